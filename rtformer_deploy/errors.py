@@ -1,0 +1,89 @@
+"""The errors a user can meet; every one says what happened and, where there is one, the way out.
+
+    DeployError              exit code 1
+    ├── UsageError           exit code 2: the call itself is off (two options that exclude each other)
+    ├── RecipeError          a recipe or dataset file cannot be read or does not hold together
+    ├── WeightsError         weights that are missing, hostile, or another network's
+    ├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
+    ├── ImageError           an image that cannot be decoded
+    ├── DatasetError         a folder that is not the dataset it was said to be
+    ├── BuildError           a builder refused the model
+    ├── EngineError          a plan that cannot be opened here
+    ├── PrecisionError       --strict: the engine does not have the precision that was asked for
+    ├── MissingPackageError  a package of one of the extras is not installed
+    ├── OutputError          a file or folder that cannot be written
+    └── GateError            exit code 3: a bound that was set (verify, tune) was not met
+"""
+
+from __future__ import annotations
+
+
+class DeployError(Exception):
+    """What happened (`what`, one sentence) and how to go on (`hint`, one sentence or a command).
+
+    Raised as ``raise DeployError(what, hint) from cause``; the command line prints both and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.what if self.hint is None else f"{self.what}\n{self.hint}"
+
+
+class UsageError(DeployError):
+    exit_code = 2
+
+
+class RecipeError(DeployError):
+    pass
+
+
+class WeightsError(DeployError):
+    pass
+
+
+class ModelError(DeployError):
+    pass
+
+
+class ImageError(DeployError):
+    pass
+
+
+class DatasetError(DeployError):
+    pass
+
+
+class BuildError(DeployError):
+    pass
+
+
+class EngineError(DeployError):
+    pass
+
+
+class PrecisionError(DeployError):
+    pass
+
+
+class OutputError(DeployError):
+    pass
+
+
+class GateError(DeployError):
+    exit_code = 3
+
+
+class MissingPackageError(DeployError):
+    """A package that one extra brings is not installed: names the extra and the pip command."""
+
+    def __init__(self, package: str, extra: str | None, wanted_by: str) -> None:
+        target = "rtformer-deploy" if extra is None else f"'rtformer-deploy[{extra}]'"
+        super().__init__(f"{wanted_by} needs the package {package}, which is not installed.", f"Run: pip install {target}")
+        self.package = package
+        self.extra = extra

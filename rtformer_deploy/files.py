@@ -1,0 +1,73 @@
+"""Bytes in, bytes out: hashes and writes that leave either the whole file or the old one."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputError
+
+
+def sha256(data: bytes) -> str:
+    """Bytes to their SHA-256 as lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes `data` to `path` or leaves `path` as it was: into a file beside it, flushed to disk, then renamed.
+
+    Raises OutputError where the folder is missing or unwritable, or the disk is full; the partial file is removed.
+    """
+    with writing(path) as partial:
+        partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.", _why(path, error)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> Path:
+    """A folder that exists and can be written to, made where it is missing. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot make the folder {path}: {error.strerror or error}.") from error
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"The folder {path} cannot be written to.", "Choose another one with --output.")
+    return path
+
+
+def _why(path: Path, error: OSError) -> str | None:
+    if not path.parent.is_dir():
+        return f"The folder {path.parent} does not exist; make it first."
+    if path.is_dir():
+        return "It is a folder; give a file name."
+    return None
+
+
+def read_bytes(path: Path, error: type[Any], what: str) -> bytes:
+    """A file's bytes; raises `error` (a DeployError class), naming `what` the file should have been, if it cannot be read or is empty."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as cause:
+        raise error(f"Cannot read {what} {path}: {cause.strerror or cause}.") from cause
+    if not data:
+        raise error(f"{path} is empty; it should be {what}.")
+    return data

@@ -1,0 +1,193 @@
+"""The frozen values that flow from the network to the pixels; importing this loads NumPy and nothing heavier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+LabelMap = NDArray[np.uint8]  # (H, W) class ids
+Logits = NDArray[np.float32]  # (N, classes, h, w)
+
+Head = Literal["lowres", "logits", "labels"]
+Resize = Literal["stretch", "letterbox"]
+PrecisionName = Literal["fp32", "fp16", "int8"]
+PrecisionState = Literal["verified", "requested", "mismatch"]
+Backend = Literal["tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]
+
+#: Called during a long step with (phase, steps done, steps in all); returning False asks the step to stop.
+Progress = Callable[[str, int, int], bool]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, shape and NumPy dtype name of one input or output; a symbolic dimension is its name ("batch")."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["name"], tuple(data["shape"]), data["dtype"])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a model is, from its architecture to the pixels it expects: the text that travels in every file we write.
+
+    `arch` is the architecture's name and configuration ({"name": "rtformer", "base_channels": 32, ...}). `palette` is one
+    RGB triple a class. `input` is (N, 3, H, W) float32, normalised RGB; `output` is what `head` says: "lowres" logits at
+    the network's stride, "logits" at full size, uint8 "labels". `weights` names the weights' origin, `sha256` is
+    their hash (see `nn.weights.weights_hash`).
+    """
+
+    name: str
+    arch: Mapping[str, Any]
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    input: TensorSpec
+    output: TensorSpec
+    head: Head = "lowres"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    resize: Resize = "stretch"
+    weights: str | None = None
+    sha256: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the input."""
+        height, width = self.input.shape[2:]
+        assert isinstance(height, int) and isinstance(width, int), "an engine has one spatial size"
+        return height, width
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        values = dict(data)
+        for name in ("input", "output"):
+            values[name] = TensorSpec.from_json(values[name])
+        for name in ("classes", "mean", "std"):
+            values[name] = tuple(values[name])
+        values["palette"] = tuple(tuple(colour) for colour in values["palette"])
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+@dataclass(frozen=True, slots=True)
+class PrecisionFound:
+    """The precision an engine was asked for and the one its layers really have.
+
+    `state` is "verified" (read from the layers and as asked for), "requested" (nothing could be read here: an ahead-of-time
+    plan on a machine that cannot open it) or "mismatch". `layers` counts the compute layers by precision name.
+    """
+
+    asked: PrecisionName
+    state: PrecisionState
+    layers: Mapping[str, int] = field(default_factory=dict)
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What `engine.plan` is: everything needed to refuse or explain it without opening it. Kept as `engine.plan.json`.
+
+    `gpu` is the device or the compute capabilities the plan was built for (None: CPU); `flips` the share of pixels whose class
+    changed against ONNX Runtime on the model it came from (None: the engine could not be run where it was built).
+    """
+
+    spec: ModelSpec
+    backend: Backend
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batch: tuple[int, int, int]
+    precision: PrecisionFound
+    builder_version: str
+    gpu: str | None
+    plan_sha256: str
+    model_sha256: str
+    ranges_sha256: str | None = None
+    flips: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        values = dict(data)
+        values["spec"] = ModelSpec.from_json(values["spec"])
+        for name in ("inputs", "outputs"):
+            values[name] = tuple(TensorSpec.from_json(item) for item in values[name])
+        values["batch"] = tuple(values["batch"])
+        values["precision"] = PrecisionFound(**values["precision"])
+        known = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A built engine: the builder's own bytes and what they are."""
+
+    plan: bytes
+    info: EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How an engine is to be built. `batch` is (min, opt, max); sizes are MiB; what a backend does not know it refuses by name."""
+
+    precision: PrecisionName = "fp32"
+    batch: tuple[int, int, int] = (1, 1, 1)
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    timing_cache: bytes | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    threads: int | None = None
+    device: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What `Runner.submit` gives and `Runner.result` takes: one submission, in order."""
+
+    number: int
+
+
+class Runner(Protocol):
+    """Frames in, label maps out; the same contract for every backend. A context manager.
+
+    A frame is RGB uint8 (H, W, 3) of any size; a label map is uint8 (H, W) at the frame's own size.
+    """
+
+    spec: ModelSpec
+
+    def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...
+
+    def logits(self, frames: Sequence[Frame]) -> Logits:
+        """The engine's logits (N, classes, h, w) as float32; an engine built with `--head labels` refuses by name."""
+        ...
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        """Starts frames (at most the engine's largest batch) and returns; `result` waits for them alone."""
+        ...
+
+    def result(self, ticket: Ticket) -> list[LabelMap]: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
