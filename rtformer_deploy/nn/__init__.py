@@ -1,0 +1,28 @@
+"""Networks, one file per architecture; `build_network` makes one from a recipe's [architecture]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..errors import RecipeError
+from .rtformer import RTFormer
+
+ARCHITECTURES = {"rtformer": RTFormer}
+
+
+def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) -> nn.Module:
+    """An architecture's name and configuration -> the network with fresh weights, for `classes` classes. Raises RecipeError."""
+    options = dict(arch)
+    name = options.pop("name", None)
+    if name not in ARCHITECTURES:
+        raise RecipeError(f"There is no architecture {name!r}.", f"There are: {', '.join(ARCHITECTURES)}.")
+    try:
+        return ARCHITECTURES[name](classes, aux=aux, **options)
+    except TypeError as error:
+        raise RecipeError(f"The architecture {name} does not take this configuration: {error}.") from error
+
+
+__all__ = ["ARCHITECTURES", "RTFormer", "build_network"]

@@ -1,0 +1,105 @@
+"""Layers that networks share: Paddle's BatchNorm, DropPath, exact adaptive max pooling, and the two attention operators.
+
+The operators are plain PyTorch in eager mode. While a network is exported they become single nodes of the ONNX domain
+`rtformer`, so that every later pass can recognise them; `graph/functions.py` holds what the nodes mean.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DOMAIN = "rtformer"
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """(N, C, H, W) -> the same, normalised; the running statistics move as Paddle's do.
+
+    Paddle's momentum 0.1 weighs the old value, torch's weighs the new one, so it is 0.9 here; and Paddle's running variance is
+    the biased one.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.9) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or self.running_var is None or self.momentum is None:
+            return super().forward(input)
+        before = self.running_var.clone()
+        output = super().forward(input)
+        count = input.numel() / input.shape[1]
+        with torch.no_grad():  # torch moved towards the unbiased variance; take its n / (n - 1) back
+            self.running_var.mul_((count - 1) / count).add_(before, alpha=(1 - self.momentum) / count)
+        return output
+
+
+class DropPath(nn.Module):
+    """Drops a whole residual branch for a random share of the images while training (stochastic depth, arXiv 1603.09382)."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(keep)
+        return x * mask / keep
+
+
+class AdaptiveMaxPool(nn.Module):
+    """(N, C, H, W) -> (N, C, size, size): the largest of each bin; bins overlap where `size` does not divide H or W.
+
+    ONNX has no such operator and a fixed stride is wrong, so while exporting each axis in turn gathers its bins and reduces them.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.compiler.is_exporting():
+            return F.adaptive_max_pool2d(x, (self.size, self.size))
+        rows, columns = _bins(x.shape[2], self.size), _bins(x.shape[3], self.size)
+        x = x[:, :, rows.to(x.device).flatten()].unflatten(2, tuple(rows.shape)).amax(3)  # (N, C, size, W)
+        return x[:, :, :, columns.to(x.device).flatten()].unflatten(3, tuple(columns.shape)).amax(4)
+
+
+def _bins(length: int, count: int) -> Tensor:
+    """The indices of each of `count` bins along an axis; short bins repeat their last index, which a maximum does not notice."""
+    bounds = [(index * length // count, -(-(index + 1) * length // count)) for index in range(count)]
+    width = max(stop - start for start, stop in bounds)
+    return torch.tensor([[min(start + step, stop - 1) for step in range(width)] for start, stop in bounds])
+
+
+def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
+    """(N, C, H, W) -> the same: softmax over the image, then each group of C / groups channels is divided by its sum.
+
+    The normalisation of GPU-friendly attention (arXiv 2210.07124, section 3.2); groups=1 is external attention's.
+    """
+    if torch.compiler.is_exporting():
+        attributes = {"groups": groups, "group_size": x.shape[1] // groups}
+        return torch.onnx.ops.symbolic(f"{DOMAIN}::GroupedDoubleNorm", (x,), attributes, dtype=x.dtype, shape=x.shape, version=1)
+    grouped = x.unflatten(1, (groups, -1)).flatten(3)  # (N, G, C/G, H*W)
+    grouped = grouped.softmax(3)
+    grouped = grouped / (grouped.sum(2, keepdim=True) + 1e-6)
+    return grouped.reshape(x.shape)
+
+
+def cross_resolution_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Query (N, C, H, W), key (N, T, C) and value (N, C, T) -> (N, C, H, W): every pixel attends to T tokens.
+
+    Two matrix products an image rather than a grouped convolution with computed weights, so that the batch may be dynamic.
+    """
+    if torch.compiler.is_exporting():
+        name = f"{DOMAIN}::CrossResolutionAttention"
+        return torch.onnx.ops.symbolic(name, (query, key, value), {"scale": scale}, dtype=query.dtype, shape=query.shape, version=1)
+    weights = (key @ query.flatten(2) * scale).softmax(1)  # (N, T, H*W)
+    return (value @ weights).reshape(query.shape)
+
+
+def resize_to(x: Tensor, like: Tensor) -> Tensor:
+    """(N, C, h, w) -> (N, C, H, W) of `like`: bilinear with half-pixel centres."""
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,241 @@
+"""RTFormer (Wang et al., NeurIPS 2022, arXiv 2210.07124), with the module names and the arithmetic of PaddleSeg's RTFormer.
+
+Spatial sizes in the comments are shares of the input's; c is `base_channels`. A stage's output feeds several readers, so no
+operation works in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import AdaptiveMaxPool, BatchNorm2d, DropPath, cross_resolution_attention, grouped_double_norm, resize_to
+
+Attention = Literal["gfa", "ea", "mhea"]
+
+
+def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, bias: bool = False) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
+
+
+def bn_relu_conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> list[nn.Module]:
+    """Normalise and activate first, then convolve: the order of everything behind the residual stages."""
+    return [BatchNorm2d(inputs), nn.ReLU(), conv(inputs, outputs, kernel, stride)]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut; the last block of a stage leaves its ReLU to whoever reads it."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, last_relu: bool = True) -> None:
+        super().__init__()
+        self.conv1 = conv(inputs, outputs, 3, stride)
+        self.bn1 = BatchNorm2d(outputs)
+        self.conv2 = conv(outputs, outputs, 3)
+        self.bn2 = BatchNorm2d(outputs)
+        changes = stride != 1 or inputs != outputs
+        self.downsample = nn.Sequential(conv(inputs, outputs, 1, stride), BatchNorm2d(outputs)) if changes else None
+        self.last_relu = last_relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out = out + (x if self.downsample is None else self.downsample(x))
+        return F.relu(out) if self.last_relu else out
+
+
+def stage(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, last_relu=False))
+
+
+class MLP(nn.Module):
+    """BN, 3x3, exact GELU, 3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(channels, eps=1e-6)
+        self.conv1 = conv(channels, channels, 3, bias=True)
+        self.conv2 = conv(channels, channels, 3, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv2(F.gelu(self.conv1(self.norm(x))))
+        return out
+
+
+class LowResolutionAttention(nn.Module):
+    """(N, in, H, W) -> (N, out, H, W), or half of H and W where in and out differ: attention to learned keys and values.
+
+    gfa   GPU-friendly attention: one set of keys for all heads, normalised in `heads` groups
+    ea    external attention: the same keys and values, normalised over all channels
+    mhea  its multi-head form: each head sees its own channels, with its own small keys and values
+    """
+
+    def __init__(self, inputs: int, outputs: int, attention: Attention, heads: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(inputs)
+        self.split = heads if attention == "mhea" else 1
+        self.groups = 1 if attention == "ea" else heads
+        self.stride = 2 if inputs != outputs else 1
+        self.k = nn.Parameter(torch.empty(outputs, inputs // self.split, 1, 1))
+        self.v = nn.Parameter(torch.empty(outputs, outputs // self.split, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(self.norm(x), self.k, stride=self.stride, groups=self.split)
+        return F.conv2d(grouped_double_norm(x, self.groups), self.v, groups=self.split)
+
+
+class CrossResolutionAttention(nn.Module):
+    """High-resolution pixels attend to the tokens pooled from the low resolution; keys and values come from outside."""
+
+    def __init__(self, channels: int, tokens: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(channels)
+        self.scale = tokens**-0.5  # of the token count, not of the channels: as published
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return cross_resolution_attention(self.norm(x), key, value, self.scale)
+
+
+class RTFormerBlock(nn.Module):
+    """High (N, ch, 1/8) and low (N, in, 1/16 or 1/32) -> high and low (1/32): low-resolution attention, then cross-resolution.
+
+    `injection` adds what the high resolution found back to the low one.
+    """
+
+    def __init__(
+        self, high: int, low_in: int, low: int, *, attention: Attention, heads: int, drop_path: float, injection: bool, cross_size: int
+    ) -> None:
+        super().__init__()
+        self.attn_shortcut_l = nn.Sequential(BatchNorm2d(low_in), conv(low_in, low, 1, 2)) if low_in != low else None
+        self.attn_l = LowResolutionAttention(low_in, low, attention, heads)
+        self.mlp_l = MLP(low)
+        self.compression = nn.Sequential(*bn_relu_conv(low, high))
+        self.attn_h = CrossResolutionAttention(high, cross_size * cross_size)
+        self.mlp_h = MLP(high)
+        self.cross_kv = nn.Sequential(BatchNorm2d(low), AdaptiveMaxPool(cross_size), conv(low, 2 * high))
+        self.down = nn.Sequential(*bn_relu_conv(high, low // 2, 3, 2), *bn_relu_conv(low // 2, low, 3, 2)) if injection else None
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        shortcut = low if self.attn_shortcut_l is None else self.attn_shortcut_l(low)
+        low = shortcut + self.drop_path(self.attn_l(low))
+        low = low + self.drop_path(self.mlp_l(low))
+        high = high + resize_to(self.compression(low), high)
+        key, value = self.cross_kv(low).flatten(2).chunk(2, dim=1)  # (N, ch, T) each
+        high = high + self.drop_path(self.attn_h(high, key.transpose(1, 2), value))
+        high = high + self.drop_path(self.mlp_h(high))
+        if self.down is not None:
+            low = low + self.down(high)
+        return high, low
+
+
+class DAPPM(nn.Module):
+    """Deep aggregation pyramid pooling (arXiv 2101.06085): five views of the low resolution, each added to the one before."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int) -> None:
+        super().__init__()
+        self.scale0 = nn.Sequential(*bn_relu_conv(inputs, inner))
+        self.scale1 = nn.Sequential(nn.AvgPool2d(5, 2, 2), *bn_relu_conv(inputs, inner))
+        self.scale2 = nn.Sequential(nn.AvgPool2d(9, 4, 4), *bn_relu_conv(inputs, inner))
+        self.scale3 = nn.Sequential(nn.AvgPool2d(17, 8, 8), *bn_relu_conv(inputs, inner))
+        self.scale4 = nn.Sequential(nn.AdaptiveAvgPool2d(1), *bn_relu_conv(inputs, inner))
+        self.process1 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
+        self.process2 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
+        self.process3 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
+        self.process4 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
+        self.compression = nn.Sequential(*bn_relu_conv(inner * 5, outputs))
+        self.shortcut = nn.Sequential(*bn_relu_conv(inputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        views = [self.scale0(x)]
+        scales = (self.scale1, self.scale2, self.scale3, self.scale4)
+        processes = (self.process1, self.process2, self.process3, self.process4)
+        for scale, process in zip(scales, processes, strict=True):
+            views.append(process(resize_to(scale(x), x) + views[-1]))
+        out: Tensor = self.compression(torch.cat(views, 1)) + self.shortcut(x)
+        return out
+
+
+class SegHead(nn.Module):
+    """(N, in, h, w) -> (N, classes, h, w) logits."""
+
+    def __init__(self, inputs: int, inner: int, classes: int) -> None:
+        super().__init__()
+        self.bn1 = BatchNorm2d(inputs)
+        self.conv1 = conv(inputs, inner, 3)
+        self.bn2 = BatchNorm2d(inner)
+        self.conv2 = conv(inner, classes, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
+        return out
+
+
+class RTFormer(nn.Module):
+    """Normalised RGB (N, 3, H, W) -> logits (N, classes, H/8, W/8); while training (logits, auxiliary logits), both at 1/8.
+
+    `injection` and `cross_size` belong to the published configuration: `cross_size` changes no tensor's shape, so weights cannot tell it.
+    `aux` keeps the auxiliary head, which only training reads.
+    """
+
+    stride = 8
+
+    def __init__(
+        self,
+        classes: int,
+        *,
+        base_channels: int = 32,
+        head_channels: int = 64,
+        spp_channels: int = 128,
+        heads: int = 8,
+        injection: Sequence[bool] = (True, True),
+        cross_size: int = 12,
+        drop_path: float = 0.0,
+        attention: Attention = "gfa",
+        aux: bool = True,
+    ) -> None:
+        super().__init__()
+        c = base_channels
+        self.conv1 = nn.Sequential(
+            conv(3, c, 3, 2, bias=True), BatchNorm2d(c), nn.ReLU(), conv(c, c, 3, 2, bias=True), BatchNorm2d(c), nn.ReLU()
+        )
+        self.layer1 = stage(c, c)
+        self.layer2 = stage(c, c * 2, 2)
+        self.layer3 = stage(c * 2, c * 4, 2)
+        self.layer3_ = nn.Sequential(BasicBlock(c * 2, c * 2))
+        self.compression3 = nn.Sequential(*bn_relu_conv(c * 4, c * 2))
+        block = {"attention": attention, "heads": heads, "drop_path": drop_path, "cross_size": cross_size}
+        self.layer4 = RTFormerBlock(c * 2, c * 4, c * 8, injection=injection[0], **block)  # type: ignore[arg-type]
+        self.layer5 = RTFormerBlock(c * 2, c * 8, c * 8, injection=injection[1], **block)  # type: ignore[arg-type]
+        self.spp = DAPPM(c * 8, spp_channels, c * 2)
+        self.seghead = SegHead(c * 4, head_channels * 2, classes)
+        self.seghead_extra = SegHead(c * 2, head_channels, classes) if aux else None
+        self.apply(_initialise)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        x1 = self.layer1(self.conv1(x))  # (N, c, 1/4)
+        x2 = self.layer2(F.relu(x1))  # (N, 2c, 1/8)
+        x3 = self.layer3(F.relu(x2))  # (N, 4c, 1/16)
+        high = self.layer3_(F.relu(x2 + resize_to(self.compression3(x3), x2)))  # (N, 2c, 1/8)
+        x4_high, x4 = self.layer4(F.relu(high), F.relu(x3))  # (N, 2c, 1/8), (N, 8c, 1/32)
+        x5_high, x5 = self.layer5(F.relu(x4_high), F.relu(x4))
+        context = resize_to(self.spp(x5), x5_high)  # (N, 2c, 1/8)
+        logits: Tensor = self.seghead(torch.cat([x5_high, context], 1))
+        if self.training and self.seghead_extra is not None:
+            return logits, self.seghead_extra(high)
+        return logits
+
+
+def _initialise(module: nn.Module) -> None:
+    """PaddleSeg's initial values: He for what is followed by a ReLU, small normal ones for the attention."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, LowResolutionAttention):
+        nn.init.normal_(module.k, std=0.001)
+        nn.init.normal_(module.v, std=0.001)
+    elif isinstance(module, RTFormerBlock):
+        nn.init.trunc_normal_(module.cross_kv[2].weight, std=0.02)  # type: ignore[arg-type]
