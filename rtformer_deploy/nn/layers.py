@@ -26,11 +26,11 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.running_var is None or self.momentum is None:
             return super().forward(input)
-        before = self.running_var.clone()
-        output = super().forward(input)
+        moved = self.running_var.clone()  # the backward pass holds on to what batch_norm is handed, so it gets a copy
+        output = F.batch_norm(input, self.running_mean, moved, self.weight, self.bias, True, self.momentum, self.eps)
         count = input.numel() / input.shape[1]
         with torch.no_grad():  # torch moved towards the unbiased variance; take its n / (n - 1) back
-            self.running_var.mul_((count - 1) / count).add_(before, alpha=(1 - self.momentum) / count)
+            self.running_var.mul_((1 - self.momentum) / count).add_(moved, alpha=(count - 1) / count)
         return output
 
 
