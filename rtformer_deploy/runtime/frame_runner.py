@@ -1,0 +1,253 @@
+"""Frames to label maps over one or more sessions: the Runner contract, the same for every backend."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import image
+from ..errors import DeployError, EngineError, ImageError, UsageError
+from ..types import Frame, LabelMap, Logits, ModelSpec, Ticket
+from .base import Session
+
+Size = tuple[int, int]  # (H, W)
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """A submission in flight: where it runs, what is made of its output, and in the end its value or its error."""
+
+    session: Session
+    finish: Callable[[NDArray[Any]], Any]
+    done: bool = False
+    value: Any = None
+    error: Exception | None = None
+
+
+class FrameRunner:
+    """Implements `types.Runner` over sessions that share one engine. Any number of threads may use it.
+
+    A submission takes the session that has been free longest. Where all are busy it finishes the oldest submission first: waits
+    for it and makes its label maps, which stay with its ticket until `result` takes them. So no result is lost or overwritten, and
+    what waits is label maps, not logits. Label maps are made in the thread that calls `result` (or that needs the session).
+
+    `batch` is the engine's (min, opt, max): fewer frames than min are padded with whatever the input holds, and the padding's output
+    is dropped. `threads` bounds the threads of pre- and post-processing (None: all).
+
+    Errors: UsageError for calls that are off (too many frames, a ticket that is unknown or was taken, use after close), ImageError for
+    a frame that is none; what fails in the engine is raised by that ticket's `result` alone.
+    """
+
+    def __init__(self, sessions: Sequence[Session], spec: ModelSpec, batch: tuple[int, int, int], threads: int | None = None) -> None:
+        self.sessions = tuple(sessions)
+        self.spec = spec
+        self.batch = batch
+        self.threads = threads
+        self._changed = threading.Condition()
+        self._free = deque(self.sessions)
+        self._running: deque[_Request] = deque()  # oldest first; a request leaves when a thread takes it on to finish it
+        self._tickets: dict[int, _Request] = {}
+        self._count = 0
+        self._closed = False
+
+    @property
+    def max_batch(self) -> int:
+        """The most frames that one submission holds."""
+        return self.batch[2]
+
+    def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
+        """Frames to label maps, in order; more than the largest batch are run in parts, over all sessions."""
+        parts: list[list[LabelMap]] = self._run(frames, self._label_maps)
+        return [labels for part in parts for labels in part]
+
+    def logits(self, frames: Sequence[Frame]) -> Logits:
+        """Frames to the engine's own logits (N, classes, h, w) float32, copied out."""
+        if self.spec.head == "labels":
+            raise EngineError(
+                "This engine was built with --head labels: it gives labels and has no logits.",
+                "Export the model with --head lowres and build it again.",
+            )
+        parts: list[Logits] = self._run(frames, self._copied_logits)
+        return np.concatenate(parts) if parts else np.empty((0, *map(int, self.spec.output.shape[1:])), np.float32)
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        """Preprocesses frames of any sizes in this thread, starts them and returns; see the class about a full house."""
+        return self._submit(frames, self._label_maps)
+
+    def result(self, ticket: Ticket) -> list[LabelMap]:
+        """The label maps of one submission, each at its frame's size; waits for that one alone. A ticket is taken once."""
+        labels: list[LabelMap] = self._result(ticket)
+        return labels
+
+    def close(self) -> None:
+        """Waits for what is in flight, then gives up the sessions. Results that were not taken are gone. Closing twice is fine."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._tickets.clear()
+            self._changed.notify_all()
+        while (request := self._oldest_or_none_left()) is not None:
+            self._finish(request)
+        for session in self.sessions:
+            session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # The stages, one by one, for bench.
+
+    def preprocess_into(self, session: Session, frames: Sequence[Frame]) -> None:
+        """Frames into the session's input, which nothing else may use meanwhile."""
+        spec = self.spec
+        for index, frame in enumerate(frames):
+            image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=session.input[index])
+
+    def engine_batch(self, frames: int) -> int:
+        """The batch to start for so many frames: at least the engine's smallest."""
+        return max(frames, self.batch[0])
+
+    def postprocess(self, output: NDArray[Any], sizes: Sequence[Size]) -> list[LabelMap]:
+        """A session's output to label maps of these (H, W); what lies beyond them is padding.
+
+        Logits of any stride are interpolated once, straight to the frame's size, then argmax; labels are resized to the nearest.
+        """
+        spec = self.spec
+        if spec.head == "labels":
+            return [image.resize_labels(labels, size, spec.size, spec.resize) for labels, size in zip(output, sizes, strict=False)]
+        return [image.upsample_argmax(logits, size, spec.size, spec.resize) for logits, size in zip(output, sizes, strict=False)]
+
+    # What submit, run and logits share.
+
+    def _label_maps(self, sizes: Sequence[Size]) -> Callable[[NDArray[Any]], list[LabelMap]]:
+        return lambda output: self.postprocess(output, sizes)
+
+    def _copied_logits(self, sizes: Sequence[Size]) -> Callable[[NDArray[Any]], Logits]:
+        return lambda output: np.array(output[: len(sizes)], np.float32)
+
+    def _run(self, frames: Sequence[Frame], make: Callable[[Sequence[Size]], Callable[[NDArray[Any]], Any]]) -> list[Any]:
+        """Submits frames in parts, never more parts at once than there are sessions; their values in order."""
+        _check_frames(frames)
+        self._check_open()
+        waiting: deque[Ticket] = deque()
+        values: list[Any] = []
+        try:
+            for start in range(0, len(frames), self.max_batch):
+                if len(waiting) == len(self.sessions):
+                    values.append(self._result(waiting.popleft()))
+                waiting.append(self._submit(frames[start : start + self.max_batch], make))
+            while waiting:
+                values.append(self._result(waiting.popleft()))
+        finally:
+            with self._changed:  # where one part failed, nobody will ask for the others
+                for ticket in waiting:
+                    self._tickets.pop(ticket.number, None)
+        return values
+
+    def _submit(self, frames: Sequence[Frame], make: Callable[[Sequence[Size]], Callable[[NDArray[Any]], Any]]) -> Ticket:
+        _check_frames(frames)
+        if not 1 <= len(frames) <= self.max_batch:
+            raise UsageError(
+                f"{len(frames)} frames were submitted at once; this engine takes 1 to {self.max_batch}.",
+                "Submit fewer, use run, which splits them, or build the engine with a larger --max.",
+            )
+        session = self._take_session()
+        try:
+            self.preprocess_into(session, frames)
+            session.start(self.engine_batch(len(frames)))
+        except BaseException:
+            self._give_back(session)
+            raise
+        request = _Request(session, make([(frame.shape[0], frame.shape[1]) for frame in frames]))
+        with self._changed:
+            self._count += 1
+            ticket = Ticket(self._count)
+            self._running.append(request)
+            if not self._closed:
+                self._tickets[ticket.number] = request
+            self._changed.notify_all()
+        return ticket
+
+    def _result(self, ticket: Ticket) -> Any:
+        self._check_open()
+        with self._changed:
+            request = self._tickets.pop(ticket.number, None)
+            if request is None:
+                raise UsageError(f"Ticket {ticket.number} is unknown here, or its result was taken already.")
+            mine = request in self._running
+            if mine:
+                self._running.remove(request)
+            else:
+                self._changed.wait_for(lambda: request.done)
+        if mine:
+            self._finish(request)
+        if isinstance(request.error, DeployError):
+            raise request.error
+        if request.error is not None:
+            raise EngineError(f"The engine failed on this request: {request.error}") from request.error
+        return request.value
+
+    def _finish(self, request: _Request, *, keep_session: bool = False) -> None:
+        """Waits for a request that this thread took on, makes its value or keeps its error, and frees its session."""
+        try:
+            request.value = request.finish(request.session.wait())
+        except Exception as error:  # whatever a backend raises belongs to this request's ticket, which raises it
+            request.error = error
+        except BaseException:  # interrupted: it is still in flight, and close has to wait for it
+            with self._changed:
+                self._running.appendleft(request)
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            request.done = True
+            if not keep_session:
+                self._free.append(request.session)
+            self._changed.notify_all()
+
+    def _take_session(self) -> Session:
+        """A session that nothing uses: a free one, or the oldest request's once it is finished."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._free or self._running)
+            self._raise_if_closed()
+            if self._free:
+                return self._free.popleft()
+            request = self._running.popleft()
+        self._finish(request, keep_session=True)
+        return request.session
+
+    def _give_back(self, session: Session) -> None:
+        with self._changed:
+            self._free.append(session)
+            self._changed.notify_all()
+
+    def _oldest_or_none_left(self) -> _Request | None:
+        """For close: a request to finish, or None once every session is free, whichever thread has it now."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._running or len(self._free) == len(self.sessions))
+            return self._running.popleft() if self._running else None
+
+    def _check_open(self) -> None:
+        with self._changed:
+            self._raise_if_closed()
+
+    def _raise_if_closed(self) -> None:
+        if self._closed:
+            raise UsageError("This runner was closed.", "Open the engine again.")
+
+
+def _check_frames(frames: Sequence[Frame]) -> None:
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+            given = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise ImageError(
+                f"Frame {index} is {given}; a frame is RGB uint8 (H, W, 3).", "Read images with rtformer_deploy.image.load_image."
+            )
