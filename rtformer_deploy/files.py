@@ -31,12 +31,28 @@ def write_atomic(path: Path, data: bytes) -> None:
 def writing(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
     path = Path(path)
+    _refuse_special(path)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.", _why(path, error)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OutputError where `path` could not be written, so that long work is not done for nothing; leaves nothing behind."""
+    path = Path(path)
+    _refuse_special(path)
+    if path.is_dir():
+        raise OutputError(f"Cannot write {path}: it is a folder.", "Give a file name.")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.touch(exist_ok=False)
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.", _why(path, error)) from error
     finally:
@@ -52,6 +68,12 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise OutputError(f"The folder {path} cannot be written to.", "Choose another one with --output.")
     return path
+
+
+def _refuse_special(path: Path) -> None:
+    """Raises OutputError for a device or a pipe: renaming onto it would replace it."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OutputError(f"Cannot write {path}: it is not a regular file.", "Give a file name.")
 
 
 def _why(path: Path, error: OSError) -> str | None:

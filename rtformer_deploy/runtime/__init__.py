@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from ..errors import EngineError, UsageError
-from ..types import Engine
+from ..types import Engine, EngineInfo
 from .base import Session
 from .frame_runner import FrameRunner
 
@@ -20,17 +21,27 @@ def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, 
     rebuilds the plan, MissingPackageError, UsageError.
     """
     info = engine.info
+    if lanes < 1 or (threads is not None and threads < 1):
+        raise UsageError(f"{lanes} lanes and {threads} threads: both start at 1.")
+    check_engine(info)
+    backend = _backend(info)
+    sessions: list[Session] = backend.open_sessions(engine, device, threads, lanes)
+    return FrameRunner(sessions, info.spec, info.batch, threads, info)
+
+
+def check_engine(info: EngineInfo) -> None:
+    """Raises EngineError or MissingPackageError, with the command that mends it, where such a plan cannot be opened here; opens nothing."""
+    _backend(info).check(info)
+
+
+def _backend(info: EngineInfo) -> Any:
+    """The module that opens plans of this kind. Raises EngineError where there is none."""
     if info.backend not in _MODULES:
         raise EngineError(
             f"The plan is for the backend {info.backend!r}, which this version does not know.",
             f"There are: {', '.join(_MODULES)}. Build it again: rtformer-deploy build-engine MODEL.onnx.",
         )
-    if lanes < 1 or (threads is not None and threads < 1):
-        raise UsageError(f"{lanes} lanes and {threads} threads: both start at 1.")
-    backend = importlib.import_module(f".{_MODULES[info.backend]}", __package__)
-    backend.check(info)
-    sessions: list[Session] = backend.open_sessions(engine, device, threads, lanes)
-    return FrameRunner(sessions, info.spec, info.batch, threads)
+    return importlib.import_module(f".{_MODULES[info.backend]}", __package__)
 
 
-__all__ = ["FrameRunner", "Session", "open_engine"]
+__all__ = ["FrameRunner", "Session", "check_engine", "open_engine"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .. import image
 from ..errors import DeployError, EngineError, ImageError, UsageError
-from ..types import Frame, LabelMap, Logits, ModelSpec, Ticket
+from ..types import EngineInfo, Frame, LabelMap, Logits, ModelSpec, Ticket
 from .base import Session
 
 Size = tuple[int, int]  # (H, W)
@@ -38,17 +38,26 @@ class FrameRunner:
     what waits is label maps, not logits. Label maps are made in the thread that calls `result` (or that needs the session).
 
     `batch` is the engine's (min, opt, max): fewer frames than min are padded with whatever the input holds, and the padding's output
-    is dropped. `threads` bounds the threads of pre- and post-processing (None: all).
+    is dropped. `threads` bounds the threads of pre- and post-processing (None: all). `info` is
+    the engine's, for whoever reports on it (None: there is no engine, as with a PyTorch network).
 
     Errors: UsageError for calls that are off (too many frames, a ticket that is unknown or was taken, use after close), ImageError for
     a frame that is none; what fails in the engine is raised by that ticket's `result` alone.
     """
 
-    def __init__(self, sessions: Sequence[Session], spec: ModelSpec, batch: tuple[int, int, int], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        sessions: Sequence[Session],
+        spec: ModelSpec,
+        batch: tuple[int, int, int],
+        threads: int | None = None,
+        info: EngineInfo | None = None,
+    ) -> None:
         self.sessions = tuple(sessions)
         self.spec = spec
         self.batch = batch
         self.threads = threads
+        self.info = info
         self._changed = threading.Condition()
         self._free = deque(self.sessions)
         self._running: deque[_Request] = deque()  # oldest first; a request leaves when a thread takes it on to finish it
