@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import numpy as np
@@ -24,10 +25,7 @@ Batch = int | Literal["batch"]
 def tiny_weights(seed: int = 0) -> list[NDArray[np.float32]]:
     """The weights of three 3x3 convolutions of stride 2."""
     rng = np.random.default_rng(seed)
-    return [
-        (rng.standard_normal((outputs, inputs, 3, 3)) * 0.3).astype(np.float32)
-        for inputs, outputs in zip(CHANNELS[:-1], CHANNELS[1:], strict=True)
-    ]
+    return [(rng.standard_normal((outputs, inputs, 3, 3)) * 0.3).astype(np.float32) for inputs, outputs in itertools.pairwise(CHANNELS)]
 
 
 def tiny_spec(batch: Batch = 1, head: Head = "lowres", size: tuple[int, int] = SIZE, resize: Resize = "stretch") -> ModelSpec:
@@ -59,7 +57,9 @@ def tiny_model(batch: Batch = 1, head: Head = "lowres", size: tuple[int, int] = 
             previous = f"relu{index}"
     if head != "lowres":
         weights.append(numpy_helper.from_array(np.array([1, 1, 8, 8], np.float32), "scales"))
-        nodes.append(helper.make_node("Resize", [previous, "", "scales"], ["large"], mode="linear", coordinate_transformation_mode="half_pixel"))
+        nodes.append(
+            helper.make_node("Resize", [previous, "", "scales"], ["large"], mode="linear", coordinate_transformation_mode="half_pixel")
+        )
         previous = "large"
     if head == "labels":
         nodes.append(helper.make_node("ArgMax", [previous], ["argmax"], axis=1, keepdims=0))

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import collections
 import io
-import tempfile
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
-from ..errors import BuildError, MissingPackageError
+from ..errors import BuildError
 from ..files import sha256
 from ..onnx_file import serialize_model
+from ..openvino_plan import compile_plan, import_openvino, pack, reason, version
 from ..types import BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from .cpu import batch_range, first_line, judge, output_shape, refuse_foreign_options, step, tensors
+from .cpu import batch_range, judge, output_shape, refuse_foreign_options, step, tensors
 
 #: Layers whose arithmetic makes up the cost, in the names of OpenVINO's execution graph.
 COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected", "ScaledDotProductAttention"})
 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "i8": "int8", "u8": "int8"}
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
 
 
 def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress | None = None) -> Engine:
@@ -30,10 +27,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     FP32 pins OpenVINO's inference precision to f32; FP16 stores the weights as FP16 and computes in FP32, so its
     `PrecisionFound` is a mismatch that says so. Raises BuildError, MissingPackageError.
     """
-    try:
-        import openvino as ov
-    except ImportError as error:
-        raise MissingPackageError("openvino", None, "An OpenVINO engine") from error
+    ov = import_openvino()
     refuse_foreign_options(options, "OpenVINO")
     source, target = tensors(model, spec)
     batch = batch_range(source, options)
@@ -45,9 +39,9 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         step(progress, "OpenVINO: write the plan", 1, 3)
         plan = pack(converted, compress=options.precision == "fp16")
         step(progress, "OpenVINO: open it and read its layers", 2, 3)
-        layers = layer_precisions(_compile(plan, options.threads))
+        layers = layer_precisions(compile_plan(plan, options.threads))
     except (RuntimeError, OSError) as error:  # OpenVINO's own exceptions are RuntimeErrors
-        raise BuildError(f"OpenVINO refused the model: {first_line(error)}") from error
+        raise BuildError(f"OpenVINO refused the model: {reason(error)}") from error
     step(progress, "OpenVINO: done", 3, 3)
     info = EngineInfo(
         spec=spec,
@@ -62,23 +56,6 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         model_sha256=sha256(data),
     )
     return Engine(plan, info)
-
-
-def version() -> str:
-    """OpenVINO's version as three numbers ("2026.4.1"), without its build number."""
-    import openvino as ov
-
-    return str(ov.get_version()).split("-")[0]
-
-
-def pack(model: Any, *, compress: bool) -> bytes:
-    """An openvino.Model as the bytes of a plan: a zip, stored uncompressed, of the IR's two files."""
-    buffer = io.BytesIO()
-    with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as plan:
-        _save(model, Path(folder) / "model.xml", compress)
-        for name in ("model.xml", "model.bin"):
-            plan.writestr(zipfile.ZipInfo(name, _EPOCH), (Path(folder) / name).read_bytes())
-    return buffer.getvalue()
 
 
 def layer_precisions(compiled: Any) -> dict[str, int]:
@@ -103,30 +80,10 @@ def _note(notes: Any, key: str) -> str:
     return str(getattr(value, "value", value))
 
 
-def _save(model: Any, path: Path, compress: bool) -> None:
-    import openvino as ov
-
-    ov.save_model(model, path, compress_to_fp16=compress)
-
-
 def _bound_batch(model: Any, source: TensorSpec, batch: tuple[int, int, int]) -> None:
     """Sets a free batch dimension to the range asked for, so that OpenVINO can plan its memory."""
-    import openvino as ov
-
+    ov = import_openvino()
     if not isinstance(source.shape[0], int):
         smallest, _, largest = batch
         first = ov.Dimension(smallest, largest) if smallest < largest else ov.Dimension(smallest)
         model.reshape({source.name: ov.PartialShape([first, *(ov.Dimension(size) for size in source.shape[1:])])})
-
-
-def _compile(plan: bytes, threads: int | None) -> Any:
-    import numpy as np
-    import openvino as ov
-
-    with zipfile.ZipFile(io.BytesIO(plan)) as file:
-        weights = np.frombuffer(file.read("model.bin"), np.uint8)
-        model = ov.Core().read_model(file.read("model.xml"), ov.Tensor(weights))
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
-    return ov.Core().compile_model(model, "CPU", config)

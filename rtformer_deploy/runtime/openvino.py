@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, MissingPackageError
+from ..errors import EngineError
+from ..openvino_plan import compile_plan, import_openvino, reason, version
 from ..types import Engine, EngineInfo
 from .base import Session, rebuild_hint, refuse_newer
 
 
 def check(info: EngineInfo) -> None:
     """Raises MissingPackageError or EngineError where a plan of this kind cannot be opened here."""
-    refuse_newer(info, "openvino", _version())
+    refuse_newer(info, "openvino", version())
 
 
 def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
@@ -25,10 +25,10 @@ def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) 
     One lane is tuned for latency (all threads work on one request); more share the threads, one stream each. Raises EngineError.
     """
     try:
-        compiled = _compile(*_unpack(engine), threads, lanes)
+        compiled = compile_plan(engine.plan, threads, lanes)
         return [OpenVINOSession(compiled, engine.info) for _ in range(lanes)]
     except (zipfile.BadZipFile, KeyError, RuntimeError) as error:  # OpenVINO's own exceptions are RuntimeErrors
-        raise EngineError(f"OpenVINO cannot open this plan: {_first_line(error)}", rebuild_hint(engine.info)) from error
+        raise EngineError(f"OpenVINO cannot open this plan: {reason(error)}", rebuild_hint(engine.info)) from error
 
 
 class OpenVINOSession:
@@ -57,40 +57,8 @@ class OpenVINOSession:
 
     def _bind(self, batch: int) -> None:
         """Points the request at the first `batch` images of both buffers; nothing is copied."""
-        import openvino as ov
-
+        ov = import_openvino()
         source, target = self._ports
         self._request.set_tensor(source, ov.Tensor(self.input[:batch], shared_memory=True))
         self._request.set_tensor(target, ov.Tensor(self._output[:batch], shared_memory=True))
         self._batch = batch
-
-
-def _version() -> str:
-    try:
-        import openvino as ov
-    except ImportError as error:
-        raise MissingPackageError("openvino", None, "An OpenVINO engine") from error
-    return str(ov.get_version()).split("-")[0]
-
-
-def _unpack(engine: Engine) -> tuple[bytes, NDArray[np.uint8]]:
-    """The IR's XML and weights from a plan."""
-    with zipfile.ZipFile(io.BytesIO(engine.plan)) as plan:
-        return plan.read("model.xml"), np.frombuffer(plan.read("model.bin"), np.uint8)
-
-
-def _compile(xml: bytes, weights: NDArray[np.uint8], threads: int | None, lanes: int) -> Any:
-    import openvino as ov
-
-    core = ov.Core()
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if lanes > 1:
-        config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": lanes}
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
-    return core.compile_model(core.read_model(xml, ov.Tensor(weights)), "CPU", config)
-
-
-def _first_line(error: Exception) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)

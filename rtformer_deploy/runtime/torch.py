@@ -21,8 +21,9 @@ def open_network(
     channels_last: bool = False,
     device: str = "cpu",
     threads: int | None = None,
+    lanes: int = 1,
 ) -> FrameRunner:
-    """A network in evaluation mode to a FrameRunner of one lane; the network is moved to `device` and to its memory layout.
+    """A network in evaluation mode to a FrameRunner; the network is moved to `device` and to its memory layout.
 
     The network maps normalised RGB (N, 3, H, W) to what `spec.output` says: one tensor of logits or labels. `batch` is the largest
     batch; the size is the spec's. `threads` sets PyTorch's threads for the whole process. Raises ModelError where the network is in
@@ -32,7 +33,8 @@ def open_network(
         raise ModelError("The network is in training mode, where it gives other logits.", "Call network.eval() first.")
     if threads is not None:
         torch.set_num_threads(threads)
-    return FrameRunner([TorchSession(network, spec, batch, channels_last, device)], spec, (1, batch, batch), threads)
+    sessions = [TorchSession(network, spec, batch, channels_last, device) for _ in range(lanes)]
+    return FrameRunner(sessions, spec, (1, batch, batch), threads)
 
 
 class TorchSession(WorkerSession):

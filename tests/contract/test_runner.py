@@ -1,0 +1,324 @@
+"""What every runner must do, whatever runs the engine: right labels for frames of any size, in order, from any thread, or a clear error."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from helpers import Batch, frames, tiny_model, tiny_spec, tiny_weights
+from numpy.typing import NDArray
+
+from rtformer_deploy import image
+from rtformer_deploy.build import onnxruntime as build_onnxruntime
+from rtformer_deploy.build import openvino as build_openvino
+from rtformer_deploy.errors import EngineError, ImageError, UsageError
+from rtformer_deploy.onnx_file import serialize_model
+from rtformer_deploy.runtime import FrameRunner, open_engine
+from rtformer_deploy.runtime.torch import open_network
+from rtformer_deploy.types import BuildOptions, Engine, Frame, Head, LabelMap, Ticket
+
+SIZES = ((64, 96), (50, 70), (131, 200), (1, 1), (97, 33))
+BUILDERS: dict[str, Callable[..., Engine]] = {"openvino": build_openvino.build, "onnxruntime": build_onnxruntime.build}
+Open = Callable[..., FrameRunner]
+
+
+@functools.cache
+def engine(backend: str, batch: Batch, bounds: tuple[int, int, int], head: Head) -> Engine:
+    return BUILDERS[backend](tiny_model(batch, head), tiny_spec(batch, head), BuildOptions(batch=bounds, threads=1))
+
+
+class Network(torch.nn.Module):
+    """The tiny network in PyTorch, with the head that is asked for."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+        self.weights = torch.nn.ParameterList([torch.from_numpy(value) for value in tiny_weights()])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for index, weight in enumerate(self.weights):
+            x = torch.nn.functional.conv2d(x.relu() if index else x, weight, stride=2, padding=1)
+        if self.head != "lowres":
+            x = torch.nn.functional.interpolate(x, scale_factor=8.0, mode="bilinear", align_corners=False)
+        return x.argmax(1).to(torch.uint8) if self.head == "labels" else x
+
+
+@pytest.fixture(params=["openvino", "onnxruntime", "torch"])
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def opened(backend: str) -> Iterator[Open]:
+    """Opens a runner of the backend: batch (N or "batch"), its bounds, head, lanes. All are closed in the end."""
+    runners: list[FrameRunner] = []
+
+    def opener(batch: Batch = 1, bounds: tuple[int, int, int] = (1, 1, 1), head: Head = "lowres", lanes: int = 1) -> FrameRunner:
+        if backend == "torch":
+            largest = bounds[2] if batch == "batch" else batch
+            runner = open_network(Network(head).eval(), tiny_spec(batch, head), batch=largest, threads=1, lanes=lanes)
+        else:
+            runner = open_engine(engine(backend, batch, bounds, head), threads=1, lanes=lanes)
+        runners.append(runner)
+        return runner
+
+    yield opener
+    for runner in runners:
+        runner.close()
+
+
+@functools.cache
+def reference_session(head: Head) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(serialize_model(tiny_model(1, head)), providers=["CPUExecutionProvider"])
+
+
+def reference_output(frame: Frame, head: Head = "lowres") -> NDArray[Any]:
+    spec = tiny_spec(1, head)
+    output: NDArray[Any] = reference_session(head).run(
+        None, {"input": image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None]}
+    )[0][0]
+    return output
+
+
+def reference(frame: Frame) -> LabelMap:
+    spec = tiny_spec()
+    return image.upsample_argmax_reference(reference_output(frame), frame.shape[:2], spec.size, spec.resize)
+
+
+def assert_same(labels: Sequence[LabelMap], given: Sequence[Frame]) -> None:
+    """Each label map has its frame's size and the reference's classes; where they differ it is a tie that rounding settled."""
+    assert len(labels) == len(given)
+    for label_map, frame in zip(labels, given, strict=True):
+        assert label_map.dtype == np.uint8
+        assert label_map.shape == frame.shape[:2]
+        differs = label_map != reference(frame)
+        assert not np.any(differs & (margin(frame) > 1e-4))
+
+
+def margin(frame: Frame) -> NDArray[np.float32]:
+    """How far the best class leads the second at each pixel, as a share of the largest logit."""
+    logits = reference_output(frame)
+    height, width = frame.shape[:2]
+    large = np.sort(np.stack([cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR) for channel in logits]), axis=0)
+    lead: NDArray[np.float32] = (large[-1] - large[-2]) / np.abs(logits).max()
+    return lead
+
+
+@pytest.mark.parametrize(
+    ("batch", "bounds"),
+    [(1, (1, 1, 1)), (2, (1, 1, 1)), ("batch", (1, 2, 4)), ("batch", (3, 3, 3))],
+    ids=["batch 1", "static 2", "dynamic 1 to 4", "dynamic 3"],
+)
+def test_frames_of_any_size_get_the_reference_labels(opened: Open, batch: Batch, bounds: tuple[int, int, int]) -> None:
+    runner = opened(batch, bounds)
+    given = frames(*SIZES)
+    assert len({label for frame in given for label in np.unique(reference(frame))}) > 2
+    assert_same(runner.run(given), given)
+    assert_same(runner.run(given[:1]), given[:1])
+    assert runner.run([]) == []
+
+
+def test_logits_are_the_engines_own(opened: Open) -> None:
+    runner = opened("batch", (1, 2, 2))
+    given = frames(*SIZES)
+    logits = runner.logits(given)
+    expected = np.stack([reference_output(frame) for frame in given])
+    assert logits.dtype == np.float32
+    assert logits.shape == expected.shape == (5, 5, 8, 12)
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+    runner.run(given[:1])
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.abs(expected).max())
+    assert runner.logits([]).shape == (0, 5, 8, 12)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_results_are_kept_whatever_the_order_they_are_taken_in(opened: Open, lanes: int) -> None:
+    runner = opened("batch", (1, 2, 2), lanes=lanes)
+    parts = [frames((64, 96), (40 + index, 60), seed=index) for index in range(6)]
+    tickets = [runner.submit(part) for part in parts]
+    assert [ticket.number for ticket in tickets] == sorted({ticket.number for ticket in tickets})
+    for index in (5, 0, 3, 1, 4, 2):
+        assert_same(runner.result(tickets[index]), parts[index])
+
+
+def test_one_session_free_is_one_session_used(opened: Open) -> None:
+    runner = opened(lanes=2)
+    assert len(runner.sessions) == 2
+    first, second = (runner.submit(frames((64, 96), seed=seed)) for seed in (1, 2))
+    runner.result(second)
+    third = runner.submit(frames((64, 96), seed=3))
+    assert_same(runner.result(third), frames((64, 96), seed=3))
+    assert_same(runner.result(first), frames((64, 96), seed=1))
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_threads_share_a_runner(opened: Open, lanes: int) -> None:
+    runner = opened(lanes=lanes)
+
+    def work(seed: int) -> None:
+        for index in range(25):
+            given = frames((24 + seed, 32 + index), seed=100 * seed + index)
+            if index % 2:
+                assert_same(runner.run(given), given)
+            else:
+                assert_same(runner.result(runner.submit(given)), given)
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(work, seed) for seed in range(4)]:
+            future.result()
+
+
+def test_a_head_that_gives_full_size_logits(opened: Open) -> None:
+    runner = opened(head="logits")
+    given = frames((64, 96), (100, 130))
+    spec = tiny_spec(head="logits")
+    for labels, frame in zip(runner.run(given), given, strict=True):
+        expected = image.upsample_argmax_reference(reference_output(frame, "logits"), frame.shape[:2], spec.size, spec.resize)
+        assert np.mean(labels != expected) <= 1e-3
+    assert runner.logits(given).shape == (2, 5, 64, 96)
+
+
+def test_a_head_that_gives_labels_refuses_logits(opened: Open) -> None:
+    runner = opened(head="labels")
+    given = frames((64, 96), (100, 130))
+    spec = tiny_spec(head="labels")
+    for labels, frame in zip(runner.run(given), given, strict=True):
+        expected = image.resize_labels(reference_output(frame, "labels"), frame.shape[:2], spec.size, spec.resize)
+        assert labels.dtype == np.uint8
+        assert np.mean(labels != expected) <= 1e-3
+    with pytest.raises(EngineError, match="built with --head labels: it gives labels and has no logits"):
+        runner.logits(given)
+
+
+def test_a_ticket_is_taken_once(opened: Open) -> None:
+    runner = opened()
+    ticket = runner.submit(frames((64, 96)))
+    runner.result(ticket)
+    with pytest.raises(UsageError, match=f"Ticket {ticket.number} is unknown here, or its result was taken already"):
+        runner.result(ticket)
+    with pytest.raises(UsageError, match="Ticket 1000 is unknown here"):
+        runner.result(Ticket(1000))
+
+
+def test_a_submission_fits_the_largest_batch(opened: Open) -> None:
+    runner = opened("batch", (1, 2, 2))
+    with pytest.raises(UsageError, match="3 frames were submitted at once; this engine takes 1 to 2"):
+        runner.submit(frames(*SIZES[:3]))
+    with pytest.raises(UsageError, match="0 frames were submitted at once"):
+        runner.submit([])
+    assert_same(runner.run(frames(*SIZES)), frames(*SIZES))
+
+
+@pytest.mark.parametrize(
+    ("frame", "given"),
+    [
+        (np.zeros((8, 8, 3), np.float32), r"float32 \(8, 8, 3\)"),
+        (np.zeros((8, 8), np.uint8), r"uint8 \(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"uint8 \(0, 8, 3\)"),
+        ("photo.jpg", "str"),
+    ],
+    ids=["float", "grey", "alpha", "empty", "path"],
+)
+def test_a_frame_that_is_none(opened: Open, frame: Any, given: str) -> None:
+    runner = opened("batch", (1, 2, 2))
+    good = frames((64, 96))
+    for call in (runner.run, runner.submit, runner.logits):
+        with pytest.raises(ImageError, match=rf"Frame 1 is {given}; a frame is RGB uint8 \(H, W, 3\)"):
+            call([*good, frame])
+    assert_same(runner.run(good), good)
+
+
+def test_a_closed_runner_is_closed(opened: Open) -> None:
+    given = frames((64, 96))
+    with opened() as runner:
+        ticket = runner.submit(given)
+    runner.close()
+    for call in (runner.run, runner.submit, runner.logits):
+        with pytest.raises(UsageError, match="This runner was closed"):
+            call(given)
+    with pytest.raises(UsageError, match="This runner was closed"):
+        runner.result(ticket)
+
+
+def test_an_error_belongs_to_its_ticket_alone(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = opened()
+    session = runner.sessions[0]
+    wait = session.wait
+    given = frames((64, 96))
+    bad = runner.submit(given)
+
+    def failing() -> NDArray[Any]:
+        wait()
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(session, "wait", failing)
+    monkeypatch.setattr(session, "start", _restoring(session.start, lambda: setattr(session, "wait", wait)))
+    good = runner.submit(given)  # the house is full: this finishes the first, which fails
+    assert_same(runner.result(good), given)
+    with pytest.raises(EngineError, match="The engine failed on this request: out of luck"):
+        runner.result(bad)
+    assert_same(runner.run(given), given)
+
+
+def _restoring(start: Callable[[int], None], restore: Callable[[], None]) -> Callable[[int], None]:
+    def wrapped(batch: int) -> None:
+        restore()
+        start(batch)
+
+    return wrapped
+
+
+def test_an_error_in_one_part_of_a_run_leaves_nothing_behind(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = opened()
+    session = runner.sessions[0]
+    given = frames((64, 96), (64, 96))
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "start", _raising)
+        with pytest.raises(RuntimeError, match="no start"):
+            runner.run(given)
+    assert_same(runner.run(given), given)
+
+
+def _raising(batch: int) -> None:
+    raise RuntimeError("no start")
+
+
+def test_close_waits_for_what_is_in_flight(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = opened()
+    session = runner.sessions[0]
+    wait, close = session.wait, session.close
+    reached, go = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def slow() -> NDArray[Any]:
+        reached.set()
+        go.wait(10)
+        output = wait()
+        order.append("waited")
+        return output
+
+    def closing() -> None:
+        order.append("closed")
+        close()
+
+    monkeypatch.setattr(session, "wait", slow)
+    monkeypatch.setattr(session, "close", closing)
+    given = frames((64, 96))
+    with ThreadPoolExecutor(2) as pool:
+        labels = pool.submit(runner.result, runner.submit(given))
+        assert reached.wait(10)
+        closed = pool.submit(runner.close)
+        go.set()
+        closed.result(10)
+        assert_same(labels.result(10), given)
+    assert order == ["waited", "closed"]
