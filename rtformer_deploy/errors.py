@@ -1,18 +1,18 @@
 """The errors a user can meet; every one says what happened and, where there is one, the way out.
 
-    DeployError              exit code 1
-    ├── UsageError           exit code 2: the call itself is off (two options that exclude each other)
-    ├── RecipeError          a recipe or dataset file cannot be read or does not hold together
-    ├── WeightsError         weights that are missing, hostile, or another network's
-    ├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
-    ├── ImageError           an image that cannot be decoded
-    ├── DatasetError         a folder that is not the dataset it was said to be
-    ├── BuildError           a builder refused the model
-    ├── EngineError          a plan that cannot be opened here
-    ├── PrecisionError       --strict: the engine does not have the precision that was asked for
-    ├── MissingPackageError  a package of one of the extras is not installed
-    ├── OutputError          a file or folder that cannot be written
-    └── GateError            exit code 3: a bound that was set (verify, tune) was not met
+DeployError              exit code 1
+├── UsageError           exit code 2: the call itself is off (two options that exclude each other)
+├── RecipeError          a recipe or dataset file cannot be read or does not hold together
+├── WeightsError         weights that are missing, hostile, or another network's
+├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
+├── ImageError           an image that cannot be decoded
+├── DatasetError         a folder that is not the dataset it was said to be
+├── BuildError           a builder refused the model
+├── EngineError          a plan that cannot be opened here
+├── PrecisionError       --strict: the engine does not have the precision that was asked for
+├── MissingPackageError  a package of one of the extras is not installed
+├── OutputError          a file or folder that cannot be written
+└── GateError            exit code 3: a bound that was set (verify, tune) was not met
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ class ModelSpec:
     def size(self) -> tuple[int, int]:
         """(H, W) of the input."""
         height, width = self.input.shape[2:]
-        assert isinstance(height, int) and isinstance(width, int), "an engine has one spatial size"
+        assert isinstance(height, int), "an engine has one spatial size"
+        assert isinstance(width, int), "an engine has one spatial size"
         return height, width
 
     def to_json(self) -> dict[str, Any]:

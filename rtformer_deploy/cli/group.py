@@ -20,6 +20,8 @@ COMMANDS = {
     "inspect": ("inspect", "What a model or an engine holds."),
     "doctor": ("doctor", "What this machine can do, and what mends what it cannot."),
     "import-weights": ("import_weights", "PaddleSeg or PyTorch weights to safetensors."),
+    "train": ("train", "A dataset to a trained network, its log and its weights."),
+    "evaluate": ("evaluate", "mIoU of a network, model or engine on a labelled dataset."),
 }
 
 

@@ -1,4 +1,4 @@
-"""Layers that networks share: Paddle's BatchNorm, DropPath, exact adaptive max pooling, and the two attention operators.
+"""Layers that networks share: Paddle's BatchNorm, DropPath, exact adaptive max pooling, and the attention operators.
 
 The operators are plain PyTorch in eager mode. While a network is exported they become single nodes of the ONNX domain
 `rtformer`, so that every later pass can recognise them; `graph/functions.py` holds what the nodes mean.
@@ -6,11 +6,15 @@ The operators are plain PyTorch in eager mode. While a network is exported they 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 DOMAIN = "rtformer"
+
+Attributes = dict[str, int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]]
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -52,7 +56,7 @@ class DropPath(nn.Module):
 class AdaptiveMaxPool(nn.Module):
     """(N, C, H, W) -> (N, C, size, size): the largest of each bin; bins overlap where `size` does not divide H or W.
 
-    ONNX has no such operator and a fixed stride is wrong, so while exporting each axis in turn gathers its bins and reduces them.
+    ONNX has no such operator and a fixed stride is wrong, so the exported node carries the indices of its bins.
     """
 
     def __init__(self, size: int) -> None:
@@ -62,9 +66,8 @@ class AdaptiveMaxPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.compiler.is_exporting():
             return F.adaptive_max_pool2d(x, (self.size, self.size))
-        rows, columns = _bins(x.shape[2], self.size), _bins(x.shape[3], self.size)
-        x = x[:, :, rows.to(x.device).flatten()].unflatten(2, tuple(rows.shape)).amax(3)  # (N, C, size, W)
-        return x[:, :, :, columns.to(x.device).flatten()].unflatten(3, tuple(columns.shape)).amax(4)
+        inputs = (x, _bins(x.shape[2], self.size), _bins(x.shape[3], self.size))
+        return _node("AdaptiveMaxPool", inputs, {}, (*x.shape[:2], self.size, self.size))
 
 
 def _bins(length: int, count: int) -> Tensor:
@@ -80,9 +83,8 @@ def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
     The normalisation of GPU-friendly attention (arXiv 2210.07124, section 3.2); groups=1 is external attention's.
     """
     if torch.compiler.is_exporting():
-        attributes = {"groups": groups, "group_size": x.shape[1] // groups}
-        return torch.onnx.ops.symbolic(f"{DOMAIN}::GroupedDoubleNorm", (x,), attributes, dtype=x.dtype, shape=x.shape, version=1)
-    grouped = x.unflatten(1, (groups, -1)).flatten(3)  # (N, G, C/G, H*W)
+        return _node("GroupedDoubleNorm", (x,), {"groups": groups, "group_size": x.shape[1] // groups}, x.shape)
+    grouped = x.reshape(x.shape[0], groups, -1, x.shape[2] * x.shape[3])  # (N, G, C/G, H*W)
     grouped = grouped.softmax(3)
     grouped = grouped / (grouped.sum(2, keepdim=True) + 1e-6)
     return grouped.reshape(x.shape)
@@ -94,10 +96,15 @@ def cross_resolution_attention(query: Tensor, key: Tensor, value: Tensor, scale:
     Two matrix products an image rather than a grouped convolution with computed weights, so that the batch may be dynamic.
     """
     if torch.compiler.is_exporting():
-        name = f"{DOMAIN}::CrossResolutionAttention"
-        return torch.onnx.ops.symbolic(name, (query, key, value), {"scale": scale}, dtype=query.dtype, shape=query.shape, version=1)
+        return _node("CrossResolutionAttention", (query, key, value), {"scale": scale}, query.shape)
     weights = (key @ query.flatten(2) * scale).softmax(1)  # (N, T, H*W)
-    return (value @ weights).reshape(query.shape)
+    mixed: Tensor = value @ weights
+    return mixed.reshape(query.shape)
+
+
+def _node(name: str, inputs: Sequence[Tensor], attributes: Attributes, shape: Sequence[int | torch.SymInt]) -> Tensor:
+    """One node of the `rtformer` domain with an output of `shape` and the first input's type."""
+    return torch.onnx.ops.symbolic(f"{DOMAIN}::{name}", inputs, attributes, dtype=inputs[0].dtype, shape=shape, version=1)
 
 
 def resize_to(x: Tensor, like: Tensor) -> Tensor:

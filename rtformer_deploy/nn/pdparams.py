@@ -94,7 +94,9 @@ def parse_pdparams(data: bytes, name: str) -> dict[str, NDArray[Any]]:
     try:
         content = _Unpickler(io.BytesIO(data)).load()
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{name} is refused: {error}. Weights hold arrays and nothing else.", "Do not use files you do not trust.") from error
+        raise WeightsError(
+            f"{name} is refused: {error}. Weights hold arrays and nothing else.", "Do not use files you do not trust."
+        ) from error
     except Exception as error:  # a damaged pickle can make the unpickler raise nearly anything
         raise WeightsError(f"{name} is not a .pdparams file, or was cut short ({type(error).__name__}: {error}).") from error
     if not isinstance(content, dict):
@@ -106,5 +108,7 @@ def _array(key: object, value: object, name: str) -> NDArray[Any]:
     if isinstance(value, tuple) and len(value) == 2:  # Paddle writes a parameter outside a state dict as (its name, array)
         value = value[1]
     if not isinstance(key, str) or not isinstance(value, _Array) or not hasattr(value, "value"):
-        raise WeightsError(f"{name}: {key!r} is not an array.", "If this is an optimizer's or a whole checkpoint's file, take model.pdparams.")
+        raise WeightsError(
+            f"{name}: {key!r} is not an array.", "If this is an optimizer's or a whole checkpoint's file, take model.pdparams."
+        )
     return value.value

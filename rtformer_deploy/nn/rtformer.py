@@ -57,10 +57,11 @@ class MLP(nn.Module):
         super().__init__()
         self.norm = BatchNorm2d(channels, eps=1e-6)
         self.conv1 = conv(channels, channels, 3, bias=True)
+        self.act = nn.GELU()
         self.conv2 = conv(channels, channels, 3, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(F.gelu(self.conv1(self.norm(x))))
+        out: Tensor = self.conv2(self.act(self.conv1(self.norm(x))))
         return out
 
 
@@ -123,7 +124,8 @@ class RTFormerBlock(nn.Module):
         low = shortcut + self.drop_path(self.attn_l(low))
         low = low + self.drop_path(self.mlp_l(low))
         high = high + resize_to(self.compression(low), high)
-        key, value = self.cross_kv(low).flatten(2).chunk(2, dim=1)  # (N, ch, T) each
+        tokens = self.cross_kv(low).flatten(2)  # (N, 2 ch, T)
+        key, value = tokens[:, : high.shape[1]], tokens[:, high.shape[1] :]  # (N, ch, T) each
         high = high + self.drop_path(self.attn_h(high, key.transpose(1, 2), value))
         high = high + self.drop_path(self.mlp_h(high))
         if self.down is not None:

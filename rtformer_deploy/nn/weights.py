@@ -23,7 +23,6 @@ State = dict[str, Tensor]
 _SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"
 _AUX = "seghead_extra."
-_LISTED = 20
 
 
 def load_weights(path: Path) -> State:
@@ -74,7 +73,9 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         *_listed("misshapen", _misshapen(wanted, given)),
     ]
     if problems:
-        raise WeightsError(f"{source} does not fit this network:\n" + "\n".join(problems), "Name the recipe the weights were trained with: --recipe.")
+        raise WeightsError(
+            f"{source} does not fit this network:\n" + "\n".join(problems), "Name the recipe the weights were trained with: --recipe."
+        )
     with torch.no_grad():
         for key, target in wanted.items():
             target.copy_(given[key])
@@ -125,11 +126,8 @@ def _misshapen(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> lis
 
 
 def _listed(title: str, keys: list[str]) -> list[str]:
-    """One block of the message; every key is named up to a length that a person still reads."""
-    if not keys:
-        return []
-    more = [f"    ... and {len(keys) - _LISTED} more"] if len(keys) > _LISTED else []
-    return [f"  {title} ({len(keys)}):", *(f"    {key}" for key in keys[:_LISTED]), *more]
+    """One block of the message, every key on its line."""
+    return [f"  {title} ({len(keys)}):", *(f"    {key}" for key in keys)] if keys else []
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,118 @@
+"""What `build-engine` does with files: a model read, an engine built and tried, a plan and its sidecar written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from .build import choose_backend
+from .engine_file import save_engine, sidecar
+from .errors import UsageError
+from .files import check_writable
+from .foreign import Foreign
+from .onnx_file import load_model
+from .pipeline import build_engine, spec_of
+from .types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress
+
+Profile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build from what, as the command line says it; `profile` holds --min, --opt and --max: (N,) or (N, 3, H, W) each."""
+
+    model: Path
+    output: Path
+    backend: str = "auto"
+    precision: str = "fp32"
+    profile: Profile = (None, None, None)
+    workspace_mib: int | None = None
+    optimization_level: int | None = None
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    strict: bool = False
+    device: int = 0
+    threads: int | None = None
+    said: Foreign = field(default_factory=Foreign)
+
+
+def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: Progress | None = None) -> Engine:
+    """Builds `request.model` into `request.output`; `say` is told the backend and why, and what was found in the engine.
+
+    Nothing is written before the engine is built and tried. Raises ModelError, BuildError, PrecisionError, OutputError.
+    """
+    check_writable(request.output)
+    model = load_model(request.model)
+    spec = spec_of(model, request.model.name, request.said)
+    backend = _backend(request, say)
+    options = BuildOptions(
+        precision=cast(PrecisionName, request.precision),
+        batch=_batch(request.profile, spec),
+        workspace_mib=request.workspace_mib,
+        optimization_level=request.optimization_level,
+        timing_cache=_read_cache(request.timing_cache),
+        version_compatible=request.version_compatible,
+        hardware_compatible=request.hardware_compatible,
+        threads=request.threads,
+        device=request.device,
+    )
+    engine = build_engine(model, spec, backend, options, strict=request.strict, progress=progress)
+    save_engine(engine, request.output)
+    _tell(engine, request.output, say)
+    return engine
+
+
+def _backend(request: BuildRequest, say: Callable[[str], None]) -> Backend:
+    if request.backend != "auto":
+        return cast(Backend, request.backend)
+    backend: Backend
+    backend, reason = choose_backend()
+    say(f"Backend {backend}: {reason}")
+    return backend
+
+
+def _batch(profile: Profile, spec: ModelSpec) -> tuple[int, int, int]:
+    """(min, opt, max) of the batch: a fixed one is the model's; of a dynamic one what was not said follows from what was."""
+    for shape in profile:
+        if shape is not None and len(shape) == 4 and shape[1:] != (3, *spec.size):
+            wanted = "x".join(map(str, shape[1:]))
+            raise UsageError(
+                f"The model takes 3x{spec.size[0]}x{spec.size[1]}, not {wanted}: an engine has one spatial size, profiles vary the batch.",
+                "Export at the size you want: rtformer-deploy export --size HxW.",
+            )
+    said = [None if shape is None else shape[0] for shape in profile]
+    fixed = spec.input.shape[0]
+    if all(batch is None for batch in said):
+        return (fixed, fixed, fixed) if isinstance(fixed, int) else (1, 1, 1)
+    given = [batch for batch in said if batch is not None]
+    smallest = said[0] or 1
+    usual = said[1] or said[2] or max(given)
+    largest = said[2] or usual
+    if not smallest <= usual <= largest:
+        raise UsageError(f"--min {smallest} --opt {usual} --max {largest} do not rise.")
+    return smallest, usual, largest
+
+
+def _read_cache(path: Path | None) -> bytes | None:
+    """The timing cache's bytes; empty where the file is still to be made."""
+    if path is None:
+        return None
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _tell(engine: Engine, output: Path, say: Callable[[str], None]) -> None:
+    info = engine.info
+    say(
+        f"{output} ({len(engine.plan) / 2**20:.1f} MiB) and {sidecar(output).name}: {info.builder_version}"
+        + (f", for {info.gpu}" if info.gpu else "")
+    )
+    found = info.precision
+    counts = ", ".join(f"{count} in {name}" for name, count in sorted(found.layers.items()))
+    say(f"Precision: {found.asked} {found.state}" + (f" ({found.detail or counts})" if found.detail or counts else ""))
+    if info.flips is None:
+        say("Not run here: it needs the GPU it was built for; its classes were not compared with ONNX Runtime.")
+    else:
+        say(f"Against ONNX Runtime on the model: {info.flips:.4%} of the pixels change class.")

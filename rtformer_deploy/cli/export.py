@@ -1,0 +1,79 @@
+"""`rtformer-deploy export`: network and weights to an ONNX model that was checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from . import parse
+from .options import output
+
+
+@click.command("export")
+@click.option("--variant", type=click.Choice(["slim", "base"]), help="The network's size; takes the recipe whose weights are shipped.")
+@click.option("--recipe", metavar="NAME", help="A recipe by name (rtformer-slim-cityscapes, ...) or a TOML file.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A .safetensors, .pdparams or .pth file.")
+@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Classes, where they are not the recipe's.")
+@click.option("--random-weights", is_flag=True, help="Random weights instead: to try the way, or to measure speed.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
+@click.option("--size", callback=parse.size, metavar="HxW", help="Input size [default: the recipe's].")
+@click.option("--batch", callback=parse.batch, default="1", show_default=True, metavar="N|dynamic", help="Frames in one input.")
+@click.option(
+    "--head",
+    type=click.Choice(["lowres", "logits", "labels"]),
+    default="lowres",
+    show_default=True,
+    help="Output: stride-8 logits, full-size logits, or uint8 labels.",
+)
+@click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="ONNX operator set.")
+@output("model.onnx", "Where to write the model.")
+def command(
+    variant: str | None,
+    recipe: str | None,
+    weights: Path | None,
+    num_classes: int | None,
+    random_weights: bool,
+    seed: int,
+    size: tuple[int, int] | None,
+    batch: int | str,
+    head: str,
+    opset: int,
+    output: Path,
+) -> None:
+    """Write an ONNX model of a network, with the attention as recognisable nodes of the domain `rtformer`, simplified and
+    checked: ONNX Runtime must give what PyTorch gives, to 1e-4 of the largest logit.
+
+    \b
+    rtformer-deploy export --variant slim
+    rtformer-deploy export --recipe rtformer-base-ade20k --weights model.pdparams --size 512x512
+    """
+    if variant is None and recipe is None and weights is None:
+        raise click.UsageError(
+            "Name what to export: --variant slim|base, --recipe NAME, or --weights FILE whose metadata names its recipe."
+        )
+    from ..files import check_writable
+    from ..pipeline import require
+
+    check_writable(output)
+    require("torch", "export", "export")
+    from ..onnx_file import save_model
+    from ..pipeline import export_model
+    from ..weights_choice import choose_network
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    choice = choose_network(
+        recipe=recipe, variant=variant, weights=weights, classes=num_classes, random_seed=seed if random_weights else None, say=say
+    )
+    spec = choice.recipe.spec(size=size, batch=batch, head=head, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)  # type: ignore[arg-type]
+    height, width = spec.size
+    say(f"Exporting {spec.name} ({choice.origin}) at {height}x{width}, batch {batch}, head {head}, opset {opset} ...")
+    exported = export_model(choice.network, spec, opset)
+    save_model(exported.model, output)
+    flips = f", {exported.parity.flips:.4%} of the pixels change class by rounding" if exported.parity.flips else ", no pixel changes class"
+    if head == "labels":
+        click.echo(f"{output}: agrees with PyTorch{flips}.")
+    else:
+        click.echo(f"{output}: agrees with PyTorch to {exported.parity.difference:.1e} of the largest logit{flips}.")

@@ -1,0 +1,37 @@
+"""`rtformer-deploy import-weights`: PaddleSeg or PyTorch weights to safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import PATH
+
+
+@click.command("import-weights")
+@click.argument("file", type=PATH)
+@click.option("--recipe", required=True, metavar="NAME", help="The recipe the weights were trained with.")
+@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Classes, where they are not the recipe's.")
+@click.option("--half", is_flag=True, help="Store FP16: half the size.")
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Where to write [default: FILE's name with .safetensors, in this folder].")
+def command(file: Path, recipe: str, num_classes: int | None, half: bool, output: Path | None) -> None:
+    """Read FILE (.pdparams, .pth, .safetensors), check every key and shape against the recipe's network, write safetensors.
+
+    A .pdparams file is a pickle: it is read without running anything in it, and one that holds more than arrays is refused.
+    `cross_size` and injection change no shape, so they cannot be told from the weights: name the right recipe.
+
+    \b
+    rtformer-deploy import-weights model.pdparams --recipe rtformer-slim-cityscapes
+    """
+    from ..files import check_writable
+    from ..pipeline import require
+
+    output = output or Path(file.name).with_suffix(".safetensors")
+    check_writable(output)
+    require("torch", "export", "import-weights")
+    from ..import_weights import import_weights
+
+    imported = import_weights(file, recipe, num_classes, half)
+    imported.save(output)
+    click.echo(f"{output}: {imported.parameters:,} parameters, {imported.classes} classes, {imported.recipe}.")

@@ -1,0 +1,45 @@
+"""Values on the command line: click callbacks for sizes and batches, each with the message a person needs."""
+
+from __future__ import annotations
+
+import click
+
+_LARGEST_SIDE = 8192
+
+
+def size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """HxW -> (H, W)."""
+    if value is None:
+        return None
+    parts = _numbers(value)
+    if parts is None or len(parts) != 2:
+        raise click.BadParameter(f"{value!r} is not a size such as 1024x2048 (height x width).")
+    height, width = parts
+    if min(parts) < 64 or max(parts) > _LARGEST_SIDE:
+        raise click.BadParameter(f"{value}: height and width must be from 64 to {_LARGEST_SIDE}.")
+    return height, width
+
+
+def batch(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | str:
+    """N or "dynamic" -> N or the symbolic dimension "batch"."""
+    if value == "dynamic":
+        return "batch"
+    if not value.isdigit() or not 1 <= int(value) <= 256:
+        raise click.BadParameter(f"{value!r} is neither a number from 1 to 256 nor 'dynamic'.")
+    return int(value)
+
+
+def profile(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """N or NxCxHxW -> (N,) or the whole shape."""
+    if value is None:
+        return None
+    parts = _numbers(value)
+    if parts is None or len(parts) not in (1, 4):
+        raise click.BadParameter(f"{value!r} is neither a batch such as 4 nor a shape such as 4x3x1024x2048.")
+    return parts
+
+
+def _numbers(value: str) -> tuple[int, ...] | None:
+    """The positive numbers between the x's; None where there is anything else."""
+    parts = value.lower().split("x")
+    return tuple(map(int, parts)) if all(part.isdigit() and int(part) > 0 for part in parts) else None

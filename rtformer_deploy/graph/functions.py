@@ -1,0 +1,81 @@
+"""The `rtformer` domain: what its nodes mean, as ONNX functions that travel in the model.
+
+    GroupedDoubleNorm        the double normalisation of GPU-friendly attention (arXiv 2210.07124, section 3.2)
+    CrossResolutionAttention every pixel attends to pooled tokens (section 3.3)
+    AdaptiveMaxPool          the largest of each bin; `rows` and `columns` (bins, longest bin) hold the bins' indices
+
+`add_functions` gives a model the bodies of the nodes it uses, so that anything that reads ONNX can run it; `inline_functions` puts
+the bodies in the nodes' place for builders that want plain operators.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
+
+DOMAIN = "rtformer"
+
+_BODIES = {
+    "GroupedDoubleNorm": """<domain: "rtformer", opset_import: ["" : {opset}]>
+        GroupedDoubleNorm <groups: int, group_size: int> (x) => (y) {{
+            copy = Constant <value_ints: ints = [0]> ()
+            rest = Constant <value_ints: ints = [-1]> ()
+            groups = Constant <value_int: int = @groups> ()
+            size = Constant <value_int: int = @group_size> ()
+            groups_1d = Reshape (groups, rest)
+            size_1d = Reshape (size, rest)
+            grouped_shape = Concat <axis = 0> (copy, groups_1d, size_1d, rest)
+            grouped = Reshape (x, grouped_shape)
+            weights = Softmax <axis = 3> (grouped)
+            channels = Constant <value_ints: ints = [2]> ()
+            sums = ReduceSum <keepdims = 1> (weights, channels)
+            epsilon = Constant <value_float: float = 0.000001> ()
+            safe_sums = Add (sums, epsilon)
+            normal = Div (weights, safe_sums)
+            shape = Shape (x)
+            y = Reshape (normal, shape)
+        }}""",
+    "CrossResolutionAttention": """<domain: "rtformer", opset_import: ["" : {opset}]>
+        CrossResolutionAttention <scale: float> (query, key, value) => (y) {{
+            flat_shape = Constant <value_ints: ints = [0, 0, -1]> ()
+            pixels = Reshape (query, flat_shape)
+            scale = Constant <value_float: float = @scale> ()
+            scaled_key = Mul (key, scale)
+            scores = MatMul (scaled_key, pixels)
+            weights = Softmax <axis = 1> (scores)
+            mixed = MatMul (value, weights)
+            shape = Shape (query)
+            y = Reshape (mixed, shape)
+        }}""",
+    "AdaptiveMaxPool": """<domain: "rtformer", opset_import: ["" : {opset}]>
+        AdaptiveMaxPool (x, rows, columns) => (y) {{
+            by_row = Gather <axis = 2> (x, rows)
+            within_row = Constant <value_ints: ints = [3]> ()
+            row_maxima = ReduceMax <keepdims = 0> (by_row, within_row)
+            by_column = Gather <axis = 3> (row_maxima, columns)
+            within_column = Constant <value_ints: ints = [4]> ()
+            y = ReduceMax <keepdims = 0> (by_column, within_column)
+        }}""",
+}
+
+
+def add_functions(model: ir.Model) -> ir.Model:
+    """Gives the model the function of every `rtformer` node it holds."""
+    opset = model.opset_imports.get("", 20)
+    for name in sorted({node.op_type for node in model.graph if node.domain == DOMAIN}):
+        proto = onnx.parser.parse_function(_BODIES[name].format(opset=opset))
+        function = ir.serde.deserialize_function(proto)
+        model.functions[function.identifier()] = function
+    model.opset_imports[DOMAIN] = 1
+    return model
+
+
+def inline_functions(model: ir.Model) -> ir.Model:
+    """Puts every function's body in the place of its nodes; the model given stays as it is."""
+    copy = ir.serde.deserialize_model(ir.serde.serialize_model(model))
+    inlined = InlinePass()(copy).model
+    inlined.functions.clear()
+    inlined.opset_imports.pop(DOMAIN, None)
+    return inlined

@@ -1,0 +1,60 @@
+"""Puts another end on a model that gives stride-8 logits: full-size logits, or labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ..types import ModelSpec
+
+
+def set_head(model: ir.Model, spec: ModelSpec) -> ir.Model:
+    """A model whose output is stride-8 `logits` -> the same with the output that `spec.head` and `spec.output` say.
+
+    The upsampling is bilinear with half-pixel centres; labels take the lowest class on a tie and are uint8.
+    """
+    logits = model.graph.outputs[0]
+    if spec.head != "lowres":
+        logits.name = "seghead.conv2"
+        model.graph.outputs.clear()
+        full = _resize(model, logits, spec)
+        model.graph.outputs.append(full if spec.head == "logits" else _argmax(model, full))
+    output = model.graph.outputs[0]
+    output.name = spec.output.name
+    output.shape = ir.Shape(spec.output.shape)
+    output.dtype = ir.DataType.UINT8 if spec.head == "labels" else ir.DataType.FLOAT
+    return model
+
+
+def _resize(model: ir.Model, logits: ir.Value, spec: ModelSpec) -> ir.Value:
+    height, width = spec.size
+    batch = spec.input.shape[0]
+    if isinstance(batch, int):
+        sizes = _constant(model, "head/sizes", np.array([batch, len(spec.classes), height, width], np.int64))
+    else:  # sizes for two axes alone would do, but TensorRT does not take that form with a dynamic batch
+        start = _append(model, ir.node("Shape", [logits], {"start": 0, "end": 2}), "head/Shape", ir.DataType.INT64)
+        size = _constant(model, "head/size", np.array([height, width], np.int64))
+        sizes = _append(model, ir.node("Concat", [start, size], {"axis": 0}), "head/Concat", ir.DataType.INT64)
+    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    node = ir.node("Resize", [logits, None, None, sizes], attributes)
+    return _append(model, node, "head/Resize", ir.DataType.FLOAT)
+
+
+def _argmax(model: ir.Model, logits: ir.Value) -> ir.Value:
+    best = _append(model, ir.node("ArgMax", [logits], {"axis": 1, "keepdims": 0}), "head/ArgMax", ir.DataType.INT64)
+    # TensorRT makes uint8 from float alone; class ids are exact in float
+    number = _append(model, ir.node("Cast", [best], {"to": ir.DataType.FLOAT}), "head/Cast", ir.DataType.FLOAT)
+    return _append(model, ir.node("Cast", [number], {"to": ir.DataType.UINT8}), "head/Cast_1", ir.DataType.UINT8)
+
+
+def _append(model: ir.Model, node: ir.Node, name: str, dtype: ir.DataType) -> ir.Value:
+    node.name = node.outputs[0].name = name
+    node.outputs[0].dtype = dtype
+    model.graph.append(node)
+    return node.outputs[0]
+
+
+def _constant(model: ir.Model, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> ir.Value:
+    value = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape), const_value=ir.tensor(array, name=name))
+    model.graph.initializers[name] = value
+    return value

@@ -1,0 +1,58 @@
+"""Gives every tensor the name of the module that makes it, so that a name means the same at any size, batch, head and exporter version.
+
+A module that holds no other module gives its own path to its last tensor ("layer4.attn_l.norm"); every other tensor is called after
+the module, the operator and, where that is not enough, a number in graph order ("layer4/Add_1").
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+
+import onnx_ir as ir
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def name_tensors(model: ir.Model) -> ir.Model:
+    """Renames the tensors and nodes of a freshly exported model after their modules; inputs, outputs and weights keep their names."""
+    scopes = [_scope(node) for node in model.graph]
+    parents = {scope[:cut] for scope in set(scopes) for cut in range(len(scope)) if scope[cut] == "."} | {""}
+    last = {scope: index for index, scope in enumerate(scopes)}
+    used: Counter[str] = Counter()
+    fixed = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    for index, (node, scope) in enumerate(zip(list(model.graph), scopes, strict=True)):
+        if scope not in parents and last[scope] == index:
+            base = scope
+        else:  # shape arithmetic comes and goes with a dynamic batch, so it must not take part in the numbering
+            shape = "shape/" if node.outputs[0].dtype == ir.DataType.INT64 else ""
+            base = f"{scope or 'network'}/{shape}{node.op_type}"
+        number = used[base]
+        used[base] += 1
+        node.name = f"{base}_{number}" if number else base
+        for position, output in enumerate(node.outputs):
+            if output.name not in fixed:
+                output.name = node.name if position == 0 else f"{node.name}:{position}"
+    return model
+
+
+def strip_traces(model: ir.Model) -> ir.Model:
+    """Removes what the exporter noted about its own sources: paths and stack traces of the machine that exported."""
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.metadata_props.clear()
+    model.graph.name = "rtformer"
+    return model
+
+
+def _scope(node: ir.Node) -> str:
+    """The path of the module that a node comes from; the exporter's last entry is the operation itself."""
+    text = node.metadata_props.get(_SCOPES)
+    if text is None:
+        return ""
+    path = [part for part in ast.literal_eval(text)[:-1] if part]
+    return str(path[-1]) if path else ""

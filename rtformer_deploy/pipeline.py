@@ -1,0 +1,219 @@
+"""The stages composed: what needs two rooms meets here. Each function reads as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from .build import build
+from .engine_file import load_engine
+from .errors import BuildError, MissingPackageError, ModelError, PrecisionError
+from .files import sha256
+from .foreign import Foreign, fix_size, foreign_spec
+from .graph.fp16 import to_fp16
+from .graph.functions import add_functions, inline_functions
+from .graph.head import set_head
+from .graph.names import name_tensors, strip_traces
+from .graph.simplify import simplify
+from .image import load_image
+from .onnx_file import load_model, read_spec, serialize_model, stamp_spec
+from .runtime import FrameRunner, open_engine
+from .scene import drawn_street, sample_photograph
+from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Runner
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .parity import Parity
+
+Say = Callable[[str], None]
+
+_TENSORRT = ("tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An exported model, what it is, and how well it agrees with the network."""
+
+    model: ir.Model
+    spec: ModelSpec
+    parity: Parity
+
+
+def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) -> Exported:
+    """Network -> ONNX with named tensors and recognisable attention, simplified, stamped, and checked against the network.
+
+    Raises ModelError where the exported model differs, naming where.
+    """
+    require("torch", "export", "Exporting")
+    require("onnxscript", "export", "Exporting")
+    from .export import DEFAULT_OPSET, export_network
+    from .parity import check_export
+
+    model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)))
+    model = set_head(simplify(add_functions(model)), spec)
+    stamp_spec(model, spec)
+    return Exported(model, spec, check_export(network, model, spec))
+
+
+def prepare_model(model: ir.Model, backend: Backend, options: BuildOptions) -> ir.Model:
+    """A model as its builder wants it: FP16 written into the graph for TensorRT, whose networks are strongly typed; no functions."""
+    if backend in _TENSORRT and options.precision == "fp16":
+        model = to_fp16(model)
+    return inline_functions(model)
+
+
+def build_engine(
+    model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, *, strict: bool = False, progress: Progress | None = None
+) -> Engine:
+    """ONNX -> engine: prepared, built, and where this machine can run it, run once against ONNX Runtime on the model it came from.
+
+    Raises BuildError; with `strict` PrecisionError where the engine does not have the precision that was asked for.
+    """
+    engine = build(prepare_model(model, backend, options), spec, backend, options, progress)
+    info = replace(engine.info, model_sha256=sha256(serialize_model(model)))
+    engine = complete_precision(replace(engine, info=info), options.device)
+    if strict:
+        refuse_mismatch(engine)
+    if can_run_here(engine):
+        share = flips(engine, model, spec, options)
+        engine = replace(engine, info=replace(engine.info, flips=share))
+    return engine
+
+
+def complete_precision(engine: Engine, device: int = 0) -> Engine:
+    """An engine whose precision was only "requested" when it was built -> the same, read from its layers, where they can be read here."""
+    if engine.info.backend not in _TENSORRT or engine.info.precision.state != "requested" or not can_run_here(engine):
+        return engine
+    from .runtime.tensorrt import precision_after_open
+
+    found: PrecisionFound = precision_after_open(engine, device)
+    return replace(engine, info=replace(engine.info, precision=found))
+
+
+def refuse_mismatch(engine: Engine) -> None:
+    """Raises PrecisionError where the engine's layers do not have the precision that was asked for."""
+    found = engine.info.precision
+    if found.state == "mismatch":
+        raise PrecisionError(
+            f"--strict: {found.asked} was asked for and is not what the engine has: {found.detail or dict(found.layers)}.",
+            "Leave --strict out to build it all the same.",
+        )
+
+
+def can_run_here(engine: Engine) -> bool:
+    """Whether this machine can open the engine: a CPU one always, a TensorRT one where there is a GPU."""
+    if engine.info.backend not in _TENSORRT:
+        return True
+    from .gpu import gpus
+
+    return bool(gpus())
+
+
+def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOptions) -> float:
+    """The share of pixels whose class differs between the engine and ONNX Runtime on its model, on the sample frame."""
+    frame = probe_frame(spec)
+    plain = BuildOptions(batch=options.batch, threads=options.threads)
+    reference = build(inline_functions(model), spec, "onnxruntime", plain)
+    with open_engine(reference, threads=options.threads) as runner:
+        wanted = runner.run([frame])[0]
+    with open_engine(engine, device=options.device, threads=options.threads) as runner:
+        given = runner.run([frame])[0]
+    return float(np.mean(given != wanted))
+
+
+def probe_frame(spec: ModelSpec) -> Frame:
+    """The frame that a fresh engine is tried on: the photograph that comes with the project, or a drawn street."""
+    photograph = sample_photograph()
+    return drawn_street(spec.size) if photograph is None else load_image(photograph)
+
+
+def spec_of(model: ir.Model, name: str, said: Foreign | None = None) -> ModelSpec:
+    """What a model is: its own stamp, or what was said about a model from elsewhere. Raises ModelError, naming what is missing."""
+    spec = read_spec(model)
+    said = said or Foreign()
+    if spec is None:
+        spec = foreign_spec(model, name, said)
+        fix_size(model, spec)
+        return spec
+    if said.given():
+        raise ModelError(f"{name} says itself what it is ({spec.name}).", "Leave --classes, --mean, --std and --input out.")
+    _check_io(model, spec, name)
+    return spec
+
+
+def open_any(
+    path: Path, *, device: int = 0, threads: int | None = None, lanes: int = 1, strict: bool = False, said: Foreign | None = None
+) -> FrameRunner:
+    """A plan, an ONNX model (through ONNX Runtime) or a network's safetensors (through PyTorch), opened as a Runner.
+
+    Raises a DeployError that says why a file cannot be opened here.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _open_network(path, threads)
+    if path.suffix == ".onnx":
+        return _open_model(path, threads, lanes, said)
+    engine = complete_precision(load_engine(path), device)
+    if strict:
+        refuse_mismatch(engine)
+    return open_engine(engine, device=device, threads=threads, lanes=lanes)
+
+
+def require(package: str, extra: str, wanted_by: str) -> None:
+    """Raises MissingPackageError with the pip command where a package of an extra is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(package, extra, wanted_by)
+
+
+def _open_model(path: Path, threads: int | None, lanes: int, said: Foreign | None) -> FrameRunner:
+    model = load_model(path)
+    spec = spec_of(model, path.name, said)
+    batch = spec.input.shape[0]
+    sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
+    engine = build(inline_functions(model), spec, "onnxruntime", BuildOptions(batch=sizes, threads=threads))
+    return open_engine(engine, threads=threads, lanes=lanes)
+
+
+def _open_network(path: Path, threads: int | None) -> FrameRunner:
+    require("torch", "export", "Opening a network's weights")
+    from .runtime.torch import open_network
+    from .weights_choice import choose_network
+
+    choice = choose_network(weights=path)
+    spec = choice.recipe.spec(labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
+    return open_network(choice.network, spec, threads=threads)
+
+
+def _check_io(model: ir.Model, spec: ModelSpec, name: str) -> None:
+    """A stamp that does not fit the graph it stands on (an edited file) is refused."""
+    inputs = [value.name for value in model.graph.inputs if value.name not in model.graph.initializers]
+    outputs = [value.name for value in model.graph.outputs]
+    if inputs != [spec.input.name] or outputs != [spec.output.name]:
+        raise ModelError(
+            f"{name} has the inputs {inputs} and outputs {outputs}; its stamp says {spec.input.name} and {spec.output.name}.",
+            "Export it again.",
+        )
+
+
+__all__ = [
+    "BuildError",
+    "Exported",
+    "Foreign",
+    "Runner",
+    "build_engine",
+    "complete_precision",
+    "export_model",
+    "flips",
+    "open_any",
+    "prepare_model",
+    "require",
+    "spec_of",
+]
