@@ -1,0 +1,283 @@
+"""A Runner to a latency and throughput Report: the engine alone, and from a decoded frame to a label map."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import machine, native, pipeline
+from .errors import DeployError, UsageError
+from .foreign import Foreign
+from .image import load_image
+from .report import Report, Timing
+from .runtime import FrameRunner, Session
+from .scene import sample_frame, sample_source
+from .types import Frame, LabelMap, Logits, Progress
+
+#: Fewer steps than this make the 99th percentile little more than the slowest step.
+STEPS_FOR_P99 = 100
+LEAST_STEPS = 3
+MANY_MIXED_CELLS = 0.4
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    """How long to measure, by which clock, and who wants to know how far it is."""
+
+    seconds: float
+    clock: Callable[[], float]
+    progress: Progress | None
+
+    def repeat(self, phase: str, step: Callable[[], None], seconds: float | None = None) -> float:
+        """Calls `step` until the time is over, at least LEAST_STEPS times; returns the seconds it took."""
+        limit = self.seconds if seconds is None else seconds
+        begin = self.clock()
+        steps = 0
+        while True:
+            step()
+            steps += 1
+            elapsed = self.clock() - begin
+            self._tell(phase, min(elapsed, limit), limit)
+            if elapsed >= limit and steps >= LEAST_STEPS:
+                return elapsed
+
+    def _tell(self, phase: str, done: float, total: float) -> None:
+        if self.progress is not None and not self.progress(phase, round(done * 1000), max(1, round(total * 1000))):
+            raise DeployError(f"The measurement was stopped during {phase}.")
+
+
+@dataclass(slots=True)
+class _Laps:
+    """Latencies and stages collected while measuring, in ms."""
+
+    total: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, total: float, **stages: float) -> None:
+        self.total.append(total * 1000)
+        for name, value in stages.items():
+            self.stages.setdefault(name, []).append(value * 1000)
+
+
+def bench_path(
+    path: Path,
+    *,
+    seconds: float = 10.0,
+    warmup: float = 2.0,
+    batch: int = 1,
+    lanes: int = 1,
+    device: int = 0,
+    threads: int | None = None,
+    image: Path | None = None,
+    said: Foreign | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """An engine plan, or an ONNX model that is built in memory first (`said` is about one from elsewhere), to a Report; see `bench`.
+
+    `image` is measured as it is; without one the bundled photograph, or a drawn street, stands in at the engine's own size.
+    `peak_memory_mb` starts to count before the engine is opened. Raises what opening, decoding and `bench` raise.
+    """
+    frame = None if image is None else load_image(image)
+    before = machine.resident_mb()
+    machine.reset_peak()
+    with pipeline.open_any(path, device=device, threads=threads, lanes=lanes, said=said) as runner:
+        frame, source = (sample_frame(runner.spec.size), sample_source()) if frame is None else (frame, str(image))
+        report = bench(runner, [frame] * batch, seconds=seconds, warmup=warmup, progress=progress)
+        peak = machine.peak_mb()
+    return dataclasses.replace(report, peak_memory_mb=max(0.0, peak - before), frame={**report.frame, "source": source})
+
+
+def bench(
+    runner: FrameRunner,
+    frames: Sequence[Frame],
+    *,
+    seconds: float = 10.0,
+    warmup: float = 2.0,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Report:
+    """Times one batch of frames, over and over, on an open runner: `seconds` for the engine alone and as long again end to end.
+
+    Frames are decoded RGB (H, W, 3) of any size; their number is the batch. With one session the steps follow each other and
+    stages are timed apart (mode "latency"); with more, every session is kept busy ("throughput") and a latency includes the
+    queue. Warm-up steps are end to end and not counted. Raises UsageError where the batch does not fit the engine.
+    """
+    if not 1 <= len(frames) <= runner.max_batch:
+        raise UsageError(f"A batch of {len(frames)} does not fit this engine, which takes 1 to {runner.max_batch} frames.")
+    watch = _Stopwatch(seconds, clock, progress)
+    watch.repeat("warm-up", lambda: _use(runner.run(frames)), warmup)
+    mixed = _mixed_cells(runner, frames)
+    single = len(runner.sessions) == 1
+    engine = _engine_latency(runner, frames, watch) if single else _engine_throughput(runner, frames, watch)
+    whole, stages = _whole_latency(runner, frames, watch) if single else (_whole_throughput(runner, frames, watch), {})
+    return Report(
+        engine=engine,
+        end_to_end=whole,
+        mode="latency" if single else "throughput",
+        batch=len(frames),
+        lanes=len(runner.sessions),
+        warmup_s=warmup,
+        frame={"height": frames[0].shape[0], "width": frames[0].shape[1]},
+        model=_model_facts(runner),
+        environment={**machine.environment(), "pre_and_postprocessing": native.description()},
+        stages=stages,
+        mixed_cells=mixed,
+        notes=_notes(engine, whole, mixed, single),
+        conventions=_conventions(runner),
+    )
+
+
+def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
+    """start and wait on an input that stays as it is."""
+    session, laps = _filled(runner, frames)[0], _Laps()
+
+    def step() -> None:
+        begin = watch.clock()
+        session.start(runner.engine_batch(len(frames)))
+        session.wait()
+        laps.add(watch.clock() - begin)
+
+    watch.repeat("engine only", step)
+    return Timing(tuple(laps.total), len(frames), sum(laps.total) / 1000)
+
+
+def _whole_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, dict[str, float]]:
+    """A decoded frame to a label map, with the median of each stage."""
+    session, laps = runner.sessions[0], _Laps()
+    sizes = _sizes(frames)
+
+    def step() -> None:
+        begin = watch.clock()
+        runner.preprocess_into(session, frames)
+        ready = watch.clock()
+        session.start(runner.engine_batch(len(frames)))
+        output = session.wait()
+        done = watch.clock()
+        _use(runner.postprocess(output, sizes))
+        end = watch.clock()
+        laps.add(end - begin, preprocess=ready - begin, engine=done - ready, postprocess=end - done)
+
+    watch.repeat("end to end", step)
+    stages = {name: float(np.median(values)) for name, values in laps.stages.items()}
+    return Timing(tuple(laps.total), len(frames), sum(laps.total) / 1000), stages
+
+
+def _engine_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
+    """Every session always has work: the oldest is waited for and started again. What is still running at the end is not counted."""
+    laps = _Laps()
+    running: deque[tuple[Session, float]] = deque()
+    for session in _filled(runner, frames):
+        running.append((session, watch.clock()))
+        session.start(runner.engine_batch(len(frames)))
+
+    def step() -> None:
+        session, begin = running.popleft()
+        session.wait()
+        now = watch.clock()
+        laps.add(now - begin)
+        running.append((session, now))
+        session.start(runner.engine_batch(len(frames)))
+
+    elapsed = watch.repeat("engine only", step)
+    for session, _ in running:
+        session.wait()
+    return Timing(tuple(laps.total), len(frames), elapsed)
+
+
+def _whole_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
+    """submit and result, with as many submissions in flight as there are sessions."""
+    laps = _Laps()
+    flying = deque((watch.clock(), runner.submit(frames)) for _ in runner.sessions)
+
+    def step() -> None:
+        begin, ticket = flying.popleft()
+        _use(runner.result(ticket))
+        now = watch.clock()
+        laps.add(now - begin)
+        flying.append((now, runner.submit(frames)))
+
+    elapsed = watch.repeat("end to end", step)
+    for _, ticket in flying:
+        runner.result(ticket)
+    return Timing(tuple(laps.total), len(frames), elapsed)
+
+
+def _filled(runner: FrameRunner, frames: Sequence[Frame]) -> list[Session]:
+    """The runner's sessions, each with the preprocessed frames in its input."""
+    for session in runner.sessions:
+        runner.preprocess_into(session, frames)
+    return list(runner.sessions)
+
+
+def _sizes(frames: Sequence[Frame]) -> list[tuple[int, int]]:
+    return [(frame.shape[0], frame.shape[1]) for frame in frames]
+
+
+def _use(labels: list[LabelMap]) -> None:
+    """Nothing; a label map must be whole when its time is taken."""
+    assert labels
+
+
+def mixed_share(logits: Logits) -> float:
+    """Logits (N, C, h, w) to the share of cells (four neighbouring logits) whose corners do not agree on the class.
+
+    Only these need interpolating, so post-processing takes longer the more there are. 0 where the map is one logit wide or high.
+    """
+    labels = logits.argmax(axis=1)
+    corner = labels[:, :-1, :-1]
+    mixed = (corner != labels[:, :-1, 1:]) | (corner != labels[:, 1:, :-1]) | (corner != labels[:, 1:, 1:])
+    return float(mixed.mean()) if mixed.size else 0.0
+
+
+def _mixed_cells(runner: FrameRunner, frames: Sequence[Frame]) -> float | None:
+    return mixed_share(runner.logits(frames)) if runner.spec.head == "lowres" else None
+
+
+def _model_facts(runner: FrameRunner) -> dict[str, Any]:
+    spec, info = runner.spec, runner.info
+    facts: dict[str, Any] = {
+        "name": spec.name,
+        "weights": spec.weights,
+        "classes": len(spec.classes),
+        "head": spec.head,
+        "input": list(spec.size),
+    }
+    if info is not None:
+        facts |= {"backend": info.backend, "builder_version": info.builder_version, "gpu": info.gpu, "batch": list(info.batch)}
+        facts |= {"precision_asked": info.precision.asked, "precision_found": info.precision.state, "layers": dict(info.precision.layers)}
+    return facts
+
+
+def _conventions(runner: FrameRunner) -> dict[str, str]:
+    """What the figures count, in the words of trtexec, whose versions 10 and 11 do not count the same."""
+    if runner.info is None or not runner.info.backend.startswith("tensorrt"):
+        engine = "start to output; it works in host memory, so counting copies (trtexec 10) or not (trtexec 11) is the same"
+    else:
+        engine = "start to output in host memory: copies to and from the GPU are counted, as trtexec 10 does and trtexec 11 does not"
+    return {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
+
+
+def _notes(engine: Timing, whole: Timing, mixed: float | None, single: bool) -> tuple[str, ...]:
+    notes = []
+    if not native.available():
+        notes.append(
+            f"Pre- and post-processing ran in {native.description()}: slower than it could be; `rtformer-deploy doctor` says more."
+        )
+    steps = min(len(engine.latencies_ms), len(whole.latencies_ms))
+    if steps < STEPS_FOR_P99:
+        notes.append(f"Only {steps} steps: p99 is little more than the slowest one. Measure longer with --seconds.")
+    if mixed is not None and mixed > MANY_MIXED_CELLS:
+        notes.append(
+            f"{mixed:.0%} of the cells are mixed, as with random weights or an unusual picture; trained weights on a street "
+            "scene give far fewer, and so a faster post-processing."
+        )
+    if not single:
+        notes.append("Throughput mode: a latency includes waiting behind the other lanes, and stages overlap; --lanes 1 times them apart.")
+    return tuple(notes)

@@ -1,0 +1,108 @@
+"""`bench`: an engine or model to a table, a JSON file and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..foreign import Foreign
+    from ..report import Report
+
+
+@click.command("bench")
+@click.argument("model", type=options.PATH)
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of each of the two measurements.")
+@click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds of warm-up before them.")
+@click.option("--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Requests in flight; more than 1: throughput mode.")
+@click.option("--image", type=options.PATH, metavar="IMAGE", help="Picture to measure with, at its own size [default: a sample].")
+@click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
+@click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
+@options.foreign
+@options.batch
+@options.threads
+@options.device
+def command(
+    model: Path,
+    seconds: float,
+    warmup: float,
+    lanes: int,
+    image: Path | None,
+    json_path: Path | None,
+    html_path: Path | None,
+    batch: int,
+    threads: int | None,
+    device: int,
+    said: Foreign,
+) -> None:
+    """Latency and throughput of MODEL, an engine plan or an ONNX model: the engine alone, and from a decoded frame to a label map."""
+    from ..bench import bench_path
+    from ..files import check_writable
+    from .show import progress_bar
+
+    for path in filter(None, (json_path, html_path)):
+        check_writable(path)
+    with progress_bar() as progress:
+        report = bench_path(
+            model,
+            seconds=seconds,
+            warmup=warmup,
+            batch=batch,
+            lanes=lanes,
+            device=device,
+            threads=threads,
+            image=image,
+            said=said,
+            progress=progress,
+        )
+    _save(report, json_path, html_path)
+    _print(report)
+
+
+def _save(report: Report, json_path: Path | None, html_path: Path | None) -> None:
+    import json
+
+    from ..files import write_atomic
+
+    if json_path is not None:
+        write_atomic(json_path, json.dumps(report.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+    if html_path is not None:
+        from ..report_html import render
+
+        write_atomic(html_path, render(report).encode())
+
+
+def _print(report: Report) -> None:
+    from .show import console, table
+
+    out = console()
+    columns = (report.engine, report.end_to_end)
+    rows = [(f"p{share} ms", *(f"{timing.percentile(share):.2f}" for timing in columns)) for share in (50, 90, 99)]
+    rows.append(("mean ms", *(f"{timing.mean_ms:.2f}" for timing in columns)))
+    rows.append(("frames a second", *(f"{timing.fps:.1f}" for timing in columns)))
+    rows.append(("steps", *(str(len(timing.latencies_ms)) for timing in columns)))
+    height, width = report.model["input"]
+    title = f"{report.model['name']} {height}x{width}, batch {report.batch}, {report.mode} mode, {report.lanes} lane(s)"
+    out.print(table(title, ("", "engine only", "end to end"), rows, right=(1, 2)))
+    if report.stages:
+        whole = sum(report.stages.values())
+        stages = ((name, f"{value:.2f}", f"{value / whole:.0%}") for name, value in report.stages.items())
+        out.print(table("Stages of end to end, median of a step", ("", "ms", "share"), stages, right=(1, 2)))
+    for line in _lines(report):
+        out.print(line, markup=False, soft_wrap=False)
+
+
+def _lines(report: Report) -> list[str]:
+    """What stands under the tables."""
+    frame = report.frame
+    lines = [f"Frame: {frame['height']}x{frame['width']}, {frame['source']}."]
+    if report.mixed_cells is not None:
+        lines.append(f"Mixed cells (those that need interpolating): {report.mixed_cells:.1%}.")
+    if report.peak_memory_mb is not None:
+        lines.append(f"Peak memory: {report.peak_memory_mb:.0f} MiB above the process before the engine was opened.")
+    lines.append(f"Engine only: {report.conventions['engine']}.")
+    return lines + [f"Note: {note}" for note in report.notes]

@@ -1,0 +1,76 @@
+"""`segment`: images and folders to label maps and overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..foreign import Foreign
+    from ..segment import Outcome
+
+
+@click.command("segment")
+@click.argument("model", type=options.PATH)
+@click.argument("inputs", type=options.PATH, nargs=-1, required=True, metavar="INPUT...")
+@options.output(None, "Folder for NAME_labels.png and NAME_overlay.png; made where it is missing.")
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weight of the colours in the overlay.")
+@options.foreign
+@options.batch
+@options.threads
+@options.device
+def command(
+    model: Path, inputs: tuple[Path, ...], output: Path, alpha: float, batch: int, threads: int | None, device: int, said: Foreign
+) -> None:
+    """Segments images and folders of images (INPUT...) with MODEL, an engine plan or an ONNX model.
+
+    NAME_labels.png holds the class ids (8-bit grey), NAME_overlay.png the picture with the classes' colours over it, both at the
+    picture's own upright size. An image that cannot be read is reported and the others are still done; the exit code is then 1.
+    """
+    from ..errors import ImageError
+    from ..pipeline import open_any
+    from ..segment import plan_jobs, segment
+    from .show import progress_bar
+
+    jobs = plan_jobs(inputs, output)
+    outcomes = []
+    with open_any(model, device=device, threads=threads, lanes=1, said=said) as runner:
+        classes = runner.spec.classes
+        with progress_bar() as progress:
+            for outcome in segment(runner, jobs, output, alpha=alpha, batch=batch, progress=progress):
+                outcomes.append(outcome)
+                if len(jobs) > 1:
+                    _print_line(outcome, classes)
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    if failed:
+        listing = "\n".join(f"  {outcome.error}" for outcome in failed)
+        raise ImageError(f"{len(failed)} of {len(jobs)} images could not be segmented:\n{listing}")
+    if len(jobs) == 1:
+        _print_shares(outcomes[0], classes)
+
+
+def _print_line(outcome: Outcome, classes: Sequence[str]) -> None:
+    """One line an image: its outputs and its largest class."""
+    if outcome.shares is None:
+        click.echo(f"{outcome.job.image}: failed", err=True)
+        return
+    largest = int(outcome.shares.argmax())
+    click.echo(f"{outcome.job.image} -> {outcome.job.overlay.name} (mostly {classes[largest]}, {outcome.shares[largest]:.0%})")
+
+
+def _print_shares(outcome: Outcome, classes: Sequence[str]) -> None:
+    """Every class that occurs with its share of the pixels, the largest first."""
+    from .show import console, table
+
+    assert outcome.shares is not None
+    assert outcome.size is not None
+    order = sorted(enumerate(outcome.shares), key=lambda item: -item[1])
+    rows = [(str(index), classes[index], f"{share:.1%}") for index, share in order if share > 0]
+    height, width = outcome.size
+    console().print(table(f"{outcome.job.image.name}, {height}x{width}", ("id", "class", "pixels"), rows, right=(0, 2)))
+    click.echo(f"Wrote {outcome.job.labels} and {outcome.job.overlay}.")

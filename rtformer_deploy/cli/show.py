@@ -1,0 +1,112 @@
+"""What commands print with: tables on stdout that fit 80 columns, a progress bar on stderr that leaves nothing behind.
+
+rich is imported when something is shown, so that --help stays quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..types import Progress
+
+
+def console() -> Console:
+    """A console for stdout; 80 columns wide where stdout is no terminal, so that a file reads like a screen."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> Table:
+    """A plain table: the columns whose numbers are in `right` are aligned to the right; text is never read as markup."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    numbers = set(right)
+    result = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), show_header=any(columns))
+    for index, column in enumerate(columns):
+        result.add_column(Text(column), justify="right" if index in numbers else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(Text(cell) for cell in row))
+    return result
+
+
+def sections(facts: Mapping[str, Any]) -> Iterator[Table]:
+    """Nested facts as one two-column table a section; a value that is not a mapping stands in the first table."""
+    top = {key: value for key, value in facts.items() if not isinstance(value, Mapping)}
+    if top:
+        yield table("", ("", ""), ((words(key), text(value)) for key, value in top.items()))
+    for title, section in facts.items():
+        if isinstance(section, Mapping) and section:
+            yield table(words(title), ("", ""), ((words(key), text(value)) for key, value in section.items()))
+
+
+def words(key: str) -> str:
+    """A JSON key as it is shown: plan_sha256 -> plan sha256."""
+    return key.replace("_", " ")
+
+
+def text(value: Any) -> str:
+    """A JSON value in one line."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(text(item) for item in value)
+    return str(value)
+
+
+def print_json(data: Any) -> None:
+    """Any JSON value, indented, on stdout."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A Progress callback that draws one bar on stderr; it draws nothing where stderr is no terminal.
+
+    The bar is drawn only when the callback is called and at most four times a second: no thread of its own disturbs a measurement.
+    """
+    if not sys.stderr.isatty():
+        yield lambda phase, done, total: True
+        return
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    terminal = sys.stdout.isatty()  # only then may rich lead stdout round the bar; a pipe must get what was printed to it
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False, redirect_stdout=terminal) as bar:
+        task = bar.add_task("", total=None)
+        drawn_at, drawn_phase = float("-inf"), ""
+
+        def update(phase: str, done: int, total: int) -> bool:
+            nonlocal drawn_at, drawn_phase
+            now = time.monotonic()
+            if phase != drawn_phase:
+                bar.reset(task, description=phase)
+            if phase != drawn_phase or now - drawn_at >= 0.25:
+                bar.update(task, completed=done, total=total, refresh=True)
+                drawn_at, drawn_phase = now, phase
+            return True
+
+        yield update

@@ -1,0 +1,146 @@
+"""The machine to facts a report needs: CPU, cores, memory, system, package versions, and how much memory this process holds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+#: Distributions whose version changes a figure or a result.
+PACKAGES = (
+    "rtformer-deploy",
+    "numpy",
+    "opencv-python-headless",
+    "openvino",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "onnx",
+    "onnx-ir",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "cuda-core",
+)
+
+_MIB = 1024 * 1024
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on, ready for JSON: cpu, cores, cores_usable, ram_gb, os, python, packages (name to version)."""
+    import psutil
+
+    return {
+        "cpu": cpu_name(),
+        "architecture": platform.machine(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
+        "cores_usable": usable_cores(),
+        "ram_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "os": operating_system(),
+        "python": platform.python_version(),
+        "packages": versions(PACKAGES),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as its maker writes it, or the architecture where the system does not tell."""
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    fields = _cpuinfo()
+    return fields.get("model name") or fields.get("hardware") or platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """The CPU's feature flags in lower case ("avx2", "avx512_vnni", ...); empty where the system does not list them."""
+    if sys.platform == "darwin":
+        names = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
+        return frozenset(" ".join(_output("sysctl", "-n", name) for name in names).lower().split())
+    fields = _cpuinfo()
+    return frozenset(fields.get("flags", fields.get("features", "")).lower().split())
+
+
+def usable_cores() -> int:
+    """How many logical cores this process may run on (fewer than the machine has under taskset or in a container)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def operating_system() -> str:
+    """Name and version of the system: the distribution and kernel on Linux."""
+    if sys.platform == "linux":
+        try:
+            name = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+        except OSError:
+            name = "Linux"
+        return f"{name}, kernel {platform.release()}"
+    return platform.platform()
+
+
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The installed ones of the named distributions with their versions."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def resident_mb() -> float:
+    """Resident memory of this process now, in MiB."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / _MIB
+
+
+def reset_peak() -> None:
+    """Asks Linux to forget the peak so far; where it refuses, or elsewhere, `peak_mb` goes on counting from the start of the process."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_mb() -> float:
+    """The largest resident memory of this process, in MiB, since `reset_peak` (Linux) or since it started."""
+    import psutil
+
+    if sys.platform == "linux":
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return float(memory.peak_wset) / _MIB
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _MIB
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's fields of /proc/cpuinfo, keys in lower case; empty where there is no such file."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    fields: dict[str, str] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip().lower(), value.strip())
+    return fields
+
+
+def _output(*command: str) -> str:
+    """What a small system command prints, stripped; empty where it is missing or fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
