@@ -1,0 +1,70 @@
+// Logits on a coarse grid -> the class of every pixel of a frame: bilinear interpolation, then argmax, the lowest class
+// on a tie. Interpolation is a convex combination of four corners, so a cell (the pixels between four logits) whose
+// corners agree on the class has that class everywhere; only the other cells are interpolated, and there only the
+// classes that may win.
+//
+// Cell (k, l) lies between the rows k-1 and k and the columns l-1 and l of the grid, clamped to it, so there are
+// (h+1) x (w+1) cells. Logits are finite; labels are below 256.
+#pragma once
+
+#include "bilinear.cuh"
+
+namespace rtf {
+
+// Interpolating four equal values in float32 moves them by at most six roundings (2^-24 each); this allows sixteen, and
+// a little more for values so small that they lose bits.
+RTF_HD float slack(float value) {
+    const float relative = (value < 0.0f ? -value : value) * 9.5367431640625e-7f;
+    return relative + 1e-30f;
+}
+
+// The lowest and highest of one class's four corners: interpolation stays between them, up to `slack`.
+RTF_HD float lowest(float a, float b, float c, float d) { return min_float(min_float(a, b), min_float(c, d)); }
+RTF_HD float highest(float a, float b, float c, float d) { return max_float(max_float(a, b), max_float(c, d)); }
+
+// Whether a class whose highest corner is `top` can reach the winner anywhere in a cell in which some class never falls
+// below `floor`. A class for which this is false loses strictly, so leaving it out changes nothing.
+RTF_HD bool may_win(float top, float floor) { return top + slack(top) >= floor - slack(floor); }
+
+// The pixels of a cell that are worked on together: wide enough for one AVX vector, and a stride-8 cell exactly.
+constexpr int kTile = 8;
+
+// A mixed cell. The candidates' classes ascend; `upper` and `lower` point to the cell's left corners in the rows of the
+// grid above and below it, one class every `plane` floats, the right corners beside them. Writes the labels of
+// rows [y0, y1) and columns [x0, x1); the column weights may be read up to kTile - 1 beyond x1.
+RTF_HD void upsample_cell(const float* upper, const float* lower, long plane, const int* candidates, int count, int y0, int y1,
+                          const float* row_weight, int x0, int x1, const float* column_weight, unsigned char* labels,
+                          long label_stride) {
+    for (int x = x0; x < x1; x += kTile) {
+        const int width = min_int(kTile, x1 - x);
+        for (int y = y0; y < y1; y += kTile) {
+            const int height = min_int(kTile, y1 - y);
+            float best[kTile][kTile];
+            int winner[kTile][kTile];
+            for (int n = 0; n < count; ++n) {
+                const float* up = upper + candidates[n] * plane;
+                const float* down = lower + candidates[n] * plane;
+                float top[kTile], bottom[kTile];
+                for (int i = 0; i < kTile; ++i) {
+                    top[i] = lerp(up[0], up[1], column_weight[x + i]);
+                    bottom[i] = lerp(down[0], down[1], column_weight[x + i]);
+                }
+                for (int r = 0; r < height; ++r) {
+                    const float weight = row_weight[y + r];
+                    for (int i = 0; i < kTile; ++i) {
+                        const float value = lerp(top[i], bottom[i], weight);
+                        const bool wins = n == 0 || value > best[r][i];
+                        best[r][i] = wins ? value : best[r][i];
+                        winner[r][i] = wins ? candidates[n] : winner[r][i];
+                    }
+                }
+            }
+            for (int r = 0; r < height; ++r) {
+                unsigned char* row = labels + (y + r) * label_stride + x;
+                for (int i = 0; i < width; ++i) row[i] = static_cast<unsigned char>(winner[r][i]);
+            }
+        }
+    }
+}
+
+}  // namespace rtf
