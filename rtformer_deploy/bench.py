@@ -267,9 +267,7 @@ def _conventions(runner: FrameRunner) -> dict[str, str]:
 def _notes(engine: Timing, whole: Timing, mixed: float | None, single: bool) -> tuple[str, ...]:
     notes = []
     if not native.available():
-        notes.append(
-            f"Pre- and post-processing ran in {native.description()}: slower than it could be; `rtformer-deploy doctor` says more."
-        )
+        notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
     steps = min(len(engine.latencies_ms), len(whole.latencies_ms))
     if steps < STEPS_FOR_P99:
         notes.append(f"Only {steps} steps: p99 is little more than the slowest one. Measure longer with --seconds.")

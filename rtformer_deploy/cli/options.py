@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from . import parse
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: A path as pathlib.Path; whether it exists is the library's to say, with its own message and exit code 1.
@@ -66,8 +64,8 @@ def foreign(command: Command) -> Command:
     elsewhere = "ONNX model from elsewhere: "
     options = (
         click.option("--classes", metavar="N|DATASET", help=elsewhere + "how many classes, or whose (cityscapes, FILE.toml)."),
-        click.option("--mean", type=parse.TRIPLE, metavar="R,G,B", help=elsewhere + "mean of RGB from 0 to 1."),
-        click.option("--std", type=parse.TRIPLE, metavar="R,G,B", help=elsewhere + "standard deviation of RGB."),
+        click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "mean of RGB from 0 to 1."),
+        click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "standard deviation of RGB."),
         click.option("--input", "input_name", metavar="[NAME:]HxW", help=elsewhere + "its input's name, its size, or both."),
     )
     decorated: Any = wrapper
@@ -75,3 +73,14 @@ def foreign(command: Command) -> Command:
         decorated = option(decorated)
     result: Command = decorated
     return result
+
+
+def _triple(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, float, float] | None:
+    """Three numbers with commas between them."""
+    if value is None:
+        return None
+    try:
+        first, second, third = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("three numbers with commas between them, as in 0.485,0.456,0.406") from error
+    return first, second, third
