@@ -1,0 +1,48 @@
+"""Training records -> a progress bar with loss, learning rate, mIoU and time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+
+class Display:
+    """A context manager that is called with every record of a training run."""
+
+    def __init__(self, steps: int, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        columns = (TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.task = self.progress.add_task("", total=steps)
+        self.miou = ""
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Shows one record."""
+        if record["kind"] == "step":
+            left = f"{record['seconds_left'] / 60:.0f} min left"
+            text = f"loss {record['loss']:.3f}  lr {record['lr']:.2e}{self.miou}  {left}"
+            self.progress.update(self.task, completed=record["step"], description=text)
+            if not self.console.is_terminal and record["step"] % 100 == 0:
+                self._line(f"step {record['step']}/{record['steps']}  {text}")
+        elif record["kind"] in ("scores", "shipped"):
+            self.miou = "  mIoU " + ", ".join(f"{split} {100 * (found['miou'] or 0):.1f}" for split, found in record["scores"].items())
+            rounded = " with FP16 weights" if record["kind"] == "shipped" else ""
+            self._line(f"step {record['step']}{rounded}:{self.miou}")
+        elif record["kind"] == "start":
+            frames = ", ".join(f"{split} {count}" for split, count in record["frames"].items())
+            self._line(f"{record['recipe']}: frames {frames}; from step {record['step']}")
+            for line in record.get("left_out", ()):
+                self._line(f"left out: {line}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)

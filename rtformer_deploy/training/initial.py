@@ -1,0 +1,38 @@
+"""Given weights -> as much of a fresh network as they fit: training from a network with other classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import WeightsError
+from ..nn.weights import load_weights
+
+
+def load_fitting(network: nn.Module, path: Path) -> list[str]:
+    """Copies every tensor of the same name and shape; returns what was left out, one line each.
+
+    Raises WeightsError where less than half of the network's values fit: these are another network's weights.
+    """
+    given, wanted = load_weights(path), network.state_dict()
+    wanted = {name: value for name, value in wanted.items() if not name.endswith("num_batches_tracked")}
+    left_out, copied = [], 0
+    with torch.no_grad():
+        for name, value in wanted.items():
+            if name not in given:
+                left_out.append(f"{name}: not in the file, stays fresh")
+            elif given[name].shape != value.shape:
+                left_out.append(f"{name}: {list(given[name].shape)} in the file, {list(value.shape)} in the network, stays fresh")
+            else:
+                value.copy_(given[name])
+                copied += value.numel()
+    left_out += [f"{name}: only in the file" for name in sorted(given.keys() - wanted.keys()) if not name.endswith("num_batches_tracked")]
+    total = sum(value.numel() for value in wanted.values())
+    if 2 * copied < total:
+        raise WeightsError(
+            f"{path} fits only {copied} of the network's {total} values: these are another network's weights.",
+            "Name the recipe that the weights belong to with --recipe.",
+        )
+    return left_out

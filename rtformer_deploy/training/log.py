@@ -1,0 +1,56 @@
+"""The training log: one JSON record a line, flushed as it is written."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError
+from ..files import write_atomic
+
+
+class Log:
+    """Records in, lines out. A resumed log keeps what it holds; a new one begins empty."""
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self.records: list[dict[str, Any]] = read_log(path) if resume and path.exists() else []
+        self._began = resume
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends a record with the time of day (UTC). Raises OutputError."""
+        entry = {**record, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        try:
+            with open(self.path, "a" if self._began else "w", encoding="utf-8") as file:
+                file.write(json.dumps(_rounded(entry)) + "\n")
+        except OSError as error:
+            raise OutputError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+        self._began = True
+        self.records.append(entry)
+
+    def cut(self, step: int) -> None:
+        """Drops the records after `step`: a resumed run makes them again."""
+        self.records = [record for record in self.records if record.get("step", 0) <= step]
+        write_atomic(self.path, "".join(json.dumps(_rounded(record)) + "\n" for record in self.records).encode())
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """A log's records; a last line that was cut short by a kill is dropped."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,55 @@
+"""Low-resolution logits and label maps -> the training loss."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Cross-entropy of the logits, interpolated to the labels' size; with `ohem`, of the hard pixels only.
+
+    `ohem` keeps the pixels whose true class has a probability below it, and at least a sixteenth of the scored ones (online hard
+    example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class.
+    """
+
+    ignore: int
+    weights: Tensor | None = None
+    ohem: float | None = None
+    aux: float = 0.4
+
+    def __call__(self, logits: Tensor, aux: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits and auxiliary logits (N, C, h, w) and labels (N, H, W) -> (main + aux share, main, auxiliary) loss."""
+        main, extra = self.one(logits, labels), self.one(aux, labels)
+        return main + self.aux * extra, main, extra
+
+    def one(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean loss of one map of logits over the scored pixels."""
+        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+        if self.ohem is None:
+            return F.cross_entropy(full, labels, self.weights, ignore_index=self.ignore)
+        losses = F.cross_entropy(full, labels, ignore_index=self.ignore, reduction="none")
+        scored = losses[labels != self.ignore]
+        floor = max(1, scored.numel() // 16)
+        bound = min(-math.log(self.ohem), float(scored.detach().kthvalue(max(1, scored.numel() - floor)).values)) if scored.numel() else 0.0
+        weights = (losses > bound) & (labels != self.ignore)
+        if self.weights is None:
+            return losses[weights].sum() / weights.sum().clamp(min=1)
+        share = self.weights[labels.clamp(max=len(self.weights) - 1)] * weights
+        return (losses * share).sum() / share.sum().clamp(min=1e-6)
+
+
+def class_weights(shares: NDArray[np.float64], offset: float) -> Tensor:
+    """Each class's share of the pixels -> 1 / ln(offset + share), scaled to a mean of one (ENet's weighting, arXiv 1606.02147).
+
+    ENet's offset is 1.02; a larger one weighs more evenly.
+    """
+    weights = 1 / np.log(offset + shares)
+    return torch.tensor(weights / weights.mean(), dtype=torch.float32)
