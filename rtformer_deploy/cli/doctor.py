@@ -1,0 +1,52 @@
+"""`doctor`: what this machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..doctor import Check
+
+
+@click.command("doctor")
+@options.json_flag
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """What this machine can do, what is missing, and the command that mends it.
+
+    Every library is really imported, in a process of its own. The exit code is 1 where something is broken; what is merely missing
+    is optional.
+    """
+    from ..doctor import examine
+
+    checks = examine()
+    if as_json:
+        from .show import print_json
+
+        print_json({"checks": [check.to_json() for check in checks]})
+    else:
+        _print(checks)
+    ctx.exit(any(check.state == "broken" for check in checks))
+
+
+def _print(checks: Sequence[Check]) -> None:
+    """A table a group, then the commands that mend things."""
+    from .show import console, table
+
+    out = console()
+    for group in dict.fromkeys(check.group for check in checks):
+        rows = ((check.state, check.name, check.detail) for check in checks if check.group == group)
+        out.print(table(group, ("", "", ""), rows))
+    for state, title in (("broken", "Broken; to mend it:"), ("missing", "Missing, and optional; to have it:")):
+        fixes = [(check.name, check.fix) for check in checks if check.state == state and check.fix]
+        if fixes:
+            out.print(title, style="bold")
+            for name, fix in fixes:
+                click.echo(f"  {name}: {fix}")
+    if all(check.state != "broken" for check in checks):
+        click.echo("Nothing is broken.")
