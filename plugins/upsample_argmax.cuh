@@ -23,11 +23,19 @@ RTF_HD float lowest(float a, float b, float c, float d) { return min_float(min_f
 RTF_HD float highest(float a, float b, float c, float d) { return max_float(max_float(a, b), max_float(c, d)); }
 
 // Whether a class whose highest corner is `top` can reach the winner anywhere in a cell in which some class never falls
-// below `floor`. A class for which this is false loses strictly, so leaving it out changes nothing.
-RTF_HD bool may_win(float top, float floor) { return top + slack(top) >= floor - slack(floor); }
+// below `floor`, less its slack. A class for which this is false loses strictly, so leaving it out changes nothing.
+RTF_HD bool may_win(float top, float floor_less_slack) { return top + slack(top) >= floor_less_slack; }
 
 // The pixels of a cell that are worked on together: wide enough for one AVX vector, and a stride-8 cell exactly.
 constexpr int kTile = 8;
+
+// Before a loop over a tile's columns: GCC would unroll it first and then fail to make a vector of it.
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define RTF_LANES _Pragma("GCC unroll 1")
+#else
+#define RTF_LANES
+#endif
+
 
 // A mixed cell. The candidates' classes ascend; `upper` and `lower` point to the cell's left corners in the rows of the
 // grid above and below it, one class every `plane` floats, the right corners beside them. Writes the labels of
@@ -45,12 +53,14 @@ RTF_HD void upsample_cell(const float* upper, const float* lower, long plane, co
                 const float* up = upper + candidates[n] * plane;
                 const float* down = lower + candidates[n] * plane;
                 float top[kTile], bottom[kTile];
+                RTF_LANES
                 for (int i = 0; i < kTile; ++i) {
                     top[i] = lerp(up[0], up[1], column_weight[x + i]);
                     bottom[i] = lerp(down[0], down[1], column_weight[x + i]);
                 }
                 for (int r = 0; r < height; ++r) {
                     const float weight = row_weight[y + r];
+                    RTF_LANES
                     for (int i = 0; i < kTile; ++i) {
                         const float value = lerp(top[i], bottom[i], weight);
                         const bool wins = n == 0 || value > best[r][i];

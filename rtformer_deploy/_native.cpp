@@ -116,7 +116,7 @@ RTF_HD void load_row(const Upsample& job, int row, float* values, int* winners, 
     }
 }
 
-// Per cell of a row of cells, the value below which some class never falls.
+// Per cell of a row of cells, the value below which some class never falls, less its slack.
 RTF_HD void find_floors(const Upsample& job, const float* upper, const float* lower, float* floors) {
     for (int c = 0; c < job.classes; ++c) {
         const float* up = upper + static_cast<long>(c) * job.stride;
@@ -127,6 +127,7 @@ RTF_HD void find_floors(const Upsample& job, const float* upper, const float* lo
         }
         for (int l = 0; l <= job.width; ++l) floors[l] = max_float(floors[l], lowest(up[l], up[l + 1], down[l], down[l + 1]));
     }
+    for (int l = 0; l <= job.width; ++l) floors[l] -= slack(floors[l]);
 }
 
 RTF_HD bool agree(const int* upper, const int* lower, int l) {
