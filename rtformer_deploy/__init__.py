@@ -1,0 +1,87 @@
+"""RTFormer from a PyTorch network to engines and to segmented frames. Importing this loads neither torch nor TensorRT.
+
+    import rtformer_deploy as rd
+
+    with rd.open_any("engine.plan") as runner:
+        labels = runner.run([rd.load_image("street.jpg")])[0]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .engine_file import load_engine, save_engine
+    from .errors import DeployError
+    from .image import colourize, load_image, overlay, save_png
+    from .onnx_file import load_model, save_model
+    from .pipeline import build_engine, export_model, open_any, spec_of
+    from .recipe import load_recipe, recipe_names
+    from .runtime import open_engine
+    from .types import BuildOptions, Engine, EngineInfo, ModelSpec, Runner, TensorSpec
+    from .weights_choice import choose_network
+
+#: public name -> the module it lives in
+_HOMES = {
+    "BuildOptions": "types",
+    "DeployError": "errors",
+    "Engine": "types",
+    "EngineInfo": "types",
+    "ModelSpec": "types",
+    "Runner": "types",
+    "TensorSpec": "types",
+    "build_engine": "pipeline",
+    "choose_network": "weights_choice",
+    "colourize": "image",
+    "export_model": "pipeline",
+    "load_engine": "engine_file",
+    "load_image": "image",
+    "load_model": "onnx_file",
+    "load_recipe": "recipe",
+    "open_any": "pipeline",
+    "open_engine": "runtime",
+    "overlay": "image",
+    "recipe_names": "recipe",
+    "save_engine": "engine_file",
+    "save_model": "onnx_file",
+    "save_png": "image",
+    "spec_of": "pipeline",
+}
+
+__all__ = [
+    "BuildOptions",
+    "DeployError",
+    "Engine",
+    "EngineInfo",
+    "ModelSpec",
+    "Runner",
+    "TensorSpec",
+    "build_engine",
+    "choose_network",
+    "colourize",
+    "export_model",
+    "load_engine",
+    "load_image",
+    "load_model",
+    "load_recipe",
+    "open_any",
+    "open_engine",
+    "overlay",
+    "recipe_names",
+    "save_engine",
+    "save_model",
+    "save_png",
+    "spec_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load on first use, so that importing the package stays quick (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

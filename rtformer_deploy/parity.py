@@ -50,8 +50,8 @@ def check_export(network: nn.Module, model: ir.Model, spec: ModelSpec, seed: int
     if not difference <= TOLERANCE or bool((changed & (_margin(wanted) > 2 * bound * largest)).any()):
         where = first_difference(network, model, spec, image)
         raise ModelError(
-            f"The exported model differs from the network: by {difference:.2e} of the largest logit, {float(changed.float().mean()):.2%} of the "
-            f"pixels change class. {where}",
+            f"The exported model differs from the network: by {difference:.2e} of the largest logit, and "
+            f"{float(changed.float().mean()):.2%} of the pixels change class. {where}",
             "Report this with the recipe, the size and the versions of torch, onnx and onnxruntime.",
         )
     return Parity(difference, float(changed.float().mean()))

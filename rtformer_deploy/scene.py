@@ -14,7 +14,7 @@ from .types import Frame
 
 def sample_photograph() -> Path | None:
     """The photograph that comes with the project; None where this copy carries none."""
-    folder = content_dir("samples")
+    folder = content_dir("models") / "samples"
     return next(iter(sorted(folder.glob("*.jpg"))), None) if folder.is_dir() else None
 
 

@@ -1,0 +1,35 @@
+# Two commands do everything: `make demo` and `make test`. Both set up a virtual environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SAMPLE := models/samples/china.jpg
+
+.PHONY: setup demo test lint clean
+
+setup: $(READY)
+
+# The native post-processing is compiled where a C++ compiler is there; without one the NumPy path is taken, and `doctor` says so.
+$(READY): pyproject.toml constraints.txt setup.py rtformer_deploy/_native.cpp $(wildcard plugins/*.cuh)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,tensorrt-rtx,dev]'
+	touch $@
+
+demo: $(READY)
+	mkdir -p demo
+	cd demo && ../$(BIN)/rtformer-deploy export --variant slim
+	cd demo && ../$(BIN)/rtformer-deploy build-engine --fp16
+	cd demo && ../$(BIN)/rtformer-deploy segment engine.plan ../$(SAMPLE) --output segmented
+	cd demo && ../$(BIN)/rtformer-deploy bench engine.plan --image ../$(SAMPLE) --json bench.json --html bench.html
+	@echo "Look at demo/segmented/china_overlay.png and demo/bench.html"
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info rtformer_deploy/_native*.so

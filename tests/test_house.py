@@ -1,0 +1,123 @@
+"""The house rules that a machine can check: who may import whom, what the wheel carries, what the help and the README say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rtformer_deploy.cli.group import COMMANDS
+
+PACKAGE = "rtformer_deploy"
+#: Rooms from the roof to the cellar; a room imports from lower ones only, and rooms on one floor leave each other alone.
+FLOORS: list[set[str]] = [
+    {"cli"},
+    {"serve", "cluster", "bench", "evaluate", "verify", "tune", "train", "segment", "doctor", "describe", "build_file", "import_weights"},
+    {"report_html"},
+    {"report", "training"},
+    {"pipeline"},
+    {"parity", "weights_choice"},
+    {"nn", "export", "graph", "calibrate", "build", "runtime"},
+    {"scene", "foreign", "metrics"},
+    {"image", "datasets", "machine"},
+    {"decode", "upsample"},
+    {"geometry", "native", "engine_file", "onnx_file", "openvino_plan", "gpu", "recipe"},
+    {"files", "content"},
+    {"types", "errors"},
+]
+#: torch and TensorRT are at home in these; elsewhere they may be imported inside functions only.
+TORCH = {"nn", "export", "training", "train", "parity", "weights_choice", "import_weights", "runtime/torch"}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0] if parts[0] != "__init__" else ""
+
+
+def sources(root: Path) -> list[Path]:
+    return sorted(path.relative_to(root) for path in (root / PACKAGE).rglob("*.py"))
+
+
+def imported(tree: ast.AST, path: Path) -> list[str]:
+    """The modules of this package that a file imports, as dotted paths below the package."""
+    here = list(path.with_suffix("").parts[:-1])
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - node.level + 1]
+            module = [*base[1:], *(node.module or "").split(".")]
+            found += [".".join(part for part in module if part)] if node.module else [".".join([*base[1:], name.name]) for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
+            found.append((node.module or "").removeprefix(PACKAGE + "."))
+    return [name for name in found if name]
+
+
+def test_imports_point_down(root: Path) -> None:
+    level = {name: index for index, floor in enumerate(FLOORS) for name in floor}
+    wrong = []
+    for path in sources(root):
+        mine = room(path)
+        if not mine:
+            continue
+        assert mine in level, f"{path} is on no floor: give it one in FLOORS"
+        for target in imported(ast.parse((root / path).read_text()), path):
+            theirs = target.split(".")[0]
+            if theirs != mine and level[theirs] <= level[mine]:
+                wrong.append(f"{path} imports {target}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["torch", "tensorrt", "tensorrt_rtx"])
+def test_heavy_packages_stay_at_home(root: Path, package: str) -> None:
+    wrong = []
+    for path in sources(root):
+        name = path.relative_to(PACKAGE).with_suffix("").as_posix()
+        if package == "torch" and (name in TORCH or room(path) in TORCH):
+            continue
+        for node in ast.parse((root / path).read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            wrong += [f"{path}: {found}" for found in names if found.split(".")[0] == package]
+    assert wrong == []
+
+
+def test_importing_the_package_loads_neither_torch_nor_tensorrt() -> None:
+    code = "import sys, rtformer_deploy; print([m for m in ('torch', 'tensorrt', 'tensorrt_rtx', 'onnxruntime', 'openvino') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_wheel_lists_every_package(root: Path) -> None:
+    config = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(path.parent.parts) for path in sources(root)}
+    assert found == {name for name in config if "_content" not in name}
+
+
+def test_every_command_has_a_module_a_help_and_a_line_in_the_readme(root: Path) -> None:
+    readme = (root / "README.md").read_text()
+    for name, (module, line) in COMMANDS.items():
+        assert (root / PACKAGE / "cli" / f"{module}.py").is_file()
+        assert line.endswith(".")
+        assert f"rtformer-deploy {name}" in readme, f"the README does not show {name}"
+
+
+def test_tracked_files_name_no_machine(root: Path) -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False).stdout
+    if not listed:
+        pytest.skip("not a git checkout")
+    pattern = re.compile(r"(^|[^A-Za-z0-9_./-])/(" + "|".join(["work", "root", "home"]) + ")/")
+    wrong = []
+    for name in filter(None, listed.split("\0")):
+        path = root / name
+        if path.is_file() and path.suffix not in {".jpg", ".png", ".safetensors"}:
+            wrong += [f"{name}: {line.strip()[:80]}" for line in path.read_text(errors="ignore").splitlines() if pattern.search(line)]
+    assert wrong == []
+
+
+def test_no_file_has_grown_out_of_its_idea(root: Path) -> None:
+    long = {str(path): lines for path in sources(root) if (lines := len((root / path).read_text().splitlines())) > 350}
+    assert long == {}
