@@ -140,8 +140,7 @@ def _matched(root: Path, layout: Mapping[str, Any], folder: str) -> list[Sample]
         half = "label" if alone[0] in images else "image"
         there = images.get(alone[0]) or labels[alone[0]]
         raise DatasetError(
-            f"{root}: {len(alone)} of {len(images.keys() | labels.keys())} frames lack a half: {there} has no {half}"
-            f" ({_some(alone)})."
+            f"{root}: {len(alone)} of {len(images.keys() | labels.keys())} frames lack a half: {there} has no {half} ({_some(alone)})."
         )
     return [Sample(name, images[name], labels[name]) for name in sorted(images)]
 

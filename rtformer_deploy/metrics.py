@@ -56,9 +56,7 @@ def scores(matrix: Matrix, names: tuple[str, ...]) -> Scores:
     recall = _ratio(hits, true)
     miou = float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
     accuracy = float(hits.sum() / matrix.sum()) if matrix.sum() else float("nan")
-    return Scores(
-        miou, accuracy, dict(zip(names, iou.tolist(), strict=True)), dict(zip(names, recall.tolist(), strict=True))
-    )
+    return Scores(miou, accuracy, dict(zip(names, iou.tolist(), strict=True)), dict(zip(names, recall.tolist(), strict=True)))
 
 
 def _ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:

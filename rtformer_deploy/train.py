@@ -10,21 +10,18 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from .datasets import Dataset, open_dataset
 from .errors import DatasetError, UsageError
 from .files import make_folder
-from .metrics import Scores, confusion, scores
 from .nn import build_network
 from .nn.weights import save_weights
 from .recipe import Recipe, load_labels
@@ -32,61 +29,16 @@ from .training.augment import Augmentation
 from .training.checkpoint import State, restore, save
 from .training.ema import Average
 from .training.initial import load_fitting
-from .training.log import Log
 from .training.loader import Batches, Sampling, take_census
+from .training.log import Log
 from .training.losses import Loss, class_weights
+from .training.options import TrainOptions, check_resumed, make_schedule, plain
 from .training.plot import plot_log
-from .training.schedule import Schedule, Stage
+from .training.scoring import Normalise, score, to_channels_last
+
+__all__ = ["TrainOptions", "open_splits", "pick_device", "train", "with_dataset"]
 
 Watch = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainOptions:
-    """How to train. Sizes are (H, W). What is not said here is in the recipe.
-
-    `crop` and `batch` are those of the first steps; the last `final_share` of them see `final_crop` and `final_batch`.
-    `balance` is the offset of the class weights 1 / ln(balance + share) (0: all classes weigh the same). `hold_out` is a prefix
-    of names: the last third of the training frames that have it are not trained on but scored, as a second check.
-    `bn_momentum` is torch's: how much a batch moves the running statistics (PaddleSeg trains RTFormer with 0.9).
-    """
-
-    root: Path
-    output: Path
-    size: tuple[int, int] | None = None
-    steps: int = 10_000
-    batch: int = 8
-    crop: tuple[int, int] | None = None
-    final_batch: int | None = None
-    final_crop: tuple[int, int] | None = None
-    final_share: float = 0.0
-    rate: float = 1e-3
-    warmup: int = 300
-    power: float = 0.9
-    weight_decay: float = 0.05
-    clip: float = 5.0
-    drop_path: float | None = None
-    bn_momentum: float = 0.1
-    ema: float = 0.999
-    aux: float = 0.4
-    ohem: float | None = None
-    balance: float = 0.0
-    scale: tuple[float, float] = (0.5, 2.0)
-    colour: float = 0.4
-    rare: float = 0.0
-    mix: float = 0.0
-    hold_out: str | None = None
-    init: Path | None = None
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
-    evaluate_every: int = 1000
-    save_seconds: float = 300.0
-    log_every: int = 20
-
-
-#: What may differ between a run and its resumption: where files lie, how often they are written, and how long the run is.
-_MAY_CHANGE = frozenset({"root", "output", "steps", "init", "threads", "device", "evaluate_every", "save_seconds", "log_every"})
 
 
 def train(
@@ -116,13 +68,13 @@ class _Run:
         self.folder = make_folder(options.output)
         self.device = torch.device(options.device)
         self.size = options.size or recipe.size
-        self.schedule = _schedule(options, self.size)
+        self.schedule = make_schedule(options, self.size)
         fit, self.checks = open_splits(recipe.dataset, options.root, options.hold_out)
         torch.manual_seed(options.seed)
         self.arch = dict(recipe.arch) | ({} if options.drop_path is None else {"drop_path": options.drop_path})
         network = build_network(self.arch, len(recipe.labels.names))
         left_out = load_fitting(network, options.init) if options.init and not resume else None
-        network = network.to(self.device, memory_format=torch.channels_last)
+        network = to_channels_last(network.to(self.device))
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = options.bn_momentum
@@ -139,8 +91,9 @@ class _Run:
         augmentation = Augmentation(scale=options.scale, colour=options.colour)
         self.batches = Batches(fit, self.schedule, augmentation, Sampling(options.rare, options.mix), census, options.seed)
         self.normalise = Normalise(recipe.mean, recipe.std, self.device)
-        self.record({"kind": "start", "step": self.state.step, "recipe": recipe.name, "frames": {fit.split: len(fit)} | {c.split: len(c) for c in self.checks},
-                     "torch": torch.__version__, "options": _plain(options), **({} if left_out is None else {"left_out": left_out})})  # fmt: skip
+        frames = {split.split: len(split) for split in (fit, *self.checks)}
+        start = {"kind": "start", "step": self.state.step, "recipe": recipe.name, "frames": frames, "torch": torch.__version__}
+        self.record(start | {"options": plain(options)} | ({} if left_out is None else {"left_out": left_out}))
 
     def loop(self, stop: Callable[[], bool]) -> dict[str, Any]:
         state, options, schedule = self.state, self.options, self.schedule
@@ -159,7 +112,7 @@ class _Run:
                 last = self.evaluate()
             stopping = stop()
             if stopping or done == schedule.steps or time.monotonic() - saved > options.save_seconds:
-                save(state, _plain(options), self.folder / "checkpoint.safetensors")
+                save(state, plain(options), self.folder / "checkpoint.safetensors")
                 saved = time.monotonic()
             if stopping and done < schedule.steps:
                 last = {"kind": "stopped", "step": done}
@@ -180,7 +133,7 @@ class _Run:
             logits, aux = state.network(self.normalise(views))
         total, main, extra = self.loss(logits, aux, torch.from_numpy(labels).to(self.device).long())
         state.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        torch.autograd.backward(total)
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or float("inf"))
         state.optimizer.step()
         state.average.update(state.network, state.step)
@@ -200,7 +153,7 @@ class _Run:
         network = build_network(self.arch, len(self.recipe.labels.names), aux=False)
         wanted = network.state_dict()
         network.load_state_dict({name: value.to(dtype) for name, value in self.state.average.state.items() if name in wanted})
-        return network.to(self.device, memory_format=torch.channels_last).eval()
+        return to_channels_last(network.to(self.device)).eval()
 
     def ship(self) -> None:
         """Writes the averaged weights in FP16, without the auxiliary head, and records what the rounded weights score."""
@@ -217,44 +170,12 @@ class _Run:
         self.watch(record)
 
     def _resume(self) -> None:
-        before = restore(self.state, self.folder / "checkpoint.safetensors")
-        now = _plain(self.options)
-        changed = sorted(key for key in now if key not in _MAY_CHANGE and before.get(key) != now[key])
-        if changed:
-            was = ", ".join(f"{key} was {before.get(key)!r}, is {now[key]!r}" for key in changed)
-            raise UsageError(f"A resumed run keeps its options: {was}.", "Give the options that the run began with, or begin another run.")
+        check_resumed(restore(self.state, self.folder / "checkpoint.safetensors"), self.options)
         self.log.cut(self.state.step)
 
     def _refuse_overwriting(self) -> None:
         if (self.folder / "checkpoint.safetensors").exists():
             raise UsageError(f"{self.folder} holds a run already.", "Go on with it (--resume), or choose another folder with --output.")
-
-
-class Normalise:
-    """Views (N, H, W, 3) uint8 -> (N, 3, H, W) float32 in channels-last layout, normalised with a recipe's mean and std."""
-
-    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device) -> None:
-        self.scale = (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1).to(device)
-        self.shift = (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1).to(device)
-        self.device = device
-
-    def __call__(self, views: NDArray[np.uint8]) -> Tensor:
-        return torch.from_numpy(views).to(self.device).permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
-
-
-@torch.inference_mode()
-def score(network: nn.Module, dataset: Dataset, size: tuple[int, int], normalise: Normalise) -> Scores:
-    """A network in evaluation mode and a dataset -> its scores, compared at each label's own size."""
-    classes = len(dataset.labels.names)
-    matrix = np.zeros((classes, classes), np.int64)
-    for index in range(len(dataset)):
-        frame, label = dataset.load(index)
-        if frame.shape[:2] != size:
-            frame = np.asarray(cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
-        logits = network(normalise(frame[None]))
-        full = F.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
-        matrix += confusion(label, full.argmax(1)[0].to(torch.uint8).cpu().numpy(), classes, dataset.labels.ignore_index)
-    return scores(matrix, dataset.labels.names)
 
 
 def open_splits(dataset: str, root: Path, hold_out: str | None) -> tuple[Dataset, list[Dataset]]:
@@ -284,15 +205,6 @@ def pick_device(name: str) -> str:
     return name
 
 
-def _schedule(options: TrainOptions, size: tuple[int, int]) -> Schedule:
-    if not 0 <= options.final_share <= 1 or options.steps < 1:
-        raise UsageError("The share of the final steps lies between 0 and 1, and there is at least one step.")
-    stages = [Stage(options.crop or size, options.batch, 1 - options.final_share)]
-    if options.final_share:
-        stages.append(Stage(options.final_crop or size, options.final_batch or options.batch, options.final_share))
-    return Schedule(options.steps, options.rate, options.warmup, options.power, tuple(stages))
-
-
 def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
     """AdamW; normalisations and biases, the vectors, do not decay."""
     parameters = list(network.parameters())
@@ -308,9 +220,3 @@ def _settle(options: TrainOptions) -> None:
     cv2.setNumThreads(1)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-
-
-def _plain(options: TrainOptions) -> dict[str, Any]:
-    """The options as JSON gives them back."""
-    data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options), default=str))
-    return data

@@ -12,7 +12,7 @@ from ..errors import MissingPackageError, UsageError
 from .options import PATH
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[tuple[int, int]]):
     """HxW -> (H, W)."""
 
     name = "HxW"
@@ -50,7 +50,9 @@ SIZE = Size()
 @click.option("--bn-momentum", type=click.FloatRange(0, 1), default=0.1, help="How far a batch moves the running statistics.")
 @click.option("--ema", type=click.FloatRange(0, 1, max_open=True), default=0.999, help="Decay of the averaged weights.")
 @click.option("--aux", type=click.FloatRange(min=0), default=0.4, help="Share of the auxiliary head's loss.")
-@click.option("--ohem", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None, help="Train on pixels below this probability.")
+@click.option(
+    "--ohem", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None, help="Train on pixels below this probability."
+)
 @click.option("--balance", type=click.FloatRange(min=0), default=0.0, help="Weigh classes by 1 / ln(BALANCE + share), as 1.02; 0: evenly.")
 @click.option("--scale", type=(float, float), default=(0.5, 2.0), help="Range of the random zoom.")
 @click.option("--colour", type=click.FloatRange(0, 1, max_open=True), default=0.4, help="Strength of the colour changes.")

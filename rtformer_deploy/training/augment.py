@@ -43,11 +43,11 @@ def random_view(
     """
     matrix = _warp(frame.shape[:2], size, options, rng, around)
     height, width = size
-    view = cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=BORDER)
-    ids = cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=ignore)
+    view = np.asarray(cv2.warpAffine(frame, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=BORDER), np.uint8)
+    ids = np.asarray(cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=ignore), np.uint8)
     if options.colour:
         view = _recolour(view, options.colour, rng)
-    return view, ids.astype(np.uint8, copy=False)
+    return view, ids
 
 
 def _warp(

@@ -56,7 +56,9 @@ def restore(state: State, path: Path) -> dict[str, Any]:
             keys = [key for key in tensors if key.startswith("optimizer/") and key.split("/", 2)[2] == name]
             state.optimizer.state[parameter] = {key.split("/")[1]: _like(tensors[key], parameter) for key in keys}
     except (KeyError, RuntimeError) as error:
-        raise WeightsError(f"{path} is a checkpoint of another network: {error}.", "Resume with the options that the run began with.") from error
+        raise WeightsError(
+            f"{path} is a checkpoint of another network: {error}.", "Resume with the options that the run began with."
+        ) from error
     state.step = int(meta["step"])
     return dict(meta["run"])
 

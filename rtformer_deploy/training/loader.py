@@ -51,7 +51,7 @@ class Census:
     def shares(self) -> NDArray[np.float64]:
         """The share of each class among the scored pixels."""
         total = self.counts.sum(0).astype(np.float64)
-        return total / max(1.0, total.sum())
+        return np.asarray(total / max(1.0, float(total.sum())), np.float64)
 
 
 def take_census(dataset: Dataset, threads: int) -> Census:

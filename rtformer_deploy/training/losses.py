@@ -32,18 +32,24 @@ class Loss:
 
     def one(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of one map of logits over the scored pixels."""
+        scored = labels != self.ignore
+        if not scored.any():  # a mean over nothing would be NaN, for good
+            return logits.sum() * 0.0
         full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
         if self.ohem is None:
             return F.cross_entropy(full, labels, self.weights, ignore_index=self.ignore)
-        losses = F.cross_entropy(full, labels, ignore_index=self.ignore, reduction="none")
-        scored = losses[labels != self.ignore]
-        floor = max(1, scored.numel() // 16)
-        bound = min(-math.log(self.ohem), float(scored.detach().kthvalue(max(1, scored.numel() - floor)).values)) if scored.numel() else 0.0
-        weights = (losses > bound) & (labels != self.ignore)
+        losses = F.cross_entropy(full, labels, ignore_index=self.ignore, reduction="none")[scored]
+        hard = losses >= self._bound(losses.detach())
         if self.weights is None:
-            return losses[weights].sum() / weights.sum().clamp(min=1)
-        share = self.weights[labels.clamp(max=len(self.weights) - 1)] * weights
-        return (losses * share).sum() / share.sum().clamp(min=1e-6)
+            return losses[hard].mean()
+        weights = self.weights[labels[scored]][hard]
+        return (losses[hard] * weights).sum() / weights.sum()
+
+    def _bound(self, losses: Tensor) -> float:
+        """The loss from which on a pixel is hard: that of the probability `ohem`, or what a sixteenth of the pixels reach."""
+        assert self.ohem is not None
+        kept = max(1, losses.numel() // 16)
+        return min(-math.log(self.ohem), float(losses.kthvalue(losses.numel() - kept + 1).values))
 
 
 def class_weights(shares: NDArray[np.float64], offset: float) -> Tensor:

@@ -29,7 +29,7 @@ class Schedule:
         if step < self.warmup:
             return self.rate * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (1.0 - progress) ** self.power
+        return float(self.rate * (1.0 - progress) ** self.power)
 
     def stage(self, step: int) -> Stage:
         """The stage that step `step` belongs to."""

@@ -1,0 +1,86 @@
+"""How to train: every choice of a run, with its default."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .schedule import Schedule, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """How to train. Sizes are (H, W). What is not said here is in the recipe.
+
+    `crop` and `batch` are those of the first steps; the last `final_share` of them see `final_crop` and `final_batch`.
+    `balance` is the offset of the class weights 1 / ln(balance + share) (0: all classes weigh the same). `hold_out` is a prefix
+    of names: the last third of the training frames that have it are not trained on but scored, as a second check.
+    `bn_momentum` is torch's: how much a batch moves the running statistics (PaddleSeg trains RTFormer with 0.9).
+    """
+
+    root: Path
+    output: Path
+    size: tuple[int, int] | None = None
+    steps: int = 10_000
+    batch: int = 8
+    crop: tuple[int, int] | None = None
+    final_batch: int | None = None
+    final_crop: tuple[int, int] | None = None
+    final_share: float = 0.0
+    rate: float = 1e-3
+    warmup: int = 300
+    power: float = 0.9
+    weight_decay: float = 0.05
+    clip: float = 5.0
+    drop_path: float | None = None
+    bn_momentum: float = 0.1
+    ema: float = 0.999
+    aux: float = 0.4
+    ohem: float | None = None
+    balance: float = 0.0
+    scale: tuple[float, float] = (0.5, 2.0)
+    colour: float = 0.4
+    rare: float = 0.0
+    mix: float = 0.0
+    hold_out: str | None = None
+    init: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    evaluate_every: int = 1000
+    save_seconds: float = 300.0
+    log_every: int = 20
+
+
+#: What may differ between a run and its resumption: where files lie, how often they are written, and how long the run is.
+MAY_CHANGE = frozenset({"root", "output", "steps", "init", "threads", "device", "evaluate_every", "save_seconds", "log_every"})
+
+
+def check_resumed(before: Mapping[str, Any], now: TrainOptions) -> None:
+    """Raises UsageError where a resumed run asks for something else than the run began with."""
+    values = plain(now)
+    changed = sorted(key for key in values if key not in MAY_CHANGE and before.get(key) != values[key])
+    if changed:
+        was = ", ".join(f"{key} was {before.get(key)!r}, is {values[key]!r}" for key in changed)
+        raise UsageError(f"A resumed run keeps its options: {was}.", "Give the options that the run began with, or begin another run.")
+
+
+def make_schedule(options: TrainOptions, size: tuple[int, int]) -> Schedule:
+    """The options' stages, learning rates and steps; `size` stands for crops that were not given. Raises UsageError."""
+    if not 0 <= options.final_share <= 1 or options.steps < 1:
+        raise UsageError("The share of the final steps lies between 0 and 1, and there is at least one step.")
+    stages = [Stage(options.crop or size, options.batch, 1 - options.final_share)]
+    if options.final_share:
+        stages.append(Stage(options.final_crop or size, options.final_batch or options.batch, options.final_share))
+    return Schedule(options.steps, options.rate, options.warmup, options.power, tuple(stages))
+
+
+def plain(options: TrainOptions) -> dict[str, Any]:
+    """The options as JSON gives them back."""
+    data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options), default=str))
+    return data
