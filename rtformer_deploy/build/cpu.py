@@ -33,7 +33,7 @@ def refuse_foreign_options(options: BuildOptions, backend: str) -> None:
 
 def tensors(model: ir.Model, spec: ModelSpec) -> tuple[TensorSpec, TensorSpec]:
     """The model's input and the output that `spec` names. Raises BuildError where they are not what a runner can feed and read."""
-    inputs = [_tensor(value) for value in model.graph.inputs]
+    inputs = [_tensor(value) for value in model.graph.inputs if value.name not in model.graph.initializers]
     outputs = {value.name: value for value in model.graph.outputs}
     if len(inputs) != 1 or inputs[0].dtype != "float32" or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 3:
         raise BuildError(

@@ -17,7 +17,8 @@ class Session(Protocol):
     """One request to an engine, with the memory it reads and writes; one thread at a time uses it.
 
     `input` is (largest batch, 3, H, W) float32 and writable whenever nothing is in flight. `start` returns at once where the
-    backend can; `wait` gives a view of the output for that batch, valid until the next `start`, and raises what went wrong.
+    backend can; `wait` gives a view of the output for that batch, valid until the next `start`, and raises what went wrong. After an
+    interrupt `wait` may be called again.
     """
 
     input: NDArray[np.float32]

@@ -119,7 +119,7 @@ class FrameRunner:
         """Frames into the session's input, which nothing else may use meanwhile."""
         spec = self.spec
         for index, frame in enumerate(frames):
-            image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=session.input[index])
+            image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=session.input[index], threads=self.threads)
 
     def engine_batch(self, frames: int) -> int:
         """The batch to start for so many frames: at least the engine's smallest."""
@@ -133,7 +133,10 @@ class FrameRunner:
         spec = self.spec
         if spec.head == "labels":
             return [image.resize_labels(labels, size, spec.size, spec.resize) for labels, size in zip(output, sizes, strict=False)]
-        return [image.upsample_argmax(logits, size, spec.size, spec.resize) for logits, size in zip(output, sizes, strict=False)]
+        return [
+            image.upsample_argmax(logits, size, spec.size, spec.resize, threads=self.threads)
+            for logits, size in zip(output, sizes, strict=False)
+        ]
 
     # What submit, run and logits share.
 

@@ -1,0 +1,159 @@
+"""FrameRunner over a session that watches how it is used: never by two at once, never overwritten, every result its own."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import CLASSES, SIZE, tiny_spec
+from numpy.typing import NDArray
+
+from rtformer_deploy.errors import EngineError, UsageError
+from rtformer_deploy.runtime.base import Session
+from rtformer_deploy.runtime.frame_runner import FrameRunner
+from rtformer_deploy.types import Frame
+
+
+class Watched:
+    """Gives class k everywhere for a frame of grey value 40 * k; fails for class 4; raises AssertionError where it is misused."""
+
+    def __init__(self, seed: int) -> None:
+        self.input: NDArray[np.float32] = np.zeros((2, 3, *SIZE), np.float32)
+        self.starts: list[int] = []
+        self.closed = False
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+        self._seen: NDArray[np.float32] | None = None
+
+    def start(self, batch: int) -> None:
+        assert self._lock.acquire(blocking=False), "started while in flight"
+        self.starts.append(batch)
+        self._seen = self.input[:batch].copy()
+
+    def wait(self) -> NDArray[Any]:
+        assert self._lock.locked(), "waited for nothing"
+        time.sleep(self._random.random() * 1e-3)
+        assert self._seen is not None
+        assert np.array_equal(self._seen, self.input[: len(self._seen)]), "the input was overwritten in flight"
+        output = np.zeros((len(self._seen), CLASSES, 8, 12), np.float32)
+        spec = tiny_spec()
+        classes = np.rint((self._seen[:, 0, 0, 0] * spec.std[0] + spec.mean[0]) * 255 / 40).astype(int)
+        output[np.arange(len(output)), np.clip(classes, 0, 4)] = 1
+        self._lock.release()
+        if 4 in classes:
+            raise RuntimeError("class 4")
+        return output
+
+    def close(self) -> None:
+        assert not self._lock.locked(), "closed while in flight"
+        self.closed = True
+
+
+def grey(kind: int) -> Frame:
+    return np.full((20 + kind, 30, 3), 40 * kind, np.uint8)
+
+
+def watched(lanes: int, smallest: int = 1) -> tuple[FrameRunner, list[Watched]]:
+    sessions = [Watched(seed) for seed in range(lanes)]
+    as_sessions: list[Session] = list(sessions)
+    return FrameRunner(as_sessions, tiny_spec(), (smallest, 2, 2), threads=1), sessions
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_many_threads_and_few_sessions(lanes: int) -> None:
+    runner, sessions = watched(lanes)
+
+    def work(seed: int) -> None:
+        chosen = random.Random(seed)
+        waiting: list[tuple[Any, int]] = []
+        for _ in range(40):
+            kind = chosen.randrange(5)
+            waiting.append((runner.submit([grey(kind)]), kind))
+            if len(waiting) > chosen.randrange(5):
+                check(*waiting.pop(chosen.randrange(len(waiting))))
+        for ticket, kind in waiting:
+            check(ticket, kind)
+
+    def check(ticket: Any, kind: int) -> None:
+        if kind == 4:
+            with pytest.raises(EngineError, match="The engine failed on this request: class 4"):
+                runner.result(ticket)
+            return
+        (labels,) = runner.result(ticket)
+        assert labels.shape == (20 + kind, 30)
+        assert np.all(labels == kind)
+
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(work, seed) for seed in range(6)]:
+            future.result()
+    assert sum(len(session.starts) for session in sessions) == 240
+    assert all(session.starts for session in sessions)
+    runner.close()
+    assert all(session.closed for session in sessions)
+
+
+def test_lanes_take_turns() -> None:
+    runner, sessions = watched(3)
+    given = [grey(index % 4) for index in range(12)]
+    assert [int(labels[0, 0]) for labels in runner.run(given)] == [index % 4 for index in range(12)]
+    assert [session.starts for session in sessions] == [[2, 2]] * 3
+
+
+def test_a_small_submission_is_padded_to_the_smallest_batch() -> None:
+    runner, sessions = watched(1, smallest=2)
+    assert [labels.shape for labels in runner.run([grey(1), grey(2), grey(3)])] == [(21, 30), (22, 30), (23, 30)]
+    assert sessions[0].starts == [2, 2]
+    assert runner.logits([grey(1)]).shape == (1, CLASSES, 8, 12)
+
+
+def test_a_part_that_fails_takes_its_run_with_it_and_nothing_else() -> None:
+    runner, _ = watched(2)
+    kept = runner.submit([grey(2)])
+    with pytest.raises(EngineError, match="class 4"):
+        runner.run([grey(1), grey(1), grey(4), grey(1), grey(3)])
+    assert np.all(runner.result(kept)[0] == 2)
+    assert np.all(runner.run([grey(3)])[0] == 3)
+    assert not runner._tickets
+
+
+def test_closing_among_threads_ends_them_all() -> None:
+    runner, sessions = watched(2)
+    started = threading.Barrier(5)
+
+    def work() -> str:
+        started.wait()
+        for _ in range(10_000):
+            try:
+                assert np.all(runner.run([grey(1)])[0] == 1)
+            except UsageError as error:
+                return error.what
+        raise AssertionError("nobody closed the runner")
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(work) for _ in range(4)]
+        started.wait()
+        time.sleep(0.02)
+        runner.close()
+        for future in futures:
+            assert future.result(30) == "This runner was closed."
+    assert all(session.closed for session in sessions)
+
+
+def test_an_interrupted_wait_leaves_the_request_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, sessions = watched(1)
+    ticket = runner.submit([grey(1)])
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions[0], "wait", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            runner.result(ticket)
+    runner.close()
+    assert sessions[0].closed
+
+
+def _interrupted() -> NDArray[Any]:
+    raise KeyboardInterrupt
