@@ -7,11 +7,13 @@ several pictures in a file the first is taken. A file is decoded whole or refuse
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +41,9 @@ _TURNS = {
 }
 
 #: What Pillow's decoders raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error, MemoryError)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
 
-_opening = threading.Lock()  # warnings are filtered for the whole process
+_filtering = threading.Lock()
 
 
 def load_image(path: Path | str) -> Frame:
@@ -53,8 +55,9 @@ def decode_image(data: bytes, name: str = "the image") -> Frame:
     """An image file's bytes -> its upright frame; `name` is what errors call it. Raises ImageError as `load_image`."""
     try:
         with _open(data, name) as image:
-            image.load()
-            return np.array(_upright(_rgb(image, name), image.getexif().get(_ORIENTATION, 1)))
+            with _quiet() if image.format == "TIFF" else contextlib.nullcontext():  # reads its metadata again
+                image.load()
+            return np.array(_upright(_rgb(image, name), _orientation(image)))
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that can be read.", f"These can: {', '.join(FORMATS)}.") from error
     except _DAMAGE as error:
@@ -74,7 +77,7 @@ def save_png(path: Path, array: NDArray[np.uint8]) -> None:
 def _open(data: bytes, name: str) -> Image.Image:
     """The opened image, its header read and its size checked, its pixels not decoded yet."""
     try:
-        with _opening, warnings.catch_warnings():
+        with _quiet():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -102,6 +105,21 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, a palette that holds alpha is warned about
     return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back warnings about metadata; pixels that cannot be decoded raise. One thread at a time: filters are the process's."""
+    with _filtering, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where there is none or the metadata cannot be read."""
+    with _quiet():
+        value: int = image.getexif().get(_ORIENTATION, 1)
+    return value
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
