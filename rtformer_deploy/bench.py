@@ -250,7 +250,7 @@ def _model_facts(runner: FrameRunner) -> dict[str, Any]:
         "input": list(spec.size),
     }
     if info is not None:
-        facts |= {"backend": info.backend, "builder_version": info.builder_version, "gpu": info.gpu, "batch": list(info.batch)}
+        facts |= {"backend": info.backend, "builder_version": info.builder_version, "gpu": info.gpu, "batch_min_opt_max": list(info.batch)}
         facts |= {"precision_asked": info.precision.asked, "precision_found": info.precision.state, "layers": dict(info.precision.layers)}
     return facts
 

@@ -53,7 +53,7 @@ def describe(path: Path) -> Description:
 
 
 def _file(path: Path, data: bytes) -> dict[str, Any]:
-    return {"path": str(path), "size_mb": round(len(data) / 2**20, 2), "sha256": sha256(data)}
+    return {"path": str(path), "size_mb": round(len(data) / 2**20, 3), "sha256": sha256(data)}
 
 
 def _engine(path: Path, data: bytes) -> Description:
@@ -80,7 +80,7 @@ def _engine_facts(info: EngineInfo) -> dict[str, Any]:
     smallest, usual, largest = info.batch
     return {
         "backend": info.backend,
-        "builder_version": info.builder_version,
+        "builder": info.builder_version,
         "gpu": info.gpu or "none, runs on a CPU",
         "batch": str(largest) if smallest == largest else f"{smallest} to {largest}, tuned for {usual}",
         "opens_here": _opens_here(info),
@@ -129,6 +129,7 @@ def _spec(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _onnx(path: Path, data: bytes) -> Description:
+    from .foreign import tensor_spec
     from .onnx_file import parse_model, read_spec
 
     model = parse_model(data, str(path))
@@ -137,7 +138,7 @@ def _onnx(path: Path, data: bytes) -> Description:
     facts: dict[str, Any] = {
         "file": _file(path, data),
         "graph": _graph(model, nodes),
-        "tensors": _tensors(map(_tensor, model.graph.inputs), map(_tensor, model.graph.outputs)),
+        "tensors": _tensors(map(tensor_spec, model.graph.inputs), map(tensor_spec, model.graph.outputs)),
         "nodes": dict(sorted(Counter(_operator(node) for node in nodes).items(), key=lambda item: (-item[1], item[0]))),
         "initializers": _initializers(model),
         "functions": {f"{function.domain}::{function.name}": f"{len(function)} nodes" for function in model.functions.values()},
@@ -161,20 +162,15 @@ def _operator(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def _tensor(value: ir.Value) -> TensorSpec:
-    shape = () if value.shape is None else tuple(size if isinstance(size, int) else str(size.value or "?") for size in value.shape)
-    return TensorSpec(value.name or "", shape, "unknown" if value.dtype is None else value.dtype.name.lower())
-
-
 def _initializers(model: ir.Model) -> dict[str, Any]:
     """Count, parameters and size of the stored tensors, then parameters by precision."""
     parameters: Counter[str] = Counter()
     size = 0
     tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
     for tensor in tensors:
-        parameters[tensor.dtype.name.lower()] += tensor.size
+        parameters[tensor.dtype.numpy().name] += tensor.size
         size += tensor.nbytes
-    return {"count": len(tensors), "values": parameters.total(), "size_mb": round(size / 2**20, 2), "values_by_type": dict(parameters)}
+    return {"count": len(tensors), "values": parameters.total(), "size_mb": round(size / 2**20, 3), "values_by_type": dict(parameters)}
 
 
 def _is_safetensors(data: bytes) -> bool:

@@ -44,7 +44,8 @@ class Check:
 class Package:
     """A library: its module, the extra that brings it (None: every install), the oldest version, what for, and how to try it.
 
-    `requirement` is what pip takes where that is not the name; `trial` is Python that prints the version on one line and, if there is more to say, that on a second.
+    `requirement` is what pip takes where that is not the name.
+    `trial` is Python that prints the version on one line and, if there is more to say, that on a second.
     """
 
     name: str

@@ -102,7 +102,7 @@ def histogram(latencies_ms: tuple[float, ...], bins: int = 40) -> dict[str, Any]
     values = np.asarray(latencies_ms)
     low, high = float(values.min()), float(np.percentile(values, 99.5))
     count = min(bins, max(1, round(len(values) ** 0.5) * 2))
-    width = (high - low) / count or 1e-3  # all alike: one thin bar
+    width = max((high - low) / count, 1e-3)  # where all are alike: thin bars
     counts, _ = np.histogram(values, bins=count, range=(low, low + width * count))
     return {
         "start_ms": round(low, 4),

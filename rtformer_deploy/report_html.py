@@ -9,7 +9,7 @@ from typing import Any
 from .report import Report, Timing, histogram
 
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 62, 12, 14, 34
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #fbfbf9; --ink: #1d2326; --soft: #5c666b; --line: #d8dcdc; --bar: #2f6f8f; --mark: #b4531f; }
@@ -51,6 +51,7 @@ def render(report: Report) -> str:
         "<h2>Latency and throughput</h2>",
         _figures(report),
         "<h2>How latencies are spread</h2>",
+        '<p class="soft">How many steps took how long; the dashed lines are p50 and p99.</p>',
         _figure("Engine only", report.engine),
         _figure("End to end", report.end_to_end),
     ]
@@ -96,7 +97,7 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    return f'<table class="facts"><tbody>{_rows((key.replace("_", " "), _text(value)) for key, value in facts.items())}</tbody></table>'
+    return f'<table class="facts"><tbody>{_rows((key.replace("_", " "), _text(value)) for key, value in facts.items() if value is not None)}</tbody></table>'
 
 
 def _measured(report: Report) -> dict[str, Any]:

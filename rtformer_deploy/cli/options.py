@@ -34,17 +34,9 @@ def batch(command: Command) -> Command:
 
 def output(default: str | None, text: str) -> Callable[[Command], Command]:
     """-o/--output PATH, required where there is no default."""
-    option = click.option(
-        "-o",
-        "--output",
-        type=PATH,
-        default=default,
-        required=default is None,
-        show_default=default is not None,
-        metavar="PATH",
-        help=text,
-    )
-    return option
+    if default is None:
+        return click.option("-o", "--output", type=PATH, required=True, metavar="PATH", help=text)
+    return click.option("-o", "--output", type=PATH, default=default, show_default=True, metavar="PATH", help=text)
 
 
 def json_flag(command: Command) -> Command:

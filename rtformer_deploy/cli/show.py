@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, Group
 
     from ..types import Progress
 
@@ -27,22 +26,26 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 80, highlight=False)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> Table:
-    """A plain table: the columns whose numbers are in `right` are aligned to the right; text is never read as markup."""
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> Group:
+    """A title and a plain table under it: the columns whose numbers are in `right` are aligned to the right; text is never read as markup.
+
+    Two columns with 14 and 64 characters, a name and a SHA-256, fit 80.
+    """
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    numbers = set(right)
-    result = Table(title=Text(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), show_header=any(columns))
+    numbers, headed = set(right), any(columns)
+    body = Table(box=SIMPLE_HEAD if headed else None, padding=(0, 2, 0, 0), pad_edge=False, show_header=headed, show_edge=False)
     for index, column in enumerate(columns):
-        result.add_column(Text(column), justify="right" if index in numbers else "left", overflow="fold")
+        body.add_column(Text(column), justify="right" if index in numbers else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result
+        body.add_row(*(Text(cell) for cell in row))
+    return Group(Text(title, style="bold"), body, "") if title else Group(body, "")
 
 
-def sections(facts: Mapping[str, Any]) -> Iterator[Table]:
+def sections(facts: Mapping[str, Any]) -> Iterator[Group]:
     """Nested facts as one two-column table a section; a value that is not a mapping stands in the first table."""
     top = {key: value for key, value in facts.items() if not isinstance(value, Mapping)}
     if top:
@@ -59,7 +62,7 @@ def words(key: str) -> str:
 
 def text(value: Any) -> str:
     """A JSON value in one line."""
-    if value is None:
+    if value is None or value in ({}, [], ()):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
