@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -70,6 +69,3 @@ def main(ctx: click.Context, verbose: bool) -> None:
     """RTFormer from a network to engines and segmented frames."""
     ctx.obj = {"verbose": verbose}
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,9 @@
+"""`python -m rtformer_deploy`: the command line where its script is not on PATH."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
