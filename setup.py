@@ -9,7 +9,9 @@ STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded CP
 
 # A product and a sum must not be fused: every compiler, and the CUDA kernels, then give the same bits.
 FLAGS = (
-    ["/O2", "/std:c++17", "/fp:precise"] if sys.platform == "win32" else ["-O3", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden"]
+    ["/O2", "/std:c++17", "/fp:precise"]
+    if sys.platform == "win32"
+    else ["-O3", "-g0", "-std=c++17", "-ffp-contract=off", "-fvisibility=hidden"]
 )
 LINK = [] if sys.platform == "win32" else ["-pthread"]
 
