@@ -36,7 +36,7 @@ from .training.options import TrainOptions, check_resumed, make_schedule, plain
 from .training.plot import plot_log
 from .training.scoring import Normalise, score, to_channels_last
 
-__all__ = ["TrainOptions", "open_splits", "pick_device", "train", "with_dataset"]
+__all__ = ["TrainOptions", "TrainingRun", "open_splits", "pick_device", "train", "with_dataset"]
 
 Watch = Callable[[Mapping[str, Any]], None]
 
@@ -55,11 +55,11 @@ def train(
     a function of step / steps), log.jsonl, log.svg, and at the end NAME.safetensors, the averaged weights in FP16.
     Raises DatasetError, WeightsError, UsageError, OutputError.
     """
-    run = _Run(recipe, options, resume, watch)
+    run = TrainingRun(recipe, options, resume, watch)
     return run.loop(stop)
 
 
-class _Run:
+class TrainingRun:
     """One training run: what it was given, and what changes."""
 
     def __init__(self, recipe: Recipe, options: TrainOptions, resume: bool, watch: Watch) -> None:
