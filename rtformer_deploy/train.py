@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .datasets import Dataset, open_dataset
-from .errors import DatasetError, UsageError
+from .errors import DatasetError, DeployError, UsageError
 from .files import make_folder
 from .nn import build_network
 from .nn.weights import save_weights
@@ -32,7 +32,7 @@ from .training.initial import load_fitting
 from .training.loader import Batches, Sampling, take_census
 from .training.log import Log
 from .training.losses import Loss, class_weights
-from .training.options import TrainOptions, check_resumed, make_schedule, plain
+from .training.options import PATHS, TrainOptions, check_resumed, make_schedule, plain
 from .training.plot import plot_log
 from .training.scoring import Normalise, score, to_channels_last
 
@@ -53,7 +53,7 @@ def train(
 
     In `options.output`: checkpoint.safetensors (the run goes on from it with `resume`, also with another `steps`: the schedule is
     a function of step / steps), log.jsonl, log.svg, and at the end NAME.safetensors, the averaged weights in FP16.
-    Raises DatasetError, WeightsError, UsageError, OutputError.
+    Raises DatasetError, WeightsError, UsageError, OutputError, and DeployError where the loss is no longer a number.
     """
     run = TrainingRun(recipe, options, resume, watch)
     return run.loop(stop)
@@ -93,12 +93,13 @@ class TrainingRun:
         self.normalise = Normalise(recipe.mean, recipe.std, self.device)
         frames = {split.split: len(split) for split in (fit, *self.checks)}
         start = {"kind": "start", "step": self.state.step, "recipe": recipe.name, "frames": frames, "torch": torch.__version__}
-        self.record(start | {"options": plain(options)} | ({} if left_out is None else {"left_out": left_out}))
+        told = {key: value for key, value in plain(options).items() if key not in PATHS}
+        self.record(start | {"options": told} | ({} if left_out is None else {"left_out": left_out}))
 
     def loop(self, stop: Callable[[], bool]) -> dict[str, Any]:
         state, options, schedule = self.state, self.options, self.schedule
         saved = began = time.monotonic()
-        first, last = state.step, {}
+        first, last = state.step, self.log.records[-1]
         workers = 1 if self.device.type == "cpu" else 8
         for views, labels in self.batches.ahead(state.step, schedule.steps, workers):
             values = self.step(views, labels)
@@ -132,6 +133,8 @@ class TrainingRun:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             logits, aux = state.network(self.normalise(views))
         total, main, extra = self.loss(logits, aux, torch.from_numpy(labels).to(self.device).long())
+        if not torch.isfinite(total):
+            raise DeployError(f"The loss of step {state.step + 1} is {total.item()}: the run diverged.", "Begin again with a lower --lr.")
         state.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(total)
         norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or float("inf"))
@@ -171,6 +174,8 @@ class TrainingRun:
 
     def _resume(self) -> None:
         check_resumed(restore(self.state, self.folder / "checkpoint.safetensors"), self.options)
+        if self.state.step > self.options.steps:
+            raise UsageError(f"The run has done {self.state.step} steps already; --steps {self.options.steps} lies behind it.")
         self.log.cut(self.state.step)
 
     def _refuse_overwriting(self) -> None:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.cli import main
-from rtformer_deploy.errors import DatasetError, UsageError, WeightsError
+from rtformer_deploy.errors import DatasetError, DeployError, UsageError, WeightsError
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.weights import load_into, load_weights, read_metadata
 from rtformer_deploy.recipe import load_recipe
@@ -139,8 +139,12 @@ def test_a_run_is_not_overwritten_and_not_changed(dataset: Path, tmp_path: Path)
         train(recipe, run)
     with pytest.raises(UsageError, match=r"weight_decay was 0\.05, is 0\.1"):
         train(recipe, dataclasses.replace(run, weight_decay=0.1), resume=True)
+    again = train(recipe, run, resume=True)
+    assert again["step"] == 1
     longer = train(recipe, dataclasses.replace(run, steps=2), resume=True)
     assert longer["step"] == 2
+    with pytest.raises(UsageError, match="2 steps already"):
+        train(recipe, run, resume=True)
 
 
 def test_resuming_from_nothing_or_from_rubbish(dataset: Path, tmp_path: Path) -> None:
@@ -150,6 +154,21 @@ def test_resuming_from_nothing_or_from_rubbish(dataset: Path, tmp_path: Path) ->
     (run.output / "checkpoint.safetensors").write_bytes(b"rubbish")
     with pytest.raises(WeightsError, match="not a checkpoint"):
         train(small_recipe(dataset), run, resume=True)
+
+
+def test_a_run_that_diverges_says_so(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="diverged"):
+        train(small_recipe(dataset), options(dataset, tmp_path / "run", rate=1e30, warmup=0, clip=0.0))
+
+
+def test_a_batch_of_one_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 2 views"):
+        train(small_recipe(dataset), options(dataset, tmp_path / "run", final_batch=1))
+
+
+def test_the_log_tells_no_paths(dataset: Path, tmp_path: Path) -> None:
+    train(small_recipe(dataset), options(dataset, tmp_path / "run", steps=1))
+    assert str(tmp_path) not in (tmp_path / "run" / "log.jsonl").read_text()
 
 
 def test_held_out_frames_are_not_trained_on(dataset: Path) -> None:

@@ -57,8 +57,11 @@ class TrainOptions:
     log_every: int = 20
 
 
+#: Where things lie: of no interest to whoever reads the log elsewhere.
+PATHS = frozenset({"root", "output", "init"})
+
 #: What may differ between a run and its resumption: where files lie, how often they are written, and how long the run is.
-MAY_CHANGE = frozenset({"root", "output", "steps", "init", "threads", "device", "evaluate_every", "save_seconds", "log_every"})
+MAY_CHANGE = PATHS | frozenset({"steps", "threads", "device", "evaluate_every", "save_seconds", "log_every"})
 
 
 def check_resumed(before: Mapping[str, Any], now: TrainOptions) -> None:
@@ -74,6 +77,8 @@ def make_schedule(options: TrainOptions, size: tuple[int, int]) -> Schedule:
     """The options' stages, learning rates and steps; `size` stands for crops that were not given. Raises UsageError."""
     if not 0 <= options.final_share <= 1 or options.steps < 1:
         raise UsageError("The share of the final steps lies between 0 and 1, and there is at least one step.")
+    if min(options.batch, options.final_batch or options.batch) < 2:
+        raise UsageError("A batch has at least 2 views: the pooled branch normalises over the batch alone.")
     stages = [Stage(options.crop or size, options.batch, 1 - options.final_share)]
     if options.final_share:
         stages.append(Stage(options.final_crop or size, options.final_batch or options.batch, options.final_share))
