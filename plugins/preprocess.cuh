@@ -8,7 +8,7 @@ namespace rtf {
 
 // One row of the frame (`width` pixels) -> three rows of `columns` interpolated values, `plane` floats apart.
 RTF_HD void interpolate_columns(const unsigned char* pixels, int width, const int* low, const float* weight, int columns,
-                                float* values, long plane) {
+                                float* __restrict values, long plane) {
     for (int x = 0; x < columns; ++x) {
         const unsigned char* a = pixels + 3 * low[x];
         const unsigned char* b = pixels + 3 * min_int(low[x] + 1, width - 1);
@@ -20,12 +20,12 @@ RTF_HD void interpolate_columns(const unsigned char* pixels, int width, const in
 
 // Two rows of one channel -> one normalised row between them.
 RTF_HD void interpolate_rows(const float* upper, const float* lower, float weight, float scale, float bias, int columns,
-                             float* out) {
+                             float* __restrict out) {
     for (int x = 0; x < columns; ++x) out[x] = scale_add(lerp(upper[x], lower[x], weight), scale, bias);
 }
 
 // One row of a frame that already has the right size -> its three normalised rows.
-RTF_HD void normalise_row(const unsigned char* pixels, int columns, const float* scale, const float* bias, float* out, long plane) {
+RTF_HD void normalise_row(const unsigned char* pixels, int columns, const float* scale, const float* bias, float* __restrict out, long plane) {
     const float s0 = scale[0], s1 = scale[1], s2 = scale[2], b0 = bias[0], b1 = bias[1], b2 = bias[2];
     float* red = out;
     float* green = out + plane;
