@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,15 @@ from .types import Frame, LabelMap, Logits, Progress
 STEPS_FOR_P99 = 100
 LEAST_STEPS = 3
 MANY_MIXED_CELLS = 0.4
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A session that knows how long the device itself worked, which trtexec 11 counts and trtexec 10 does not stop at."""
+
+    def device_ms(self) -> float:
+        """The device's time for the last finished request in ms, copies to and from it left out."""
+        ...
 
 
 @dataclass(slots=True)
@@ -115,11 +124,12 @@ def bench(
     watch.repeat("warm-up", lambda: _use(runner.run(frames)), warmup)
     mixed = _mixed_cells(runner, frames)
     single = len(runner.sessions) == 1
-    engine = _engine_latency(runner, frames, watch) if single else _engine_throughput(runner, frames, watch)
+    engine, device = _engine_latency(runner, frames, watch) if single else (_engine_throughput(runner, frames, watch), None)
     whole, stages = _whole_latency(runner, frames, watch) if single else (_whole_throughput(runner, frames, watch), {})
     return Report(
         engine=engine,
         end_to_end=whole,
+        engine_without_copies=device,
         mode="latency" if single else "throughput",
         batch=len(frames),
         lanes=len(runner.sessions),
@@ -129,23 +139,31 @@ def bench(
         environment={**machine.environment(), "pre_and_postprocessing": native.description()},
         stages=stages,
         mixed_cells=mixed,
-        notes=_notes(engine, whole, mixed, single),
+        notes=_notes(runner, engine, whole, mixed),
         conventions=_conventions(runner),
     )
 
 
-def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
-    """start and wait on an input that stays as it is."""
+def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, Timing | None]:
+    """start and wait on an input that stays as it is; and the device's own share of that, where the session knows it."""
     session, laps = _filled(runner, frames)[0], _Laps()
+    device: list[float] = []
 
     def step() -> None:
         begin = watch.clock()
         session.start(runner.engine_batch(len(frames)))
         session.wait()
         laps.add(watch.clock() - begin)
+        if isinstance(session, DeviceTimed):
+            device.append(session.device_ms())
 
     watch.repeat("engine only", step)
-    return Timing(tuple(laps.total), len(frames), sum(laps.total) / 1000)
+    return _one_by_one(laps.total, len(frames)), _one_by_one(device, len(frames)) if device else None
+
+
+def _one_by_one(latencies_ms: Sequence[float], batch: int) -> Timing:
+    """Steps that followed each other: what lies between them, such as drawing the progress bar, is nobody's time."""
+    return Timing(tuple(latencies_ms), batch, sum(latencies_ms) / 1000)
 
 
 def _whole_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, dict[str, float]]:
@@ -166,7 +184,7 @@ def _whole_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwat
 
     watch.repeat("end to end", step)
     stages = {name: float(np.median(values)) for name, values in laps.stages.items()}
-    return Timing(tuple(laps.total), len(frames), sum(laps.total) / 1000), stages
+    return _one_by_one(laps.total, len(frames)), stages
 
 
 def _engine_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
@@ -258,24 +276,23 @@ def _model_facts(runner: FrameRunner) -> dict[str, Any]:
 def _conventions(runner: FrameRunner) -> dict[str, str]:
     """What the figures count, in the words of trtexec, whose versions 10 and 11 do not count the same."""
     if runner.info is None or not runner.info.backend.startswith("tensorrt"):
-        engine = "start to output; it works in host memory, so counting copies (trtexec 10) or not (trtexec 11) is the same"
+        engine = "start to output; both lie in host memory, so trtexec 10, which counts copies, and 11, which does not, would agree"
     else:
         engine = "start to output in host memory: copies to and from the GPU are counted, as trtexec 10 does and trtexec 11 does not"
     return {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
 
 
-def _notes(engine: Timing, whole: Timing, mixed: float | None, single: bool) -> tuple[str, ...]:
+def _notes(runner: FrameRunner, engine: Timing, whole: Timing, mixed: float | None) -> tuple[str, ...]:
     notes = []
     if not native.available():
         notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
     steps = min(len(engine.latencies_ms), len(whole.latencies_ms))
     if steps < STEPS_FOR_P99:
         notes.append(f"Only {steps} steps: p99 is little more than the slowest one. Measure longer with --seconds.")
-    if mixed is not None and mixed > MANY_MIXED_CELLS:
-        notes.append(
-            f"{mixed:.0%} of the cells are mixed, as with random weights or an unusual picture; trained weights on a street "
-            "scene give far fewer, and so a faster post-processing."
-        )
-    if not single:
+    if (runner.spec.weights or "").startswith("random"):
+        notes.append("The weights are random, so the share of mixed cells, on which post-processing depends, is not a trained network's.")
+    elif mixed is not None and mixed > MANY_MIXED_CELLS:
+        notes.append(f"{mixed:.0%} of the cells are mixed, far more than in a usual street scene: post-processing takes longer here.")
+    if len(runner.sessions) > 1:
         notes.append("Throughput mode: a latency includes waiting behind the other lanes, and stages overlap; --lanes 1 times them apart.")
     return tuple(notes)

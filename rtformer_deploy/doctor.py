@@ -139,8 +139,12 @@ def examine(patience_s: float = PATIENCE_S) -> list[Check]:
     tried += [partial(_native, patience_s), partial(_gpu, patience_s), partial(_default_backend, patience_s)]
     with ThreadPoolExecutor(max_workers=max(2, min(4, machine.usable_cores()))) as pool:
         later = [pool.submit(check) for check in tried]
-        checks = [_python(), _itself(), _cpu(), *_rivals(_installed()), _nvcc()]
-        checks += [one.result() for one in later]
+        try:
+            checks = [_python(), _itself(), _cpu(), *_rivals(_installed()), _nvcc()]
+            checks += [one.result() for one in later]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: start no further library
+            raise
     order = ("System", "Required packages", "Extras", "GPU", "Engines")
     return sorted(checks, key=lambda check: order.index(check.group))
 

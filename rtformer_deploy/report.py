@@ -54,6 +54,7 @@ class Timing:
 class Report:
     """One bench run. `stages` are medians in ms of a step (empty in throughput mode, where stages overlap).
 
+    `engine_without_copies` is the device's own time (None: a CPU engine, which copies nothing, or throughput mode);
     `mixed_cells` is the share of logit cells whose corners disagree (None where the engine gives no stride-8 logits);
     `peak_memory_mb` the peak resident memory in MiB above what the process held before the engine was opened (None: not asked for);
     `notes` say what a reader must know before comparing.
@@ -69,6 +70,7 @@ class Report:
     model: Mapping[str, Any]
     environment: Mapping[str, Any]
     stages: Mapping[str, float] = field(default_factory=dict)
+    engine_without_copies: Timing | None = None
     mixed_cells: float | None = None
     peak_memory_mb: float | None = None
     notes: tuple[str, ...] = ()
@@ -79,6 +81,7 @@ class Report:
         return {
             "engine": self.engine.to_json(),
             "end_to_end": self.end_to_end.to_json(),
+            "engine_without_copies": None if self.engine_without_copies is None else self.engine_without_copies.to_json(),
             "stages_ms": {name: round(value, 4) for name, value in self.stages.items()},
             "mode": self.mode,
             "batch": self.batch,

@@ -78,6 +78,8 @@ def _subtitle(report: Report) -> str:
 
 def _figures(report: Report) -> str:
     columns = [("Engine only", report.engine), ("End to end", report.end_to_end)]
+    if report.engine_without_copies is not None:
+        columns.insert(1, ("Without copies", report.engine_without_copies))
     rows = [
         ("p50", *(f"{timing.percentile(50):.2f} ms" for _, timing in columns)),
         ("p90", *(f"{timing.percentile(90):.2f} ms" for _, timing in columns)),
@@ -97,7 +99,9 @@ def _rows(rows: Iterable[Sequence[str]]) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    return f'<table class="facts"><tbody>{_rows((key.replace("_", " "), _text(value)) for key, value in facts.items() if value is not None)}</tbody></table>'
+    """What is known of `facts` as a table of two columns."""
+    rows = ((key.replace("_", " "), _text(value)) for key, value in facts.items() if value is not None)
+    return f'<table class="facts"><tbody>{_rows(rows)}</tbody></table>'
 
 
 def _measured(report: Report) -> dict[str, Any]:

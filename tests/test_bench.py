@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,32 @@ def test_latency_mode_times_the_engine_and_each_stage() -> None:
         assert timing.fps == pytest.approx(100)
         assert len(timing.latencies_ms) == pytest.approx(50, abs=1)
     assert report.stages == pytest.approx({"preprocess": 0, "engine": 10, "postprocess": 0})
+
+
+class DeviceSession(KnownSession):
+    """A session whose device worked for 4 of the 10 ms."""
+
+    def device_ms(self) -> float:
+        return 4.0
+
+
+def test_both_conventions_where_the_session_knows_the_devices_time() -> None:
+    clock = Clock()
+    runner = FrameRunner([DeviceSession(clock, 0.01)], tiny_spec("batch"), (1, 1, 2))
+    report = bench(runner, frames(SIZE), seconds=0.1, warmup=0, clock=clock)
+    assert report.engine.percentile(50) == pytest.approx(10)
+    assert report.engine_without_copies is not None
+    assert report.engine_without_copies.fps == pytest.approx(250)
+    assert report.to_json()["engine_without_copies"]["p50_ms"] == 4
+    assert "Without copies" in render(report)
+    assert measured().engine_without_copies is None
+
+
+def test_random_weights_are_said() -> None:
+    runner, _, clock = known()
+    runner.spec = replace(runner.spec, weights="random, seed 0")
+    report = bench(runner, frames(SIZE), seconds=0.1, warmup=0, clock=clock)
+    assert any("weights are random" in note for note in report.notes)
 
 
 def test_a_batch_counts_all_its_frames() -> None:

@@ -80,14 +80,17 @@ def _print(report: Report) -> None:
     from .show import console, table
 
     out = console()
-    columns = (report.engine, report.end_to_end)
+    timings = {"engine only": report.engine, "without copies": report.engine_without_copies, "end to end": report.end_to_end}
+    columns = [timing for timing in timings.values() if timing is not None]
+    names = [name for name, timing in timings.items() if timing is not None]
     rows = [(f"p{share} ms", *(f"{timing.percentile(share):.2f}" for timing in columns)) for share in (50, 90, 99)]
     rows.append(("mean ms", *(f"{timing.mean_ms:.2f}" for timing in columns)))
     rows.append(("frames a second", *(f"{timing.fps:.1f}" for timing in columns)))
     rows.append(("steps", *(str(len(timing.latencies_ms)) for timing in columns)))
     height, width = report.model["input"]
-    title = f"{report.model['name']} {height}x{width}, batch {report.batch}, {report.mode} mode, {report.lanes} lane(s)"
-    out.print(table(title, ("", "engine only", "end to end"), rows, right=(1, 2)))
+    lanes = "1 lane" if report.lanes == 1 else f"{report.lanes} lanes"
+    title = f"{report.model['name']} {height}x{width}, batch {report.batch}, {report.mode} mode, {lanes}"
+    out.print(table(title, ("", *names), rows, right=(1, 2, 3)))
     if report.stages:
         whole = sum(report.stages.values())
         stages = ((name, f"{value:.2f}", f"{value / whole:.0%}") for name, value in report.stages.items())

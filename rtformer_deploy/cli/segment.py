@@ -46,10 +46,10 @@ def command(
                 outcomes.append(outcome)
                 if len(jobs) > 1:
                     _print_line(outcome, classes)
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    failed = sum(outcome.error is not None for outcome in outcomes)
     if failed:
-        listing = "\n".join(f"  {outcome.error}" for outcome in failed)
-        raise ImageError(f"{len(failed)} of {len(jobs)} images could not be segmented:\n{listing}")
+        listing = "\n".join(f"  {outcome.error.what}" for outcome in outcomes if outcome.error is not None)
+        raise ImageError(f"{failed} of {len(jobs)} images could not be segmented:\n{listing}")
     if len(jobs) == 1:
         _print_shares(outcomes[0], classes)
 
@@ -63,6 +63,10 @@ def _print_line(outcome: Outcome, classes: Sequence[str]) -> None:
     click.echo(f"{outcome.job.image} -> {outcome.job.overlay.name} (mostly {classes[largest]}, {outcome.shares[largest]:.0%})")
 
 
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "<0.1%"
+
+
 def _print_shares(outcome: Outcome, classes: Sequence[str]) -> None:
     """Every class that occurs with its share of the pixels, the largest first."""
     from .show import console, table
@@ -70,7 +74,7 @@ def _print_shares(outcome: Outcome, classes: Sequence[str]) -> None:
     assert outcome.shares is not None
     assert outcome.size is not None
     order = sorted(enumerate(outcome.shares), key=lambda item: -item[1])
-    rows = [(str(index), classes[index], f"{share:.1%}") for index, share in order if share > 0]
+    rows = [(str(index), classes[index], _percent(share)) for index, share in order if share > 0]
     height, width = outcome.size
     console().print(table(f"{outcome.job.image.name}, {height}x{width}", ("id", "class", "pixels"), rows, right=(0, 2)))
     click.echo(f"Wrote {outcome.job.labels} and {outcome.job.overlay}.")
