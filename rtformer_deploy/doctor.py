@@ -215,7 +215,11 @@ def _native(patience_s: float) -> Check:
 
 
 def _gpu(patience_s: float) -> Check:
-    code = "from rtformer_deploy.gpu import gpus\nfor gpu in gpus(): print(gpu)"
+    code = (
+        "from rtformer_deploy.gpu import gpus, why_none; print(len(gpus())); print(why_none() or '; '.join("
+        "f'{g.index}: {g.name}, compute capability {g.compute_capability}, {g.memory_mib} MiB, "
+        "driver for CUDA {g.driver}' for g in gpus()))"
+    )
     done, output = _try(code, patience_s)
     if not done:
         return Check(
@@ -225,10 +229,10 @@ def _gpu(patience_s: float) -> Check:
             output,
             "Run nvidia-smi: where it fails too, install the driver again (https://www.nvidia.com/drivers).",
         )
-    if output:
-        return Check("GPU", "NVIDIA GPU", "ok", output.replace("\n", "; "))
-    detail = "none found; engines run on the CPU, and TensorRT-RTX plans can be built ahead of time"
-    return Check("GPU", "NVIDIA GPU", "missing", detail)
+    count, _, detail = output.partition("\n")
+    if count != "0":
+        return Check("GPU", "NVIDIA GPU", "ok", detail)
+    return Check("GPU", "NVIDIA GPU", "missing", f"{detail}; engines run on the CPU, TensorRT-RTX plans can be built ahead of time")
 
 
 def _nvcc() -> Check:
@@ -243,7 +247,7 @@ def _default_backend(patience_s: float) -> Check:
     if not done:
         return Check("Engines", "default backend", "broken", output, "Mend what is broken above, then run rtformer-deploy doctor again.")
     backend, _, reason = output.partition("\n")
-    return Check("Engines", "default backend", "ok", f"{backend}: {reason}")
+    return Check("Engines", "default backend", "ok", f"{backend}, because {reason.rstrip('.')}")
 
 
 def _is_there(module: str) -> bool:

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .gpu import gpus
+
 #: Distributions whose version changes a figure or a result.
 PACKAGES = (
     "rtformer-deploy",
@@ -31,7 +33,7 @@ _MIB = 1024 * 1024
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on, ready for JSON: cpu, cores, cores_usable, ram_gb, os, python, packages (name to version)."""
+    """What a figure depends on, ready for JSON: cpu, cores, cores_usable, ram_gb, os, python, gpus, packages (name to version)."""
     import psutil
 
     return {
@@ -42,6 +44,7 @@ def environment() -> dict[str, Any]:
         "ram_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "os": operating_system(),
         "python": platform.python_version(),
+        "gpus": [f"{gpu.name}, {gpu.memory_mib} MiB, driver for CUDA {gpu.driver}" for gpu in gpus()] or None,
         "packages": versions(PACKAGES),
     }
 

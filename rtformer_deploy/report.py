@@ -98,12 +98,14 @@ class Report:
 
 
 def histogram(latencies_ms: tuple[float, ...], bins: int = 40) -> dict[str, Any]:
-    """Latencies as counts in equal bins between the fastest and the 99.5th percentile; `beyond` counts the slower ones.
+    """Latencies as counts in equal bins from the fastest to the slowest, or to the 99.5th percentile where the slowest lies far beyond.
 
-    Returns `start_ms`, `width_ms`, `counts` and `beyond`: one straggler must not squeeze all others into one bar.
+    Returns `start_ms`, `width_ms`, `counts` and `beyond`, the number left out: one straggler must not squeeze all others into one bar.
     """
     values = np.asarray(latencies_ms)
-    low, high = float(values.min()), float(np.percentile(values, 99.5))
+    low, high, most = float(values.min()), float(values.max()), float(np.percentile(values, 99.5))
+    if high - low > 1.5 * (most - low) > 0:
+        high = most
     count = min(bins, max(1, round(len(values) ** 0.5) * 2))
     width = max((high - low) / count, 1e-3)  # where all are alike: thin bars
     counts, _ = np.histogram(values, bins=count, range=(low, low + width * count))

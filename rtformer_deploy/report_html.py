@@ -9,7 +9,7 @@ from typing import Any
 from .report import Report, Timing, histogram
 
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 62, 12, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 62, 12, 28, 34
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #fbfbf9; --ink: #1d2326; --soft: #5c666b; --line: #d8dcdc; --bar: #2f6f8f; --mark: #b4531f; }
@@ -27,7 +27,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .35rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 th { font-weight: 500; }
 .figures td, .figures thead th + th { text-align: right; }
-.figures td + td, .figures th { white-space: nowrap; }
+.figures td { white-space: nowrap; }
 .facts th { width: 34%; }
 .scroll { overflow-x: auto; }
 figure { margin: .5rem 0 1.5rem; }
@@ -164,6 +164,6 @@ def _histogram_svg(data: Mapping[str, Any], label: str, marks: Iterable[tuple[st
 
 def _mark(name: str, x: float, base: float) -> str:
     """A dashed line with its name, on the side where there is room."""
-    anchor, shift = ("end", -4) if x > WIDTH * 0.7 else ("start", 4)
-    line = f'<line class="percentile" x1="{x:.2f}" y1="{TOP}" x2="{x:.2f}" y2="{base}"/>'
-    return f'{line}<text class="mark" x="{x + shift:.2f}" y="{TOP + 10}" text-anchor="{anchor}">{name}</text>'
+    anchor = "end" if x > WIDTH * 0.7 else "start"
+    line = f'<line class="percentile" x1="{x:.2f}" y1="{TOP - 4}" x2="{x:.2f}" y2="{base}"/>'
+    return f'{line}<text class="mark" x="{x:.2f}" y="{TOP - 8}" text-anchor="{anchor}">{name}</text>'
