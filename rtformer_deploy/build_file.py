@@ -9,8 +9,8 @@ from typing import cast
 
 from .build import choose_backend
 from .engine_file import save_engine, sidecar
-from .errors import UsageError
-from .files import check_writable
+from .errors import BuildError, UsageError
+from .files import check_writable, read_bytes, write_atomic
 from .foreign import Foreign
 from .onnx_file import load_model
 from .pipeline import build_engine, spec_of
@@ -61,6 +61,8 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     )
     engine = build_engine(model, spec, backend, options, strict=request.strict, progress=progress)
     save_engine(engine, request.output)
+    if request.timing_cache is not None and engine.timing_cache is not None:
+        write_atomic(request.timing_cache, engine.timing_cache)
     _tell(engine, request.output, say)
     return engine
 
@@ -100,15 +102,13 @@ def _read_cache(path: Path | None) -> bytes | None:
     """The timing cache's bytes; empty where the file is still to be made."""
     if path is None:
         return None
-    return path.read_bytes() if path.is_file() else b""
+    return read_bytes(path, BuildError, "a timing cache") if path.exists() else b""
 
 
 def _tell(engine: Engine, output: Path, say: Callable[[str], None]) -> None:
     info = engine.info
-    say(
-        f"{output} ({len(engine.plan) / 2**20:.1f} MiB) and {sidecar(output).name}: {info.builder_version}"
-        + (f", for {info.gpu}" if info.gpu else "")
-    )
+    builder = info.builder_version if info.builder_version.startswith(info.backend) else f"{info.backend} {info.builder_version}"
+    say(f"{output} ({len(engine.plan) / 2**20:.1f} MiB) and {sidecar(output).name}: {builder}" + (f", for {info.gpu}" if info.gpu else ""))
     found = info.precision
     counts = ", ".join(f"{count} in {name}" for name, count in sorted(found.layers.items()))
     say(f"Precision: {found.asked} {found.state}" + (f" ({found.detail or counts})" if found.detail or counts else ""))

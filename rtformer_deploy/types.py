@@ -139,10 +139,11 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A built engine: the builder's own bytes and what they are."""
+    """A built engine: the builder's own bytes and what they are; standard TensorRT also gives its timing cache."""
 
     plan: bytes
     info: EngineInfo
+    timing_cache: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

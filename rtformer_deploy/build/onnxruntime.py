@@ -15,7 +15,8 @@ from ..errors import BuildError, MissingPackageError
 from ..files import sha256
 from ..onnx_file import parse_model, serialize_model
 from ..types import BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from .cpu import batch_range, first_line, judge, output_shape, refuse_foreign_options, step, tensors
+from .cpu import first_line, judge, refuse_foreign_options, step
+from .shapes import batch_range, output_shape, tensors
 
 _CONVOLVE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConvInteger"})
 _MULTIPLY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"})

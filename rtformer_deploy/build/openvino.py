@@ -13,7 +13,8 @@ from ..files import sha256
 from ..onnx_file import serialize_model
 from ..openvino_plan import compile_plan, import_openvino, pack, reason, version
 from ..types import BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from .cpu import batch_range, judge, output_shape, refuse_foreign_options, step, tensors
+from .cpu import judge, refuse_foreign_options, step
+from .shapes import batch_range, output_shape, tensors
 
 #: Layers whose arithmetic makes up the cost, in the names of OpenVINO's execution graph.
 COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected", "ScaledDotProductAttention"})

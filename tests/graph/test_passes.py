@@ -44,7 +44,13 @@ def test_the_attention_is_nodes_with_bodies() -> None:
 
 def test_names_are_the_modules() -> None:
     found = names(exported().model)
-    assert {"conv1.1", "layer4.attn_l/GroupedDoubleNorm", "layer4.attn_h/CrossResolutionAttention", "layer5.cross_kv.1", "spp/Concat"} <= found
+    assert {
+        "conv1.1",
+        "layer4.attn_l/GroupedDoubleNorm",
+        "layer4.attn_h/CrossResolutionAttention",
+        "layer5.cross_kv.1",
+        "spp/Concat",
+    } <= found
     assert not any(name.startswith(("val_", "getitem", "conv2d_", "add_")) for name in found)
 
 

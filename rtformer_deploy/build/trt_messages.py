@@ -1,0 +1,106 @@
+"""TensorRT's words and steps during a build: a logger that keeps them, a progress monitor that can stop the build."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from ..types import Progress
+
+_KEPT = 20
+
+
+class MessageLog:
+    """A TensorRT logger that keeps errors and warnings, so that a failed build can say why; nothing goes to the terminal."""
+
+    def __init__(self, trt: Any) -> None:
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self.logger = _logger_class(trt)(self)
+
+    def text(self) -> str:
+        """What was said, the errors first, shortened to what a person reads; empty where nothing was."""
+        lines = list(dict.fromkeys(self.errors)) or list(dict.fromkeys(self.warnings))
+        return "\n".join(f"  {line}" for line in lines[:_KEPT])
+
+
+class BuildMonitor:
+    """A TensorRT progress monitor over a Progress callback. `interrupted`: Ctrl-C came; `stopped`: the callback said no."""
+
+    def __init__(self, trt: Any, progress: Progress | None) -> None:
+        self.progress = progress
+        self.interrupted = False
+        self.stopped = False
+        self.steps: dict[str, int] = {}
+        self.monitor = _monitor_class(trt)(self)
+
+    def start(self, phase: str, steps: int) -> None:
+        self.steps[phase] = steps
+
+    def step(self, phase: str, step: int) -> bool:
+        """Whether the build goes on. Must not raise: an exception would pass through TensorRT's C++ and end the process."""
+        total = self.steps.get(phase, 0)
+        if self.progress is not None and not self.interrupted and not self.stopped:
+            try:
+                self.stopped = not self.progress(phase, min(step + 1, total), total)
+            except KeyboardInterrupt:
+                self.interrupted = True
+        return not (self.interrupted or self.stopped)
+
+
+@contextlib.contextmanager
+def stopped_by_ctrl_c(monitor: BuildMonitor) -> Iterator[None]:
+    """While the block runs Ctrl-C asks the build to stop at its next step; KeyboardInterrupt is raised when it has."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        monitor.interrupted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if monitor.interrupted:
+        raise KeyboardInterrupt
+
+
+def _logger_class(trt: Any) -> Any:
+    """A subclass of this TensorRT's ILogger: the base class is known only once the module is."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self, log: MessageLog) -> None:
+            trt.ILogger.__init__(self)
+            self._log = log
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self._log.errors.append(message.strip())
+            elif severity == trt.ILogger.WARNING:
+                self._log.warnings.append(message.strip())
+
+    return Logger
+
+
+def _monitor_class(trt: Any) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self, state: BuildMonitor) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self._state = state
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self._state.start(phase_name, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return self._state.step(phase_name, step)
+
+        def phase_finish(self, phase_name: str) -> None:
+            self._state.steps.pop(phase_name, None)
+
+    return Monitor
