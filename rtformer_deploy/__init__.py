@@ -1,9 +1,6 @@
 """RTFormer from a PyTorch network to engines and to segmented frames. Importing this loads neither torch nor TensorRT.
 
-    import rtformer_deploy as rd
-
-    with rd.open_any("engine.plan") as runner:
-        labels = runner.run([rd.load_image("street.jpg")])[0]
+The README shows the library in ten lines; every name here loads when it is first used.
 """
 
 from __future__ import annotations

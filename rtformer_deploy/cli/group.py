@@ -68,4 +68,3 @@ def _version() -> str:
 def main(ctx: click.Context, verbose: bool) -> None:
     """RTFormer from a network to engines and segmented frames."""
     ctx.obj = {"verbose": verbose}
-
