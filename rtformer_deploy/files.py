@@ -41,7 +41,7 @@ def writing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.", _why(path, error)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
 
 
 def check_writable(path: Path) -> None:
@@ -56,7 +56,7 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.", _why(path, error)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
 
 
 def make_folder(path: Path) -> Path:
@@ -68,6 +68,12 @@ def make_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK):
         raise OutputError(f"The folder {path} cannot be written to.", "Choose another one with --output.")
     return path
+
+
+def _remove(partial: Path) -> None:
+    """Removes what was begun, if anything was: the folder may not even be one."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        partial.unlink()
 
 
 def _refuse_special(path: Path) -> None:
