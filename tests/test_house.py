@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     {"image", "datasets", "machine"},
     {"decode", "upsample"},
     {"native"},
-    {"geometry", "engine_file", "onnx_file", "openvino_plan", "gpu", "recipe"},
+    {"geometry", "engine_file", "onnx_file", "openvino_plan", "gpu", "recipe", "trt_layers", "trt_library", "trt_log"},
     {"files", "content"},
     {"types", "errors"},
 ]

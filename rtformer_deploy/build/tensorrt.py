@@ -15,10 +15,11 @@ from ..errors import BuildError
 from ..files import sha256
 from ..gpu import gpus
 from ..onnx_file import serialize_model
+from ..trt_library import TrtLibrary, load_library
+from ..trt_log import MessageLog
 from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, PrecisionFound, Progress
 from .shapes import batch_range, tensors
-from .trt_library import TrtLibrary, load_library
-from .trt_messages import BuildMonitor, MessageLog, stopped_by_ctrl_c
+from .trt_messages import BuildMonitor, stopped_by_ctrl_c
 
 #: What an RTX plan runs on when nothing else is asked for (TensorRT-RTX's support matrix).
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")

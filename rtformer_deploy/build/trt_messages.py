@@ -1,4 +1,4 @@
-"""TensorRT's words and steps during a build: a logger that keeps them, a progress monitor that can stop the build."""
+"""TensorRT's steps during a build: a progress monitor that can stop it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,6 @@ from types import FrameType
 from typing import Any
 
 from ..types import Progress
-
-_KEPT = 20
-
-
-class MessageLog:
-    """A TensorRT logger that keeps errors and warnings, so that a failed build can say why; nothing goes to the terminal."""
-
-    def __init__(self, trt: Any) -> None:
-        self.errors: list[str] = []
-        self.warnings: list[str] = []
-        self.logger = _logger_class(trt)(self)
-
-    def text(self) -> str:
-        """What was said, the errors first, shortened to what a person reads; empty where nothing was."""
-        lines = list(dict.fromkeys(self.errors)) or list(dict.fromkeys(self.warnings))
-        return "\n".join(f"  {line}" for line in lines[:_KEPT])
 
 
 class BuildMonitor:
@@ -69,23 +53,6 @@ def stopped_by_ctrl_c(monitor: BuildMonitor) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if monitor.interrupted:
         raise KeyboardInterrupt
-
-
-def _logger_class(trt: Any) -> Any:
-    """A subclass of this TensorRT's ILogger: the base class is known only once the module is."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self, log: MessageLog) -> None:
-            trt.ILogger.__init__(self)
-            self._log = log
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
-                self._log.errors.append(message.strip())
-            elif severity == trt.ILogger.WARNING:
-                self._log.warnings.append(message.strip())
-
-    return Logger
 
 
 def _monitor_class(trt: Any) -> Any:

@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BuildError, MissingPackageError
-from ..types import Backend
+from .errors import BuildError, DeployError, MissingPackageError
+from .types import Backend
 
 _MODULES = {"tensorrt": ("tensorrt", "tensorrt"), "tensorrt-rtx": ("tensorrt_rtx", "tensorrt-rtx")}
 
@@ -29,15 +29,15 @@ class TrtLibrary:
         return f"{text} (bindings over TensorRT-RTX: an RTX plan)" if self.is_rtx and self.name == "tensorrt" else text
 
 
-def load_library(backend: Backend) -> TrtLibrary:
-    """Imports the module of a TensorRT backend. Raises MissingPackageError, or BuildError where its libraries do not load."""
+def load_library(backend: Backend, wanted_by: str | None = None, error_class: type[DeployError] = BuildError) -> TrtLibrary:
+    """Imports the module of a TensorRT backend. Raises MissingPackageError, or `error_class` where its libraries do not load."""
     name, extra = _MODULES[backend]
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise MissingPackageError(name, extra, f"--backend {backend}") from error
+        raise MissingPackageError(name, extra, wanted_by or f"--backend {backend}") from error
     except (ImportError, OSError) as error:
-        raise BuildError(f"{name} is installed but does not load: {error}.", f"Run: pip install --force-reinstall {name}") from error
+        raise error_class(f"{name} is installed but does not load: {error}.", f"Run: pip install --force-reinstall {name}") from error
     return TrtLibrary(module, backend, backend == "tensorrt-rtx" or _is_rtx_behind(module))
 
 
