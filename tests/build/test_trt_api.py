@@ -206,7 +206,7 @@ def test_every_name_is_in_every_standard_tensorrt(root: Path, version: str) -> N
 def test_every_name_is_in_tensorrt_rtx(root: Path) -> None:
     module = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
     names = {name: dir(value) if inspect.isclass(value) else [] for name, value in vars(module).items()}
-    wrong = {path.name: lines for path in sources(root) if (lines := missing((use for use in uses(path.read_text())), names))}
+    wrong = {path.name: lines for path in sources(root) if (lines := missing(uses(path.read_text()), names))}
     assert wrong == {}
 
 
