@@ -16,6 +16,7 @@ alike. Slim takes the weights given (PaddleSeg's form or safetensors), Base seed
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import statistics
@@ -118,7 +119,15 @@ MAKERS: dict[str, Callable[[Path, dict[str, Any]], Callable[[np.ndarray], np.nda
     "ours-onnxruntime": make_ours("onnxruntime"),
     "ours-openvino": make_ours("openvino"),
 }
-IMPORTS = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino", "ours": "rtformer_deploy.pipeline"}
+#: what an idle process of each contestant has loaded
+IMPORTS = {
+    "torch": ("torch",),
+    "torch-channels-last": ("torch",),
+    "onnxruntime-logits": ("onnxruntime",),
+    "openvino-logits": ("openvino",),
+    "ours-onnxruntime": ("rtformer_deploy.pipeline", "onnxruntime"),
+    "ours-openvino": ("rtformer_deploy.pipeline", "openvino"),
+}
 
 
 def memory(field: str) -> float:
@@ -130,7 +139,8 @@ def memory(field: str) -> float:
 def worker(name: str, folder: Path) -> None:
     """Reads a frame's index from stdin, runs it, writes a JSON line with its time; at the end the memory."""
     case = json.loads((folder / "case.json").read_text())
-    __import__(IMPORTS[name.split("-")[0]])
+    for module in IMPORTS[name]:
+        importlib.import_module(module)
     frames = np.load(folder / "frames.npy")
     idle = memory("VmRSS")
     run = MAKERS[name](folder, case)
@@ -165,22 +175,23 @@ def load_frames(folder: Path, size: tuple[int, int], count: int) -> np.ndarray:
 
 
 def prepare(folder: Path, case: dict[str, Any], size: tuple[int, int]) -> float:
-    """Exports both models and builds our engines into `folder`; returns the share of mixed cells on the first frame."""
+    """Exports both models and builds our engines into `folder`; returns the mean share of mixed cells."""
     from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model
-    from rtformer_deploy.bench import mixed_share
-    from rtformer_deploy.pipeline import open_engine
+    from rtformer_deploy.graph.functions import inline_functions
+    from rtformer_deploy.runtime import open_engine
+    from rtformer_deploy.upsample import mixed_share
 
     weights = Path(case["weights"]) if case["weights"] else None
     choice = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0)
     for head in ("logits", "lowres"):
         made = export_model(choice.network, choice.recipe.spec(size=size, head=head))  # type: ignore[arg-type]
-        save_model(made.model, folder / f"{head}.onnx")
+        save_model(inline_functions(made.model), folder / f"{head}.onnx")  # OpenVINO reads no ONNX functions
     for backend in ("openvino", "onnxruntime"):
         engine = build_engine(made.model, made.spec, backend, BuildOptions(threads=case["threads"]))  # type: ignore[arg-type]
         save_engine(engine, folder / f"{backend}.plan")
     (folder / "case.json").write_text(json.dumps(case))
     with open_engine(engine, threads=case["threads"]) as runner:
-        return mixed_share(runner.logits([np.load(folder / "frames.npy")[0]]))
+        return float(np.mean([mixed_share(runner.logits([frame])[0]) for frame in np.load(folder / "frames.npy")]))
 
 
 def measure(folder: Path, frames: int, rounds: int, warmup: int = 2) -> dict[str, Any]:

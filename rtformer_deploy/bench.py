@@ -19,7 +19,8 @@ from .image import load_image
 from .report import Report, Timing
 from .runtime import FrameRunner, Session
 from .scene import sample_frame, sample_source
-from .types import Frame, LabelMap, Logits, Progress
+from .types import Frame, LabelMap, Progress
+from .upsample import mixed_share
 
 #: Fewer steps than this make the 99th percentile little more than the slowest step.
 STEPS_FOR_P99 = 100
@@ -243,19 +244,10 @@ def _use(labels: list[LabelMap]) -> None:
     assert labels
 
 
-def mixed_share(logits: Logits) -> float:
-    """Logits (N, C, h, w) to the share of cells (four neighbouring logits) whose corners do not agree on the class.
-
-    Only these need interpolating, so post-processing takes longer the more there are. 0 where the map is one logit wide or high.
-    """
-    labels = logits.argmax(axis=1)
-    corner = labels[:, :-1, :-1]
-    mixed = (corner != labels[:, :-1, 1:]) | (corner != labels[:, 1:, :-1]) | (corner != labels[:, 1:, 1:])
-    return float(mixed.mean()) if mixed.size else 0.0
-
-
 def _mixed_cells(runner: FrameRunner, frames: Sequence[Frame]) -> float | None:
-    return mixed_share(runner.logits(frames)) if runner.spec.head == "lowres" else None
+    if runner.spec.head != "lowres":
+        return None
+    return float(np.mean([mixed_share(logits) for logits in runner.logits(frames)]))
 
 
 def _model_facts(runner: FrameRunner) -> dict[str, Any]:

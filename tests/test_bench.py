@@ -14,13 +14,14 @@ from helpers import CLASSES, SIZE, frames, tiny_model, tiny_spec
 from numpy.typing import NDArray
 
 from rtformer_deploy import native
-from rtformer_deploy.bench import bench, bench_path, mixed_share
+from rtformer_deploy.bench import bench, bench_path
 from rtformer_deploy.errors import DeployError, ImageError, UsageError
 from rtformer_deploy.onnx_file import save_model
 from rtformer_deploy.report import Report, Timing, histogram
 from rtformer_deploy.report_html import render
 from rtformer_deploy.runtime import FrameRunner
 from rtformer_deploy.scene import drawn_street
+from rtformer_deploy.upsample import mixed_share
 
 
 class Clock:
@@ -127,11 +128,11 @@ def test_few_steps_are_said_to_be_few() -> None:
 
 def test_the_share_of_mixed_cells() -> None:
     assert measured().mixed_cells == pytest.approx(1 / 11), "one column of the eleven lies between the two halves"
-    logits = np.zeros((1, 2, 3, 3), np.float32)
-    logits[0, 1, 1, 1] = 1
+    logits = np.zeros((2, 3, 3), np.float32)
+    logits[1, 1, 1] = 1
     assert mixed_share(logits) == 1
-    assert mixed_share(np.zeros((2, 3, 4, 5), np.float32)) == 0
-    assert mixed_share(np.zeros((1, 3, 1, 5), np.float32)) == 0
+    assert mixed_share(np.zeros((3, 4, 5), np.float32)) == 0
+    assert mixed_share(np.zeros((3, 1, 5), np.float32)) == 0
 
 
 def test_missing_native_code_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
