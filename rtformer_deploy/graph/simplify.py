@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import onnx
 import onnx_ir as ir
-import onnxsim
 
 from ..errors import ModelError
 
 
 def simplify(model: ir.Model) -> ir.Model:
     """An onnx_ir.Model -> the same function with fewer nodes, and the same metadata. Raises ModelError where they differ."""
+    import onnxsim  # here, because a machine that only builds and runs engines never simplifies
+
     proto = ir.serde.serialize_model(model)
     simplified, same = onnxsim.simplify(proto)
     if not same:
