@@ -216,6 +216,7 @@ def test_the_devices_own_time(machine: Machine) -> None:
 def test_a_refused_execution_is_that_requests_error(machine: Machine) -> None:
     with open_engine(make_engine()) as runner:
         session: Any = runner.sessions[0]
+        runner.run(frames((64, 96)))
         machine.runs = False
         with pytest.raises(EngineError, match=r"could not start the engine:\n  the kernel went missing"):
             runner.run(frames((64, 96)))
@@ -228,16 +229,28 @@ def test_a_refused_execution_is_that_requests_error(machine: Machine) -> None:
 
 @pytest.mark.parametrize(
     ("refuses", "message"),
-    [("takes_shape", "does not take a batch of 1; it gave no reason"), ("takes_address", "does not take the memory for input")],
+    [("takes_shape", "does not take a batch of 2; it gave no reason"), ("takes_address", "does not take the memory for input")],
 )
 def test_a_refused_shape_or_address_is_said_and_tried_again_next_time(machine: Machine, refuses: str, message: str) -> None:
     with open_engine(make_engine()) as runner:
+        session = runner.sessions[0]
+        for batch in (3, 1):  # refused at first, then after a batch that was taken
+            setattr(machine, refuses, False)
+            with pytest.raises(EngineError, match=message):
+                session.start(2)
+            setattr(machine, refuses, True)
+            expected = fill(session, batch, seed=batch)
+            session.start(batch)
+            np.testing.assert_allclose(session.wait(), expected, rtol=1e-6)
+        session.start(1)
         setattr(machine, refuses, False)
         with pytest.raises(EngineError, match=message):
-            runner.run(frames((64, 96)))
-        assert machine.count("execute") == 0
+            session.start(2)
         setattr(machine, refuses, True)
-        assert len(runner.run(frames((64, 96)))) == 1
+        expected = fill(session, 1, seed=5)
+        session.start(1)  # the context still holds the shape that was tried last
+        assert machine.journal[-6:-4] == ["shape 1", "address input"]
+        np.testing.assert_allclose(session.wait(), expected, rtol=1e-6)
 
 
 def test_no_memory_for_the_third_context_gives_up_the_first_two(machine: Machine) -> None:
