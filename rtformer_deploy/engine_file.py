@@ -18,7 +18,12 @@ def sidecar(path: Path) -> Path:
 def save_engine(engine: Engine, path: Path) -> None:
     """Writes the plan and its sidecar, each whole or not at all; the sidecar last, so that its hash vouches for the plan."""
     write_atomic(path, engine.plan)
-    write_atomic(sidecar(path), json.dumps(engine.info.to_json(), indent=1).encode() + b"\n")
+    save_info(engine.info, path)
+
+
+def save_info(info: EngineInfo, path: Path) -> None:
+    """Writes the EngineInfo beside a plan."""
+    write_atomic(sidecar(path), json.dumps(info.to_json(), indent=1).encode() + b"\n")
 
 
 def load_info(path: Path) -> EngineInfo:

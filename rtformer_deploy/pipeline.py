@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from .build import build
-from .engine_file import load_engine
-from .errors import BuildError, MissingPackageError, ModelError, PrecisionError
+from .engine_file import load_engine, save_info
+from .errors import BuildError, MissingPackageError, ModelError, OutputError, PrecisionError
 from .files import sha256
 from .foreign import Foreign, fix_size, foreign_spec
 from .graph.fp16 import to_fp16
@@ -76,7 +77,8 @@ def build_engine(
     Raises BuildError; with `strict` PrecisionError where the engine does not have the precision that was asked for.
     """
     engine = build(prepare_model(model, backend, options), spec, backend, options, progress)
-    info = replace(engine.info, model_sha256=sha256(serialize_model(model)))
+    kept = {"strict": True} if strict else {}  # a plan that cannot be opened here is judged where it is opened first
+    info = replace(engine.info, model_sha256=sha256(serialize_model(model)), options={**engine.info.options, **kept})
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
         refuse_mismatch(engine)
@@ -159,8 +161,12 @@ def open_any(
         return _open_network(path, threads)
     if path.suffix == ".onnx":
         return _open_model(path, threads, lanes, said)
-    engine = complete_precision(load_engine(path), device)
-    if strict:
+    loaded = load_engine(path)
+    engine = complete_precision(loaded, device)
+    if engine.info != loaded.info:
+        with contextlib.suppress(OutputError):  # in a folder that cannot be written the layers are read again next time
+            save_info(engine.info, path)
+    if strict or engine.info.options.get("strict"):
         refuse_mismatch(engine)
     return open_engine(engine, device=device, threads=threads, lanes=lanes)
 
