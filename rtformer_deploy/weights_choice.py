@@ -11,6 +11,7 @@ from torch import nn
 
 from .content import content_dir
 from .errors import RecipeError, UsageError, WeightsError
+from .files import read_bytes, sha256
 from .nn import build_network
 from .nn.weights import State, classes_of, load_into, load_weights, read_metadata, weights_hash
 from .recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
@@ -95,7 +96,12 @@ def _shipped(recipe: Recipe, random_seed: int | None, say: Say) -> Path | None:
     if random_seed is not None:
         return None
     if recipe.weights is not None:
-        return content_dir("models") / recipe.weights
+        path = content_dir("models") / recipe.weights
+        if recipe.weights_sha256 not in (None, sha256(read_bytes(path, WeightsError, "the recipe's weights"))):
+            raise WeightsError(
+                f"{path} is not the file that the recipe {recipe.name} names: its SHA-256 differs.", "Install the package again."
+            )
+        return path
     if any(load_recipe(name).weights for name in recipe_names()):
         hint = "Give them with --weights FILE, or take --random-weights to try the way."
         raise WeightsError(f"No weights are shipped for {recipe.name}.", hint)
