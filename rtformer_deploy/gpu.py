@@ -7,6 +7,8 @@ import functools
 import sys
 from dataclasses import dataclass
 
+from .errors import EngineError, UsageError
+
 _NAMES = {"win32": ("nvcuda.dll",)}
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute, cuda.h
 
@@ -33,6 +35,29 @@ def gpus() -> tuple[GpuInfo, ...]:
 def why_none() -> str:
     """One sentence about why `gpus` is empty."""
     return _ask()[1]
+
+
+def gpu_at(index: int) -> GpuInfo:
+    """GPU `index`. Raises UsageError where there is none of that number."""
+    found = gpus()
+    if not 0 <= index < len(found):
+        there = ", ".join(f"{gpu.index}: {gpu}" for gpu in found)
+        raise UsageError(f"There is no GPU {index} here; " + (f"there are: {there}." if found else f"{why_none()}."))
+    return found[index]
+
+
+def make_current(index: int) -> None:
+    """Makes GPU `index` the one that CUDA libraries use in this thread: its primary context, which stays for the life of the process.
+
+    Raises UsageError where there is no such GPU, EngineError where CUDA refuses.
+    """
+    gpu = gpu_at(index)
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    context = ctypes.c_void_p()
+    status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), index) or driver.cuCtxSetCurrent(context)
+    if status != 0:
+        raise EngineError(f"CUDA cannot use GPU {index}, {gpu} (CUDA error {status}).", "See whether nvidia-smi shows it.")
 
 
 @functools.cache

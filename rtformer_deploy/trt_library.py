@@ -53,4 +53,4 @@ def _is_rtx_behind(module: Any) -> bool:
         return False
     except AttributeError:
         return True
-    return number // 10000 != int(major) and number // 1000 != int(major)
+    return number // 10000 != int(major)

@@ -6,46 +6,48 @@ before this. On a machine without a GPU TensorRT-RTX builds ahead of time; stand
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import onnx_ir as ir
 
 from ..errors import BuildError
 from ..files import sha256
-from ..gpu import gpus
+from ..gpu import GpuInfo, gpu_at, gpus, make_current
 from ..onnx_file import serialize_model
 from ..trt_library import TrtLibrary, load_library
 from ..trt_log import MessageLog
-from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, PrecisionFound, Progress
+from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
 from .shapes import batch_range, tensors
 from .trt_messages import BuildMonitor, stopped_by_ctrl_c
+from .trt_precision import precision_ahead
 
 #: What an RTX plan runs on when nothing else is asked for (TensorRT-RTX's support matrix).
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
-_COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
-_PRECISIONS = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
+_ANOTHER_CACHE = "Choose another file for --timing-cache, or delete this one."
 
 
 def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress | None, backend: Backend) -> Engine:
     """A model -> an Engine whose plan is TensorRT's own bytes. Its precision is `requested` until the plan is opened on its GPU.
 
-    Raises BuildError with TensorRT's own words, MissingPackageError, KeyboardInterrupt after Ctrl-C.
+    `progress` is told each phase that TensorRT reports; what it raises ends the build and comes out here. Raises BuildError with
+    TensorRT's own words, UsageError where there is no GPU `options.device`, MissingPackageError, KeyboardInterrupt after Ctrl-C.
     """
     library = load_library(backend)
     _refuse_what_means_nothing(options, library)
     source, output = tensors(model, spec)
     batch = batch_range(source, options)
+    gpu = _take_gpu(options)
     trt, log = library.module, MessageLog(library.module)
     builder = _create_builder(library, log)
     network = builder.create_network(_strongly_typed(trt))
     _parse(trt, network, log, serialize_model(model))
-    config = _configure(library, builder, options)
+    config = _configure(library, builder, options, gpu)
+    _use_timing_cache(config, options.timing_cache, log)
     if not isinstance(source.shape[0], int):
         profile = builder.create_optimization_profile()
         profile.set_shape(source.name, *((size, *source.shape[1:]) for size in batch))
         config.add_optimization_profile(profile)
-    precision = _precision_ahead(trt, network, options)
+    precision = precision_ahead(trt, network, options.precision)
     plan, cache = _serialize(library, builder, network, config, log, progress)
     info = EngineInfo(
         spec=spec,
@@ -55,7 +57,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         batch=batch,
         precision=precision,
         builder_version=library.version,
-        gpu=_target(library, options),
+        gpu=_target(library, gpu),
         plan_sha256=sha256(plan),
         model_sha256=sha256(serialize_model(model)),
         options={
@@ -89,17 +91,24 @@ def _parse(trt: Any, network: Any, log: MessageLog, data: bytes) -> None:
     parser = trt.OnnxParser(network, log.logger)
     if parser.parse(data):
         return
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    lines = [f"  {error.node_name() or error.node_operator() or 'the model'}: {error.desc().strip().splitlines()[-1]}" for error in errors]
+    lines = [_told(parser.get_error(index)) for index in range(parser.num_errors)]
     raise BuildError(
         "TensorRT cannot read the model:\n" + "\n".join(lines or [log.text()]), "rtformer-deploy inspect shows what the model holds."
     )
 
 
-def _configure(library: TrtLibrary, builder: Any, options: BuildOptions) -> Any:
+def _told(problem: Any) -> str:
+    """One of the parser's errors as a line: the node, the kind of error, TensorRT's words."""
+    node = f"{problem.node_operator() or 'a node'} {problem.node_name()}".strip()
+    words = problem.desc().strip().splitlines() or [problem.func()]
+    return f"  node {problem.node()} ({node}): {problem.code().name} in {problem.func()}: {words[-1]}"
+
+
+def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: GpuInfo | None) -> Any:
     trt = library.module
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector tells a layer's types only then
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no FP32: it rounds the inputs of products to 10 bits
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * 2**20)
     if options.optimization_level is not None:
@@ -108,20 +117,34 @@ def _configure(library: TrtLibrary, builder: Any, options: BuildOptions) -> Any:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    if options.timing_cache is not None:
-        config.set_timing_cache(config.create_timing_cache(options.timing_cache), False)
-    if _needs_current_capability(library, options):
+    if _needs_current_capability(library, gpu):
         config.num_compute_capabilities = 1
         config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
     return config
 
 
-def _needs_current_capability(library: TrtLibrary, options: BuildOptions) -> bool:
+def _use_timing_cache(config: Any, data: bytes | None, log: MessageLog) -> None:
+    """Gives the builder the timings of earlier builds. Raises BuildError where TensorRT would start afresh without a word."""
+    if data is None:
+        return
+    cache = config.create_timing_cache(data)
+    if cache is None or any("timing cache" in line.lower() for line in (*log.errors, *log.warnings)):
+        raise BuildError(f"The timing cache cannot be read:\n{log.text() or '  TensorRT gave no reason'}", _ANOTHER_CACHE)
+    if not config.set_timing_cache(cache, False):
+        raise BuildError("The timing cache is of another GPU or another version of TensorRT.", _ANOTHER_CACHE)
+
+
+def _take_gpu(options: BuildOptions) -> GpuInfo | None:
+    """The GPU to build on, current in this thread; None where there is none, as TensorRT-RTX does not need one."""
+    if not gpus() and options.device == 0:
+        return None
+    make_current(options.device)
+    return gpu_at(options.device)
+
+
+def _needs_current_capability(library: TrtLibrary, gpu: GpuInfo | None) -> bool:
     """An RTX plan is for the listed capabilities; a GPU here that is none of them is asked for by name."""
-    found = gpus()
-    return (
-        library.name == "tensorrt-rtx" and options.device < len(found) and found[options.device].compute_capability not in RTX_CAPABILITIES
-    )
+    return library.name == "tensorrt-rtx" and gpu is not None and gpu.compute_capability not in RTX_CAPABILITIES
 
 
 def _serialize(
@@ -132,6 +155,8 @@ def _serialize(
     config.progress_monitor = monitor.monitor
     with stopped_by_ctrl_c(monitor):
         blob = builder.build_serialized_network(network, config)
+    if monitor.failure is not None:
+        raise monitor.failure
     if monitor.stopped:
         raise BuildError("The build was stopped.")
     if blob is None:
@@ -140,29 +165,11 @@ def _serialize(
     return bytes(blob), None if cache is None else bytes(cache.serialize())
 
 
-def _precision_ahead(trt: Any, network: Any, options: BuildOptions) -> PrecisionFound:
-    """The types that the network's layers were given, before any kernel is chosen: enough to see that an FP16 build would be FP32."""
-    compute = {getattr(trt.LayerType, name) for name in _COMPUTE if hasattr(trt.LayerType, name)}
-    layers = (network.get_layer(index) for index in range(network.num_layers))
-    counts = Counter(_precision_name(layer.get_output(0).dtype) for layer in layers if layer.type in compute)
-    text = ", ".join(f"{count} compute layers in {name}" for name, count in sorted(counts.items())) or "no compute layers"
-    if options.precision not in counts or (options.precision == "fp32" and set(counts) != {"fp32"}):
-        return PrecisionFound(options.precision, "mismatch", dict(counts), f"the network has {text}")
-    detail = f"the network has {text}; the plan's own layers are read when it is opened on its GPU"
-    return PrecisionFound(options.precision, "requested", dict(counts), detail)
-
-
-def _precision_name(dtype: Any) -> str:
-    name = str(dtype.name)
-    return _PRECISIONS.get(name, name.lower())
-
-
-def _target(library: TrtLibrary, options: BuildOptions) -> str:
+def _target(library: TrtLibrary, gpu: GpuInfo | None) -> str:
     """What the plan runs on: this GPU, or for an RTX plan the compute capabilities it holds code for."""
-    found = gpus()
-    if library.is_rtx and not _needs_current_capability(library, options):
+    if library.is_rtx and not _needs_current_capability(library, gpu):
         return f"compute capability {', '.join(RTX_CAPABILITIES)}"
-    return str(found[options.device]) if options.device < len(found) else "unknown"
+    return "unknown" if gpu is None else str(gpu)
 
 
 def _refuse_what_means_nothing(options: BuildOptions, library: TrtLibrary) -> None:

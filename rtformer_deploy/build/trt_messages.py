@@ -13,12 +13,16 @@ from ..types import Progress
 
 
 class BuildMonitor:
-    """A TensorRT progress monitor over a Progress callback. `interrupted`: Ctrl-C came; `stopped`: the callback said no."""
+    """A TensorRT progress monitor over a Progress callback.
+
+    `interrupted`: Ctrl-C came; `stopped`: the callback said no; `failure`: what the callback raised, for whoever called the builder.
+    """
 
     def __init__(self, trt: Any, progress: Progress | None) -> None:
         self.progress = progress
         self.interrupted = False
         self.stopped = False
+        self.failure: BaseException | None = None
         self.steps: dict[str, int] = {}
         self.monitor = _monitor_class(trt)(self)
 
@@ -26,14 +30,20 @@ class BuildMonitor:
         self.steps[phase] = steps
 
     def step(self, phase: str, step: int) -> bool:
-        """Whether the build goes on. Must not raise: an exception would pass through TensorRT's C++ and end the process."""
+        """Whether the build goes on. Must not raise: the bindings print an exception, lose it, and call the build cancelled."""
         total = self.steps.get(phase, 0)
-        if self.progress is not None and not self.interrupted and not self.stopped:
+        if self.progress is not None and self.goes_on:
             try:
                 self.stopped = not self.progress(phase, min(step + 1, total), total)
             except KeyboardInterrupt:
                 self.interrupted = True
-        return not (self.interrupted or self.stopped)
+            except BaseException as error:  # whatever it is, it is the caller's own
+                self.failure = error
+        return self.goes_on
+
+    @property
+    def goes_on(self) -> bool:
+        return not (self.interrupted or self.stopped or self.failure is not None)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ CLASSES = {
     "parser": "OnnxParser",
     "profile": "IOptimizationProfile",
     "layer": "ILayer",
+    "problem": "ParserError",
     "runtime": "Runtime",
     "engine": "ICudaEngine",
     "context": "IExecutionContext",
@@ -213,7 +214,8 @@ def test_every_name_is_in_tensorrt_rtx(root: Path) -> None:
 def test_the_builder_and_the_runner_are_looked_at(root: Path) -> None:
     found = {path.relative_to(root / "rtformer_deploy").as_posix(): {str(use) for use in uses(path.read_text())} for path in sources(root)}
     assert {"build/tensorrt.py", "runtime/tensorrt.py", "runtime/trt_plan.py"} <= found.keys()
-    assert {"OnnxParser", "IBuilderConfig.set_memory_pool_limit", "INetworkDefinition.num_layers"} <= found["build/tensorrt.py"]
+    assert {"OnnxParser", "IBuilderConfig.set_memory_pool_limit", "ParserError.node_operator"} <= found["build/tensorrt.py"]
+    assert {"INetworkDefinition.num_layers", "ILayer.get_output", "LayerType"} <= found["build/trt_precision.py"]
     assert {"IExecutionContext.execute_async_v3", "EngineInspector.get_engine_information"} <= found["runtime/tensorrt.py"]
     assert {"Runtime", "Runtime.deserialize_cuda_engine", "ICudaEngine.get_tensor_name"} <= found["runtime/trt_plan.py"]
 
