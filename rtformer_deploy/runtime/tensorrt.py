@@ -15,6 +15,8 @@ from .base import Session, rebuild_hint
 from .cuda_buffers import TensorBuffers, import_cuda
 from .trt_plan import OpenPlan, choose_gpu, open_plan, refuse_what_cannot_open
 
+_UNTOLD = "; the opened plan's layers tell no types"
+
 
 def check(info: EngineInfo) -> None:
     """Raises EngineError or MissingPackageError, with the command that mends it, where a plan of this kind cannot be opened here."""
@@ -62,7 +64,9 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
         inspector.execution_context = context
         layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     before = engine.info.precision
-    return judge(before.asked, layers) if layers else replace(before, detail=f"{before.detail}; the opened plan's layers tell no types")
+    if layers:
+        return judge(before.asked, layers)
+    return replace(before, detail=f"{before.detail.removesuffix(_UNTOLD)}{_UNTOLD}")  # the same, however often it is asked
 
 
 def set_batch(context: Any, info: EngineInfo, batch: int, plan: OpenPlan) -> None:

@@ -6,8 +6,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from ..errors import EngineError, UsageError
-from ..gpu import GpuInfo, gpus, why_none
+from ..errors import EngineError
+from ..gpu import GpuInfo, gpu_at, gpus, why_none
 from ..trt_library import TrtLibrary, load_library
 from ..trt_log import MessageLog
 from ..types import Engine, EngineInfo
@@ -62,12 +62,10 @@ def refuse_what_cannot_open(info: EngineInfo) -> None:
 
 def choose_gpu(info: EngineInfo, device: int) -> GpuInfo:
     """GPU `device`, if the plan runs on it. Raises UsageError where there is no such GPU, EngineError where it is another kind."""
-    found = gpus()
-    if not 0 <= device < len(found):
-        raise UsageError(f"There is no GPU {device} here; there are: {', '.join(f'{gpu.index}: {gpu}' for gpu in found)}.")
-    if not runs_on(info, found[device]):
-        raise _another_gpu(info, (found[device],))
-    return found[device]
+    gpu = gpu_at(device)
+    if not runs_on(info, gpu):
+        raise _another_gpu(info, (gpu,))
+    return gpu
 
 
 def runs_on(info: EngineInfo, gpu: GpuInfo) -> bool:

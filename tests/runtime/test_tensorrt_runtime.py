@@ -51,14 +51,18 @@ def make_engine(head: Head = "lowres", **changes: Any) -> Engine:
     return Engine(b"plan", make_info(head, **changes))
 
 
+def set_gpus(monkeypatch: pytest.MonkeyPatch, *found: GpuInfo) -> None:
+    for module in ("gpu", "runtime.trt_plan"):
+        monkeypatch.setattr(f"rtformer_deploy.{module}.gpus", lambda: found)
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Two fake GPUs and a fake TensorRT 10.3.0."""
     fake = Machine()
     library = TrtLibrary(tensorrt(fake), "tensorrt", False)
     rtx = TrtLibrary(tensorrt(fake), "tensorrt-rtx", True)
-    monkeypatch.setattr("rtformer_deploy.runtime.trt_plan.gpus", lambda: (GPU, dataclasses.replace(GPU, index=1)))
-    monkeypatch.setattr("rtformer_deploy.gpu.gpus", lambda: (GPU,))
+    set_gpus(monkeypatch, GPU, dataclasses.replace(GPU, index=1))
     monkeypatch.setattr("rtformer_deploy.runtime.trt_plan.load_library", lambda name, *_: library if name == "tensorrt" else rtx)
     monkeypatch.setattr("rtformer_deploy.runtime.tensorrt.import_cuda", lambda: fake.cuda)
     return fake
@@ -398,7 +402,7 @@ def test_a_plan_of_another_gpu(machine: Machine) -> None:
 
 def test_each_gpu_is_asked_for_itself(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     other = GpuInfo(1, "NVIDIA Other", "8.9", 8192, "13.0")
-    monkeypatch.setattr("rtformer_deploy.runtime.trt_plan.gpus", lambda: (GPU, other))
+    set_gpus(monkeypatch, GPU, other)
     with pytest.raises(EngineError, match=r"built for NVIDIA Fake \(8.6\); here is NVIDIA Other \(8.9\)"):
         open_engine(make_engine(), device=1)
     with pytest.raises(UsageError, match=r"no GPU 2 here; there are: 0: NVIDIA Fake \(8.6\), 1: NVIDIA Other \(8.9\)"):
@@ -436,6 +440,7 @@ def test_layers_that_tell_nothing_leave_what_the_network_said(machine: Machine) 
     found = precision_after_open(make_engine(), 0)
     assert (found.state, found.layers) == ("requested", {"fp16": 3})
     assert found.detail == "the network has 3 compute layers in fp16; the opened plan's layers tell no types"
+    assert precision_after_open(make_engine(precision=found), 0) == found
 
 
 def test_precision_of_a_plan_that_does_not_open_is_the_plans_error(machine: Machine) -> None:
