@@ -110,7 +110,7 @@ PACKAGES = (
         "import tensorrt_rtx as m; m.Logger(); print(m.__version__)",
         "tensorrt-rtx",
     ),
-    Package("cuda-core", "cuda.core", (0, 4), "running on the GPU", _plain("cuda.core"), "gpu", "cuda-core[cu13]"),
+    Package("cuda-core", "cuda.core", (1, 0), "running on the GPU", _plain("cuda.core"), "gpu", "cuda-core[cu13]"),
 )
 
 #: Distributions that bring the same module: the one installed last overwrites the other's files.
