@@ -68,7 +68,7 @@ def _near(points: NDArray[np.bool_], others: NDArray[np.bool_], distance: float)
 
 
 def _f_score(row: NDArray[np.int64]) -> float:
-    in_a, matched_a, in_b, matched_b = row.tolist()
+    in_a, matched_a, in_b, matched_b = (int(count) for count in row)
     if not in_a or not in_b or not (matched_a or matched_b):
         return 0.0
     precision, recall = matched_a / in_a, matched_b / in_b

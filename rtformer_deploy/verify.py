@@ -14,8 +14,10 @@ from .boundary import Borders
 from .change_picture import draw_changes
 from .datasets import Dataset, read_frame
 from .errors import DatasetError, GateError, ImageError, ModelError
+from .foreign import Foreign
 from .image import load_image
 from .metrics import Matrix, Scores, confusion, scores
+from .onnx_file import load_model, read_spec
 from .runtime import FrameRunner
 from .stages import STAGES, Compared, Stage, compare_image
 from .types import Frame, LabelMap, Progress
@@ -130,11 +132,17 @@ def image_items(paths: Sequence[Path]) -> list[Item]:
     return [_item(image) for path in paths for image in _images(path)]
 
 
-def dataset_items(dataset: Dataset) -> list[Item]:
-    """A labelled split -> items with labels."""
-    if dataset.labels.names == ():
-        raise DatasetError(f"{dataset.name} has no classes.")
+def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
+    """A labelled split -> items with labels. Raises DatasetError where the models have another number of `classes`."""
+    if len(dataset.labels.names) != classes:
+        raise DatasetError(f"A tells {classes} classes apart and {dataset.name} has {len(dataset.labels.names)}: no IoU can be counted.")
     return [_labelled(dataset, index) for index in range(len(dataset))]
+
+
+def said_about(path: Path, said: Foreign) -> Foreign:
+    """What was said about models from elsewhere, for this file: nothing where it says itself what it is."""
+    foreign = path.suffix == ".onnx" and said.given() and read_spec(load_model(path)) is None
+    return said if foreign else Foreign()
 
 
 def check_gates(found: Verification, max_flips: float | None, max_drop: float | None) -> None:

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from helpers import frames, tiny_model, tiny_spec
+from onnx import numpy_helper
 from PIL import Image
+from small_training import write_dataset
+from test_evaluate import write_model
 
 from rtformer_deploy.boundary import Borders
 from rtformer_deploy.build import build
@@ -99,3 +103,28 @@ def test_the_picture_marks_what_changed() -> None:
     changed = np.array([[True, True, False]])
     picture = draw_changes(np.full((1, 3, 3), 100, np.uint8), changed, np.array([[True, False, True]]))
     assert picture[0].tolist() == [list(NEAR), list(CLEAR), [45, 45, 45]]
+
+
+def test_labels_give_miou_and_its_gate(here: Path) -> None:
+    own = write_dataset(here / "d", frames=2)
+    write_model(here / "good.onnx")
+    proto = onnx.load("good.onnx")
+    bias = proto.graph.initializer[1]
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.array([0.0, 0.1, 0.0], np.float32), bias.name))
+    onnx.save(proto, "bad.onnx")
+    said = ["--classes", own, "--mean", "0,0,0", "--std", "1,1,1"]
+    call = ["good.onnx", "bad.onnx", "--dataset", own, "--root", own.parent, *said, "--json", "v.json"]
+    failed = run(*call, "--max-drop", 0)
+    found = json.loads(Path("v.json").read_text())
+    assert found["images"] == 2
+    assert found["miou_drop"] == pytest.approx(100 * (found["a_scores"]["miou"] - found["b_scores"]["miou"]), abs=1e-3)
+    assert found["miou_drop"] > 0
+    assert failed.exit_code == 3, failed.output
+    assert "--max-drop" in failed.output
+    assert run(*call, "--max-drop", 99).exit_code == 0
+    counts = run("a.onnx", "good.onnx", "street.png", *said)
+    assert counts.exit_code == 1
+    assert "5 classes apart and B 3" in counts.output
+    both = run("a.onnx", "a.onnx", "--dataset", own, "--root", own.parent)
+    assert both.exit_code == 1
+    assert "no IoU" in both.output

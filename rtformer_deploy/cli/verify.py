@@ -52,7 +52,7 @@ def command(
     from ..errors import UsageError
     from ..files import check_writable
     from ..pipeline import open_any
-    from ..verify import check_gates, dataset_items, image_items, verify
+    from ..verify import check_gates, dataset_items, image_items, said_about, verify
     from .show import progress_bar
 
     if (dataset_name is None) != (root is None):
@@ -63,11 +63,16 @@ def command(
         raise UsageError("There is nothing to compare on.", "Name images or folders, or a dataset with --dataset and --root.")
     for path in filter(None, (json_path, picture_path)):
         check_writable(path)
-    items, ignore = image_items(images), 255
+    items, ignore, dataset = image_items(images), 255, None
     if dataset_name is not None and root is not None:
         dataset = open_dataset(dataset_name, root, split)
-        items, ignore = items + dataset_items(dataset), dataset.labels.ignore_index
-    with open_any(a, said=said, **where) as one, open_any(b, said=said, **where) as other, progress_bar() as progress:
+        ignore = dataset.labels.ignore_index
+    about = said_about(a, said), said_about(b, said)
+    if said.given() and not any(each.given() for each in about):
+        raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std and --input out.")
+    with open_any(a, said=about[0], **where) as one, open_any(b, said=about[1], **where) as other, progress_bar() as progress:
+        if dataset is not None:
+            items += dataset_items(dataset, len(one.spec.classes))
         found = verify(one, other, items, names=(str(a), str(b)), margin=margin, ignore=ignore, progress=progress)
     _save(found, json_path, picture_path)
     _print(found)
@@ -92,7 +97,7 @@ def _print(found: Verification) -> None:
     words = {True: "differs", False: "equal", None: "not compared"}
     out = console()
     rows = [(name, words[stage.differs], stage.detail) for name, (stage, _) in found.stages.items()]
-    out.print(table(f"A and B on {found.images} images", ("stage", "", "at most"), rows))
+    out.print(table(f"A and B, images: {found.images}", ("stage", "", "at most"), rows))
     first = found.first_difference
     out.print(f"First difference: {first} ({found.stages[first][1]})" if first else "No stage differs.", markup=False)
     split = "" if found.within is None else f" ({found.within / found.pixels:.4%} within the margin)"
