@@ -37,16 +37,22 @@ def upsample_argmax(
 
 def upsample_argmax_reference(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch") -> LabelMap:
     """What `upsample_argmax` means, written out: interpolates every class at every pixel, then takes the argmax."""
-    logits = _checked(logits)
-    rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
-    best = _interpolate(logits[0], rows, columns)
+    planes = upsampled(logits, size, input_size, resize)
+    best = next(planes)
     labels = np.zeros(size, np.uint8)
-    for index in range(1, len(logits)):
-        values = _interpolate(logits[index], rows, columns)
+    for index, values in enumerate(planes, 1):
         wins = values > best
         best[wins] = values[wins]
         labels[wins] = index
     return labels
+
+
+def upsampled(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch") -> Iterator[NDArray[np.float32]]:
+    """Logits (C, h, w) -> one plane (H, W) at the frame's `size` a class, interpolated one after another. Raises EngineError as above."""
+    logits = _checked(logits)
+    rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
+    for plane in logits:
+        yield _interpolate(plane, rows, columns)
 
 
 def sparse_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> LabelMap:

@@ -21,6 +21,7 @@ COMMANDS = {
     "import-weights": ("import_weights", "PaddleSeg or PyTorch weights to safetensors."),
     "train": ("train", "A dataset to a trained network, its log and its weights."),
     "evaluate": ("evaluate", "mIoU of a network, model or engine on a labelled dataset."),
+    "verify": ("verify", "Two networks, models or engines: where they first differ."),
 }
 
 
