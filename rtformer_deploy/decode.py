@@ -26,6 +26,8 @@ from .types import Frame
 
 #: The largest picture that is decoded, in pixels (256 MiB as RGB, Pillow's own limit): a small file may claim to hold far more.
 MAX_PIXELS = 2**28 // 3
+#: What counts as an image in a folder; a file named by itself is tried whatever its suffix.
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
@@ -125,3 +127,14 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, by suffix, one level deep, sorted. Raises ImageError where there is none."""
+    try:
+        images = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
+    except OSError as error:
+        raise ImageError(f"Cannot read the folder {folder}: {error.strerror or error}.") from error
+    if not images:
+        raise ImageError(f"The folder {folder} holds no image.", f"Images are files that end in {', '.join(sorted(SUFFIXES))}.")
+    return images

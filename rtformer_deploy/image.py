@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import native
-from .decode import decode_image, load_image, save_png
+from .decode import decode_image, images_in, load_image, save_png
 from .errors import ImageError
 from .geometry import Axis, Size, Window, input_axes, nearest, window
 from .types import Frame, LabelMap, Resize
@@ -20,6 +20,7 @@ from .upsample import upsample_argmax, upsample_argmax_reference
 __all__ = [
     "colourize",
     "decode_image",
+    "images_in",
     "load_image",
     "overlay",
     "preprocess",

@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 
 from .errors import DeployError, ImageError, OutputError
 from .files import make_folder
-from .image import load_image, overlay, save_png
+from .image import images_in, load_image, overlay, save_png
 from .types import Frame, LabelMap, Progress, Runner
-
-#: Suffixes of the files that are taken from a folder; a file named by itself is always tried.
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 LABELS, OVERLAY = "_labels.png", "_overlay.png"
 
@@ -127,15 +124,10 @@ def class_shares(labels: LabelMap, classes: int) -> NDArray[np.float64]:
 def _images(path: Path, output: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    try:
-        images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
-    except OSError as error:
-        raise ImageError(f"Cannot read the folder {path}: {error.strerror or error}.") from error
+    images = images_in(path)
     if path.resolve() == output.resolve():
         stems = {image.stem for image in images}
         images = [image for image in images if not _is_output(image, stems)]
-    if not images:
-        raise ImageError(f"The folder {path} holds no image.", f"Images are files that end in {', '.join(sorted(SUFFIXES))}.")
     return images
 
 

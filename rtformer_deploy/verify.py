@@ -15,14 +15,12 @@ from .change_picture import draw_changes
 from .datasets import Dataset, read_frame
 from .errors import DatasetError, GateError, ImageError, ModelError
 from .foreign import Foreign
-from .image import load_image
+from .image import images_in, load_image
 from .metrics import Matrix, Scores, confusion, scores
 from .onnx_file import load_model, read_spec
 from .runtime import FrameRunner
 from .stages import STAGES, Compared, Stage, compare_image
 from .types import Frame, LabelMap, Progress
-
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +195,7 @@ def _images(path: Path) -> list[Path]:
         if not path.exists():
             raise ImageError(f"There is no image {path}.")
         return [path]
-    images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
-    if not images:
-        raise ImageError(f"The folder {path} holds no image.", f"Images are files that end in {', '.join(sorted(SUFFIXES))}.")
-    return images
+    return images_in(path)
 
 
 def _finite(value: float) -> float | None:
