@@ -143,13 +143,21 @@ def _serialize(
 def _precision_ahead(trt: Any, network: Any, options: BuildOptions) -> PrecisionFound:
     """The types that the network's layers were given, before any kernel is chosen: enough to see that an FP16 build would be FP32."""
     compute = {getattr(trt.LayerType, name) for name in _COMPUTE if hasattr(trt.LayerType, name)}
-    layers = (network.get_layer(index) for index in range(network.num_layers))
-    counts = Counter(_precision_name(layer.get_output(0).dtype) for layer in layers if layer.type in compute)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    dequantized = {layer.get_output(0).name for layer in layers if layer.type == getattr(trt.LayerType, "DEQUANTIZE", None)}
+    counts = Counter(_layer_precision(layer, dequantized) for layer in layers if layer.type in compute)
     text = ", ".join(f"{count} compute layers in {name}" for name, count in sorted(counts.items())) or "no compute layers"
     if options.precision not in counts or (options.precision == "fp32" and set(counts) != {"fp32"}):
         return PrecisionFound(options.precision, "mismatch", dict(counts), f"the network has {text}")
     detail = f"the network has {text}; the plan's own layers are read when it is opened on its GPU"
     return PrecisionFound(options.precision, "requested", dict(counts), detail)
+
+
+def _layer_precision(layer: Any, dequantized: set[str]) -> str:
+    """A layer between Q and DQ computes in int8, whatever type its output is declared with."""
+    if layer.num_inputs > 0 and layer.get_input(0).name in dequantized:
+        return "int8"
+    return _precision_name(layer.get_output(0).dtype)
 
 
 def _precision_name(dtype: Any) -> str:
