@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import cast
 
 from .build import choose_backend
+from .calibration import calibrate_file
 from .engine_file import save_engine, sidecar
-from .errors import BuildError, UsageError
+from .errors import BuildError, CalibrationError, UsageError
 from .files import check_writable, read_bytes, write_atomic
 from .foreign import Foreign
 from .onnx_file import load_model
 from .pipeline import build_engine, spec_of
-from .types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress
+from .ranges import load_ranges, shipped_ranges
+from .types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges
 
 Profile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
 
@@ -36,6 +38,9 @@ class BuildRequest:
     strict: bool = False
     device: int = 0
     threads: int | None = None
+    ranges: Path | None = None
+    images: Path | None = None
+    keep: tuple[str, ...] = ()
     said: Foreign = field(default_factory=Foreign)
 
 
@@ -48,6 +53,7 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
     backend = _backend(request, say)
+    ranges = _ranges(request, spec, say, progress)
     options = BuildOptions(
         precision=cast(PrecisionName, request.precision),
         batch=_batch(request.profile, spec),
@@ -59,7 +65,7 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
         threads=request.threads,
         device=request.device,
     )
-    engine = build_engine(model, spec, backend, options, strict=request.strict, progress=progress)
+    engine = build_engine(model, spec, backend, options, ranges=ranges, keep=request.keep, strict=request.strict, progress=progress)
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
@@ -74,6 +80,29 @@ def _backend(request: BuildRequest, say: Callable[[str], None]) -> Backend:
     backend, reason = choose_backend()
     say(f"Backend {backend}: {reason}")
     return backend
+
+
+def _ranges(request: BuildRequest, spec: ModelSpec, say: Callable[[str], None], progress: Progress | None) -> Ranges | None:
+    """The ranges for INT8: a file's, measured on images, or those that come with the recipe."""
+    if request.precision != "int8":
+        if request.ranges or request.images or request.keep:
+            raise UsageError("--ranges, --images and --keep belong to --int8.")
+        return None
+    if request.ranges and request.images:
+        raise UsageError("--ranges and --images exclude each other.")
+    if request.ranges:
+        return load_ranges(request.ranges)
+    if request.images:
+        say(f"Calibrating on {request.images} ...")
+        return calibrate_file(request.model, request.images, None, threads=request.threads, said=request.said, say=say, progress=progress)
+    ranges = shipped_ranges(spec)
+    if ranges is None:
+        raise CalibrationError(
+            f"INT8 needs ranges, and none come with {spec.name} for these weights.",
+            "Give --images DIR, or --ranges FILE from rtformer-deploy calibrate.",
+        )
+    say(f"Ranges: those that come with {spec.name} ({ranges.method}, {ranges.images} images).")
+    return ranges
 
 
 def _batch(profile: Profile, spec: ModelSpec) -> tuple[int, int, int]:

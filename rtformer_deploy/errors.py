@@ -7,6 +7,7 @@ DeployError              exit code 1
 ├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
 ├── ImageError           an image that cannot be decoded
 ├── DatasetError         a folder that is not the dataset it was said to be
+├── CalibrationError     images, activations or a ranges file that calibration cannot use
 ├── BuildError           a builder refused the model
 ├── EngineError          a plan that cannot be opened here
 ├── PrecisionError       --strict: the engine does not have the precision that was asked for
@@ -56,6 +57,10 @@ class ImageError(DeployError):
 
 
 class DatasetError(DeployError):
+    pass
+
+
+class CalibrationError(DeployError):
     pass
 
 

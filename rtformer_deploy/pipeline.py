@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +13,22 @@ import onnx_ir as ir
 
 from .build import build
 from .engine_file import load_engine, save_info
-from .errors import BuildError, MissingPackageError, ModelError, OutputError, PrecisionError
+from .errors import BuildError, CalibrationError, MissingPackageError, ModelError, OutputError, PrecisionError
 from .files import sha256
 from .foreign import Foreign, fix_size, foreign_spec
 from .graph.fp16 import to_fp16
 from .graph.functions import add_functions, inline_functions
+from .graph.gather import flatten_gathers
 from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
+from .graph.qdq import to_qdq
 from .graph.simplify import simplify
 from .image import load_image
 from .onnx_file import load_model, read_spec, serialize_model, stamp_spec
+from .ranges import check_ranges, ranges_hash
 from .runtime import FrameRunner, open_engine
 from .scene import drawn_street, sample_photograph
-from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Runner
+from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, Runner
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,23 +65,49 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
     return Exported(model, spec, check_export(network, model, spec))
 
 
-def prepare_model(model: ir.Model, backend: Backend, options: BuildOptions) -> ir.Model:
-    """A model as its builder wants it: FP16 written into the graph for TensorRT, whose networks are strongly typed; no functions."""
-    if backend in _TENSORRT and options.precision == "fp16":
+def prepare_model(
+    model: ir.Model, backend: Backend, options: BuildOptions, ranges: Ranges | None = None, keep: Sequence[str] = ()
+) -> ir.Model:
+    """A model as its builder wants it: Q/DQ for INT8, FP16 written into the graph for TensorRT (strongly typed); no functions."""
+    if options.precision == "int8":
+        if ranges is None:
+            raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
+        model = to_qdq(model, ranges, "tensorrt" if backend in _TENSORRT else "cpu", keep)
+    if backend in _TENSORRT and options.precision != "fp32":
         model = to_fp16(model)
-    return inline_functions(model)
+    model = inline_functions(model)
+    return flatten_gathers(model) if options.precision == "int8" and backend not in _TENSORRT else model
 
 
 def build_engine(
-    model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, *, strict: bool = False, progress: Progress | None = None
+    model: ir.Model,
+    spec: ModelSpec,
+    backend: Backend,
+    options: BuildOptions,
+    *,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    strict: bool = False,
+    progress: Progress | None = None,
 ) -> Engine:
     """ONNX -> engine: prepared, built, and where this machine can run it, run once against ONNX Runtime on the model it came from.
 
-    Raises BuildError; with `strict` PrecisionError where the engine does not have the precision that was asked for.
+    INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision. Raises BuildError,
+    CalibrationError; with `strict` PrecisionError where the engine does not have the precision that was asked for.
     """
-    engine = build(prepare_model(model, backend, options), spec, backend, options, progress)
+    model_sha256 = sha256(serialize_model(model))
+    if options.precision != "int8":
+        ranges = None
+    if ranges is not None:
+        check_ranges(ranges, spec, model_sha256)
+    engine = build(prepare_model(model, backend, options, ranges, keep), spec, backend, options, progress)
     kept = {"strict": True} if strict else {}  # a plan that cannot be opened here is judged where it is opened first
-    info = replace(engine.info, model_sha256=sha256(serialize_model(model)), options={**engine.info.options, **kept})
+    info = replace(
+        engine.info,
+        model_sha256=model_sha256,
+        ranges_sha256=None if ranges is None else ranges_hash(ranges),
+        options={**engine.info.options, **kept},
+    )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
         refuse_mismatch(engine)

@@ -101,6 +101,29 @@ class PrecisionFound:
 
 
 @dataclass(frozen=True, slots=True)
+class Ranges:
+    """What calibration measured: tensor -> the largest absolute value that INT8 is to hold (`amax`).
+
+    `images` is how many were shown; `model_sha256` the hash of the weights and the configuration they belong to
+    (`ModelSpec.sha256`; of an ONNX file from elsewhere the file's own), `model` their name.
+    """
+
+    amax: Mapping[str, float]
+    method: str
+    images: int
+    model_sha256: str
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        amax = {str(name): float(value) for name, value in data["amax"].items()}
+        return cls(amax, str(data["method"]), int(data["images"]), str(data["model_sha256"]), str(data["model"]))
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What `engine.plan` is: everything needed to refuse or explain it without opening it. Kept as `engine.plan.json`.
 

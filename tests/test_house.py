@@ -19,6 +19,7 @@ FLOORS: list[set[str]] = [
     {"__main__"},
     {"cli"},
     {"serve", "cluster", "bench", "evaluate", "verify", "tune", "train", "segment", "doctor", "describe", "build_file", "import_weights"},
+    {"calibration"},
     {"report_html", "confusion_picture", "change_picture", "stages"},
     {"report", "training"},
     {"pipeline"},
@@ -28,7 +29,7 @@ FLOORS: list[set[str]] = [
     {"image", "datasets", "machine"},
     {"decode", "upsample"},
     {"native"},
-    {"geometry", "engine_file", "onnx_file", "openvino_plan", "gpu", "recipe", "trt_layers", "trt_library", "trt_log"},
+    {"geometry", "engine_file", "onnx_file", "ranges", "openvino_plan", "gpu", "recipe", "trt_layers", "trt_library", "trt_log"},
     {"files", "content"},
     {"types", "errors"},
 ]

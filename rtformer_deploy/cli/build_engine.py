@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 @click.argument("model", type=PATH, default="model.onnx")
 @click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="FP32 [default].")
 @click.option("--fp16", "precision", flag_value="fp16", help="FP16, written into the graph; the double normalisation stays FP32.")
+@click.option("--int8", "precision", flag_value="int8", help="INT8 convolutions by Q/DQ; the rest FP16 on TensorRT, FP32 on a CPU.")
+@click.option("--ranges", type=PATH, metavar="FILE", help="INT8: ranges from calibrate [default: those that come with the recipe].")
+@click.option("--images", type=PATH, metavar="DIR", help="INT8: measure the ranges on these images first.")
+@click.option("--keep", multiple=True, metavar="NAME", help="INT8: leave nodes of this name (a glob) in high precision; repeatable.")
 @click.option(
     "--backend",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]),
@@ -41,6 +45,9 @@ if TYPE_CHECKING:
 def command(
     model: Path,
     precision: str,
+    ranges: Path | None,
+    images: Path | None,
+    keep: tuple[str, ...],
     backend: str,
     smallest: tuple[int, ...] | None,
     usual: tuple[int, ...] | None,
@@ -73,6 +80,9 @@ def command(
         output=output,
         backend=backend,
         precision=precision,
+        ranges=ranges,
+        images=images,
+        keep=keep,
         profile=(smallest, usual, largest),
         workspace_mib=workspace,
         optimization_level=optimization_level,

@@ -14,6 +14,7 @@ from ..errors import DeployError
 COMMANDS = {
     "export": ("export", "Network and weights to an ONNX model that was checked."),
     "build-engine": ("build_engine", "ONNX model to an engine plan for this machine, or for a GPU elsewhere."),
+    "calibrate": ("calibrate", "Images to the ranges of a model's tensors, for INT8."),
     "bench": ("bench", "Latency and throughput of an engine, alone and end to end."),
     "segment": ("segment", "Images to label maps and coloured overlays."),
     "inspect": ("inspect", "What a model or an engine holds."),

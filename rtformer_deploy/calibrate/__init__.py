@@ -1,0 +1,22 @@
+"""Calibration: what a model's tensors hold on real images -> the range of each. One file for each way to choose a range."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import CalibrationError
+from .entropy import entropy
+from .histogram import Histogram
+from .minmax import minmax
+from .mse import mse
+from .percentile import percentile
+
+#: method -> the observer that chooses amax from a histogram
+OBSERVERS: dict[str, Callable[[Histogram], float]] = {"minmax": minmax, "entropy": entropy, "percentile": percentile, "mse": mse}
+
+
+def observer(method: str) -> Callable[[Histogram], float]:
+    """The observer of that name. Raises CalibrationError."""
+    if method not in OBSERVERS:
+        raise CalibrationError(f"There is no calibration method {method!r}.", f"There are: {', '.join(OBSERVERS)}.")
+    return OBSERVERS[method]

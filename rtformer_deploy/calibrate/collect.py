@@ -1,0 +1,105 @@
+"""A model without functions and its inputs -> a histogram of each inner tensor, measured by ONNX Runtime, one image at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import ShapeInferencePass
+
+from ..errors import CalibrationError
+from ..onnx_file import parse_model, serialize_model
+from .histogram import Histogram
+
+_GROUP = 64 * 2**20  # bytes of inner tensors that are fetched at once
+
+
+class Collector:
+    """Runs a model with the tensors `names` as further outputs and keeps a histogram of each, never the activations."""
+
+    def __init__(self, model: ir.Model, names: Sequence[str], threads: int | None = None) -> None:
+        import onnxruntime as ort
+
+        self.histograms = {name: Histogram() for name in names}
+        copy = parse_model(serialize_model(model))
+        self._input = next(value.name for value in copy.graph.inputs if value.name not in copy.graph.initializers)
+        self._groups = _expose(copy, names)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3  # errors
+        options.enable_cpu_mem_arena = False  # memory goes back after each run
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session: Any = ort.InferenceSession(serialize_model(copy), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            raise CalibrationError(f"ONNX Runtime cannot run the model with its inner tensors as outputs: {error}") from error
+
+    def show(self, image: NDArray[np.float32], name: str) -> None:
+        """Counts every tensor's values for one input (N, 3, H, W). Raises CalibrationError naming tensor and image for NaN or infinity."""
+        if self._input in self.histograms:
+            self._count(str(self._input), image, name)
+        for group in self._groups:
+            for tensor, values in zip(group, self._session.run(group, {self._input: image}), strict=True):
+                self._count(tensor, values, name)
+
+    def _count(self, tensor: str, values: NDArray[Any], image: str) -> None:
+        try:
+            self.histograms[tensor].add(values)
+        except ValueError as error:
+            raise CalibrationError(
+                f"The tensor {tensor} holds NaN or infinity on {image}.", "The weights are broken; evaluate the model in FP32 first."
+            ) from error
+
+
+def float_tensors(model: ir.Model, inlined: ir.Model) -> list[str]:
+    """The names of the FP32 tensors between the nodes of `model`, its input among them; `inlined` is the same without functions."""
+    ShapeInferencePass()(inlined)
+    types = {output.name: output.dtype for node in inlined.graph for output in node.outputs}
+    types |= {value.name: value.dtype for value in inlined.graph.inputs if value.name not in inlined.graph.initializers}
+    names = [value.name for value in model.graph.inputs] + [output.name for node in model.graph for output in node.outputs]
+    return [name for name in names if name and types.get(name) == ir.DataType.FLOAT]
+
+
+def state(histograms: Mapping[str, Histogram]) -> dict[str, NDArray[Any]]:
+    """Histograms as arrays for a checkpoint, in their order."""
+    found = list(histograms.values())
+    return {
+        "counts": np.stack([item.counts for item in found]),
+        "sizes": np.array([[item.limit, item.largest, item.zeros] for item in found], np.float64),
+    }
+
+
+def restore(histograms: Mapping[str, Histogram], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Puts a checkpoint's arrays back."""
+    for item, counts, sizes in zip(histograms.values(), arrays["counts"], arrays["sizes"], strict=True):
+        item.counts = counts.astype(np.int64)
+        item.limit, item.largest, item.zeros = float(sizes[0]), float(sizes[1]), int(sizes[2])
+
+
+def _expose(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
+    """Makes the tensors outputs; returns their names in groups of bounded size."""
+    known = {output.name: output for node in model.graph for output in node.outputs}
+    have = {value.name for value in model.graph.outputs}
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name in names:
+        value = known.get(name)
+        if value is None:
+            continue
+        if name not in have:
+            model.graph.outputs.append(value)
+        size += _bytes(value)
+        if size > _GROUP and groups[-1]:
+            groups.append([])
+            size = _bytes(value)
+        groups[-1].append(name)
+    return [group for group in groups if group]
+
+
+def _bytes(value: ir.Value) -> int:
+    shape = () if value.shape is None else value.shape
+    return 4 * math.prod(size if isinstance(size, int) else 1 for size in shape)

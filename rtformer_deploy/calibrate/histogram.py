@@ -1,0 +1,62 @@
+"""A streaming histogram of absolute values: fixed memory, whatever is shown; its range grows by doubling the width of its bins."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BINS = 2048
+
+
+class Histogram:
+    """|values| seen so far: `counts` over [0, limit) in 2048 equal bins, and the exact `largest`.
+
+    Exact zeros are counted apart in `zeros`: every scale holds them, so they say nothing about the range, and after a ReLU they
+    would outnumber the rest.
+    """
+
+    def __init__(self) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self.limit = 0.0
+        self.largest = 0.0
+        self.zeros = 0
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Counts an array of any shape. Raises ValueError where it holds NaN or infinity."""
+        absolute = np.abs(values, dtype=np.float32).ravel()
+        largest = float(absolute.max(initial=0.0))
+        if not math.isfinite(largest):
+            raise ValueError("not finite")
+        seen = absolute[absolute > 0]
+        self.zeros += absolute.size - seen.size
+        if seen.size == 0:
+            return
+        self._grow(largest)
+        index = np.minimum((seen * np.float32(BINS / self.limit)).astype(np.int32), BINS - 1)
+        self.counts += np.bincount(index, minlength=BINS)
+        self.largest = max(self.largest, largest)
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """The middle of each bin."""
+        return np.asarray((np.arange(BINS) + 0.5) * (self.limit / BINS), np.float64)
+
+    def filled(self) -> int:
+        """How many bins there are up to the last that holds something."""
+        return int(np.flatnonzero(self.counts)[-1]) + 1 if self.counts.any() else 0
+
+    def edge(self, bins: int) -> float:
+        """The upper edge of that many bins, at most the largest value seen."""
+        return min(self.limit * bins / BINS, self.largest)
+
+    def _grow(self, largest: float) -> None:
+        """Makes room for `largest`. Limits are powers of two, so that the order of the values makes no difference."""
+        if self.limit == 0.0:
+            self.limit = 2.0 ** math.ceil(math.log2(largest))
+        while self.limit < largest:
+            self.counts[: BINS // 2] = self.counts.reshape(-1, 2).sum(1)
+            self.counts[BINS // 2 :] = 0
+            self.limit *= 2

@@ -1,0 +1,232 @@
+"""Q/DQ placement: an FP32 model and its ranges -> a model whose convolutions read eight-bit activations and weights.
+
+Symmetric; activations per tensor, weights per output channel; nothing between a convolution and the BatchNorm, ReLU or Add behind
+it. Works on the model before its functions are inlined, where the `rtformer` nodes still have their names. Two flavours:
+
+    tensorrt  int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
+    cpu       uint8 activations on convolutions only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ..errors import CalibrationError, ModelError
+from ..types import Ranges
+from .functions import DOMAIN
+
+Flavour = Literal["tensorrt", "cpu"]
+_FEWEST = 16  # channels, unless they are a multiple of 8
+_SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
+
+
+@dataclass(slots=True)
+class _Work:
+    """One rewriting: what is quantised already and with which range."""
+
+    graph: ir.Graph
+    ranges: Ranges
+    flavour: Flavour
+    shared: dict[str, float] = field(default_factory=dict)
+    done: dict[str, ir.Value] = field(default_factory=dict)
+
+
+def to_qdq(model: ir.Model, ranges: Ranges, flavour: Flavour, keep: Sequence[str] = ()) -> ir.Model:
+    """A model -> a copy with Q/DQ round its convolutions; nodes whose name matches a glob in `keep` stay in high precision.
+
+    Raises CalibrationError where a tensor has no range, ModelError where `keep` names nothing or nothing is left to quantise.
+    """
+    model = ir.serde.deserialize_model(ir.serde.serialize_model(model))
+    _check_names(model, keep)
+    convolutions = [node for node in model.graph if quantizable(node, model, keep) and ranges_of(node, ranges) > 0]
+    if not convolutions:
+        raise ModelError("Nothing in the model can be quantised: every convolution is excluded.", "Keep fewer nodes, or build with --fp16.")
+    work = _Work(model.graph, ranges, flavour)
+    skips = [(node, index) for node, index in residual_skips(model, convolutions) if flavour == "tensorrt"]
+    read = [node.inputs[0] for node in convolutions] + [node.inputs[index] for node, index in skips]
+    work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
+    for node in convolutions:
+        node.replace_input_with(0, _activation(work, node.inputs[0]))
+        node.replace_input_with(1, _weight(work, node))
+    for node, index in skips:
+        node.replace_input_with(index, _activation(work, node.inputs[index]))
+    RemoveUnusedNodesPass()(model)
+    return model
+
+
+def quantizable(node: ir.Node, model: ir.Model, keep: Sequence[str] = ()) -> bool:
+    """Whether a node is a convolution that gains from INT8 and stands it.
+
+    Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), what reads or feeds an `rtformer` node's fine values,
+    the classifier's last convolution, and what `keep` names.
+    """
+    if node.op_type != "Conv" or node.domain != "" or any(fnmatch.fnmatchcase(node.name or "", glob) for glob in keep):
+        return False
+    weight = node.inputs[1]
+    if weight is None or weight.const_value is None or weight.shape is None:
+        return False
+    group = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    outputs, inputs = weight.const_value.shape.numpy()[0], weight.const_value.shape.numpy()[1] * group
+    if any(channels < _FEWEST and channels % 8 for channels in (outputs, inputs)):
+        return False
+    producer = None if node.inputs[0] is None else node.inputs[0].producer()
+    readers = [reader for reader, _ in node.outputs[0].uses()]
+    if (producer is not None and producer.domain == DOMAIN) or any(reader.domain == DOMAIN for reader in readers):
+        return False
+    return not _is_last(node, model)
+
+
+def residual_skips(model: ir.Model, convolutions: Iterable[ir.Node]) -> list[tuple[ir.Node, int]]:
+    """Each residual Add behind a quantised convolution, and the index of its other input, the skip."""
+    quantised = set(convolutions)
+    found = []
+    for node in model.graph:
+        if node.op_type != "Add" or len(node.inputs) != 2:
+            continue
+        for index, value in enumerate(node.inputs):
+            producer = None if value is None else value.producer()
+            skip = node.inputs[1 - index]
+            if producer in quantised and value is not None and len(value.uses()) == 1 and skip is not None and skip.producer() is not None:
+                found.append((node, 1 - index))
+                break
+    return found
+
+
+def shared_ranges(model: ir.Model, ranges: Ranges, read: set[str]) -> dict[str, float]:
+    """Ranges of what a quantised Concat joins: the largest of its inputs and its output, so that joining requantises nothing."""
+    shared: dict[str, float] = {}
+    for node in model.graph:
+        if node.op_type != "Concat" or node.outputs[0].name not in read:
+            continue
+        names = [str(value.name) for value in (*node.inputs, *node.outputs) if value is not None]
+        largest = max(ranges.amax.get(name, 0.0) for name in names)
+        shared |= dict.fromkeys(names, largest)
+    return shared
+
+
+def ranges_of(node: ir.Node, ranges: Ranges) -> float:
+    """The range of a convolution's input. Raises CalibrationError where it was not measured."""
+    value = node.inputs[0]
+    return _amax(ranges, "" if value is None else str(value.name))
+
+
+def _amax(ranges: Ranges, name: str) -> float:
+    if name not in ranges.amax:
+        raise CalibrationError(
+            f"The ranges have no tensor {name}, which {ranges.model} needs.", "Measure them again: rtformer-deploy calibrate."
+        )
+    return ranges.amax[name]
+
+
+def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
+    """The eight-bit twin of a tensor, made once and read by all."""
+    assert value is not None
+    name = str(value.name)
+    if name in work.done:
+        return work.done[name]
+    amax = work.shared.get(name, _amax(work.ranges, name))
+    if work.flavour == "tensorrt":
+        zero, scale = np.array(0, np.int8), amax / 127
+    elif _is_positive(value):
+        zero, scale = np.array(0, np.uint8), amax / 255
+    else:
+        zero, scale = np.array(128, np.uint8), amax / 127
+    scales = _scales(np.array(scale), work.flavour)
+    parameters = [_constant(work.graph, f"{name}/activation_scale", scales), _constant(work.graph, f"{name}/activation_zero_point", zero)]
+    quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{name}/quantize")
+    kind = ir.DataType.INT8 if work.flavour == "tensorrt" else ir.DataType.UINT8
+    _describe(quantize.outputs[0], f"{name}/quantized", kind, value)
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{name}/dequantize")
+    _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
+    producer = value.producer()
+    if producer is None:
+        work.graph.insert_before(work.graph[0], [quantize, dequantize])
+    else:
+        work.graph.insert_after(producer, [quantize, dequantize])
+    work.done[name] = dequantize.outputs[0]
+    return dequantize.outputs[0]
+
+
+def _weight(work: _Work, node: ir.Node) -> ir.Value:
+    """A convolution's weights as int8 with one scale an output channel, and the node that dequantises them."""
+    value = node.inputs[1]
+    assert value is not None
+    assert value.const_value is not None
+    name = f"{node.name}/weight"
+    array = value.const_value.numpy().astype(np.float64)
+    largest = np.abs(array).reshape(len(array), -1).max(1)
+    if not np.isfinite(largest).all():
+        raise ModelError(f"The weight {value.name} holds NaN or infinity.")
+    scales = _scales(np.where(largest > 0, largest, 1.0) / 127, work.flavour)
+    quantized = np.clip(np.rint(array / scales.astype(np.float64)[:, None, None, None]), -127, 127).astype(np.int8)
+    stored = _constant(work.graph, f"{name}/int8", quantized)
+    parameters = [
+        _constant(work.graph, f"{name}/scale", scales),
+        _constant(work.graph, f"{name}/zero_point", np.zeros(len(array), np.int8)),
+    ]
+    dequantize = ir.node("DequantizeLinear", [stored, *parameters], {"axis": 0}, name=f"{name}/dequantize")
+    _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
+    work.graph.insert_before(node, dequantize)
+    return dequantize.outputs[0]
+
+
+def _scales(scales: NDArray[np.float64], flavour: Flavour) -> NDArray[np.float32]:
+    """Scales as FP32; for TensorRT numbers that FP16 holds, rounded up so that nothing is clipped by the rounding."""
+    if flavour == "cpu":
+        return scales.astype(np.float32)
+    half = np.maximum(scales, _SMALLEST_SCALE).astype(np.float16)
+    larger = np.where(half.astype(np.float64) < scales, np.nextafter(half, np.float16(np.inf)), half)
+    return np.asarray(larger, np.float32)
+
+
+def _is_positive(value: ir.Value) -> bool:
+    """Whether a tensor comes straight from a ReLU, or from one through pooling."""
+    producer = value.producer()
+    if producer is not None and producer.op_type in ("MaxPool", "AveragePool") and producer.inputs[0] is not None:
+        return _is_positive(producer.inputs[0])
+    return producer is not None and producer.op_type == "Relu"
+
+
+def _is_last(node: ir.Node, model: ir.Model) -> bool:
+    """Whether no other convolution stands between a convolution and the model's output: the classifier."""
+    seen: set[ir.Node] = set()
+    waiting = [output.producer() for output in model.graph.outputs]
+    while waiting:
+        current = waiting.pop()
+        if current is node:
+            return True
+        if current is None or current in seen or current.op_type == "Conv":
+            continue
+        seen.add(current)
+        waiting += [value.producer() for value in current.inputs if value is not None]
+    return False
+
+
+def _check_names(model: ir.Model, keep: Sequence[str]) -> None:
+    names = [node.name or "" for node in model.graph]
+    for glob in keep:
+        if not fnmatch.filter(names, glob):
+            raise ModelError(
+                f"--keep {glob} matches no node of the model.", "rtformer-deploy inspect names its operators; * stands for anything."
+            )
+
+
+def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
+    if name in graph.initializers:
+        return graph.initializers[name]
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
+    graph.register_initializer(value)
+    return value
+
+
+def _describe(value: ir.Value, name: str, dtype: ir.DataType, like: ir.Value) -> None:
+    value.name, value.dtype, value.shape = name, dtype, like.shape
