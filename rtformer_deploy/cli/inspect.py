@@ -11,8 +11,9 @@ from . import options
 
 @click.command("inspect")
 @click.argument("file", type=options.PATH)
+@click.option("--lint", "lint_model", is_flag=True, help="ONNX model with Q/DQ: which placements cost a fusion, where and why.")
 @options.json_flag
-def command(file: Path, as_json: bool) -> None:
+def command(file: Path, lint_model: bool, as_json: bool) -> None:
     """What FILE holds: an ONNX model, an engine plan (with the .json beside it) or safetensors weights.
 
     Nothing is run. A plan whose bytes are not those that were built is shown, and the exit code is 1.
@@ -20,6 +21,9 @@ def command(file: Path, as_json: bool) -> None:
     from ..describe import describe
     from .show import console, print_json, sections
 
+    if lint_model:
+        _lint(file, as_json)
+        return
     description = describe(file)
     if as_json:
         print_json(description.to_json())
@@ -29,3 +33,19 @@ def command(file: Path, as_json: bool) -> None:
             out.print(section)
     if description.problem is not None:
         raise description.problem
+
+
+def _lint(file: Path, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ..graph.lint import lint
+    from ..onnx_file import load_model
+    from .show import print_json
+
+    findings = lint(load_model(file))
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+        return
+    for finding in findings:
+        click.echo(f"{finding.node} ({finding.where}): {finding.why}")
+    click.echo(f"{len(findings)} placements cost something.")

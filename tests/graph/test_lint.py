@@ -1,0 +1,36 @@
+"""The lint is silent about our own placement on its own target, and names what costs a fusion."""
+
+from __future__ import annotations
+
+from exports import exported
+from test_qdq import ranges
+
+from rtformer_deploy.graph.lint import lint
+from rtformer_deploy.graph.qdq import to_qdq
+
+
+def test_no_qdq_no_findings() -> None:
+    assert lint(exported().model) == []
+
+
+def test_our_placement_costs_nothing_on_its_target() -> None:
+    for_gpu = lint(to_qdq(exported().model, ranges(), "tensorrt"))
+    assert for_gpu
+    assert {finding.where for finding in for_gpu} == {"ONNX Runtime, OpenVINO"}
+    for_cpu = lint(to_qdq(exported().model, ranges(), "cpu"))
+    assert {finding.where for finding in for_cpu} == {"TensorRT 10/11, RTX"}
+    assert any("skip input" in finding.why for finding in for_cpu)
+    assert any("zero point" in finding.why for finding in for_cpu)
+
+
+def test_a_placement_that_splits_a_convolution_from_its_relu_is_named() -> None:
+    model = to_qdq(exported().model, ranges(), "tensorrt")
+    convolution = next(node for node in model.graph if node.name == "layer1.0.bn1")
+    activation = convolution.inputs[0].producer()  # type: ignore[union-attr]
+    relu = next(node for node in model.graph if node.name == "layer1.0/Relu")
+    assert activation is not None
+    quantize = activation.inputs[0].producer()  # type: ignore[union-attr]
+    assert quantize is not None
+    quantize.replace_input_with(0, convolution.outputs[0])
+    relu.replace_input_with(0, activation.outputs[0])
+    assert any(finding.node == "layer1.0/Relu" and "one kernel" in finding.why for finding in lint(model))
