@@ -171,7 +171,7 @@ def test_a_damaged_sidecar(plan: Path, text: str) -> None:
 
 def test_a_tensorrt_plan_on_a_machine_without_a_gpu(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
-    monkeypatch.setattr("rtformer_deploy.runtime.tensorrt.gpus", lambda: ())
+    monkeypatch.setattr("rtformer_deploy.runtime.trt_plan.gpus", lambda: ())
     save_model(exported().model, here / "model.onnx")
     assert run("build-engine", "--fp16", "--backend", "tensorrt-rtx").exit_code == 0
     text = refused(run("bench", "engine.plan"), "GPU")
