@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .calibrate import observer
+from .calibrate import DEFAULT_METHOD, observer
 from .calibrate.collect import Collector, float_tensors, restore, state
 from .errors import CalibrationError, ImageError
 from .files import check_writable, sha256, write_atomic
@@ -33,7 +33,7 @@ def calibrate_file(
     images: Path,
     output: Path | None,
     *,
-    method: str = "entropy",
+    method: str = DEFAULT_METHOD,
     limit: int | None = None,
     seed: int = 0,
     threads: int | None = None,

@@ -72,7 +72,7 @@ def prepare_model(
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        model = to_qdq(model, ranges, "tensorrt" if backend in _TENSORRT else "cpu", keep)
+        model = to_qdq(model, ranges, "tensorrt" if backend in _TENSORRT else backend, keep)
     if backend in _TENSORRT and options.precision != "fp32":
         model = to_fp16(model)
     model = inline_functions(model)

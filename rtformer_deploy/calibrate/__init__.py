@@ -14,6 +14,9 @@ from .percentile import percentile
 #: method -> the observer that chooses amax from a histogram
 OBSERVERS: dict[str, Callable[[Histogram], float]] = {"minmax": minmax, "entropy": entropy, "percentile": percentile, "mse": mse}
 
+#: Nearest to FP32 on trained networks (benchmarks/int8.py); TensorRT's old default, entropy, clips what the residual sums need.
+DEFAULT_METHOD = "mse"
+
 
 def observer(method: str) -> Callable[[Histogram], float]:
     """The observer of that name. Raises CalibrationError."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option(
     "--method",
     type=click.Choice(["minmax", "entropy", "percentile", "mse"]),
-    default="entropy",
+    default="mse",
     show_default=True,
     help="How a range is chosen from what was seen.",
 )

@@ -21,7 +21,7 @@ def lint(model: ir.Model) -> list[Finding]:
     """A model -> what its Q/DQ placement costs, in graph order; empty where there is no Q/DQ or nothing to say."""
     if not any(node.op_type == "QuantizeLinear" for node in model.graph):
         return []
-    checks = (_split_fusion, _zero_point, _activation_type, _half_quantised, _weight_scale, _concat_scales, _residual)
+    checks = (_split_fusion, _zero_point, _activation_type, _half_quantised, _nothing_behind, _weight_scale, _concat_scales, _residual)
     return [finding for node in model.graph for check in checks for finding in check(node)]
 
 
@@ -52,6 +52,17 @@ def _half_quantised(node: ir.Node) -> Iterator[Finding]:
         yield Finding(
             str(node.name), "all", f"only the {part} are quantised, so it computes in high precision and pays for the conversion."
         )
+
+
+def _nothing_behind(node: ir.Node) -> Iterator[Finding]:
+    if node.op_type != "Conv" or not _is_dequantized(node.inputs[0]) or not _is_dequantized(node.inputs[1]):
+        return
+    readers = [reader for reader, _ in node.outputs[0].uses()]
+    if len(readers) == 1 and readers[0].op_type == "Relu":
+        readers = [reader for reader, _ in readers[0].outputs[0].uses()]
+    if any(reader.op_type != "QuantizeLinear" for reader in readers):
+        why = "what it gives is not quantised for all its readers, so it computes in FP32 on dequantised values."
+        yield Finding(str(node.name), "ONNX Runtime", why)
 
 
 def _weight_scale(node: ir.Node) -> Iterator[Finding]:

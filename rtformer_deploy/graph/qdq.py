@@ -1,10 +1,12 @@
 """Q/DQ placement: an FP32 model and its ranges -> a model whose convolutions read eight-bit activations and weights.
 
 Symmetric; activations per tensor, weights per output channel; nothing between a convolution and the BatchNorm, ReLU or Add behind
-it. Works on the model before its functions are inlined, where the `rtformer` nodes still have their names. Two flavours:
+it. Works on the model before its functions are inlined, where the `rtformer` nodes still have their names. Three flavours:
 
-    tensorrt  int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
-    cpu       uint8 activations on convolutions only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
+    tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
+    openvino     uint8 activations, before convolutions only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
+    onnxruntime  the same, and what a convolution (with its ReLU) gives is quantised too: its int8 kernel writes eight bits, and a
+                 convolution that nothing quantises behind runs in FP32 on dequantised values, slower than if it had been left alone
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from ..errors import CalibrationError, ModelError
 from ..types import Ranges
 from .functions import DOMAIN
 
-Flavour = Literal["tensorrt", "cpu"]
+Flavour = Literal["tensorrt", "openvino", "onnxruntime"]
 _FEWEST = 16  # channels, unless they are a multiple of 8
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
 
@@ -51,13 +53,16 @@ def to_qdq(model: ir.Model, ranges: Ranges, flavour: Flavour, keep: Sequence[str
         raise ModelError("Nothing in the model can be quantised: every convolution is excluded.", "Keep fewer nodes, or build with --fp16.")
     work = _Work(model.graph, ranges, flavour)
     skips = [(node, index) for node, index in residual_skips(model, convolutions) if flavour == "tensorrt"]
-    read = [node.inputs[0] for node in convolutions] + [node.inputs[index] for node, index in skips]
+    given = [value for value in map(_given, convolutions) if flavour == "onnxruntime" and _amax(ranges, str(value.name)) > 0]
+    read = [node.inputs[0] for node in convolutions] + [node.inputs[index] for node, index in skips] + given
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
     for node in convolutions:
         node.replace_input_with(0, _activation(work, node.inputs[0]))
         node.replace_input_with(1, _weight(work, node))
     for node, index in skips:
         node.replace_input_with(index, _activation(work, node.inputs[index]))
+    for value in given:
+        _read_quantised(work, value)
     RemoveUnusedNodesPass()(model)
     return model
 
@@ -110,6 +115,19 @@ def shared_ranges(model: ir.Model, ranges: Ranges, read: set[str]) -> dict[str, 
         largest = max(ranges.amax.get(name, 0.0) for name in names)
         shared |= dict.fromkeys(names, largest)
     return shared
+
+
+def _given(node: ir.Node) -> ir.Value:
+    """What a convolution gives: its output, or the ReLU's that alone reads it."""
+    readers = [reader for reader, _ in node.outputs[0].uses()]
+    return readers[0].outputs[0] if len(readers) == 1 and readers[0].op_type == "Relu" else node.outputs[0]
+
+
+def _read_quantised(work: _Work, value: ir.Value) -> None:
+    """Gives every reader of a tensor its eight-bit twin."""
+    readers = [(reader, index) for reader, index in value.uses() if reader.op_type != "QuantizeLinear"]
+    for reader, index in readers:
+        reader.replace_input_with(index, _activation(work, value))
 
 
 def ranges_of(node: ir.Node, ranges: Ranges) -> float:
@@ -180,7 +198,7 @@ def _weight(work: _Work, node: ir.Node) -> ir.Value:
 
 def _scales(scales: NDArray[np.float64], flavour: Flavour) -> NDArray[np.float32]:
     """Scales as FP32; for TensorRT numbers that FP16 holds, rounded up so that nothing is clipped by the rounding."""
-    if flavour == "cpu":
+    if flavour != "tensorrt":
         return scales.astype(np.float32)
     half = np.maximum(scales, _SMALLEST_SCALE).astype(np.float16)
     larger = np.where(half.astype(np.float64) < scales, np.nextafter(half, np.float16(np.inf)), half)

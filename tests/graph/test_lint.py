@@ -16,11 +16,14 @@ def test_no_qdq_no_findings() -> None:
 def test_our_placement_costs_nothing_on_its_target() -> None:
     for_gpu = lint(to_qdq(exported().model, ranges(), "tensorrt"))
     assert for_gpu
-    assert {finding.where for finding in for_gpu} == {"ONNX Runtime, OpenVINO"}
-    for_cpu = lint(to_qdq(exported().model, ranges(), "cpu"))
-    assert {finding.where for finding in for_cpu} == {"TensorRT 10/11, RTX"}
+    assert {finding.where for finding in for_gpu} == {"ONNX Runtime, OpenVINO", "ONNX Runtime"}
+    for_cpu = lint(to_qdq(exported().model, ranges(), "openvino"))
+    assert {finding.where for finding in for_cpu} == {"TensorRT 10/11, RTX", "ONNX Runtime"}
     assert any("skip input" in finding.why for finding in for_cpu)
     assert any("zero point" in finding.why for finding in for_cpu)
+    for_onnxruntime = lint(to_qdq(exported().model, ranges(), "onnxruntime"))
+    assert for_onnxruntime
+    assert not any("ONNX Runtime" in finding.where for finding in for_onnxruntime)
 
 
 def test_a_placement_that_splits_a_convolution_from_its_relu_is_named() -> None:
