@@ -20,8 +20,6 @@ import importlib
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from workers import answer_calls, call_in_turn, memory
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 SIZES = ((512, 1024), (1024, 2048))
 NAMES = ("torch", "torch-channels-last", "onnxruntime-logits", "openvino-logits", "ours-onnxruntime", "ours-openvino")
-PAUSE = 0.05  # seconds between two calls, so that one's spinning threads do not run into the other's time
 
 
 # ---------------------------------------------------------------------------------------------------------------- worker
@@ -130,12 +128,6 @@ IMPORTS = {
 }
 
 
-def memory(field: str) -> float:
-    """A field of /proc/self/status in MiB: VmRSS (now) or VmHWM (the highest so far)."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1024
-
-
 def worker(name: str, folder: Path) -> None:
     """Reads a frame's index from stdin, runs it, writes a JSON line with its time; at the end the memory."""
     case = json.loads((folder / "case.json").read_text())
@@ -144,14 +136,15 @@ def worker(name: str, folder: Path) -> None:
     frames = np.load(folder / "frames.npy")
     idle = memory("VmRSS")
     run = MAKERS[name](folder, case)
-    for line in sys.stdin:
-        index = int(line)
+
+    def answer(index: int) -> dict[str, Any]:
         start = time.perf_counter()
         labels = run(frames[index])
         seconds = time.perf_counter() - start
         np.save(folder / f"{name}.npy", labels)
-        answer = {"seconds": seconds, "stages": getattr(run, "stages", None), "idle": idle, "peak": memory("VmHWM")}
-        print(json.dumps(answer), flush=True)
+        return {"seconds": seconds, "stages": getattr(run, "stages", None), "idle": idle, "peak": memory("VmHWM")}
+
+    answer_calls(answer)
 
 
 # ---------------------------------------------------------------------------------------------------------------- driver
@@ -194,31 +187,15 @@ def prepare(folder: Path, case: dict[str, Any], size: tuple[int, int]) -> float:
         return float(np.mean([mixed_share(runner.logits([frame])[0]) for frame in np.load(folder / "frames.npy")]))
 
 
-def measure(folder: Path, frames: int, rounds: int, warmup: int = 2) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--folder", str(folder), "--worker"]
-    workers = {name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in NAMES}
-    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
+def measure(folder: Path, frames: int, rounds: int) -> dict[str, Any]:
     changed: dict[str, list[float]] = {name: [] for name in NAMES}
-    try:
-        for turn in range(-warmup, rounds):
-            for name, process in workers.items():
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write(f"{turn % frames}\n")
-                process.stdin.flush()
-                line = process.stdout.readline()
-                if not line:
-                    raise SystemExit(f"the worker {name} ended early")
-                if turn >= 0:
-                    answers[name].append(json.loads(line))
-                time.sleep(PAUSE)
-            reference = np.load(folder / "torch.npy")
-            for name in NAMES:
-                changed[name].append(float(np.mean(np.load(folder / f"{name}.npy") != reference)))
-    finally:
-        for process in workers.values():
-            process.stdin.close()  # type: ignore[union-attr]
-            process.wait()
+
+    def compare() -> None:
+        reference = np.load(folder / "torch.npy")
+        for name in NAMES:
+            changed[name].append(float(np.mean(np.load(folder / f"{name}.npy") != reference)))
+
+    answers = call_in_turn(__file__, folder, NAMES, frames, rounds, compare)
     return {name: summary(answers[name], max(changed[name])) for name in NAMES}
 
 

@@ -72,11 +72,12 @@ def prepare_model(
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        model = to_qdq(model, ranges, "tensorrt" if backend in _TENSORRT else backend, keep)
+        model = to_qdq(model, ranges, "tensorrt" if backend == "tensorrt-rtx" else backend, keep)
     if backend in _TENSORRT and options.precision != "fp32":
         model = to_fp16(model)
     model = inline_functions(model)
-    return flatten_gathers(model) if options.precision == "int8" and backend not in _TENSORRT else model
+    quantised = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us, or by another tool before
+    return flatten_gathers(model) if quantised and backend not in _TENSORRT else model
 
 
 def build_engine(
