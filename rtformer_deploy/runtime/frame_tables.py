@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..geometry import Axis, Size, Window, input_axes, output_axes, window
 from ..types import ModelSpec
+from ..upsample import MAX_CLASSES
 
 #: The tables of a frame, in the order in which they lie in the blob. The output's are there where the engine gives logits.
 INPUT_TABLES = ("row_low", "row_weight", "column_low", "column_weight")
@@ -45,7 +46,7 @@ class FrameTables:
 def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
     """What a model is and a frame's (H, W) -> its tables, the very ones that the CPU code reads.
 
-    Raises EngineError where the output's height and width are not known. An engine that gives labels has no output tables.
+    Raises EngineError where the logits' shape is not known. An engine that gives labels has no output tables.
     """
     part = window(size, spec.size, spec.resize)
     rows, columns = input_axes(size, part)
@@ -53,17 +54,20 @@ def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
         zip(INPUT_TABLES, (rows.low, rows.weight, columns.low, columns.weight), strict=True)
     )
     if spec.head != "labels":
-        rows, columns = output_axes(_grid(spec), size, spec.size, spec.resize)
+        rows, columns = output_axes(logits_shape(spec)[1:], size, spec.size, spec.resize)
         values = rows.cells, rows.weight, columns.cells, columns.weight, _cell_of(columns)
         tables.update(zip(OUTPUT_TABLES, values, strict=True))
     return _packed(size, part, tables)
 
 
-def _grid(spec: ModelSpec) -> Size:
-    height, width = spec.output.shape[-2:]
-    if not isinstance(height, int) or not isinstance(width, int):
-        raise EngineError(f"The engine's output {spec.output.name} has no fixed height and width: {spec.output.shape}.")
-    return height, width
+def logits_shape(spec: ModelSpec) -> tuple[int, int, int]:
+    """(C, h, w) of one image's logits. Raises EngineError where they are not known or are no label map's."""
+    classes, height, width = spec.output.shape[1:]
+    if not isinstance(classes, int) or not isinstance(height, int) or not isinstance(width, int) or not 1 <= classes <= MAX_CLASSES:
+        raise EngineError(
+            f"Logits of shape {spec.output.shape} are no label map's; they should be (N, classes, h, w) with 1 to 256 classes."
+        )
+    return classes, height, width
 
 
 def _cell_of(axis: Axis) -> NDArray[np.int32]:
