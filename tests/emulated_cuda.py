@@ -50,17 +50,22 @@ def prototypes(source: str) -> dict[str, Prototype]:
 @functools.cache
 def compiled(source: Path) -> ctypes.CDLL:
     """A .cu file -> a library with a `run_<kernel>(dims, arguments ...)` for each of its kernels."""
-    assert COMPILER is not None
     runs = [
         f'extern "C" int run_{kernel.name}(const int* dims, {kernel.declared}) {{\n'
         f"    return emulated::launch(dims, [&] {{ {kernel.name}({', '.join(kernel.names)}); }});\n}}\n"
         for kernel in prototypes(source.read_text()).values()
     ]
+    return compiled_text(f'#include "cuda_on_host.hpp"\n#include "{source.resolve()}"\n' + "".join(runs), source.parent)
+
+
+def compiled_text(program: str, include: Path) -> ctypes.CDLL:
+    """C++ that may include the emulation and the headers in `include` -> its library. Every warning is an error."""
+    assert COMPILER is not None
     with tempfile.TemporaryDirectory() as folder:
-        program, library = Path(folder) / "program.cpp", Path(folder) / "program.so"
-        program.write_text(f'#include "cuda_on_host.hpp"\n#include "{source.resolve()}"\n' + "".join(runs))
-        flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", "-fPIC", "-shared"]
-        command = [COMPILER, *flags, f"-I{HARNESS}", f"-I{source.parent}", str(program), "-o", str(library)]
+        source, library = Path(folder) / "program.cpp", Path(folder) / "program.so"
+        source.write_text(program)
+        flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
+        command = [COMPILER, *flags, f"-I{HARNESS}", f"-I{include}", str(source), "-o", str(library)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return ctypes.CDLL(str(library))
