@@ -47,6 +47,7 @@ template <typename T>
 __device__ void find_winners(const Tables& tables, const T* logits, const Place& place, Tile& tile, int* flag) {
     const long long plane = static_cast<long long>(tables.height) * tables.width;
     bool finite = true;
+    RTF_ROLLED
     for (int i = threadIdx.x; i < (place.rows + 1) * (place.columns + 1); i += kThreads) {
         const int r = i / (place.columns + 1), c = i % (place.columns + 1);
         const int y = min_int(max_int(place.k + r - 1, 0), tables.height - 1);
@@ -72,6 +73,7 @@ __device__ inline void fill(const Tables& tables, const Place& place, const Tile
     const int x0 = tables.column_cells[place.l], x1 = tables.column_cells[place.l + place.columns];
     const int first = x0 / kWord, words = (x1 + kWord - 1) / kWord - first;
     const bool aligned = ((reinterpret_cast<unsigned long long>(labels) | static_cast<unsigned int>(tables.out_width)) & (kWord - 1)) == 0;
+    RTF_ROLLED
     for (int i = threadIdx.x; i < place.rows * words; i += kThreads) {
         const int r = i / words, start = kWord * (first + i % words);
         const int from = max_int(x0, start), to = min_int(x1, start + kWord);
@@ -81,11 +83,13 @@ __device__ inline void fill(const Tables& tables, const Place& place, const Tile
             word |= label << 8 * (x - start);
         }
         const bool whole = aligned && to - from == kWord;
+        RTF_ROLLED
         for (int y = tables.row_cells[place.k + r]; y < tables.row_cells[place.k + r + 1]; ++y) {
             unsigned char* target = labels + static_cast<long long>(y) * tables.out_width + start;
             if (whole) {
                 *reinterpret_cast<unsigned long long*>(target) = word;
             } else {
+                RTF_ROLLED
                 for (int x = from; x < to; ++x) target[x - start] = static_cast<unsigned char>(word >> 8 * (x - start));
             }
         }
@@ -96,11 +100,13 @@ __device__ inline void fill(const Tables& tables, const Place& place, const Tile
 template <typename T>
 __device__ void find_candidates(const T* upper, const T* lower, int right, long long plane, int classes, int lane, unsigned int* words) {
     float floor = -3.402823466e+38f;
+    RTF_ROLLED
     for (int c = lane; c < classes; c += kLanes) {
         floor = max_float(floor, lowest(load_corners(upper + c * plane, lower + c * plane, right)));
     }
     for (int distance = kLanes / 2; distance > 0; distance /= 2) floor = max_float(floor, __shfl_xor_sync(0xffffffffu, floor, distance));
     floor -= slack(floor);
+    RTF_ROLLED
     for (int start = 0; start < classes; start += kLanes) {
         const int c = start + lane;
         const bool may = c < classes && may_win(highest(load_corners(upper + c * plane, lower + c * plane, right)), floor);
@@ -121,6 +127,7 @@ __device__ void make_cell(const Tables& tables, const T* logits, int k, int l, i
 
     const int x0 = tables.column_cells[l], y0 = tables.row_cells[k], wide = tables.column_cells[l + 1] - x0;
     const int pixels = wide * (tables.row_cells[k + 1] - y0);
+    RTF_ROLLED
     for (int start = lane; start < pixels; start += kLanes * kPixelsAtOnce) {
         float row_weight[kPixelsAtOnce], column_weight[kPixelsAtOnce], best[kPixelsAtOnce];
         int winner[kPixelsAtOnce];
@@ -130,7 +137,9 @@ __device__ void make_cell(const Tables& tables, const T* logits, int k, int l, i
             column_weight[i] = tables.column_weight[x0 + pixel % wide];
             winner[i] = -1;
         }
+        RTF_ROLLED
         for (int word = 0; word * kLanes < tables.classes; ++word) {
+            RTF_ROLLED
             for (unsigned int left_over = candidates[word]; left_over != 0; left_over &= left_over - 1) {
                 const int c = word * kLanes + __ffs(static_cast<int>(left_over)) - 1;
                 const Corners corners = load_corners(upper + c * plane, lower + c * plane, right);
@@ -169,6 +178,7 @@ __device__ void upsample_block(const Tables& tables, const T* logits, unsigned c
     fill(tables, place, tile, labels);
     __syncthreads();
     const int warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+    RTF_ROLLED
     for (int i = warp; i < tile.mixed_count; i += kWarps) {
         const int cell = tile.mixed[i];
         make_cell(tables, logits, place.k + cell / kCellsWide, place.l + cell % kCellsWide, lane, tile.candidates[warp], labels);
@@ -177,7 +187,7 @@ __device__ void upsample_block(const Tables& tables, const T* logits, unsigned c
 
 }  // namespace rtf
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
     upsample_argmax_f32(const float* __restrict__ logits, int classes, int height, int width, unsigned char* labels, int out_height,
                         int out_width, const int* __restrict__ row_cells, const float* __restrict__ row_weight,
                         const int* __restrict__ column_cells, const float* __restrict__ column_weight,
@@ -186,7 +196,7 @@ extern "C" __global__ void __launch_bounds__(256)
                         logits, labels, flag);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 4)
     upsample_argmax_f16(const rtf::half* __restrict__ logits, int classes, int height, int width, unsigned char* labels, int out_height,
                         int out_width, const int* __restrict__ row_cells, const float* __restrict__ row_weight,
                         const int* __restrict__ column_cells, const float* __restrict__ column_weight,
