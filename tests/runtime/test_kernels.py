@@ -47,9 +47,10 @@ def recorder(root: Path) -> Recorder:
 
 
 def test_the_sources_constants_are_ours(root: Path) -> None:
-    source = (root / "plugins" / "upsample_argmax.cu").read_text()
+    source = (root / "plugins" / "upsample_argmax_block.cuh").read_text()
     assert f"kCellsWide = {module._CELLS_WIDE};" in source
     assert f"kCellsHigh = {module._CELLS_HIGH};" in source
+    source = (root / "plugins" / "upsample_argmax.cu").read_text()
     assert module._UPSAMPLE_THREADS == prototypes(source)["upsample_argmax_f32"].max_threads == 8 * 32
     assert f"kPixels = {module._OVERLAY_PIXELS};" in (root / "plugins" / "overlay.cu").read_text()
     source = (root / "plugins" / "grouped_double_norm.cu").read_text()
@@ -57,7 +58,7 @@ def test_the_sources_constants_are_ours(root: Path) -> None:
     assert prototypes(source)["grouped_double_norm_f16"].max_threads == module._NORM_THREADS
 
 
-@pytest.mark.parametrize("name", ["preprocess", "upsample_argmax", "grouped_double_norm"])
+@pytest.mark.parametrize("name", ["preprocess", "upsample_argmax", "upsample_argmax_plugin", "grouped_double_norm"])
 def test_the_kernels_of_two_types_differ_in_the_type_alone(root: Path, name: str) -> None:
     found = prototypes((root / "plugins" / f"{name}.cu").read_text())
     single, half = (found[f"{name}_{suffix}"] for suffix in ("f32", "f16"))
