@@ -15,10 +15,10 @@ import numpy as np
 from ..errors import UsageError
 from ..geometry import Size
 from ..image import normalisation
+from ..nvrtc import compile_kernel_file
 from ..types import ModelSpec
 from ..upsample import not_finite
 from .frame_tables import INPUT_TABLES, OUTPUT_TABLES, FrameTables, frame_tables, logits_shape
-from ..nvrtc import compile_kernel_file
 
 __all__ = ["FLAG_BYTES", "FrameKernels", "FrameTables", "check_flag", "frame_tables", "palette_bytes"]
 
