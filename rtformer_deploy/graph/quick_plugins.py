@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..geometry import Size, output_axes
+from ..geometry import Size, cell_at, output_axes
 from .functions import DOMAIN
 
 PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
@@ -39,19 +39,18 @@ def _replace_head(model: ir.Model, logits: ir.Value | None) -> None:
     labels = graph.outputs[0]
     size = _extent(labels)
     rows, columns = output_axes(_extent(logits), size, size, "stretch")
-    cell = np.repeat(np.arange(columns.cells.size - 1, dtype=np.int32), np.diff(columns.cells))
     tables = {
         "row_cells": rows.cells,
         "row_weight": rows.weight,
         "column_cells": columns.cells,
         "column_weight": columns.weight,
-        "column_cell": cell,
+        "column_cell": cell_at(columns),
     }
     inputs = [logits, *(_initializer(model, f"head/{name}", table) for name, table in tables.items())]
     attributes: dict[str, Any] = {"height": size[0], "width": size[1], **PLUGIN}
     node = ir.node("UpsampleArgmax", inputs, attributes, domain=DOMAIN, name="head/UpsampleArgmax")
     output = node.outputs[0]
-    output.name, output.dtype, output.shape = labels.name, labels.dtype, labels.shape
+    output.name, output.dtype, output.shape = labels.name, ir.DataType.UINT8, labels.shape
     labels.name = f"{labels.name}/unused"
     graph.append(node)
     graph.outputs[0] = output

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from ..geometry import Axis, Size, Window, input_axes, output_axes, window
+from ..geometry import Size, Window, cell_at, input_axes, output_axes, window
 from ..types import ModelSpec
 from ..upsample import MAX_CLASSES
 
@@ -55,7 +55,7 @@ def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
     )
     if spec.head != "labels":
         rows, columns = output_axes(logits_shape(spec)[1:], size, spec.size, spec.resize)
-        values = rows.cells, rows.weight, columns.cells, columns.weight, _cell_of(columns)
+        values = rows.cells, rows.weight, columns.cells, columns.weight, cell_at(columns)
         tables.update(zip(OUTPUT_TABLES, values, strict=True))
     return _packed(size, part, tables)
 
@@ -68,11 +68,6 @@ def logits_shape(spec: ModelSpec) -> tuple[int, int, int]:
             f"Logits of shape {spec.output.shape} are no label map's; they should be (N, classes, h, w) with 1 to 256 classes."
         )
     return classes, height, width
-
-
-def _cell_of(axis: Axis) -> NDArray[np.int32]:
-    """For each position the cell that holds it."""
-    return np.repeat(np.arange(axis.cells.size - 1, dtype=np.int32), np.diff(axis.cells))
 
 
 def _packed(size: Size, part: Window, tables: dict[str, NDArray[np.int32] | NDArray[np.float32]]) -> FrameTables:
