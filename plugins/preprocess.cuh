@@ -37,4 +37,21 @@ RTF_HD void normalise_row(const unsigned char* pixels, int columns, const float*
     }
 }
 
+// One pixel of the picture in the engine's input -> its three values. It lies `row_weight` of the way from row `row_low` of the
+// frame to the next, and so in its columns. Where both weights are 0, interpolating would change nothing.
+RTF_HD void preprocess_pixel(const unsigned char* frame, int height, int width, int row_low, float row_weight, int column_low,
+                             float column_weight, const float* scale, const float* bias, float* values) {
+    const unsigned char* a = frame + 3 * (static_cast<long long>(row_low) * width + column_low);
+    if (row_weight == 0.0f && column_weight == 0.0f) {
+        for (int c = 0; c < 3; ++c) values[c] = scale_add(a[c], scale[c], bias[c]);
+        return;
+    }
+    const int right = 3 * (min_int(column_low + 1, width - 1) - column_low);
+    const unsigned char* b = a + 3ll * width * (min_int(row_low + 1, height - 1) - row_low);
+    for (int c = 0; c < 3; ++c) {
+        const float upper = lerp(a[c], a[right + c], column_weight), lower = lerp(b[c], b[right + c], column_weight);
+        values[c] = scale_add(lerp(upper, lower, row_weight), scale[c], bias[c]);
+    }
+}
+
 }  // namespace rtf

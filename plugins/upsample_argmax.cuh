@@ -8,6 +8,7 @@
 #pragma once
 
 #include "bilinear.cuh"
+#include "half.cuh"
 
 namespace rtf {
 
@@ -75,6 +76,40 @@ RTF_HD void upsample_cell(const float* upper, const float* lower, long plane, co
             }
         }
     }
+}
+
+// The four logits of one class around a cell.
+struct Corners {
+    float top_left, top_right, bottom_left, bottom_right;
+};
+
+// A class's corners: its logits in the rows of the grid above and below the cell; `right` is 1, or 0 at the grid's edges.
+template <typename T>
+RTF_HD Corners load_corners(const T* upper, const T* lower, int right) {
+    return {to_float(upper[0]), to_float(upper[right]), to_float(lower[0]), to_float(lower[right])};
+}
+
+RTF_HD float lowest(const Corners& at) { return lowest(at.top_left, at.top_right, at.bottom_left, at.bottom_right); }
+RTF_HD float highest(const Corners& at) { return highest(at.top_left, at.top_right, at.bottom_left, at.bottom_right); }
+
+// One class at one pixel, in the order of `upsample_cell`.
+RTF_HD float interpolate(const Corners& at, float row_weight, float column_weight) {
+    return lerp(lerp(at.top_left, at.top_right, column_weight), lerp(at.bottom_left, at.bottom_right, column_weight), row_weight);
+}
+
+// The class of one logit's place, the lowest on a tie; `finite` becomes false where a logit is NaN or infinite.
+template <typename T>
+RTF_HD int argmax(const T* logits, long long plane, int classes, bool& finite) {
+    float best = to_float(logits[0]);
+    int winner = 0;
+    finite = finite && best - best == 0.0f;
+    for (int c = 1; c < classes; ++c) {
+        const float value = to_float(logits[c * plane]);
+        finite = finite && value - value == 0.0f;
+        winner = value > best ? c : winner;
+        best = value > best ? value : best;
+    }
+    return winner;
 }
 
 }  // namespace rtf

@@ -88,6 +88,11 @@ def axis(samples: int, positions: int, scale: float, start: float = 0.0) -> Axis
     return result
 
 
+def cell_at(axis: Axis) -> NDArray[np.int32]:
+    """For each position of an axis the cell that holds it, int32 (n_out,)."""
+    return np.repeat(np.arange(axis.cells.size - 1, dtype=np.int32), np.diff(axis.cells))
+
+
 def nearest(samples: int, positions: int, scale: float, start: float = 0.0) -> NDArray[np.intp]:
     """For each of `positions` places the index of the sample whose extent holds the place's centre."""
     at = np.floor(start + (np.arange(positions) + 0.5) * scale)

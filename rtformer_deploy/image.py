@@ -22,6 +22,7 @@ __all__ = [
     "decode_image",
     "images_in",
     "load_image",
+    "normalisation",
     "overlay",
     "preprocess",
     "resize_labels",
@@ -56,8 +57,7 @@ def preprocess(
     if (part.height, part.width) != spec_size:
         target.fill(0.0)
     rows, columns = input_axes(size, part)
-    scale = (1.0 / (255.0 * np.asarray(std, np.float64))).astype(np.float32)
-    bias = (-np.asarray(mean, np.float64) / np.asarray(std, np.float64)).astype(np.float32)
+    scale, bias = normalisation(mean, std)
     if native.available():
         native.preprocess(frame, target, part, rows, columns, scale, bias, native.usable_threads(threads))
     else:
@@ -66,6 +66,12 @@ def preprocess(
         out[...] = target
         return out
     return target
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and deviation of each channel -> (scale, bias) float32: value * scale + bias is /255, minus the mean, over the deviation."""
+    deviation = np.asarray(std, np.float64)
+    return (1.0 / (255.0 * deviation)).astype(np.float32), (-np.asarray(mean, np.float64) / deviation).astype(np.float32)
 
 
 def resize_labels(labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch") -> LabelMap:

@@ -78,6 +78,11 @@ def mixed_share(logits: NDArray[np.float32]) -> float:
     return float(mixed.mean()) if mixed.size else 0.0
 
 
+def not_finite() -> EngineError:
+    """What is raised where a logit is NaN or infinite, wherever the labels were made."""
+    return EngineError("The engine's output holds values that are not finite.", "If it runs in FP16, build it with --fp32.")
+
+
 def _checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if logits.ndim != 3 or logits.size == 0 or logits.shape[0] > MAX_CLASSES:
         raise EngineError(f"Logits of shape {logits.shape} are no label map's; they should be (classes, h, w) with 1 to 256 classes.")
@@ -85,7 +90,7 @@ def _checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(logits.sum()) or np.isfinite(logits).all()
     if not finite:
-        raise EngineError("The engine's output holds values that are not finite.", "If it runs in FP16, build it with --fp32.")
+        raise not_finite()
     return logits
 
 
