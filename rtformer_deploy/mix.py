@@ -1,11 +1,11 @@
 """A recipe's [build] table -> the mix of precisions that an engine is to have, and what the mix was tuned with.
 
-    [build]
-    precision = "int8"           what the engine is built as; "fp16" and "fp32" are mixes too
-    keep = ["layer1.0.bn1"]      convolutions that INT8 leaves out (globs): FP16 on TensorRT, FP32 on a CPU
-    fp32 = ["layer1.0.bn1"]      operators that TensorRT computes in FP32 (globs); on a CPU what is not INT8 is FP32 anyway
-    ranges = "ranges.json"       beside the recipe; without it the ranges that come with the project
-    backend, model_sha256, ranges_sha256    what the mix was tuned on
+[build]
+precision = "int8"           what the engine is built as; "fp16" and "fp32" are mixes too
+keep = ["layer1.0.bn1"]      convolutions that INT8 leaves out (globs): FP16 on TensorRT, FP32 on a CPU
+fp32 = ["layer1.0.bn1"]      operators that TensorRT computes in FP32 (globs); on a CPU what is not INT8 is FP32 anyway
+ranges = "ranges.json"       beside the recipe; without it the ranges that come with the project
+backend, model_sha256, ranges_sha256    what the mix was tuned on
 """
 
 from __future__ import annotations

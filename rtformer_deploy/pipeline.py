@@ -101,8 +101,9 @@ def build_engine(
 ) -> Engine:
     """ONNX -> engine: prepared, built, and where this machine can run it, run once against ONNX Runtime on the model it came from.
 
-    INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision; TensorRT computes those that
-    `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError where the engine does not have the precision that was asked for.
+    INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
+    computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError where the engine does not
+    have the precision that was asked for.
     """
     model_sha256 = sha256(serialize_model(model))
     if options.precision != "int8":
