@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -124,7 +125,7 @@ class Reference:
             pixels += wanted.shape[-1]
         return Error(None if labels else difference / max(total, 1e-300), changed / max(pixels, 1))
 
-    def _outputs(self, engine: Engine) -> list[NDArray[np.float32]]:
+    def _outputs(self, engine: Engine) -> list[NDArray[Any]]:
         """Each frame's logits (classes, pixels), or labels (pixels,), thinned out where there are many."""
         with self.workshop.open(engine) as runner:
             if self.workshop.spec.head == "labels":
@@ -142,6 +143,6 @@ def everything(blocks: Sequence[Block], level: Level, above: Level) -> Levels:
     return {block.name: level if block.convolutions or level != "int8" else above for block in blocks}
 
 
-def _thin(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _thin(values: NDArray[Any]) -> NDArray[Any]:
     step = -(-values.shape[-1] // _PIXELS)
     return values[..., ::step].copy()
