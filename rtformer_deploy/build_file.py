@@ -67,6 +67,7 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     ranges = _ranges(request, recipe, spec, say, progress)
     options = BuildOptions(
         precision=mix.precision,
+        mixed=bool(mix.keep or mix.fp32),
         batch=_batch(request.profile, spec),
         workspace_mib=request.workspace_mib,
         optimization_level=request.optimization_level,

@@ -79,7 +79,7 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
         plans[key] = sha256(workshop.engines[key].plan)
         return 0.7 if levels == wanted or set(levels.values()) == {"fp32"} else 0.1
 
-    def latencies(workshop: Workshop, points: dict[str, dict[str, str]], seconds: float) -> dict[str, tuple[float, float]]:
+    def latencies(workshop: Workshop, points: dict[str, dict[str, str]], seconds: float, tell: object) -> dict[str, tuple[float, float]]:
         return {key: (1.0 + 2 * sum(level == "fp32" for level in levels.values()),) * 2 for key, levels in points.items()}
 
     def error(self: Any, engine: Any) -> Any:

@@ -47,7 +47,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         profile = builder.create_optimization_profile()
         profile.set_shape(source.name, *((size, *source.shape[1:]) for size in batch))
         config.add_optimization_profile(profile)
-    precision = precision_ahead(trt, network, options.precision)
+    precision = precision_ahead(trt, network, options.precision, options.mixed)
     plan, cache = _serialize(library, builder, network, config, log, progress)
     info = EngineInfo(
         spec=spec,
@@ -66,6 +66,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
             "workspace_mib": options.workspace_mib,
             "version_compatible": options.version_compatible,
             "hardware_compatible": options.hardware_compatible,
+            **({"mixed": True} if options.mixed else {}),
         },
     )
     return Engine(plan, info, cache)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +69,8 @@ class Workshop:
         mix = self.mix(levels)
         batch = self.spec.input.shape[0]
         sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 1)
-        options = BuildOptions(precision=mix.precision, batch=sizes, threads=self.threads, device=self.device)
+        mixed = bool(mix.keep or mix.fp32)
+        options = BuildOptions(precision=mix.precision, batch=sizes, threads=self.threads, device=self.device, mixed=mixed)
         ready = prepare_model(self.model, self.backend, options, self.ranges, mix.keep, mix.fp32)
         return build(ready, self.spec, self.backend, options)
 
@@ -85,8 +86,11 @@ class Workshop:
             raise DatasetError(f"The split {self.dataset.split!r} of {self.dataset.name} has no labelled pixel, so no mIoU.")
         return value
 
-    def latencies(self, points: Mapping[str, Levels], seconds: float) -> dict[str, tuple[float, float]]:
-        """One round: the median latency in ms of each mix's engine alone and end to end, in the order given, one right after the other."""
+    def latencies(
+        self, points: Mapping[str, Levels], seconds: float, tell: Callable[[int], None] = lambda done: None
+    ) -> dict[str, tuple[float, float]]:
+        """One round: the median latency in ms of each mix's engine alone and end to end, in the order given, one right after the other;
+        `tell` hears how many are done."""
         frame = self.frames(1)[0]
         found = {}
         for key, levels in points.items():
@@ -95,6 +99,7 @@ class Workshop:
             with self.open(self.engines[key]) as runner:
                 report = bench(runner, [frame] * runner.batch[0], seconds=seconds, warmup=_WARMUP)
             found[key] = report.engine.percentile(50), report.end_to_end.percentile(50)
+            tell(len(found))
         return found
 
     def frames(self, count: int) -> list[Frame]:

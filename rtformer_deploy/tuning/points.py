@@ -19,8 +19,8 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measured mix. `miou` 0 to 1; `drop` in points (percent) below FP32; latencies in ms, `ratio` the engine's to FP32's in the
-    same round: all three medians over the rounds."""
+    """One measured mix. `miou` 0 to 1; `drop` in points (percent) below FP32; `ratio` the engine's latency to FP32's in the same round,
+    the median over the rounds, which a machine that was busy in some of them moves least. Latencies in ms: FP32's median times that."""
 
     key: str
     name: str
@@ -58,11 +58,11 @@ def summarise(
 ) -> list[Point]:
     """Scores (key -> name, levels, mIoU) and rounds of latencies (key -> engine alone, end to end) -> points, the baseline first."""
     best = scored[baseline][2]
+    single = [float(np.median([each[baseline][part] for each in rounds])) for part in (0, 1)]
     points = []
     for key, (name, levels, miou) in scored.items():
-        engine, whole = (float(np.median([each[key][part] for each in rounds])) for part in (0, 1))
-        ratio = float(np.median([each[key][0] / each[baseline][0] for each in rounds]))
-        points.append(Point(key, name, dict(levels), miou, 100 * (best - miou), engine, whole, ratio))
+        engine, whole = (float(np.median([each[key][part] / each[baseline][part] for each in rounds])) for part in (0, 1))
+        points.append(Point(key, name, dict(levels), miou, 100 * (best - miou), engine * single[0], whole * single[1], engine))
     return sorted(points, key=lambda point: point.key != baseline)
 
 

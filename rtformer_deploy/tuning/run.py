@@ -103,15 +103,16 @@ class Run:
         keys = set(self.scored)
         found: list[dict[str, Any]] = [each["latencies"] for each in self.state.of("round") if set(each["latencies"]) == keys][:ROUNDS]
         while len(found) < ROUNDS:
-            self._tell("latency", len(found), ROUNDS)
             order = list(self.scored)
             turn = len(found) % len(order)
             points = {key: self.scored[key][1] for key in order[turn:] + order[:turn]}
-            latencies = self.workshop.latencies(points, self.seconds / ROUNDS)
+            latencies = self.workshop.latencies(points, self.seconds / ROUNDS, self._timed(len(found), len(order)))
             self.state.add({"kind": "round", "latencies": latencies})
             found.append(latencies)
-        self._tell("latency", ROUNDS, ROUNDS)
         return found
+
+    def _timed(self, rounds: int, engines: int) -> Callable[[int], None]:
+        return lambda done: self._tell("latency", rounds * engines + done, ROUNDS * engines)
 
     def _reference(self) -> Reference:
         if self.reference is None:

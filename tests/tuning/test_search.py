@@ -97,7 +97,8 @@ def test_latencies_are_medians_and_ratios_are_taken_round_by_round() -> None:
     points = summarise(scored, rounds, "f")  # type: ignore[arg-type]
     assert [each.name for each in points] == ["FP32", "INT8"]
     assert points[1].ratio == 0.5
-    assert (points[1].latency_ms, points[1].end_to_end_ms) == (9.9, 10.0)
+    assert (points[0].latency_ms, points[0].end_to_end_ms) == (11.0, 13.0)
+    assert (points[1].latency_ms, points[1].end_to_end_ms) == pytest.approx((5.5, 13.0 * 21 / 41))
     assert points[1].drop == pytest.approx(10)
 
 
