@@ -204,7 +204,7 @@ def _recipe(request: TuneRequest, workshop: Workshop, chosen: Point, baseline: P
     if mix.precision == "int8":
         build |= {"ranges": "ranges.json", "ranges_sha256": ranges_hash(workshop.ranges)}
     comment = (
-        f"Written by rtformer-deploy tune: {chosen.name}, tuned on {workshop.backend}.",
+        f"Written by rtformer-deploy tune: {chosen.name} ({chosen.in_int8} blocks in INT8), tuned on {workshop.backend}.",
         f"mIoU {100 * chosen.miou:.2f} % (FP32 {100 * baseline.miou:.2f} %) on {workshop.dataset.name} {workshop.dataset.split};"
         f" {chosen.ratio:.2f} of FP32's latency.",
     )

@@ -72,6 +72,7 @@ def _print(tuned: Tuned) -> None:
     marked = [
         (
             ("* " if point is tuned.chosen else "  ") + point.name,
+            str(point.in_int8),
             f"{100 * point.miou:.2f}",
             f"{point.drop:.2f}",
             f"{point.latency_ms:.2f}",
@@ -79,7 +80,7 @@ def _print(tuned: Tuned) -> None:
         )
         for point in sorted(tuned.points, key=lambda point: point.ratio)
     ]
-    out.print(table("Mixes (* chosen)", ("mix", "mIoU %", "drop", "p50 ms", "to FP32"), marked, right=(1, 2, 3, 4)))
+    out.print(table("Mixes (* chosen)", ("mix", "blocks in INT8", "mIoU %", "drop", "p50 ms", "to FP32"), marked, right=(1, 2, 3, 4, 5)))
 
 
 def _number(value: float | None) -> str:

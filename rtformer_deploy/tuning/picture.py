@@ -48,7 +48,7 @@ def draw_pareto(points: Sequence[Point], chosen: Point | None, max_drop: float, 
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="12">\n'
         f'<rect width="100%" height="100%" fill="white"/>\n<text x="{_LEFT}" y="28" font-size="15">{escape(title)}</text>\n'
-        f'<text x="{_LEFT}" y="46" fill="{_GREY}">line: Pareto front; green: chosen; latency of the engine alone, median</text>'
+        f'<text x="{_LEFT}" y="46" fill="{_GREY}">line: Pareto front; green: chosen; latency of the engine alone</text>'
     )
     return "\n".join([head, *body, "</svg>\n"])
 
@@ -72,17 +72,17 @@ def _grid(axes: _Axes) -> Iterable[str]:
 def _dot(axes: _Axes, point: Point, best: bool, chosen: bool) -> str:
     colour, radius = (_GREEN, 7) if chosen else (_BLUE, 5) if best else (_GREY, 4)
     where = f'cx="{axes.x(point.latency_ms):.1f}" cy="{axes.y(100 * point.miou):.1f}"'
-    text = f"{point.name}: {100 * point.miou:.2f} %, {point.latency_ms:.3g} ms"
+    text = f"{point.name}, {point.in_int8} blocks in INT8: {100 * point.miou:.2f} %, {point.latency_ms:.3g} ms"
     return f'<circle {where} r="{radius}" fill="{colour}"><title>{escape(text)}</title></circle>'
 
 
 def _names(axes: _Axes, points: Sequence[Point], chosen: Point | None) -> Iterable[str]:
     """Each point's name beside it, where no other name stands yet; the chosen one's and the baseline's always."""
-    taken: list[tuple[float, float, float, float]] = []
+    taken = [(axes.x(point.latency_ms) - 5, axes.y(100 * point.miou) + 5, 10.0, 10.0) for point in points]  # left, bottom, width, height
     for point in sorted(points, key=lambda point: (point is not chosen, point is not points[0])):
         x, y, width = axes.x(point.latency_ms), axes.y(100 * point.miou), 7.0 * len(point.name)
-        left = x - 10 - width if x + 10 + width > _WIDTH - _RIGHT else x + 10
-        spots = [(left, y + 4 + shift) for shift in (0, -14, 14, -28, 28)]
+        sides = [x - 10 - width] if x + 10 + width > _WIDTH - _RIGHT else [x + 10, x - 10 - width]
+        spots = [(left, y + 4 + shift) for left in sides for shift in (0, -14, 14)]
         free = [spot for spot in spots if not any(_meet((*spot, width, 12), other) for other in taken)]
         if not free and point not in (chosen, points[0]):
             continue
@@ -99,7 +99,7 @@ def _meet(one: tuple[float, float, float, float], other: tuple[float, float, flo
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
     """A span with air around the values."""
     low, high = min(values), max(values)
-    air = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    air = 0.1 * (high - low) or 0.05 * abs(high) or 1.0
     return low - air, high + air
 
 

@@ -31,10 +31,16 @@ class Point:
     end_to_end_ms: float
     ratio: float
 
+    @property
+    def in_int8(self) -> int:
+        """How many blocks are in INT8."""
+        return sum(level == "int8" for level in self.levels.values())
+
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "levels": self.levels,
+            "blocks_in_int8": self.in_int8,
             "miou": round(self.miou, 6),
             "drop": round(self.drop, 4),
             "latency_ms": round(self.latency_ms, 4),

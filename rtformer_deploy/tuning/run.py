@@ -86,7 +86,9 @@ class Run:
         """Whether a mix, scored now or before, is within the bound; its score is said."""
         key = self.point(name or self._name(levels), levels)
         drop = 100 * (next(iter(self.scored.values()))[2] - self.scored[key][2])
-        self.say(f"{self.scored[key][0]}: mIoU {100 * self.scored[key][2]:.2f} %, drop {drop:.2f} points")
+        self.say(
+            f"{self.scored[key][0]}, {self._count(levels)} blocks in INT8: mIoU {100 * self.scored[key][2]:.2f} %, drop {drop:.2f} points"
+        )
         return within(drop, self.max_drop)
 
     def point(self, name: str, levels: Levels) -> str:
@@ -120,12 +122,15 @@ class Run:
             self.reference = Reference(self.workshop, single, self.workshop.frames(self.limit))
         return self.reference
 
+    def _count(self, levels: Levels) -> int:
+        return sum(levels[block.name] == "int8" for block in self.blocks)
+
     def _name(self, levels: Levels) -> str:
-        low = sum(levels[block.name] == "int8" for block in self.blocks)
-        full = sum(bool(block.convolutions) for block in self.blocks)
-        if low == full and "fp32" not in (levels[block.name] for block in self.blocks if self.workshop.on_gpu):
+        if self._count(levels) == sum(bool(block.convolutions) for block in self.blocks) and "fp32" not in (
+            levels[block.name] for block in self.blocks if self.workshop.on_gpu
+        ):
             return "INT8"
-        return f"mix {sum(name.startswith('mix') for name, _, _ in self.scored.values()) + 1} ({low} of {full} INT8)"
+        return f"mix {sum(name.startswith('mix') for name, _, _ in self.scored.values()) + 1}"
 
     def _named(self, phase: str) -> Progress | None:
         progress = self.progress
