@@ -38,6 +38,8 @@ from .types import Backend, ModelSpec, Progress, Ranges
 
 Say = Callable[[str], None]
 
+_STATE = "tune.state.jsonl"
+
 _PACKAGES = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx-cu13"}
 
 
@@ -68,9 +70,8 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress | None = Non
     What was measured is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
     BuildError, EngineError, OutputError; KeyboardInterrupt where `progress` says stop.
     """
-    folder = make_folder(request.output)
     if not request.resume:
-        refuse_overwriting(folder / "tune.state.jsonl")
+        refuse_overwriting(request.output / _STATE)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
     model_sha256 = sha256(serialize_model(model))
@@ -78,12 +79,13 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress | None = Non
     if len(dataset.labels.names) != len(spec.classes):
         raise DatasetError(f"{spec.name} tells {len(spec.classes)} classes apart and {dataset.name} has {len(dataset.labels.names)}.")
     backend = pick_backend(request.backend, say)
-    _refuse_unrunnable(backend, say)
+    _refuse_unrunnable(backend, request.device, say)
+    folder = make_folder(request.output)
     ranges = _ranges(request, spec, folder, say, progress)
     check_ranges(ranges, spec, model_sha256)
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
-    state = State(folder / "tune.state.jsonl", _identity(request, dataset, backend, ranges, model_sha256), request.resume)
+    state = State(folder / _STATE, _identity(request, dataset, backend, ranges, model_sha256), request.resume)
     if state.records:
         say(f"Going on after {len(state.records)} measurements.")
     run = Run(workshop, state, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, say=say, progress=progress)
@@ -102,9 +104,12 @@ def check_gate(tuned: Tuned) -> None:
         )
 
 
-def _refuse_unrunnable(backend: Backend, say: Say) -> None:
+def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
     if backend in ("tensorrt", "tensorrt-rtx"):
-        if not gpus():
+        found = gpus()
+        if found and device >= len(found):
+            raise EngineError(f"There is no GPU {device} here; there are {len(found)}, counted from 0.")
+        if not found:
             raise EngineError(
                 f"tune runs every engine it builds, and there is no GPU here for {backend} ({why_none()}).",
                 "Run it on the machine that the engine is for, or choose --backend openvino.",
@@ -116,7 +121,7 @@ def _refuse_unrunnable(backend: Backend, say: Say) -> None:
 def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progress: Progress | None) -> Ranges:
     """The ranges as build-engine finds them; what was measured on images for this run is kept beside its state."""
     kept = folder / "ranges.json"
-    if request.images and not request.ranges and request.resume and kept.is_file():
+    if request.images and not request.ranges and request.resume and kept.is_file() and (folder / _STATE).is_file():
         return load_ranges(kept)
     return pick_ranges(
         request.model, spec, request.ranges, request.images,

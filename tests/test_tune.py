@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from click.testing import CliRunner, Result
 from small_network import Small, write_small
@@ -19,7 +21,7 @@ from rtformer_deploy.files import sha256
 from rtformer_deploy.onnx_file import load_model
 from rtformer_deploy.recipe import load_recipe
 from rtformer_deploy.tune import TuneRequest, tune
-from rtformer_deploy.tuning.measure import Workshop
+from rtformer_deploy.tuning.measure import Error, Reference, Workshop
 
 BACKENDS = ("openvino", "onnxruntime")
 Call = Callable[..., Result]
@@ -84,8 +86,6 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
 
     def error(self: Any, engine: Any) -> Any:
         return next(errors)
-
-    from rtformer_deploy.tuning.measure import Error, Reference
 
     errors = iter([Error(0.001, 0.0), Error(0.9, 0.1), Error(0.002, 0.0)])
     monkeypatch.setattr(Workshop, "miou", miou)
@@ -180,7 +180,7 @@ def test_an_engine_for_a_gpu_needs_one(small: Small, call: Call, monkeypatch: py
     result = call(*arguments(small, backend=backend))
     assert result.exit_code == 1
     assert "no GPU" in result.output
-    assert list(Path("tuned").iterdir()) == []
+    assert not Path("tuned").exists()
 
 
 def test_bad_calls(small: Small, call: Call) -> None:
@@ -208,3 +208,39 @@ def test_a_dynamic_batch_is_tuned_and_built(small: Small, call: Call) -> None:
     built = call("build-engine", "model.onnx", "--recipe", "tuned/recipe.toml", "--backend", "onnxruntime", "--max", 4)
     assert built.exit_code == 0, built.output
     assert load_engine(Path("engine.plan")).info.batch[2] == 4
+
+
+def test_ctrl_c_leaves_the_state_and_resume_goes_on(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    real = Reference.error
+
+    def interrupted(self: Reference, engine: Any) -> Any:
+        asked.append(engine)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(self, engine)
+
+    monkeypatch.setattr(Reference, "error", interrupted)
+    stopped = call(*arguments(small))
+    assert stopped.exit_code == 130
+    assert stopped.stderr == "Interrupted.\n"
+    assert sorted(path.name for path in Path("tuned").iterdir()) == ["ranges.json", "tune.state.jsonl"]
+    ranges = Path("tuned/ranges.json").stat().st_mtime_ns
+    resumed = call(*arguments(small, "--resume"))
+    assert resumed.exit_code == 0, resumed.output
+    assert "Calibrating" not in resumed.output
+    assert len(asked) == 2 + 2  # of three blocks one was measured before
+    assert json.loads(Path("tuned/tune.json").read_text())["points"]
+    assert Path("tuned/ranges.json").stat().st_mtime_ns >= ranges
+
+
+def test_a_model_from_elsewhere_is_tuned_and_built(small: Small, call: Call) -> None:
+    proto = onnx.load("model.onnx")
+    del proto.metadata_props[:]
+    onnx.save(proto, "model.onnx")
+    about = ("--mean", "0,0,0", "--std", "1,1,1", "--classes", small.dataset)
+    result = call(*arguments(small, *about))
+    assert result.exit_code == 0, result.output
+    command = json.loads(Path("tuned/tune.json").read_text())["command"]
+    built = call(*shlex.split(command)[1:])
+    assert built.exit_code == 0, built.output
