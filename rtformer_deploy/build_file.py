@@ -11,9 +11,10 @@ from .build import choose_backend
 from .calibration import calibrate_file
 from .engine_file import save_engine, sidecar
 from .errors import BuildError, CalibrationError, UsageError
-from .files import check_writable, read_bytes, write_atomic
+from .files import check_writable, read_bytes, sha256, write_atomic
 from .foreign import Foreign
-from .onnx_file import load_model
+from .mix import Mix, RecipeBuild, check_model, ranges_of_build, read_build
+from .onnx_file import load_model, serialize_model
 from .pipeline import build_engine, spec_of
 from .ranges import load_ranges, shipped_ranges
 from .types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges
@@ -23,12 +24,15 @@ Profile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What to build from what, as the command line says it; `profile` holds --min, --opt and --max: (N,) or (N, 3, H, W) each."""
+    """What to build from what, as the command line says it; `profile` holds --min, --opt and --max: (N,) or (N, 3, H, W) each.
+
+    `precision` None is the recipe's, or FP32 without a recipe; `recipe` is a name or a TOML file.
+    """
 
     model: Path
     output: Path
     backend: str = "auto"
-    precision: str = "fp32"
+    precision: PrecisionName | None = None
     profile: Profile = (None, None, None)
     workspace_mib: int | None = None
     optimization_level: int | None = None
@@ -42,21 +46,29 @@ class BuildRequest:
     ranges: Path | None = None
     images: Path | None = None
     keep: tuple[str, ...] = ()
+    recipe: str | None = None
     said: Foreign = field(default_factory=Foreign)
 
 
 def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: Progress | None = None) -> Engine:
     """Builds `request.model` into `request.output`; `say` is told the backend and why, and what was found in the engine.
 
-    Nothing is written before the engine is built and tried. Raises ModelError, BuildError, PrecisionError, OutputError.
+    Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError.
     """
     check_writable(request.output)
+    recipe = _recipe(request)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
-    backend = _backend(request, say)
-    ranges = _ranges(request, spec, say, progress)
+    if recipe is not None:
+        check_model(recipe, spec.name, spec.sha256 or sha256(serialize_model(model)))
+    mix = Mix(request.precision or "fp32", request.keep) if recipe is None else recipe.mix
+    backend = pick_backend(request.backend, say)
+    if recipe is not None:
+        _tell_mix(recipe, backend, say)
+    ranges = _ranges(request, recipe, spec, say, progress)
     options = BuildOptions(
-        precision=cast(PrecisionName, request.precision),
+        precision=mix.precision,
+        mixed=bool(mix.keep or mix.fp32),
         batch=_batch(request.profile, spec),
         workspace_mib=request.workspace_mib,
         optimization_level=request.optimization_level,
@@ -67,7 +79,9 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
         threads=request.threads,
         device=request.device,
     )
-    engine = build_engine(model, spec, backend, options, ranges=ranges, keep=request.keep, strict=request.strict, progress=progress)
+    engine = build_engine(
+        model, spec, backend, options, ranges=ranges, keep=mix.keep, fp32=mix.fp32, strict=request.strict, progress=progress
+    )
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
@@ -75,36 +89,82 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     return engine
 
 
-def _backend(request: BuildRequest, say: Callable[[str], None]) -> Backend:
-    if request.backend != "auto":
-        return cast(Backend, request.backend)
-    backend: Backend
+def pick_backend(asked: str, say: Callable[[str], None]) -> Backend:
+    """What --backend says -> the backend; for "auto" this machine's own, and `say` is told why."""
+    if asked != "auto":
+        return cast(Backend, asked)
     backend, reason = choose_backend()
     say(f"Backend {backend}: {reason}")
     return backend
 
 
-def _ranges(request: BuildRequest, spec: ModelSpec, say: Callable[[str], None], progress: Progress | None) -> Ranges | None:
-    """The ranges for INT8: a file's, measured on images, or those that come with the recipe."""
-    if request.precision != "int8":
-        if request.ranges or request.images or request.keep:
-            raise UsageError("--ranges, --images and --keep belong to --int8.")
-        return None
-    if request.ranges and request.images:
+def pick_ranges(
+    model: Path,
+    spec: ModelSpec,
+    ranges: Path | None,
+    images: Path | None,
+    *,
+    output: Path | None = None,
+    threads: int | None = None,
+    said: Foreign | None = None,
+    say: Callable[[str], None] = print,
+    progress: Progress | None = None,
+) -> Ranges:
+    """The ranges for INT8: a file's, measured on images (and written to `output`), or those that come with the recipe.
+
+    Raises UsageError where both are given, CalibrationError.
+    """
+    if ranges and images:
         raise UsageError("--ranges and --images exclude each other.")
-    if request.ranges:
-        return load_ranges(request.ranges)
-    if request.images:
-        say(f"Calibrating on {request.images} ...")
-        return calibrate_file(request.model, request.images, None, threads=request.threads, said=request.said, say=say, progress=progress)
-    ranges = shipped_ranges(spec)
-    if ranges is None:
+    if ranges:
+        return load_ranges(ranges)
+    if images:
+        say(f"Calibrating on {images} ...")
+        return calibrate_file(model, images, output, threads=threads, said=said, say=say, progress=progress)
+    shipped = shipped_ranges(spec)
+    if shipped is None:
         raise CalibrationError(
             f"INT8 needs ranges, and none come with {spec.name} for these weights.",
             "Give --images DIR, or --ranges FILE from rtformer-deploy calibrate.",
         )
-    say(f"Ranges: those that come with {spec.name} ({ranges.method}, {ranges.images} images).")
-    return ranges
+    say(f"Ranges: those that come with {spec.name} ({shipped.method}, {shipped.images} images).")
+    return shipped
+
+
+def _recipe(request: BuildRequest) -> RecipeBuild | None:
+    """The recipe that says how to build; what it says cannot be said again."""
+    if request.recipe is None:
+        return None
+    if request.precision or request.keep:
+        raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8 and --keep out.")
+    recipe = read_build(request.recipe)
+    if recipe.ranges is not None and (request.ranges or request.images):
+        raise UsageError(f"{request.recipe} names the ranges that its mix was tuned with: leave --ranges and --images out.")
+    return recipe
+
+
+def _ranges(
+    request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, say: Callable[[str], None], progress: Progress | None
+) -> Ranges | None:
+    precision = request.precision if recipe is None else recipe.mix.precision
+    if precision != "int8":
+        if request.ranges or request.images or request.keep:
+            raise UsageError("--ranges, --images and --keep belong to --int8.")
+        return None
+    named = None if recipe is None else ranges_of_build(recipe)
+    if named is not None:
+        return named
+    return pick_ranges(
+        request.model, spec, request.ranges, request.images, threads=request.threads, said=request.said, say=say, progress=progress
+    )
+
+
+def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Callable[[str], None]) -> None:
+    mix = recipe.mix
+    parts = [f"{len(mix.keep)} names stay out of INT8"] * bool(mix.keep) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
+    say(f"Recipe {recipe.recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
+    if recipe.backend not in (None, backend):
+        say(f"The mix was tuned on {recipe.backend}; on {backend} its mIoU and latency were not measured.")
 
 
 def _batch(profile: Profile, spec: ModelSpec) -> tuple[int, int, int]:

@@ -67,16 +67,24 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
 
 
 def prepare_model(
-    model: ir.Model, backend: Backend, options: BuildOptions, ranges: Ranges | None = None, keep: Sequence[str] = ()
+    model: ir.Model,
+    backend: Backend,
+    options: BuildOptions,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    fp32: Sequence[str] = (),
 ) -> ir.Model:
-    """A model as its builder wants it: Q/DQ for INT8, FP16 written into the graph for TensorRT (strongly typed); no functions."""
+    """A model as its builder wants it: Q/DQ for INT8, FP16 written into the graph for TensorRT (strongly typed); no functions.
+
+    `keep` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway.
+    """
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
         model = to_qdq(model, ranges, "tensorrt" if backend == "tensorrt-rtx" else backend, keep)
     plugins = options.plugins and backend == "tensorrt"  # the other builders refuse them
     if backend in _TENSORRT and options.precision != "fp32":
-        model = to_fp16(model, () if plugins else KEEP_FP32)
+        model = to_fp16(model, fp32, () if plugins else KEEP_FP32)
     if plugins:
         model = use_quick_plugins(model)
     model = inline_functions(model)
@@ -92,20 +100,22 @@ def build_engine(
     *,
     ranges: Ranges | None = None,
     keep: Sequence[str] = (),
+    fp32: Sequence[str] = (),
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Engine:
     """ONNX -> engine: prepared, built, and where this machine can run it, run once against ONNX Runtime on the model it came from.
 
-    INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision. Raises BuildError,
-    CalibrationError; with `strict` PrecisionError where the engine does not have the precision that was asked for.
+    INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
+    computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError where the engine does not
+    have the precision that was asked for.
     """
     model_sha256 = sha256(serialize_model(model))
     if options.precision != "int8":
         ranges = None
     if ranges is not None:
         check_ranges(ranges, spec, model_sha256)
-    engine = build(prepare_model(model, backend, options, ranges, keep), spec, backend, options, progress)
+    engine = build(prepare_model(model, backend, options, ranges, keep, fp32), spec, backend, options, progress)
     kept = {"strict": True} if strict else {}  # a plan that cannot be opened here is judged where it is opened first
     info = replace(
         engine.info,

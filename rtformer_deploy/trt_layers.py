@@ -46,18 +46,18 @@ def layer_precisions(inspector_json: str) -> dict[str, int]:
     return dict(Counter(name for layer in compute if (name := _precision(layer)) is not None))
 
 
-def judge(asked: PrecisionName, layers: Mapping[str, int]) -> PrecisionFound:
+def judge(asked: PrecisionName, layers: Mapping[str, int], mixed: bool = False) -> PrecisionFound:
     """The precision asked for and the counts of `layer_precisions` -> `verified`, `mismatch`, or `requested` where nothing was read.
 
     FP32 is verified where no compute layer has another type; FP16 and INT8 where more than half of them have it, since the graph
-    itself leaves some in a higher one.
+    itself leaves some in a higher one; in a `mixed` engine, which leaves as many as it was told to, where any has it.
     """
     total = sum(layers.values())
     if total == 0:
         return PrecisionFound(asked, "requested", {}, "the engine's layers do not tell their types")
     text = "the engine has " + ", ".join(f"{count} compute layers in {name}" for name, count in sorted(layers.items()))
     share = layers.get(asked, 0) / total
-    holds = share == 1 if asked == "fp32" else share > 0.5
+    holds = share == 1 if asked == "fp32" else share > (0 if mixed else 0.5)
     return PrecisionFound(asked, "verified" if holds else "mismatch", dict(layers), text)
 
 

@@ -171,7 +171,10 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How an engine is to be built. `batch` is (min, opt, max); sizes are MiB; what a backend does not know it refuses by name."""
+    """How an engine is to be built. `batch` is (min, opt, max); sizes are MiB; what a backend does not know it refuses by name.
+
+    `mixed`: the model has its precision in part only, as was asked for, so that one layer of it is enough.
+    """
 
     precision: PrecisionName = "fp32"
     batch: tuple[int, int, int] = (1, 1, 1)
@@ -183,6 +186,7 @@ class BuildOptions:
     plugins: bool = False
     threads: int | None = None
     device: int = 0
+    mixed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

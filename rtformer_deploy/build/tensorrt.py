@@ -50,7 +50,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         profile = builder.create_optimization_profile()
         profile.set_shape(source.name, *((size, *source.shape[1:]) for size in batch))
         config.add_optimization_profile(profile)
-    precision = precision_ahead(trt, network, options.precision)
+    precision = precision_ahead(trt, network, options.precision, options.mixed)
     plan, cache = _serialize(library, builder, network, config, log, progress)
     info = EngineInfo(
         spec=spec,
@@ -70,6 +70,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
             "version_compatible": options.version_compatible,
             "hardware_compatible": options.hardware_compatible,
             "plugins": options.plugins,
+            **({"mixed": True} if options.mixed else {}),
         },
     )
     return Engine(plan, info, cache)

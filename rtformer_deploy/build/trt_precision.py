@@ -12,7 +12,7 @@ _COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
 _NAMES = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
 
 
-def precision_ahead(trt: Any, network: Any, asked: PrecisionName) -> PrecisionFound:
+def precision_ahead(trt: Any, network: Any, asked: PrecisionName, mixed: bool = False) -> PrecisionFound:
     """A strongly typed network -> `requested`, or `mismatch` where its layers' types already show that the engine cannot be as asked for.
 
     A layer computes in the type of its output, or, behind a dequantise layer, in the type that was dequantised. So an "fp16" build
@@ -20,7 +20,7 @@ def precision_ahead(trt: Any, network: Any, asked: PrecisionName) -> PrecisionFo
     """
     counts = layer_types(trt, network)
     text = ", ".join(f"{count} compute layers in {name}" for name, count in sorted(counts.items())) or "no compute layers"
-    if judge(asked, counts).state == "mismatch":
+    if judge(asked, counts, mixed).state == "mismatch":
         return PrecisionFound(asked, "mismatch", counts, f"the network has {text}")
     detail = f"the network has {text}; the plan's own layers are read when it is opened on its GPU"
     return PrecisionFound(asked, "requested", counts, detail)

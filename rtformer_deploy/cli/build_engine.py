@@ -12,16 +12,22 @@ from .options import PATH, device, foreign, output, threads
 
 if TYPE_CHECKING:
     from ..foreign import Foreign
+    from ..types import PrecisionName
 
 
 @click.command("build-engine")
 @click.argument("model", type=PATH, default="model.onnx")
-@click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="FP32 [default].")
+@click.option("--fp32", "precision", flag_value="fp32", default=None, help="FP32 [default].")
 @click.option("--fp16", "precision", flag_value="fp16", help="FP16, written into the graph; the double normalisation stays FP32.")
 @click.option("--int8", "precision", flag_value="int8", help="INT8 convolutions by Q/DQ; the rest FP16 on TensorRT, FP32 on a CPU.")
 @click.option("--ranges", type=PATH, metavar="FILE", help="INT8: ranges from calibrate [default: those that come with the recipe].")
 @click.option("--images", type=PATH, metavar="DIR", help="INT8: measure the ranges on these images first.")
 @click.option("--keep", multiple=True, metavar="NAME", help="INT8: leave nodes of this name (a glob) in high precision; repeatable.")
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.",
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]),
@@ -45,10 +51,11 @@ if TYPE_CHECKING:
 @output("engine.plan", "Where to write the plan; what it is goes beside it as .json.")
 def command(
     model: Path,
-    precision: str,
+    precision: PrecisionName | None,
     ranges: Path | None,
     images: Path | None,
     keep: tuple[str, ...],
+    recipe: str | None,
     backend: str,
     smallest: tuple[int, ...] | None,
     usual: tuple[int, ...] | None,
@@ -85,6 +92,7 @@ def command(
         ranges=ranges,
         images=images,
         keep=keep,
+        recipe=recipe,
         profile=(smallest, usual, largest),
         workspace_mib=workspace,
         optimization_level=optimization_level,

@@ -22,6 +22,7 @@ COMMANDS = {
     "import-weights": ("import_weights", "PaddleSeg or PyTorch weights to safetensors."),
     "train": ("train", "A dataset to a trained network, its log and its weights."),
     "evaluate": ("evaluate", "mIoU of a network, model or engine on a labelled dataset."),
+    "tune": ("tune", "The fastest mix of INT8, FP16 and FP32 that loses no more mIoU than allowed."),
     "verify": ("verify", "Two networks, models or engines: where they first differ."),
 }
 

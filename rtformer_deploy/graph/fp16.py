@@ -6,7 +6,8 @@ softmax over the whole image: at 64x128 its mean is 1.2e-4, and FP16's normal ra
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import fnmatch
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -22,25 +23,28 @@ _LARGEST = float(np.finfo(np.float16).max)
 _FP32_INPUTS = {"Resize": (1, 2)}
 
 
-def to_fp16(model: ir.Model, keep: Collection[tuple[str, str]] = KEEP_FP32) -> ir.Model:
-    """An FP32 model -> a copy that computes in FP16, except the operators (domain, name) in `keep`.
+def to_fp16(model: ir.Model, fp32: Sequence[str] = (), keep: Collection[tuple[str, str]] = KEEP_FP32) -> ir.Model:
+    """An FP32 model -> a copy that computes in FP16, but for the nodes whose name matches a glob in `fp32` and the operators
+    (domain, name) in `keep`.
 
-    Raises ModelError where a weight is beyond FP16's range, naming it.
+    Neighbours in FP32 hand each other FP32. Raises ModelError where a weight is beyond FP16's range, naming it, and where `fp32` names
+    nothing, or a node whose body is shared with others.
     """
     model = ir.serde.deserialize_model(ir.serde.serialize_model(model))
     LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
     plain_batch_norms(model)
     nodes = list(model.graph)
+    fenced = _fenced(nodes, fp32)
     halves: dict[str, ir.Value] = {}
     inputs = [value for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT]
     outputs = [value for value in model.graph.outputs if value.dtype == ir.DataType.FLOAT]
     for node in nodes:
-        if (node.domain, node.op_type) in keep:
+        if node in fenced or (node.domain, node.op_type) in keep:
             _fence(model.graph, node)
         else:
             _convert(model.graph, node, halves)
     for value in inputs:
-        _cast_input(model.graph, value)
+        _cast_input(model.graph, value, fenced)
     for value in outputs:
         _cast_output(model.graph, value)
     for function in model.functions.values():
@@ -48,6 +52,20 @@ def to_fp16(model: ir.Model, keep: Collection[tuple[str, str]] = KEEP_FP32) -> i
             _convert_constants(function)
     RemoveUnusedNodesPass()(model)
     return model
+
+
+def _fenced(nodes: Sequence[ir.Node], globs: Sequence[str]) -> set[ir.Node]:
+    """The nodes that stay in FP32 by name."""
+    found = set()
+    for glob in globs:
+        named = {node for node in nodes if fnmatch.fnmatchcase(node.name or "", glob)}
+        if not named:
+            raise ModelError(f"fp32 = {glob} matches no node of the model.", "rtformer-deploy inspect names its operators.")
+        found |= named
+    shared = next((node for node in nodes if node in found and node.domain and (node.domain, node.op_type) not in KEEP_FP32), None)
+    if shared is not None:
+        raise ModelError(f"{shared.name} is a {shared.op_type}, whose body is in FP16 for all nodes of its kind: it cannot be FP32 alone.")
+    return found
 
 
 def _convert(graph: ir.Graph, node: ir.Node, halves: dict[str, ir.Value]) -> None:
@@ -67,19 +85,35 @@ def _convert(graph: ir.Graph, node: ir.Node, halves: dict[str, ir.Value]) -> Non
 def _fence(graph: ir.Graph, node: ir.Node) -> None:
     """Puts casts around a node so that it reads and writes FP32 in an FP16 graph."""
     for index, value in enumerate(node.inputs):
-        if value is not None and value.name not in graph.initializers and value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        if value is None or value.name in graph.initializers or value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            continue
+        exact = _before_fence(value)
+        if exact is not None:
+            node.replace_input_with(index, exact)
+        elif not (value.dtype == ir.DataType.FLOAT and value.is_graph_input()):
             cast = _cast(value, ir.DataType.FLOAT, f"{node.name}/to_fp32")
             graph.insert_before(node, cast)
             node.replace_input_with(index, cast.outputs[0])
     for output in node.outputs:
-        cast = _cast(output, ir.DataType.FLOAT16, f"{node.name}/to_fp16")
+        if output.dtype != ir.DataType.FLOAT:
+            continue
+        cast = _cast(output, ir.DataType.FLOAT16, f"{output.name}/to_fp16")
         _redirect(output, cast)
         graph.insert_after(node, cast)
 
 
-def _cast_input(graph: ir.Graph, value: ir.Value) -> None:
+def _before_fence(value: ir.Value) -> ir.Value | None:
+    """The FP32 value that a fence made FP16 of; None where the value was FP16 from the start."""
+    producer = value.producer()
+    if producer is None or producer.op_type != "Cast" or value.dtype != ir.DataType.FLOAT16:
+        return None
+    source = producer.inputs[0]
+    return source if source is not None and source.dtype == ir.DataType.FLOAT else None
+
+
+def _cast_input(graph: ir.Graph, value: ir.Value, fenced: set[ir.Node]) -> None:
     cast = _cast(value, ir.DataType.FLOAT16, f"{value.name}/to_fp16")
-    _redirect(value, cast)
+    _redirect(value, cast, fenced)
     graph.insert_before(graph[0], cast)
 
 
@@ -101,10 +135,10 @@ def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
     return node
 
 
-def _redirect(value: ir.Value, cast: ir.Node) -> None:
-    """Every reader of `value` but the cast reads the cast."""
+def _redirect(value: ir.Value, cast: ir.Node, exempt: set[ir.Node] | None = None) -> None:
+    """Every reader of `value` but the cast, and those that are exempt, reads the cast."""
     for reader, index in list(value.uses()):
-        if reader is not cast:
+        if reader is not cast and reader not in (exempt or ()):
             reader.replace_input_with(index, cast.outputs[0])
 
 

@@ -65,7 +65,7 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
         layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     before = engine.info.precision
     if layers:
-        return judge(before.asked, layers)
+        return judge(before.asked, layers, bool(engine.info.options.get("mixed")))
     return replace(before, detail=f"{before.detail.removesuffix(_UNTOLD)}{_UNTOLD}")  # the same, however often it is asked
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from exports import exported
 from helpers import tiny_model, tiny_spec
+from small_network import write_small
 
 from rtformer_deploy.build import build, choose_backend
+from rtformer_deploy.calibration import calibrate_file
 from rtformer_deploy.errors import BuildError, MissingPackageError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.onnx_file import save_model
@@ -168,7 +170,7 @@ def test_with_a_gpu_auto_takes_a_tensorrt(monkeypatch: pytest.MonkeyPatch, insta
 
 
 def run_with(bindings: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(bindings)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(bindings), os.environ.get("PYTHONPATH"))))}
     command = [sys.executable, "-m", "rtformer_deploy", "build-engine", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -191,3 +193,24 @@ def test_the_standard_path_takes_a_dynamic_batch_and_fp32(tensorrt_11: Path, tmp
     info = json.loads((tmp_path / "engine.plan.json").read_text())
     assert info["batch"] == [1, 2, 4]
     assert info["precision"]["layers"] == {"fp32": 57}
+
+
+def test_the_standard_path_takes_int8_and_a_recipe(tensorrt_11: Path, tmp_path: Path) -> None:
+    small = write_small(tmp_path)
+    done = run_with(tensorrt_11, tmp_path, "--int8", "--images", str(small.images), "--backend", "tensorrt", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    info = json.loads((tmp_path / "engine.plan.json").read_text())
+    assert info["backend"] == "tensorrt"
+    assert info["precision"]["asked"] == "int8"
+    assert info["precision"]["layers"] == {"int8": 4, "fp16": 2}
+    calibrate_file(small.model, small.images, tmp_path / "ranges.json", threads=1)
+    (tmp_path / "mix.toml").write_text(
+        f'name = "small"\ndataset = "{small.dataset}"\n[architecture]\nname = "small"\n[input]\nsize = [48, 64]\n[build]\n'
+        'precision = "int8"\nranges = "ranges.json"\nkeep = ["body.*"]\nfp32 = ["stem.0", "stem.0/Relu"]\n'
+    )
+    done = run_with(tensorrt_11, tmp_path, "--recipe", "mix.toml", "--backend", "tensorrt", "--strict")
+    assert done.returncode == 0, done.stderr
+    info = json.loads((tmp_path / "engine.plan.json").read_text())
+    assert info["precision"]["layers"] == {"int8": 1, "fp16": 4, "fp32": 1}
+    assert info["precision"]["state"] in ("requested", "verified")  # one layer of INT8 is what was asked for
+    assert info["options"]["mixed"] is True

@@ -1,0 +1,87 @@
+"""`rtformer-deploy tune`: a model and a labelled dataset to the fastest mix of precisions within an allowed loss of mIoU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import options
+
+if TYPE_CHECKING:
+    from ..tune import Tuned
+
+
+@click.command("tune")
+@click.argument("model", type=options.PATH, default="model.onnx")
+@click.option("--dataset", required=True, metavar="NAME|FILE", help="camvid, cityscapes, ade20k, cocostuff or a dataset file.")
+@click.option("--root", type=options.PATH, required=True, metavar="DIR", help="The dataset's folder.")
+@click.option("--split", default="val", show_default=True, help="Which part of it.")
+@click.option(
+    "--max-drop", type=float, default=0.5, show_default=True, metavar="Y", help="Allowed loss of mIoU, in points; else exit code 3."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Frames of the sensitivity pass; mIoU takes all.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]),
+    default="auto",
+    show_default=True,
+    help="auto: TensorRT where there is a GPU, else OpenVINO, else ONNX Runtime.",
+)
+@click.option("--ranges", type=options.PATH, metavar="FILE", help="Ranges from calibrate [default: those that come with the recipe].")
+@click.option("--images", type=options.PATH, metavar="DIR", help="Measure the ranges on these images first.")
+@click.option("--resume", is_flag=True, help="Go on from the measurements in --output, also with another --max-drop.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Time for each engine's latency."
+)
+@options.foreign
+@options.device
+@options.threads
+@options.output("tuned", "Folder for recipe.toml, tune.json, tune.svg and the measurements.")
+def command(**values: Any) -> None:
+    """Find the fastest mix of INT8, FP16 and FP32 of MODEL (default model.onnx) whose mIoU drops by at most --max-drop.
+
+    Each block's sensitivity is measured first, then real engines are scored on the dataset and timed in turns. Every measurement is
+    kept as it is made: after Ctrl-C --resume goes on from there. The mix is written as a recipe for build-engine --recipe.
+    """
+    from ..tune import TuneRequest, build_command, check_gate, tune
+    from .show import progress_bar
+
+    request = TuneRequest(**values)
+    with progress_bar() as progress:
+        tuned = tune(request, click.echo, progress)
+    _print(tuned)
+    click.echo(f"{request.output}: tune.json, tune.svg" + ("" if tuned.chosen is None else ", recipe.toml, ranges.json"))
+    check_gate(tuned)
+    click.echo(f"Build it:\n  {build_command(request, tuned.backend)}")
+
+
+def _print(tuned: Tuned) -> None:
+    from .show import console, table
+
+    out = console()
+    rows = [(b.name, f"{100 * b.work:.1f}", _number(each["error"]), f"{100 * each['flips']:.2f}") for b, each in tuned.blocks]
+    out.print(table("Each block alone in INT8", ("block", "work %", "logits' error", "changed %"), rows, right=(1, 2, 3)))
+    marked = [
+        (
+            ("* " if point is tuned.chosen else "  ") + point.name,
+            str(point.in_int8),
+            f"{100 * point.miou:.2f}",
+            f"{point.drop:.2f}",
+            f"{point.latency_ms:.2f}",
+            f"{point.ratio:.2f}",
+        )
+        for point in sorted(tuned.points, key=lambda point: point.ratio)
+    ]
+    out.print(table("Mixes (* chosen)", ("mix", "blocks in INT8", "mIoU %", "drop", "p50 ms", "to FP32"), marked, right=(1, 2, 3, 4, 5)))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"

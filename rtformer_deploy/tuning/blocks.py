@@ -1,0 +1,102 @@
+"""A model -> the named groups of operators whose precision `tune` chooses together.
+
+A block is what one module holds: its name is the operator's path without the last part, at most two parts deep ("layer1.0",
+"layer4.mlp_h"). Blocks of one module with under 1% of the multiplications each become one block, since none of them gains anything
+alone. What holds no convolution that INT8 takes is the block REST, which has a choice on TensorRT only (FP16 or FP32).
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from ..errors import ModelError
+from ..graph.qdq import quantizable, ranges_of
+from ..types import Ranges
+
+REST = "rest"
+_SMALL = 0.01  # of the model's multiplications
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Operators that change precision together: `convolutions` can be INT8, `operators` is everything; `work` its share of the
+    multiplications of all convolutions, 0 to 1."""
+
+    name: str
+    convolutions: tuple[str, ...]
+    operators: tuple[str, ...]
+    work: float
+
+
+def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
+    """A model with its functions -> its blocks in graph order, REST last where there is one.
+
+    Raises ModelError where convolutions have no names, or nothing can be quantised.
+    """
+    candidates = [node for node in model.graph if quantizable(node, model) and ranges_of(node, ranges) > 0]
+    unnamed = sum(not node.name for node in candidates)
+    if unnamed:
+        raise ModelError(f"{unnamed} convolutions of the model have no name, so no recipe could say which of them are INT8.")
+    if not candidates:
+        raise ModelError("Nothing in the model can be quantised.", "Build it with --fp16 or --fp32.")
+    work = {node: _multiplications(node) for node in model.graph if node.op_type == "Conv"}
+    total = max(sum(work.values()), 1)
+    homes = {home(str(node.name)): 0.0 for node in candidates}
+    for node, count in work.items():
+        if home(str(node.name)) in homes:
+            homes[home(str(node.name))] += count / total
+    joined = _join(homes)
+    members: dict[str, list[ir.Node]] = {}
+    for node in model.graph:
+        members.setdefault(joined.get(home(node.name or ""), REST), []).append(node)
+    chosen = set(candidates)
+    order = [*dict.fromkeys(joined.values()), *([REST] if REST in members else [])]
+    return [_block(name, members[name], chosen, sum(work.get(node, 0) for node in members[name]) / total) for name in order]
+
+
+def home(name: str) -> str:
+    """An operator's name -> its module's, at most two parts deep; a name without parts is its own."""
+    parts = [part for part in re.split(r"[./]", name) if part]
+    return ".".join(parts[:-1][:2]) or name
+
+
+def globs(names: Iterable[str]) -> tuple[str, ...]:
+    """Names as globs that match them alone."""
+    return tuple(glob.escape(name) for name in names)
+
+
+def _block(name: str, nodes: list[ir.Node], chosen: set[ir.Node], work: float) -> Block:
+    """Nodes of a domain of their own have bodies that choose their precision themselves."""
+    convolutions = dict.fromkeys(str(node.name) for node in nodes if node in chosen)
+    operators = dict.fromkeys(str(node.name) for node in nodes if node.name and node.domain == "")
+    return Block(name, tuple(convolutions), tuple(operators), work)
+
+
+def _join(homes: dict[str, float]) -> dict[str, str]:
+    """Each module -> the block it belongs to: its own, or with small siblings their parent's."""
+    small: dict[str, list[str]] = {}
+    for name, share in homes.items():
+        parent, _, leaf = name.rpartition(".")
+        if leaf and parent and share < _SMALL:
+            small.setdefault(parent, []).append(name)
+    joined = {name: name for name in homes}
+    for parent, names in small.items():
+        if len(names) > 1:
+            joined |= dict.fromkeys(names, parent)
+    return joined
+
+
+def _multiplications(node: ir.Node) -> int:
+    """Of one image; dimensions that nobody knows count as one."""
+    weight, shape = node.inputs[1], node.outputs[0].shape
+    if weight is None or weight.shape is None:
+        return 0
+    sides = [] if shape is None else [side for side in list(shape)[2:] if isinstance(side, int)]
+    known = [size for size in weight.shape if isinstance(size, int)]
+    return int(np.prod(known, dtype=np.int64) * np.prod(sides, dtype=np.int64))
