@@ -17,10 +17,10 @@ _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt", "openvino": "ope
 def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, lanes: int = 1, graphs: bool = True) -> FrameRunner:
     """An engine to a FrameRunner with `lanes` sessions, which keep so many requests in flight.
 
-    All memory is allocated here, but for a GPU's memory for frames, which grows with the largest submission. `graphs`: a TensorRT
-    engine runs in CUDA graphs where they can be captured. `device` is the GPU (a CPU engine ignores both); `threads` bounds the CPU threads of the engine and of pre- and post-processing
-    (None: all). The plan's backend and builder version are checked before it is opened. Raises EngineError with the command that
-    rebuilds the plan, MissingPackageError, UsageError.
+    All memory is allocated here, but for a GPU's memory for frames, which grows with the largest submission. `device` is the GPU, and
+    `graphs` has a TensorRT engine run in CUDA graphs where they can be captured; a CPU engine ignores both. `threads` bounds the CPU
+    threads of the engine and of pre- and post-processing (None: all). The plan's backend and builder version are checked before it is
+    opened. Raises EngineError with the command that rebuilds the plan, MissingPackageError, UsageError.
     """
     info = engine.info
     if lanes < 1 or (threads is not None and threads < 1):

@@ -46,7 +46,7 @@ class GpuHealth:
 
     @contextmanager
     def watching(self, probe: Callable[[], object]) -> Iterator[None]:
-        """What happens inside fails at once on a failed GPU; after an error `probe`, a harmless CUDA call, tells whether it killed the GPU."""
+        """What happens inside fails at once on a failed GPU; after an error `probe`, a harmless CUDA call, tells whether the GPU is."""
         self.check()
         try:
             yield
