@@ -79,7 +79,7 @@ class Lane:
     # The engine alone.
 
     def start(self, batch: int) -> None:
-        with self._at_work():
+        with self._at_work(), self._at_rest_if_refused():
             self._come_to_rest()
             self._finish = None
             self._bind(batch)
@@ -124,7 +124,7 @@ class Lane:
                     np.copyto(self._memory.host_frame(placed), frame)
 
     def begin(self, want: Want) -> None:
-        with self._at_work() as gpu:
+        with self._at_work() as gpu, self._at_rest_if_refused():
             labels_head = self._share.plan.info.spec.head == "labels"
             if labels_head and want == "device labels":
                 raise UsageError("An engine that was built with --head labels gives its label maps in host memory.")
@@ -163,7 +163,10 @@ class Lane:
                 self._come_to_rest()
                 self._share.closing()
                 self._give_up()
-        except EngineError:  # freeing the memory of a broken context can wait for ever
+        except EngineError:
+            if not self._share.health.dead:
+                raise
+            # freeing the memory of a broken context can wait for ever
             self._share.health.abandon(self.__dict__.copy())
             self._context, self._finish = None, None
 
@@ -287,6 +290,16 @@ class Lane:
     def _probe(self) -> None:
         with self._share.current():
             self._done.is_done  # noqa: B018
+
+    @contextlib.contextmanager
+    def _at_rest_if_refused(self) -> Iterator[None]:
+        """Where only a part of a request could be enqueued, that part is waited for: it may read memory that is the caller's."""
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(Exception):  # the error that counts is the first
+                self._rest()
+            raise
 
     def _come_to_rest(self) -> None:
         """Before memory is written again: nothing is in flight, unless a request was interrupted or refused half way."""

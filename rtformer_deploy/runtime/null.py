@@ -167,9 +167,12 @@ class Stream:
     def record(self, event: Event) -> Event:
         assert self.captured is None, "an event in a capture is no event to wait for"
         event.done, event.stream = False, self
+        event.records += 1
+        mine = event.records
 
         def reached() -> None:
-            event.done, event.time = True, self.clock
+            if event.records == mine:  # the last record counts
+                event.done, event.time = True, self.clock
 
         self.enqueue(reached)
         return event
@@ -209,6 +212,7 @@ class Event:
     def __init__(self, gpu: NullGpu, timed: bool) -> None:
         self.gpu, self.timed, self.done, self.time = gpu, timed, True, 0.0
         self.stream: Stream | None = None
+        self.records = 0
         self.closed = False
 
     @property

@@ -19,6 +19,7 @@ from rtformer_deploy.gpu import GpuInfo
 from rtformer_deploy.pipeline import complete_precision
 from rtformer_deploy.runtime import check_engine, open_engine
 from rtformer_deploy.runtime.cuda_buffers import import_cuda
+from rtformer_deploy.runtime.null import PRIMARY, Device
 from rtformer_deploy.runtime.null_tensorrt import NullTensorRT, network
 from rtformer_deploy.runtime.tensorrt import precision_after_open
 from rtformer_deploy.runtime.trt_plan import INVALID_BECAUSE, runs_on
@@ -59,9 +60,10 @@ def test_an_engine_that_gives_labels(machine: NullTensorRT) -> None:
 
 
 def test_the_order_of_one_request(machine: NullTensorRT) -> None:
-    with open_engine(make_engine()) as runner:
-        session = runner.sessions[0]
+    with open_engine(make_engine(), graphs=False) as runner:
+        session: Any = runner.sessions[0]
         expected = fill(session, 2, seed=1)
+        assert session._target.array.shape[0] == 3  # the host's side is made when it is first asked for
         before = len(machine.journal)
         session.start(2)
         np.testing.assert_allclose(session.wait(), expected, rtol=1e-6)
@@ -151,7 +153,7 @@ def test_tickets_that_nobody_took_do_not_hinder_closing(machine: NullTensorRT) -
     for seed in range(5):
         runner.submit(frames((64, 96), seed=seed))
     runner.close()
-    assert machine.count("free") == machine.count("allocate") == 8
+    assert machine.count("free") == machine.count("allocate") > 8
     assert machine.count("close stream") == 2
 
 
@@ -159,12 +161,12 @@ def test_any_thread_may_use_a_session(machine: NullTensorRT) -> None:
     with open_engine(make_engine(), device=1) as runner:
         session: Any = runner.sessions[0]
         expected = fill(session, 1, seed=1)
-        machine.current.index = 0  # somebody else's work on another GPU
+        machine.here.context = PRIMARY  # somebody else's work on another GPU
         starter = threading.Thread(target=session.start, args=(1,))
         starter.start()
         starter.join()
         np.testing.assert_allclose(session.wait(), expected, rtol=1e-6)
-        assert machine.device() == 1
+        assert machine.here.context == PRIMARY, "the caller's own context is current again"
         closer = threading.Thread(target=session.close)
         closer.start()
         closer.join()
@@ -225,15 +227,15 @@ def test_no_memory_for_the_third_context_gives_up_the_first_two(machine: NullTen
     machine.contexts_left = 2
     with pytest.raises(EngineError, match="could not make an execution context"):
         open_engine(make_engine(), lanes=3)
-    assert machine.count("free") == 8
+    assert machine.count("free") == machine.count("allocate") == 4
     assert machine.count("close stream") == 2
 
 
-def test_what_cuda_refuses_names_the_gpu_and_the_way_out(machine: NullTensorRT) -> None:
-    def allocate(size: int) -> None:
+def test_what_cuda_refuses_names_the_gpu_and_the_way_out(machine: NullTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    def allocate(*_: object, **__: object) -> None:
         raise RuntimeError("CUDA_ERROR_OUT_OF_MEMORY")
 
-    machine.cuda.LegacyPinnedMemoryResource = lambda: type("Memory", (), {"allocate": staticmethod(allocate)})
+    monkeypatch.setattr(Device, "allocate", allocate)
     with pytest.raises(
         EngineError, match=r"cannot be opened on NVIDIA Fake \(8.6\): CUDA_ERROR_OUT_OF_MEMORY\nBuild it again here: rtformer"
     ):
