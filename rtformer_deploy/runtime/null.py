@@ -315,6 +315,7 @@ class Buffer:
 
     def fill(self, value: int, *, stream: Stream) -> None:
         assert self.kind_of_memory == "device"
+        self.gpu.journal.append("fill")
 
         def fill() -> None:
             assert not self.closed, "memory was freed while it was to be filled"
