@@ -2,6 +2,7 @@
 
 import sys
 import sysconfig
+from glob import glob
 
 from setuptools import Extension, setup
 
@@ -21,7 +22,7 @@ setup(
             "rtformer_deploy._native",
             ["rtformer_deploy/_native.cpp"],
             include_dirs=["plugins"],
-            depends=["rtformer_deploy/_native_rows.hpp", "plugins/bilinear.cuh", "plugins/preprocess.cuh", "plugins/upsample_argmax.cuh"],
+            depends=["rtformer_deploy/_native_rows.hpp", *sorted(glob("plugins/*.cuh"))],
             extra_compile_args=FLAGS,
             extra_link_args=LINK,
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],

@@ -11,6 +11,13 @@
 #define RTF_HD inline __attribute__((always_inline))
 #endif
 
+// Before a loop that the CUDA compiler is to leave as it is: unrolled, the rare ones cost registers and the frequent ones gain nothing.
+#if defined(__CUDACC__)
+#define RTF_ROLLED _Pragma("unroll 1")
+#else
+#define RTF_ROLLED
+#endif
+
 namespace rtf {
 
 // a * x + b, rounded twice.

@@ -64,11 +64,11 @@ __device__ void double_norm_block(const T* x, T* out, int size, int n, int slice
 }  // namespace rtf
 
 extern "C" __global__ void __launch_bounds__(1024)
-    grouped_double_norm_f32(const float* __restrict__ x, float* __restrict__ out, int size, int n, int slice) {
+    grouped_double_norm_f32(const float* __restrict__ x, int size, int n, int slice, float* __restrict__ out) {
     rtf::double_norm_block(x, out, size, n, slice);
 }
 
 extern "C" __global__ void __launch_bounds__(1024)
-    grouped_double_norm_f16(const rtf::half* __restrict__ x, rtf::half* __restrict__ out, int size, int n, int slice) {
+    grouped_double_norm_f16(const rtf::half* __restrict__ x, int size, int n, int slice, rtf::half* __restrict__ out) {
     rtf::double_norm_block(x, out, size, n, slice);
 }

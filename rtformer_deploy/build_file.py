@@ -35,6 +35,7 @@ class BuildRequest:
     timing_cache: Path | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    plugins: bool = False
     strict: bool = False
     device: int = 0
     threads: int | None = None
@@ -62,6 +63,7 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
         timing_cache=_read_cache(request.timing_cache),
         version_compatible=request.version_compatible,
         hardware_compatible=request.hardware_compatible,
+        plugins=request.plugins,
         threads=request.threads,
         device=request.device,
     )

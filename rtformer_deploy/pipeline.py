@@ -16,12 +16,13 @@ from .engine_file import load_engine, save_info
 from .errors import BuildError, CalibrationError, MissingPackageError, ModelError, OutputError, PrecisionError
 from .files import sha256
 from .foreign import Foreign, fix_size, foreign_spec
-from .graph.fp16 import to_fp16
+from .graph.fp16 import KEEP_FP32, to_fp16
 from .graph.functions import add_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
 from .graph.qdq import to_qdq
+from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
 from .image import load_image
 from .onnx_file import load_model, read_spec, serialize_model, stamp_spec
@@ -73,8 +74,11 @@ def prepare_model(
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
         model = to_qdq(model, ranges, "tensorrt" if backend in _TENSORRT else "cpu", keep)
+    plugins = options.plugins and backend == "tensorrt"  # the other builders refuse them
     if backend in _TENSORRT and options.precision != "fp32":
-        model = to_fp16(model)
+        model = to_fp16(model, () if plugins else KEEP_FP32)
+    if plugins:
+        model = use_quick_plugins(model)
     model = inline_functions(model)
     return flatten_gathers(model) if options.precision == "int8" and backend not in _TENSORRT else model
 

@@ -185,6 +185,7 @@ class BuildOptions:
     timing_cache: bytes | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    plugins: bool = False
     threads: int | None = None
     device: int = 0
 

@@ -21,7 +21,7 @@ import numpy as np
 
 HARNESS = Path(__file__).parent / "plugins"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
-PROTOTYPE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\((\d+)\)\s+)?(\w+)\(([^)]*)\)')
+PROTOTYPE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\((\d+)[^)]*\)\s+)?(\w+)\(([^)]*)\)')
 C_TYPES = {"int": (np.int32, ctypes.c_int), "float": (np.float32, ctypes.c_float), "long long": (int, ctypes.c_longlong)}
 
 

@@ -30,6 +30,7 @@ FLOORS: list[set[str]] = [
     {"decode", "upsample"},
     {"native"},
     {"geometry", "engine_file", "onnx_file", "ranges", "openvino_plan", "gpu", "recipe", "trt_layers", "trt_library", "trt_log"},
+    {"nvrtc"},
     {"files", "content"},
     {"types", "errors"},
 ]

@@ -15,6 +15,7 @@ _FOREIGN = {
     "timing_cache": "--timing-cache",
     "version_compatible": "--version-compatible",
     "hardware_compatible": "--hardware-compatible",
+    "plugins": "--plugins",
 }
 
 

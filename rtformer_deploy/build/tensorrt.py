@@ -19,6 +19,7 @@ from ..trt_log import MessageLog
 from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
 from .shapes import batch_range, tensors
 from .trt_messages import BuildMonitor, stopped_by_ctrl_c
+from .trt_plugins import register_quick_plugins
 from .trt_precision import precision_ahead
 
 #: What an RTX plan runs on when nothing else is asked for (TensorRT-RTX's support matrix).
@@ -39,6 +40,8 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     gpu = _take_gpu(options)
     trt, log = library.module, MessageLog(library.module)
     builder = _create_builder(library, log)
+    if options.plugins:
+        register_quick_plugins(trt)
     network = builder.create_network(_strongly_typed(trt))
     _parse(trt, network, log, serialize_model(model))
     config = _configure(library, builder, options, gpu)
@@ -66,6 +69,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
             "workspace_mib": options.workspace_mib,
             "version_compatible": options.version_compatible,
             "hardware_compatible": options.hardware_compatible,
+            "plugins": options.plugins,
         },
     )
     return Engine(plan, info, cache)
@@ -179,11 +183,12 @@ def _refuse_what_means_nothing(options: BuildOptions, library: TrtLibrary) -> No
         "--timing-cache": options.timing_cache is not None,
         "--version-compatible": options.version_compatible,
         "--hardware-compatible": options.hardware_compatible,
+        "--plugins": options.plugins,
     }
     given = [flag for flag, value in asked.items() if value]
     if given:
         raise BuildError(
             f"TensorRT-RTX has no {', '.join(given)}: it keeps no timings, its plans open under its own version, and run on every GPU of "
-            f"compute capability {', '.join(RTX_CAPABILITIES)} as they are.",
+            f"compute capability {', '.join(RTX_CAPABILITIES)} as they are; plugins in Python it has none.",
             f"Leave out {', '.join(given)}, or choose --backend tensorrt.",
         )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--timing-cache", type=PATH, metavar="FILE", help="Standard TensorRT: kernel timings, read and written.")
 @click.option("--version-compatible", is_flag=True, help="TensorRT: a plan that newer versions open too.")
 @click.option("--hardware-compatible", is_flag=True, help="TensorRT: a plan for other GPUs, Ampere and newer.")
+@click.option("--plugins", is_flag=True, help="Standard TensorRT: our kernels as plugins. Experimental: never run so far.")
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
 @foreign
 @device
@@ -57,6 +58,7 @@ def command(
     timing_cache: Path | None,
     version_compatible: bool,
     hardware_compatible: bool,
+    plugins: bool,
     strict: bool,
     device: int,
     threads: int | None,
@@ -89,6 +91,7 @@ def command(
         timing_cache=timing_cache,
         version_compatible=version_compatible,
         hardware_compatible=hardware_compatible,
+        plugins=plugins,
         strict=strict,
         device=device,
         threads=threads,

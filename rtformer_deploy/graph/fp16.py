@@ -6,6 +6,8 @@ softmax over the whole image: at 64x128 its mean is 1.2e-4, and FP16's normal ra
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
@@ -20,8 +22,11 @@ _LARGEST = float(np.finfo(np.float16).max)
 _FP32_INPUTS = {"Resize": (1, 2)}
 
 
-def to_fp16(model: ir.Model) -> ir.Model:
-    """An FP32 model -> a copy that computes in FP16. Raises ModelError where a weight is beyond FP16's range, naming it."""
+def to_fp16(model: ir.Model, keep: Collection[tuple[str, str]] = KEEP_FP32) -> ir.Model:
+    """An FP32 model -> a copy that computes in FP16, except the operators (domain, name) in `keep`.
+
+    Raises ModelError where a weight is beyond FP16's range, naming it.
+    """
     model = ir.serde.deserialize_model(ir.serde.serialize_model(model))
     LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
     plain_batch_norms(model)
@@ -30,7 +35,7 @@ def to_fp16(model: ir.Model) -> ir.Model:
     inputs = [value for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT]
     outputs = [value for value in model.graph.outputs if value.dtype == ir.DataType.FLOAT]
     for node in nodes:
-        if (node.domain, node.op_type) in KEEP_FP32:
+        if (node.domain, node.op_type) in keep:
             _fence(model.graph, node)
         else:
             _convert(model.graph, node, halves)
@@ -39,7 +44,7 @@ def to_fp16(model: ir.Model) -> ir.Model:
     for value in outputs:
         _cast_output(model.graph, value)
     for function in model.functions.values():
-        if (function.domain, function.name) not in KEEP_FP32:
+        if (function.domain, function.name) not in keep:
             _convert_constants(function)
     RemoveUnusedNodesPass()(model)
     return model

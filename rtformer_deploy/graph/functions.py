@@ -77,5 +77,6 @@ def inline_functions(model: ir.Model) -> ir.Model:
     copy = ir.serde.deserialize_model(ir.serde.serialize_model(model))
     inlined = InlinePass()(copy).model
     inlined.functions.clear()
-    inlined.opset_imports.pop(DOMAIN, None)
+    if not any(node.domain == DOMAIN for node in inlined.graph):  # what has no function is a plugin's
+        inlined.opset_imports.pop(DOMAIN, None)
     return inlined

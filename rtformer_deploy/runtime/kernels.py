@@ -15,10 +15,10 @@ import numpy as np
 from ..errors import UsageError
 from ..geometry import Size
 from ..image import normalisation
+from ..nvrtc import compile_kernel_file
 from ..types import ModelSpec
 from ..upsample import not_finite
 from .frame_tables import INPUT_TABLES, OUTPUT_TABLES, FrameTables, frame_tables, logits_shape
-from .nvrtc import compile_kernel_file
 
 __all__ = ["FLAG_BYTES", "FrameKernels", "FrameTables", "check_flag", "frame_tables", "palette_bytes"]
 
@@ -124,7 +124,7 @@ class FrameKernels:
         kernel = self._kernel("grouped_double_norm", dtype)
         slice_ = norm_slice(positions, images * groups, self._gpu.properties.multiprocessor_count)
         grid = (-(-positions // slice_), images * groups)
-        self._launch(stream, grid, (_NORM_THREADS,), kernel, (x, out, *_ints(size, positions, slice_)))
+        self._launch(stream, grid, (_NORM_THREADS,), kernel, (x, *_ints(size, positions, slice_), out))
 
     def _kernel(self, name: str, dtype: str | None = None) -> Any:
         """A kernel for a type; compiles the source where this is the first of its kernels."""

@@ -126,6 +126,7 @@ def test_a_batch_that_does_not_rise(backend: str, batch: tuple[int, int, int]) -
         ({"optimization_level": 3}, "--optimization-level"),
         ({"timing_cache": b"x"}, "--timing-cache"),
         ({"version_compatible": True, "hardware_compatible": True}, "--version-compatible, --hardware-compatible"),
+        ({"plugins": True}, "--plugins"),
     ],
 )
 def test_options_of_a_gpu_builder_are_refused_by_name(backend: str, values: dict[str, Any], flags: str) -> None:

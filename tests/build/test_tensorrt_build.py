@@ -92,6 +92,7 @@ def test_what_tensorrt_cannot_read_is_said_in_its_words() -> None:
         (BuildOptions(timing_cache=b""), "--timing-cache"),
         (BuildOptions(version_compatible=True), "--version-compatible"),
         (BuildOptions(hardware_compatible=True), "--hardware-compatible"),
+        (BuildOptions(plugins=True), "--plugins"),
     ],
 )
 def test_rtx_refuses_by_name_what_has_no_effect_there(options: BuildOptions, flag: str) -> None:
@@ -164,18 +165,6 @@ def test_with_a_gpu_auto_takes_a_tensorrt(monkeypatch: pytest.MonkeyPatch, insta
     backend, reason = choose_backend()
     assert backend == wanted
     assert "NVIDIA Something (8.9)" in reason
-
-
-@pytest.fixture(scope="session")
-def tensorrt_11(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a `tensorrt` package: NVIDIA's 11.4 bindings over the RTX library."""
-    folder = tmp_path_factory.mktemp("tensorrt11")
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    script = ["bash", str(shared / "trt_api" / "tensorrt11_over_rtx.sh"), str(folder)]
-    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"the TensorRT 11.4 bindings cannot be set up here: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
-    return folder
 
 
 def run_with(bindings: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

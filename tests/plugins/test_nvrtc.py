@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from emulated_cuda import prototypes
 
-from rtformer_deploy.runtime.nvrtc import compile_kernel_file
+from rtformer_deploy.nvrtc import compile_kernel_file
 
 ARCHITECTURES = ("75", "80", "89", "90", "120")
 SOURCES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "plugins").glob("*.cu"))
@@ -24,8 +24,8 @@ def kernels(root: Path, name: str) -> set[str]:
     return set(prototypes((root / "plugins" / f"{name}.cu").read_text()))
 
 
-def test_there_are_four_sources() -> None:
-    assert SOURCES == ["grouped_double_norm", "overlay", "preprocess", "upsample_argmax"]
+def test_there_are_five_sources() -> None:
+    assert SOURCES == ["grouped_double_norm", "overlay", "preprocess", "upsample_argmax", "upsample_argmax_plugin"]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..content import content_dir
-from ..errors import EngineError, MissingPackageError
+from .content import content_dir
+from .errors import EngineError, MissingPackageError
 
 
-def compile_kernel_file(cuda: Any, name: str, arch: str) -> Any:
+def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") -> Any:
     """The name of a source in plugins/ ("overlay") and an architecture ("90") -> its cuda.core ObjectCode.
 
-    `cuda` is the module cuda.core; no GPU is needed. Products and sums are not fused, so that the bits are the CPU's. Raises
-    MissingPackageError where NVRTC's library is not there, EngineError with NVRTC's words where the source does not compile.
+    `cuda` is the module cuda.core; no GPU is needed for the `target` "cubin", a driver for "ptx". Products and sums are not fused, so
+    that the bits are the CPU's. Raises MissingPackageError where NVRTC's library is not there, EngineError with NVRTC's words where the
+    source does not compile.
     """
     folder = content_dir("plugins")
     options = cuda.ProgramOptions(name=f"{name}.cu", arch=f"sm_{arch}", include_path=[str(folder)], fma=False)
     try:
         program = cuda.Program((folder / f"{name}.cu").read_text(encoding="utf-8"), "c++", options)
         try:
-            return program.compile("cubin")
+            return program.compile(target)
         finally:
             program.close()
     except Exception as error:

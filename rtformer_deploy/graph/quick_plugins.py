@@ -1,0 +1,75 @@
+"""Marks what standard TensorRT is to run as plugins of ours (build/trt_plugins.py): the double normalisation, and an end that gives labels.
+
+Works after `to_fp16` and before functions are inlined. GroupedDoubleNorm stays a node: it computes in FP32 inside whatever its type is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ..geometry import Size, output_axes
+from .functions import DOMAIN
+
+PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
+
+
+def use_quick_plugins(model: ir.Model) -> ir.Model:
+    """A model -> a copy whose GroupedDoubleNorm nodes, and whose end where `set_head` made it give labels, are plugins' nodes."""
+    model = ir.serde.deserialize_model(ir.serde.serialize_model(model))
+    for node in model.graph:
+        if (node.domain, node.op_type) == (DOMAIN, "GroupedDoubleNorm"):
+            for name, value in PLUGIN.items():
+                node.attributes[name] = ir.AttrString(name, value)
+    model.functions.pop((DOMAIN, "GroupedDoubleNorm", ""), None)
+    names = {node.name: node for node in model.graph}
+    if "head/ArgMax" in names:
+        _replace_head(model, names["head/Resize"].inputs[0])
+        model.opset_imports[DOMAIN] = 1
+    return model
+
+
+def _replace_head(model: ir.Model, logits: ir.Value | None) -> None:
+    """The stride-8 logits -> labels in one node; what came between has no reader any more."""
+    graph = model.graph
+    labels = graph.outputs[0]
+    size = _extent(labels)
+    rows, columns = output_axes(_extent(logits), size, size, "stretch")
+    cell = np.repeat(np.arange(columns.cells.size - 1, dtype=np.int32), np.diff(columns.cells))
+    tables = {
+        "row_cells": rows.cells,
+        "row_weight": rows.weight,
+        "column_cells": columns.cells,
+        "column_weight": columns.weight,
+        "column_cell": cell,
+    }
+    inputs = [logits, *(_initializer(model, f"head/{name}", table) for name, table in tables.items())]
+    attributes: dict[str, Any] = {"height": size[0], "width": size[1], **PLUGIN}
+    node = ir.node("UpsampleArgmax", inputs, attributes, domain=DOMAIN, name="head/UpsampleArgmax")
+    output = node.outputs[0]
+    output.name, output.dtype, output.shape = labels.name, labels.dtype, labels.shape
+    labels.name = f"{labels.name}/unused"
+    graph.append(node)
+    graph.outputs[0] = output
+    RemoveUnusedNodesPass()(model)
+
+
+def _extent(value: ir.Value | None) -> Size:
+    """The height and width of a tensor whose last axes they are."""
+    assert value is not None
+    assert value.shape is not None
+    height, width = value.shape[-2:]
+    assert isinstance(height, int), "an engine has one spatial size"
+    assert isinstance(width, int), "an engine has one spatial size"
+    return height, width
+
+
+def _initializer(model: ir.Model, name: str, table: NDArray[Any]) -> ir.Value:
+    tensor = ir.tensor(np.array(table), name=name)
+    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(table.shape), const_value=tensor)
+    model.graph.register_initializer(value)
+    return value
