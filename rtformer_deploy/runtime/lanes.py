@@ -6,100 +6,39 @@ several frames in flight.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .. import gpu as driver
-from ..errors import EngineError, UsageError
+from ..errors import UsageError
 from ..image import resize_labels
 from ..types import LabelMap
 from .base import Want
-from .cuda_buffers import TensorBuffers
 from .device_arrays import DeviceFrame, DeviceLabels, check_memory, check_stream, stream_handle
 from .kernels import FLAG_BYTES, check_flag
-from .lane_graphs import LaneGraphs
+from .lane_engine import EngineLane
 from .lane_memory import FrameMemory, Placed
 from .lane_share import LaneShare
 from .lane_work import LaneWork, Step
-from .trt_plan import set_batch
 
 
-class Lane:
-    """A FrameSession around one execution context on a stream of its own; also `bench.DeviceTimed`.
+class Lane(EngineLane):
+    """A FrameSession: an EngineLane with the kernels before and after it, and the memory of frames and label maps.
 
-    Everything a request needs lives as long as the lane: buffers and events are made once and freed in `close`, after the stream has
-    come to rest; memory for frames grows with the largest submission. Any thread may use it, one at a time: each call makes the GPU's
-    primary context current in its thread, and a caller's own context current again afterwards.
-
-    `start` and `wait` run the engine alone, from `input` to its output in host memory. An error that breaks the GPU's context fails
-    this lane and all that share it, at once, with EngineError.
+    That memory grows with the largest submission; else nothing is allocated after a size has come once. The second submission of a
+    shape captures its CUDA graph and tries it out, so `begin` takes longer that once. `start` and `wait` run the engine alone.
     """
 
     def __init__(self, share: LaneShare) -> None:
-        self._share = share
-        self._cuda = share.cuda
-        info = share.plan.info
+        super().__init__(share)
         with share.current() as gpu:
-            self._stream = gpu.create_stream()
-            self._handle = int(self._stream.handle)
-            self._begin, self._end = (gpu.create_event(self._cuda.EventOptions(timing_enabled=True)) for _ in range(2))
-            self._done, self._read = (gpu.create_event() for _ in range(2))
-            self._context = share.plan.create_context(share.config)
-            self._source, self._target = (
-                TensorBuffers(self._cuda, gpu, self._stream, (info.batch[2], *map(int, spec.shape[1:])), spec.dtype)
-                for spec in (info.inputs[0], info.outputs[0])
-            )
-        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, info.batch[2])
-        self._graphs = LaneGraphs(self._stream, share.say) if share.capture else None
-        self._batch = 0  # what shapes and addresses are set for
+            self._read = gpu.create_event()  # the caller's frames have been read
+        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.plan.info.batch[2])
         self._frames: list[DeviceFrame] | None = None  # loaded frames that lie on the device
         self._placed: list[Placed] = []
-        self._caller: Any = None
-        self._busy = False  # something may be in flight that nobody waited for
-        self._finish: Callable[[], Any] | None = None
-        share.opened()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should hear about all lanes of the runner."""
-        return tuple(self._share.notes)
-
-    @property
-    def input(self) -> NDArray[np.float32]:
-        """The engine's input in pinned host memory, for `start`; it is made when it is first asked for."""
-        if self._context is None:
-            return np.empty((0, *map(int, self._share.plan.info.inputs[0].shape[1:])), np.float32)
-        with self._at_work():
-            return self._source.array
-
-    # The engine alone.
-
-    def start(self, batch: int) -> None:
-        with self._at_work(), self._at_rest_if_refused():
-            self._come_to_rest()
-            self._finish = None
-            self._bind(batch)
-            work = self._work([self._execute], self._copy_input, batch)
-            self._copy_input()
-            graph = self._graph(("engine", batch), f"the engine at batch {batch}", work)
-            self._stream.record(self._begin)
-            self._launch(graph, work)
-            self._stream.record(self._end)
-            self._target.to_host(self._stream)
-            self._stream.record(self._done)
-            self._finish = lambda: self._target.array[:batch]
-
-    def wait(self) -> NDArray[Any]:
-        output: NDArray[Any] = self.take()
-        return output
-
-    def device_ms(self) -> float:
-        """The GPU's time for the last `start` that was waited for, in ms, without the copies."""
-        return float(self._end - self._begin)
+        self._callers: list[Any] = []  # streams that made them
 
     # Frames to label maps.
 
@@ -109,7 +48,7 @@ class Lane:
         """
         with self._at_work() as gpu:
             self._come_to_rest()
-            self._finish, self._caller = None, None
+            self._finish, self._callers = None, []
             on_device = [frame for frame in frames if isinstance(frame, DeviceFrame)]
             self._frames = on_device or None
             if on_device:
@@ -140,45 +79,20 @@ class Lane:
             self._launch(self._graph(key, f"{len(sizes)} x {sizes[0][0]}x{sizes[0][1]}", work), work)
             kept = self._device_labels(gpu) if tail == "device" else None
             self._stream.record(self._done)
-            if self._caller is not None:
-                self._caller.wait(self._read)  # the caller may write the next frame there, when this one has been read
+            for caller in self._callers:
+                caller.wait(self._read)  # there the next frame may be written when this one has been read
             self._finish = self._finisher(want, tail, kept)
 
     def take(self) -> Any:
-        if self._finish is None:
-            raise EngineError("Nothing was started, so there is nothing to wait for.")
-        with self._at_work():
-            self._share.health.wait(self._done)
-            self._busy = False
-            self._frames = None  # the caller's memory is its own again
-            return self._finish()
+        value = super().take()
+        self._frames = None  # the caller's memory is its own again
+        return value
 
-    def close(self) -> None:
-        """Waits for what is in flight and frees everything; on a broken GPU it does neither and returns."""
-        if self._context is None:
-            return
-        try:
-            with self._at_work():
-                self._busy = True
-                self._come_to_rest()
-                self._share.closing()
-                self._give_up()
-        except EngineError:
-            if not self._share.health.dead:
-                raise
-            # freeing the memory of a broken context can wait for ever
-            self._share.health.abandon(self.__dict__.copy())
-            self._context, self._finish = None, None
-
-    def _give_up(self) -> None:
-        self._context, self._finish = None, None
-        if self._graphs is not None:
-            self._graphs.drop()
+    def _free(self) -> None:
+        self._context = None
         self._memory.close()
-        for buffers in (self._source, self._target):
-            buffers.close(self._stream)
-        for part in (self._begin, self._end, self._done, self._read, self._stream):
-            part.close()
+        self._read.close()
+        super()._free()
 
     # The steps.
 
@@ -190,28 +104,11 @@ class Lane:
             steps += [self._clear_flag, self._upsample, self._copy_labels]
         elif tail == "output":
             steps.append(self._copy_output)
-        return self._work(steps, self._preprocess, batch, frames=self._frames is None, labels=tail == "labels")
-
-    def _work(self, steps: Sequence[Step], refeed: Step, batch: int, *, frames: bool = False, labels: bool = False) -> LaneWork:
-        memory = self._memory
-        return LaneWork(
-            stream=self._stream,
-            steps=steps,
-            refeed=refeed,
-            rest=self._rest,
-            source=self._source,
-            target=self._target,
-            frames=memory.frames if frames else None,
-            labels=memory.labels if labels else None,
-            maps=[memory.host_labels(placed) for placed in self._placed] if labels else (),
-            batch=batch,
-        )
-
-    def _copy_input(self) -> None:
-        self._source.to_device(self._stream)
-
-    def _copy_output(self) -> None:
-        self._target.to_host(self._stream)
+        frames = self._memory.frames if self._frames is None else None
+        if tail != "labels":
+            return self._work(steps, self._preprocess, batch, frames)
+        maps = [self._memory.host_labels(placed) for placed in self._placed]
+        return self._work(steps, self._preprocess, batch, frames, self._memory.labels, maps)
 
     def _copy_frames(self) -> None:
         assert self._memory.frames is not None
@@ -231,10 +128,6 @@ class Lane:
             self._share.kernels.preprocess(self._stream, address, placed.tables, placed.tables_at, self._source.address, index)
         if self._frames is not None:
             self._stream.record(self._read)
-
-    def _execute(self) -> None:
-        if not self._context.execute_async_v3(self._handle):
-            raise self._share.plan.failure("TensorRT could not start the engine")
 
     def _clear_flag(self) -> None:
         assert self._memory.labels is not None
@@ -279,59 +172,7 @@ class Lane:
         check_flag(self._memory.flag())
         return kept if kept is not None else [self._memory.host_labels(placed).copy() for placed in self._placed]
 
-    # The stream and the GPU.
-
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[Any]:
-        """The GPU, current; an error inside that broke it fails every lane."""
-        with self._share.health.watching(self._probe), self._share.current() as gpu:
-            yield gpu
-
-    def _probe(self) -> None:
-        with self._share.current():
-            self._done.is_done  # noqa: B018
-
-    @contextlib.contextmanager
-    def _at_rest_if_refused(self) -> Iterator[None]:
-        """Where only a part of a request could be enqueued, that part is waited for: it may read memory that is the caller's."""
-        try:
-            yield
-        except Exception:
-            with contextlib.suppress(Exception):  # the error that counts is the first
-                self._rest()
-            raise
-
-    def _come_to_rest(self) -> None:
-        """Before memory is written again: nothing is in flight, unless a request was interrupted or refused half way."""
-        if self._busy:
-            self._rest()
-        self._busy = True
-
-    def _rest(self) -> None:
-        self._stream.record(self._done)
-        self._share.health.wait(self._done)
-
-    def _graph(self, key: tuple[Any, ...], name: str, work: LaneWork) -> Any:
-        return None if self._graphs is None else self._graphs.prepare(key, name, work)
-
-    def _launch(self, graph: Any, work: LaneWork) -> None:
-        if graph is None:
-            work.enqueue()
-        else:
-            graph.launch(self._stream)
-
-    def _bind(self, batch: int) -> None:
-        """Sets the shapes, then the addresses, for a batch; nothing is in flight."""
-        if batch == self._batch:
-            return
-        self._batch = 0
-        plan = self._share.plan
-        set_batch(self._context, plan.info, batch, plan)
-        for spec, buffers in ((plan.info.inputs[0], self._source), (plan.info.outputs[0], self._target)):
-            if not self._context.set_tensor_address(spec.name, buffers.address):
-                raise plan.failure(f"TensorRT does not take the memory for {spec.name}")
-            buffers.use_images(batch)
-        self._batch = batch
+    # The caller.
 
     def _accept(self, frames: Sequence[DeviceFrame], stream: Any) -> None:
         """Checks a caller's frames and lets the lane's stream wait for what makes them."""
@@ -343,4 +184,4 @@ class Lane:
             check_stream(handle, context)
             caller = self._cuda.Stream.from_handle(handle)
             self._stream.wait(caller)
-            self._caller = caller
+            self._callers.append(caller)
