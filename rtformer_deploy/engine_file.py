@@ -49,4 +49,4 @@ def load_engine(path: Path) -> Engine:
             f"{path} is not the plan that {sidecar(path).name} describes: its SHA-256 differs, so it was changed, cut short or mixed up.",
             "Copy both files again, or build it again: rtformer-deploy build-engine.",
         )
-    return Engine(plan, info)
+    return Engine(plan, info, path=path)

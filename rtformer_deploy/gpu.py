@@ -11,6 +11,8 @@ from .errors import EngineError, UsageError
 
 _NAMES = {"win32": ("nvcuda.dll",)}
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute, cuda.h
+_POINTER_CONTEXT, _POINTER_MEMORY_TYPE, _POINTER_DEVICE = 1, 2, 9  # CUpointer_attribute
+_ON_DEVICE = (2, 4)  # CUmemorytype: device, unified
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,47 @@ def make_current(index: int) -> None:
     status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), index) or driver.cuCtxSetCurrent(context)
     if status != 0:
         raise EngineError(f"CUDA cannot use GPU {index}, {gpu} (CUDA error {status}).", "See whether nvidia-smi shows it.")
+
+
+def current_context() -> int:
+    """The CUDA context that is current in this thread, as a handle; 0: none. There is a driver."""
+    return _asked("cuCtxGetCurrent") or 0
+
+
+def set_context(context: int) -> None:
+    """Makes a context current in this thread, as its owner left it."""
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    driver.cuCtxSetCurrent(ctypes.c_void_p(context))
+
+
+def stream_context(handle: int) -> int | None:
+    """The context that a stream belongs to; None where CUDA does not know. Some context must be current."""
+    return _asked("cuStreamGetCtx", ctypes.c_void_p(handle))
+
+
+def memory_owner(address: int) -> tuple[int, int | None] | None:
+    """Device memory -> the number of its GPU and its context (None: it belongs to none, as memory of a pool); None: not device memory."""
+    if _pointer_attribute(_POINTER_MEMORY_TYPE, address) not in _ON_DEVICE:
+        return None
+    return _pointer_attribute(_POINTER_DEVICE, address) or 0, _pointer_attribute(_POINTER_CONTEXT, address)
+
+
+def _pointer_attribute(which: int, address: int) -> int | None:
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    value = ctypes.c_void_p()  # as wide as the widest attribute, and zero
+    status = driver.cuPointerGetAttribute(ctypes.byref(value), which, ctypes.c_uint64(address))
+    return value.value if status == 0 else None
+
+
+def _asked(function: str, *arguments: object) -> int | None:
+    """A handle that the driver gives through a pointer, which is its last parameter."""
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    value = ctypes.c_void_p()
+    status = getattr(driver, function)(*arguments, ctypes.byref(value))
+    return value.value if status == 0 else None
 
 
 @functools.cache

@@ -194,11 +194,18 @@ def spec_of(model: ir.Model, name: str, said: Foreign | None = None) -> ModelSpe
 
 
 def open_any(
-    path: Path, *, device: int = 0, threads: int | None = None, lanes: int = 1, strict: bool = False, said: Foreign | None = None
+    path: Path,
+    *,
+    device: int = 0,
+    threads: int | None = None,
+    lanes: int = 1,
+    graphs: bool = True,
+    strict: bool = False,
+    said: Foreign | None = None,
 ) -> FrameRunner:
     """A plan, an ONNX model (through ONNX Runtime) or a network's safetensors (through PyTorch), opened as a Runner.
 
-    Raises a DeployError that says why a file cannot be opened here.
+    `device`, `threads`, `lanes` and `graphs` are `runtime.open_engine`'s. Raises a DeployError that says why a file cannot be opened here.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -212,7 +219,7 @@ def open_any(
             save_info(engine.info, path)
     if strict or engine.info.options.get("strict"):
         refuse_mismatch(engine)
-    return open_engine(engine, device=device, threads=threads, lanes=lanes)
+    return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
 
 
 def require(package: str, extra: str, wanted_by: str) -> None:

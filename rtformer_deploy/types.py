@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 import numpy as np
@@ -162,11 +163,15 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A built engine: the builder's own bytes and what they are; standard TensorRT also gives its timing cache."""
+    """A built engine: the builder's own bytes and what they are; standard TensorRT also gives its timing cache.
+
+    `path` is where the plan lies, if it was read from a file; what a runtime wants to keep for its next start lies beside it.
+    """
 
     plan: bytes
     info: EngineInfo
     timing_cache: bytes | None = None
+    path: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rtformer_deploy.types import Backend, BuildOptions, Engine, Frame, Head, LabelMap, ModelSpec, PrecisionName
+from rtformer_deploy.types import Backend, BuildOptions, Engine, Frame, Head, LabelMap, ModelSpec, PrecisionName, Ranges
 
 SIZE = (256, 512)
 Batch = tuple[int, int, int]
@@ -45,6 +45,27 @@ def exported(head: Head, dynamic: bool) -> tuple[Any, ModelSpec]:
 
 
 @functools.cache
+def ranges() -> Ranges:
+    """The ranges of the network's tensors on four drawn frames."""
+    pytest.importorskip("onnxruntime", reason="needs ONNX Runtime to measure ranges for INT8")
+    from helpers import frames
+
+    from rtformer_deploy import image
+    from rtformer_deploy.calibrate import observer
+    from rtformer_deploy.calibrate.collect import Collector, float_tensors
+    from rtformer_deploy.graph.functions import inline_functions
+
+    model, spec = exported("lowres", False)
+    inlined = inline_functions(model)
+    collector = Collector(inlined, float_tensors(model, inlined))
+    for index, frame in enumerate(frames(*[SIZE] * 4)):
+        collector.show(image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None], str(index))
+    choose = observer("minmax")
+    amax = {name: float(np.float32(choose(histogram))) for name, histogram in collector.histograms.items()}
+    return Ranges(amax, "minmax", 4, spec.sha256 or "", spec.name)
+
+
+@functools.cache
 def built(backend: Backend, precision: PrecisionName, batch: Batch = (1, 1, 1), head: Head = "lowres") -> Engine:
     """An engine of the network for this GPU."""
     from rtformer_deploy.build import build
@@ -52,7 +73,11 @@ def built(backend: Backend, precision: PrecisionName, batch: Batch = (1, 1, 1), 
     from rtformer_deploy.graph.functions import inline_functions
 
     model, spec = exported(head, batch[2] > 1)
-    model = inline_functions(to_fp16(model) if precision == "fp16" else model)
+    if precision == "int8":
+        from rtformer_deploy.graph.qdq import to_qdq
+
+        model = to_qdq(model, ranges(), "tensorrt")
+    model = inline_functions(model if precision == "fp32" else to_fp16(model))
     return build(model, spec, backend, BuildOptions(precision=precision, batch=batch))
 
 

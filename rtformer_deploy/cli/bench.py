@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of each of the two measurements.")
 @click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds of warm-up before them.")
 @click.option("--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Requests in flight; more than 1: throughput mode.")
+@click.option("--graphs/--no-graphs", default=True, show_default=True, help="TensorRT: run in CUDA graphs where they can be captured.")
 @click.option("--image", type=options.PATH, metavar="IMAGE", help="Picture to measure with, at its own size [default: a sample].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
 @click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
@@ -31,6 +32,7 @@ def command(
     seconds: float,
     warmup: float,
     lanes: int,
+    graphs: bool,
     image: Path | None,
     json_path: Path | None,
     html_path: Path | None,
@@ -53,6 +55,7 @@ def command(
             warmup=warmup,
             batch=batch,
             lanes=lanes,
+            graphs=graphs,
             device=device,
             threads=threads,
             image=image,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from typing import Any
 
 from ..errors import EngineError, UsageError
@@ -13,20 +14,25 @@ from .frame_runner import FrameRunner
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt", "openvino": "openvino", "onnxruntime": "onnxruntime"}
 
 
-def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, lanes: int = 1) -> FrameRunner:
-    """An engine to a FrameRunner with `lanes` sessions, which keep so many requests in flight; all memory is allocated here.
+def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, lanes: int = 1, graphs: bool = True) -> FrameRunner:
+    """An engine to a FrameRunner with `lanes` sessions, which keep so many requests in flight.
 
-    `device` is the GPU (a CPU engine ignores it); `threads` bounds the CPU threads of the engine and of pre- and post-processing
-    (None: all). The plan's backend and builder version are checked before it is opened. Raises EngineError with the command that
-    rebuilds the plan, MissingPackageError, UsageError.
+    All memory is allocated here, but for a GPU's memory for frames, which grows with the largest submission. `device` is the GPU, and
+    `graphs` has a TensorRT engine run in CUDA graphs where they can be captured; a CPU engine ignores both. `threads` bounds the CPU
+    threads of the engine and of pre- and post-processing (None: all). The plan's backend and builder version are checked before it is
+    opened. Raises EngineError with the command that rebuilds the plan, MissingPackageError, UsageError.
     """
     info = engine.info
     if lanes < 1 or (threads is not None and threads < 1):
         raise UsageError(f"{lanes} lanes and {threads} threads: both start at 1.")
     check_engine(info)
     backend = _backend(info)
-    sessions: list[Session] = backend.open_sessions(engine, device, threads, lanes)
-    return FrameRunner(sessions, info.spec, info.batch, threads, info)
+    options = {"graphs": graphs} if info.backend.startswith("tensorrt") else {}
+    begin = time.perf_counter()
+    sessions: list[Session] = backend.open_sessions(engine, device, threads, lanes, **options)
+    runner = FrameRunner(sessions, info.spec, info.batch, threads, info)
+    runner.start_ms = 1000 * (time.perf_counter() - begin)
+    return runner
 
 
 def check_engine(info: EngineInfo) -> None:

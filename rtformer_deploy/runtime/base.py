@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,38 @@ class Session(Protocol):
     interrupt `wait` may be called again.
     """
 
-    input: NDArray[np.float32]
+    @property
+    def input(self) -> NDArray[np.float32]: ...
 
     def start(self, batch: int) -> None: ...
 
     def wait(self) -> NDArray[Any]: ...
 
     def close(self) -> None: ...
+
+
+#: What becomes of frames: label maps in host memory, label maps in device memory, or the engine's logits in host memory.
+Want = Literal["labels", "device labels", "logits"]
+
+
+class FrameSession(Session, Protocol):
+    """A Session whose device also does what comes before and after the engine: it takes frames and gives label maps.
+
+    `load` takes frames, all of them in host memory or all on the device; a caller's `stream` says what device frames wait for. `begin`
+    returns at once. `take` waits and gives a list of label maps, or logits (N, classes, h, w) float32; they are the caller's own. After
+    an interrupt `take` may be called again.
+    """
+
+    def load(self, frames: Sequence[Any], stream: Any = None) -> None: ...
+
+    def begin(self, want: Want) -> None: ...
+
+    def take(self) -> Any: ...
+
+
+def as_frame_session(session: Session) -> FrameSession | None:
+    """The session itself where it is a FrameSession, else None."""
+    return session if hasattr(type(session), "take") else None  # type: ignore[return-value]
 
 
 class WorkerSession:

@@ -1,4 +1,4 @@
-"""The memory of one tensor on both sides of the bus: pinned host memory as a NumPy array, and device memory of the same size."""
+"""Memory on both sides of the bus: pinned host memory as a NumPy array, and device memory of the same size."""
 
 from __future__ import annotations
 
@@ -21,53 +21,99 @@ def import_cuda() -> Any:
         raise MissingPackageError("cuda-core", "gpu", "Running a TensorRT plan") from error
 
 
-class TensorBuffers:
-    """Pinned host and device memory for the largest batch of one tensor; `host` is that memory as an array, zeros at first.
+class PairedMemory:
+    """`size` bytes of device memory, and as many of pinned host memory, which is allocated when `host` is first asked for.
 
     The device's context must be current in the calling thread. `close` ends the life of the memory that `host` shows.
     """
 
-    def __init__(self, cuda: Any, gpu: Any, stream: Any, shape: tuple[int, ...], dtype: str) -> None:
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+    def __init__(self, cuda: Any, gpu: Any, stream: Any, size: int) -> None:
         self._cuda = cuda
-        self._pinned = cuda.LegacyPinnedMemoryResource().allocate(size)
+        self.size = self._used = size
         self._device = gpu.allocate(size, stream=stream)
-        self.host: NDArray[Any] = _as_array(self._pinned, shape, dtype)
-        self.host[...] = 0
-        self._parts = self._pinned, self._device
+        self._device_part = self._device
+        self._pinned: Any = None
+        self._pinned_part: Any = None
+        self._bytes = np.empty(0, np.uint8)
 
     @property
     def address(self) -> int:
         """The device address."""
         return int(self._device.handle)
 
-    def use_first(self, count: int) -> None:
-        """From now on copies move the first `count` images only."""
-        size = count * self.host[0].nbytes
-        self._parts = _first_bytes(self._cuda, self._pinned, size), _first_bytes(self._cuda, self._device, size)
+    @property
+    def host(self) -> NDArray[np.uint8]:
+        """The host's side, uint8 (size,); zeros at first."""
+        if self._pinned is None and self._device is not None:
+            self._pinned = self._cuda.LegacyPinnedMemoryResource().allocate(self.size)
+            self._pinned_part = _first_bytes(self._cuda, self._pinned, self._used)
+            self._bytes = _as_bytes(self._pinned)
+            self._bytes[...] = 0
+        return self._bytes
+
+    def use_first(self, size: int) -> None:
+        """From now on copies and fills touch the first `size` bytes only."""
+        if size == self._used:
+            return
+        self._used = size
+        self._device_part = _first_bytes(self._cuda, self._device, size)
+        if self._pinned is not None:
+            self._pinned_part = _first_bytes(self._cuda, self._pinned, size)
 
     def to_device(self, stream: Any) -> None:
-        """Enqueues the copy from host to device."""
-        pinned, device = self._parts
-        device.copy_from(pinned, stream=stream)
+        """Enqueues the copy from the host."""
+        assert self.host.size
+        self._device_part.copy_from(self._pinned_part, stream=stream)
 
     def to_host(self, stream: Any) -> None:
-        """Enqueues the copy from device to host."""
-        pinned, device = self._parts
-        device.copy_to(pinned, stream=stream)
+        """Enqueues the copy to the host. Nothing may be captured before `host` was asked for."""
+        assert self.host.size
+        self._device_part.copy_to(self._pinned_part, stream=stream)
+
+    def fill(self, value: int, stream: Any) -> None:
+        """Enqueues writing one byte value all over the device's side."""
+        self._device_part.fill(value, stream=stream)
+
+    def clear_first(self, size: int, stream: Any) -> None:
+        """Enqueues zeros into the first `size` bytes of the device's side."""
+        _first_bytes(self._cuda, self._device, size).fill(0, stream=stream)
+
+    def first_to_host(self, size: int, stream: Any) -> None:
+        """Enqueues the copy of the first `size` bytes to the host."""
+        _first_bytes(self._cuda, self._device, size).copy_to(_first_bytes(self._cuda, self._pinned, size), stream=stream)
 
     def close(self, stream: Any) -> None:
         """Frees both in the order of the stream, on which nothing may use them any more."""
-        self.host = np.empty((0, *self.host.shape[1:]), self.host.dtype)  # a late reader finds nothing, not freed memory
-        self._parts = (None, None)
-        self._device.close(stream)
-        self._pinned.close(stream)
+        self._bytes = np.empty(0, np.uint8)  # a late reader finds nothing, not freed memory
+        device, pinned = self._device, self._pinned
+        self._device = self._device_part = self._pinned = self._pinned_part = None
+        device.close(stream)
+        if pinned is not None:
+            pinned.close(stream)
 
 
-def _as_array(buffer: Any, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+class TensorBuffers(PairedMemory):
+    """PairedMemory for the largest batch of one tensor."""
+
+    def __init__(self, cuda: Any, gpu: Any, stream: Any, shape: tuple[int, ...], dtype: str) -> None:
+        super().__init__(cuda, gpu, stream, math.prod(shape) * np.dtype(dtype).itemsize)
+        self._shape, self._dtype = shape, np.dtype(dtype)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The host's side in the tensor's shape and type; after `close` without an image."""
+        host = self.host
+        return host.view(self._dtype).reshape(self._shape if host.size else (0, *self._shape[1:]))
+
+    def use_images(self, count: int) -> None:
+        """From now on copies move the first `count` images only."""
+        self.use_first(count * math.prod(self._shape[1:]) * self._dtype.itemsize)
+
+
+def _as_bytes(buffer: Any) -> NDArray[np.uint8]:
     """Host memory as a writable array, without a copy and without owning it."""
     memory = (ctypes.c_ubyte * buffer.size).from_address(int(buffer.handle))
-    return np.frombuffer(memory, np.dtype(dtype)).reshape(shape)
+    return np.frombuffer(memory, np.uint8)
 
 
 def _first_bytes(cuda: Any, buffer: Any, size: int) -> Any:

@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from .. import image
 from ..errors import DeployError, EngineError, ImageError, UsageError
 from ..types import EngineInfo, Frame, LabelMap, Logits, ModelSpec, Ticket
-from .base import Session
+from .base import Session, Want, as_frame_session
+from .device_arrays import DeviceFrame, device_frame, is_on_device
 
 Size = tuple[int, int]  # (H, W)
 
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A submission in flight: where it runs, what is made of its output, and in the end its value or its error."""
+    """A submission in flight: where it runs, what waits for it and makes its value, and in the end that value or its error."""
 
     session: Session
-    finish: Callable[[NDArray[Any]], Any]
+    finish: Callable[[], Any]
     done: bool = False
     value: Any = None
     error: Exception | None = None
@@ -35,11 +36,12 @@ class FrameRunner:
 
     A submission takes the session that has been free longest. Where all are busy it finishes the oldest submission first: waits
     for it and makes its label maps, which stay with its ticket until `result` takes them. So no result is lost or overwritten, and
-    what waits is label maps, not logits. Label maps are made in the thread that calls `result` (or that needs the session).
+    what waits is label maps, not logits. Label maps are made in the thread that calls `result` (or that needs the session), or on the
+    device, where the session is a FrameSession.
 
     `batch` is the engine's (min, opt, max): fewer frames than min are padded with whatever the input holds, and the padding's output
     is dropped. `threads` bounds the threads of pre- and post-processing (None: all). `info` is
-    the engine's, for whoever reports on it (None: there is no engine, as with a PyTorch network).
+    the engine's, for whoever reports on it (None: there is no engine, as with a PyTorch network). `start_ms` is how long opening took.
 
     Errors: UsageError for calls that are off (too many frames, a ticket that is unknown or was taken, use after close), ImageError for
     a frame that is none; what fails in the engine is raised by that ticket's `result` alone.
@@ -58,6 +60,7 @@ class FrameRunner:
         self.batch = batch
         self.threads = threads
         self.info = info
+        self.start_ms: float | None = None
         self._changed = threading.Condition()
         self._free = deque(self.sessions)
         self._running: deque[_Request] = deque()  # oldest first; a request leaves when a thread takes it on to finish it
@@ -70,9 +73,14 @@ class FrameRunner:
         """The most frames that one submission holds."""
         return self.batch[2]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the sessions have to say: how they started, and what they do without."""
+        return tuple(dict.fromkeys(note for session in self.sessions for note in getattr(session, "notes", ())))
+
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
         """Frames to label maps, in order; more than the largest batch are run in parts, over all sessions."""
-        parts: list[list[LabelMap]] = self._run(frames, self._label_maps)
+        parts: list[list[LabelMap]] = self._run(frames, "labels")
         return [labels for part in parts for labels in part]
 
     def logits(self, frames: Sequence[Frame]) -> Logits:
@@ -82,12 +90,17 @@ class FrameRunner:
                 "This engine was built with --head labels: it gives labels and has no logits.",
                 "Export the model with --head lowres and build it again.",
             )
-        parts: list[Logits] = self._run(frames, self._copied_logits)
+        parts: list[Logits] = self._run(frames, "logits")
         return np.concatenate(parts) if parts else np.empty((0, *map(int, self.spec.output.shape[1:])), np.float32)
 
-    def submit(self, frames: Sequence[Frame]) -> Ticket:
-        """Preprocesses frames of any sizes in this thread, starts them and returns; see the class about a full house."""
-        return self._submit(frames, self._label_maps)
+    def submit(self, frames: Sequence[Any], *, stream: Any = None, on_device: bool = False) -> Ticket:
+        """Preprocesses frames of any sizes in this thread, starts them and returns; see the class about a full house.
+
+        On a GPU frames may also be device arrays (`__cuda_array_interface__`), all of them then; nothing is copied. The runner's work
+        waits for what the caller's `stream` has been given so far, and that stream waits until the frames have been read.
+        `on_device` asks for label maps on the GPU: objects with `__cuda_array_interface__`, uint8 (H, W).
+        """
+        return self._submit(frames, "device labels" if on_device else "labels", stream)
 
     def result(self, ticket: Ticket) -> list[LabelMap]:
         """The label maps of one submission, each at its frame's size; waits for that one alone. A ticket is taken once."""
@@ -138,17 +151,44 @@ class FrameRunner:
             for logits, size in zip(output, sizes, strict=False)
         ]
 
+    def load(self, session: Session, frames: Sequence[Any], stream: Any = None) -> None:
+        """Frames into the session, as `execute` wants them: preprocessed, or as they are where the session's device does that."""
+        own = as_frame_session(session)
+        if own is None:
+            self.preprocess_into(session, frames)
+        else:
+            own.load(frames, stream)
+
+    def execute(self, session: Session, frames: int) -> Any:
+        """Runs what `load` put in and waits; gives what `labels_of` takes."""
+        own = as_frame_session(session)
+        if own is not None:
+            own.begin("labels")
+            return own.take()
+        session.start(self.engine_batch(frames))
+        return session.wait()
+
+    def labels_of(self, session: Session, output: Any, sizes: Sequence[Size]) -> list[LabelMap]:
+        """What `execute` gave -> label maps of these (H, W)."""
+        labels: list[LabelMap] = output if as_frame_session(session) is not None else self.postprocess(output, sizes)
+        return labels
+
     # What submit, run and logits share.
 
-    def _label_maps(self, sizes: Sequence[Size]) -> Callable[[NDArray[Any]], list[LabelMap]]:
-        return lambda output: self.postprocess(output, sizes)
+    def _begin(self, session: Session, sizes: Sequence[Size], want: Want) -> Callable[[], Any]:
+        """Starts what was loaded; what waits for it and makes the value."""
+        own = as_frame_session(session)
+        if own is not None:
+            own.begin(want)
+            return own.take
+        session.start(self.engine_batch(len(sizes)))
+        if want == "logits":
+            return lambda: np.array(session.wait()[: len(sizes)], np.float32)
+        return lambda: self.postprocess(session.wait(), sizes)
 
-    def _copied_logits(self, sizes: Sequence[Size]) -> Callable[[NDArray[Any]], Logits]:
-        return lambda output: np.array(output[: len(sizes)], np.float32)
-
-    def _run(self, frames: Sequence[Frame], make: Callable[[Sequence[Size]], Callable[[NDArray[Any]], Any]]) -> list[Any]:
+    def _run(self, frames: Sequence[Any], want: Want) -> list[Any]:
         """Submits frames in parts, never more parts at once than there are sessions; their values in order."""
-        _check_frames(frames)
+        _checked_frames(frames)
         self._check_open()
         waiting: deque[Ticket] = deque()
         values: list[Any] = []
@@ -156,7 +196,7 @@ class FrameRunner:
             for start in range(0, len(frames), self.max_batch):
                 if len(waiting) == len(self.sessions):
                     values.append(self._result(waiting.popleft()))
-                waiting.append(self._submit(frames[start : start + self.max_batch], make))
+                waiting.append(self._submit(frames[start : start + self.max_batch], want))
             while waiting:
                 values.append(self._result(waiting.popleft()))
         finally:
@@ -165,21 +205,26 @@ class FrameRunner:
                     self._tickets.pop(ticket.number, None)
         return values
 
-    def _submit(self, frames: Sequence[Frame], make: Callable[[Sequence[Size]], Callable[[NDArray[Any]], Any]]) -> Ticket:
-        _check_frames(frames)
+    def _submit(self, frames: Sequence[Any], want: Want, stream: Any = None) -> Ticket:
+        frames = _checked_frames(frames)
         if not 1 <= len(frames) <= self.max_batch:
             raise UsageError(
                 f"{len(frames)} frames were submitted at once; this engine takes 1 to {self.max_batch}.",
                 "Submit fewer, use run, which splits them, or build the engine with a larger --max.",
             )
+        device = isinstance(frames[0], DeviceFrame)
+        if (device or stream is not None or want == "device labels") and as_frame_session(self.sessions[0]) is None:
+            raise UsageError("Only a TensorRT engine takes frames on the GPU, streams and on_device.", "Pass NumPy arrays.")
+        if stream is not None and not device:
+            raise UsageError("A stream orders frames that are on the GPU; these are in host memory.", "Leave stream out.")
         session = self._take_session()
         try:
-            self.preprocess_into(session, frames)
-            session.start(self.engine_batch(len(frames)))
+            self.load(session, frames, stream)
+            finish = self._begin(session, [(frame.shape[0], frame.shape[1]) for frame in frames], want)
         except BaseException:
             self._give_back(session)
             raise
-        request = _Request(session, make([(frame.shape[0], frame.shape[1]) for frame in frames]))
+        request = _Request(session, finish)
         with self._changed:
             self._count += 1
             ticket = Ticket(self._count)
@@ -211,7 +256,7 @@ class FrameRunner:
     def _finish(self, request: _Request, *, keep_session: bool = False) -> None:
         """Waits for a request that this thread took on, makes its value or keeps its error, and frees its session."""
         try:
-            request.value = request.finish(request.session.wait())
+            request.value = request.finish()
         except Exception as error:  # whatever a backend raises belongs to this request's ticket, which raises it
             request.error = error
         except BaseException:  # interrupted: it is still in flight, and close has to wait for it
@@ -256,10 +301,17 @@ class FrameRunner:
             raise UsageError("This runner was closed.", "Open the engine again.")
 
 
-def _check_frames(frames: Sequence[Frame]) -> None:
+def _checked_frames(frames: Sequence[Any]) -> Sequence[Any]:
+    """Frames as the sessions take them: NumPy arrays, or DeviceFrames. Raises ImageError for what is no frame."""
+    on_device = [is_on_device(frame) for frame in frames]
+    if any(on_device):
+        if not all(on_device):
+            raise UsageError("Some of the frames are on the GPU and some in host memory.", "Submit them apart.")
+        return [device_frame(frame, index) for index, frame in enumerate(frames)]
     for index, frame in enumerate(frames):
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
             given = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise ImageError(
                 f"Frame {index} is {given}; a frame is RGB uint8 (H, W, 3).", "Read images with rtformer_deploy.image.load_image."
             )
+    return frames

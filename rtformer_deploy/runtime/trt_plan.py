@@ -34,9 +34,12 @@ class OpenPlan:
         self.info, self.library, self.log = info, library, log
         self.runtime, self.engine = runtime, engine
 
-    def create_context(self) -> Any:
-        """A new execution context with its own device memory; TensorRT-RTX compiles its kernels here. Raises EngineError."""
-        context = self.engine.create_execution_context()
+    def create_context(self, config: Any = None) -> Any:
+        """A new execution context with its own device memory; TensorRT-RTX compiles its kernels here. Raises EngineError.
+
+        `config` is a runtime configuration of the engine's, where the library has them.
+        """
+        context = self.engine.create_execution_context() if config is None else self.engine.create_execution_context(config)
         if context is None:
             raise self.failure("TensorRT could not make an execution context; the GPU's memory may be full")
         return context
@@ -102,6 +105,13 @@ def open_plan(engine: Engine) -> OpenPlan:
     plan = OpenPlan(info, library, log, runtime, opened)
     _check_tensors(plan)
     return plan
+
+
+def set_batch(context: Any, info: EngineInfo, batch: int, plan: OpenPlan) -> None:
+    """Tells the context the input's shape. Raises EngineError where the engine does not take that batch."""
+    source = info.inputs[0]
+    if not context.set_input_shape(source.name, (batch, *map(int, source.shape[1:]))):
+        raise plan.failure(f"The engine does not take a batch of {batch}")
 
 
 def _check_tensors(plan: OpenPlan) -> None:

@@ -1,0 +1,140 @@
+"""CUDA graphs of a lane: captured once a shape, and trusted only after a replay has been compared with a run without the graph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: A graph's replay may differ from the run without it by this share of what another input changes: kernels that add in any order do.
+TOLERANCE = 0.01
+GRAPHS = 16
+_TRIES = 3
+
+Say = Callable[[str], None]
+
+
+class Work(Protocol):
+    """What a graph holds, and how to try it out on two inputs. Called with nothing in flight, the device's context current."""
+
+    def enqueue(self) -> None:
+        """Enqueues it, over memory that stays where it is."""
+        ...
+
+    def feed(self, *, other: bool) -> None:
+        """Sets its input: the request's own, or another one."""
+        ...
+
+    def spoil(self) -> None:
+        """Enqueues nonsense into its outputs, so that a run that writes nothing is found out."""
+        ...
+
+    def read(self) -> Sequence[NDArray[Any]]:
+        """Waits; copies of its outputs, the engine's first."""
+        ...
+
+
+@dataclass(slots=True)
+class _Entry:
+    seen: bool = False
+    graph: Any = None
+    tries: int = 0
+
+
+class LaneGraphs:
+    """The graphs of one stream, at most GRAPHS; the one that has not been used longest goes first. `say` takes what could not be done.
+
+    The first request of a shape runs without a graph and only the second one captures, so a frame size that comes once costs nothing.
+    """
+
+    def __init__(self, stream: Any, say: Say) -> None:
+        self._stream, self._say = stream, say
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+
+    def prepare(self, key: Hashable, name: str, work: Work) -> Any:
+        """The graph to launch for the work, whose input is fed; None: it is to be enqueued. `name` says in a note what it is."""
+        entry = self._entries.setdefault(key, _Entry())
+        self._entries.move_to_end(key)
+        while len(self._entries) > GRAPHS:
+            _close(self._entries.popitem(last=False)[1])
+        if entry.graph is None and entry.seen and entry.tries < _TRIES:
+            self._capture(entry, name, work)
+        entry.seen = True
+        return entry.graph
+
+    def drop(self) -> None:
+        """Gives up every graph: memory that they hold the addresses of is about to go."""
+        while self._entries:
+            _close(self._entries.popitem()[1])
+
+    def _capture(self, entry: _Entry, name: str, work: Work) -> None:
+        """Warms up, captures and proves; where one of them fails, `entry` stays without a graph and a note says why."""
+        work.enqueue()  # TensorRT settles what a new shape needs in its first run, which cannot be captured
+        mine = work.read()
+        try:
+            graph = self._captured(work)
+        except Exception as error:
+            work.read()  # an error that broke the GPU and not the capture alone shows here
+            entry.tries = _TRIES
+            self._say(f"CUDA graphs: {name} could not be captured and runs without: {_first_line(error)}")
+            return
+        entry.tries += 1
+        why = self._doubt(graph, work, mine)
+        if why is None:
+            entry.graph = graph
+            return
+        graph.close()
+        if entry.tries == _TRIES:
+            self._say(f"CUDA graphs: {name} runs without: {why}")
+
+    def _captured(self, work: Work) -> Any:
+        builder = self._stream.create_graph_builder()
+        try:
+            builder.begin_building("thread_local")  # other threads may allocate and wait meanwhile
+            try:
+                work.enqueue()
+            except BaseException:
+                with contextlib.suppress(Exception):  # an invalidated capture has to be ended all the same
+                    builder.end_building()
+                raise
+            return builder.end_building().complete()
+        finally:
+            builder.close()
+
+    def _doubt(self, graph: Any, work: Work, mine: Sequence[NDArray[Any]]) -> str | None:
+        """Why the graph is not to be trusted (None: it is). Another input must give another output, the one of a run without it."""
+        work.feed(other=True)
+        try:
+            work.enqueue()
+            wanted = work.read()
+            work.spoil()
+            graph.launch(self._stream)
+            given = work.read()
+        finally:
+            work.feed(other=False)
+        changes = [_distance(*pair) for pair in zip(mine, wanted, strict=True)]
+        errors = [_distance(*pair) for pair in zip(given, wanted, strict=True)]
+        if not 0 < changes[0] < np.inf:
+            return "its output did not change with its input, so the replay could not be checked"
+        if not all(error <= TOLERANCE * change for error, change in zip(errors, changes, strict=True)):
+            return "the replay did not give what a run without the graph gives"
+        return None
+
+
+def _distance(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """The mean absolute difference."""
+    return float(np.mean(np.abs(first.astype(np.float64) - second)))
+
+
+def _close(entry: _Entry) -> None:
+    if entry.graph is not None:
+        entry.graph.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
