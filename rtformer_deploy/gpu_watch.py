@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -22,7 +23,12 @@ THROTTLES = {
     0x80: "the power brake (hardware)",
 }
 _IDLE = 0x01
-_UNITS = {"sm_mhz": "MHz", "memory_mhz": "MHz", "temperature_c": "C", "power_w": "W"}
+_VALUES = {
+    "sm_mhz": ("SM clock", "MHz"),
+    "memory_mhz": ("memory clock", "MHz"),
+    "temperature_c": ("temperature", "C"),
+    "power_w": ("power", "W"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class GpuWatch:
     def to_json(self) -> dict[str, Any]:
         """samples, driver, min, median and max of each value, and the throttle reasons with the share of the samples that had them."""
         facts: dict[str, Any] = {"bus_id": self.bus_id, "driver": self.driver, "samples": len(self.samples), "period_s": self.period}
-        for name in _UNITS:
+        for name in _VALUES:
             values = [sample.values[name] for sample in self.samples if name in sample.values]
             if values:
                 facts[name] = {"min": min(values), "median": float(np.median(values)), "max": max(values)}
@@ -102,15 +108,6 @@ class GpuWatch:
         if self.trouble is not None:
             facts["trouble"] = self.trouble
         return facts
-
-    def rows(self) -> list[tuple[str, str, str, str]]:
-        """Name, min, median and max of each value, as text."""
-        facts = self.to_json()
-        return [
-            (f"{name.rpartition('_')[0].replace('sm', 'SM clock').replace('memory', 'memory clock')}, {unit}", *map(_short, facts[name].values()))
-            for name, unit in _UNITS.items()
-            if name in facts
-        ]
 
     def notes(self) -> list[str]:
         """What a reader must know: throttling, a clock that fell, or that nothing was sampled."""
@@ -123,6 +120,18 @@ class GpuWatch:
         if fall > FALL:
             said.append(f"The GPU's SM clock fell by {fall:.0%} while it worked: the figures mix fast and slow.")
         return said
+
+
+@contextlib.contextmanager
+def watch_over(device: int | None) -> Iterator[GpuWatch | None]:
+    """Samples CUDA's GPU `device` while it is entered; of None, a CPU, nothing is sampled and None comes out."""
+    if device is None:
+        yield None
+        return
+    from cuda.core import Device
+
+    with GpuWatch(str(Device(device).pci_bus_id)) as watch:
+        yield watch
 
 
 def read_sample(nvml: Any, handle: Any) -> GpuSample:
@@ -160,5 +169,10 @@ def clock_fall(samples: list[GpuSample]) -> float:
     return 1 - min(clocks[clocks.index(highest) :]) / highest if highest else 0.0
 
 
-def _short(value: float) -> str:
-    return f"{value:.0f}"
+def gpu_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What `GpuWatch.to_json` gives to rows of a name with its unit, and min, median and max as text."""
+    return [
+        (f"{name}, {unit}", *(f"{facts[key][part]:.0f}" for part in ("min", "median", "max")))  # type: ignore[misc]
+        for key, (name, unit) in _VALUES.items()
+        if key in facts
+    ]
