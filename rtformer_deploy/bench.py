@@ -15,7 +15,9 @@ import numpy as np
 from . import machine, native, pipeline
 from .errors import DeployError, UsageError
 from .foreign import Foreign
+from .gpu_watch import watch_over
 from .image import load_image
+from .paced import run_paced
 from .report import Report, Timing
 from .runtime import FrameRunner, Session
 from .scene import sample_frame, sample_source
@@ -88,22 +90,49 @@ def bench_path(
     device: int = 0,
     threads: int | None = None,
     image: Path | None = None,
+    fps: float | None = None,
+    deadline_ms: float | None = None,
     said: Foreign | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """An engine plan, or an ONNX model that is built in memory first (`said` is about one from elsewhere), to a Report; see `bench`.
 
     `image` is measured as it is; without one the bundled photograph, or a drawn street, stands in at the engine's own size.
-    `peak_memory_mb` starts to count before the engine is opened. Raises what opening, decoding and `bench` raise.
+    `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` (see `paced.run_paced`). A GPU's clocks are sampled
+    meanwhile. `peak_memory_mb` starts to count before the engine is opened. Raises what opening, decoding, `bench` and `run_paced` raise,
+    UsageError for a paced batch or a deadline without `fps`.
     """
+    _check_pace(fps, deadline_ms, batch)
     frame = None if image is None else load_image(image)
     before = machine.resident_mb()
     machine.reset_peak()
     with pipeline.open_any(path, device=device, threads=threads, lanes=lanes, graphs=graphs, said=said) as runner:
         frame, source = (sample_frame(runner.spec.size), sample_source()) if frame is None else (frame, str(image))
-        report = bench(runner, [frame] * batch, seconds=seconds, warmup=warmup, progress=progress)
+        with watch_over(_gpu_of(runner, device)) as gpu:
+            report = bench(runner, [frame] * batch, seconds=seconds, warmup=warmup, progress=progress)
+        paced = None if fps is None else run_paced(runner, frame, fps, seconds=seconds, deadline_ms=deadline_ms, progress=progress)
         peak = machine.peak_mb()
-    return dataclasses.replace(report, peak_memory_mb=max(0.0, peak - before), frame={**report.frame, "source": source})
+    return dataclasses.replace(
+        report,
+        peak_memory_mb=max(0.0, peak - before),
+        frame={**report.frame, "source": source},
+        paced=paced,
+        gpu=None if gpu is None else gpu.to_json(),
+        notes=(*report.notes, *(() if gpu is None else gpu.notes())),
+    )
+
+
+def _check_pace(fps: float | None, deadline_ms: float | None, batch: int) -> None:
+    """Raises UsageError where the options of a paced run do not go together."""
+    if fps is None and deadline_ms is not None:
+        raise UsageError("A deadline needs a rate to be kept at.", "Add --fps.")
+    if fps is not None and batch > 1:
+        raise UsageError(f"--fps paces single frames; a batch of {batch} has no moment at which it is due.", "Leave --batch out.")
+
+
+def _gpu_of(runner: FrameRunner, device: int) -> int | None:
+    """The GPU that the runner works on; None on a CPU."""
+    return device if runner.info is not None and runner.info.backend.startswith("tensorrt") else None
 
 
 def bench(
@@ -275,7 +304,10 @@ def _conventions(runner: FrameRunner) -> dict[str, str]:
         engine = "start to output; both lie in host memory, so trtexec 10, which counts copies, and 11, which does not, would agree"
     else:
         engine = "start to output in host memory: copies to and from the GPU are counted, as trtexec 10 does and trtexec 11 does not"
-    return {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
+    told = {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
+    if all(isinstance(session, DeviceTimed) for session in runner.sessions):
+        told["engine_without_copies"] = "how long the GPU itself was busy with the engine, by CUDA events: what trtexec 11 counts"
+    return told
 
 
 def _notes(runner: FrameRunner, engine: Timing, whole: Timing, mixed: float | None) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .paced import Paced
+
 Mode = Literal["latency", "throughput"]
 
 PERCENTILE = "linear interpolation between the two nearest ranks"
@@ -57,6 +59,7 @@ class Report:
     `engine_without_copies` is the device's own time (None: a CPU engine, which copies nothing, or throughput mode);
     `mixed_cells` is the share of logit cells whose corners disagree (None where the engine gives no stride-8 logits);
     `peak_memory_mb` the peak resident memory in MiB above what the process held before the engine was opened (None: not asked for);
+    `paced` is the run at a fixed rate, `gpu` what was sampled of the GPU (None: not asked for, or a CPU);
     `notes` say what a reader must know before comparing.
     """
 
@@ -75,6 +78,8 @@ class Report:
     peak_memory_mb: float | None = None
     notes: tuple[str, ...] = ()
     conventions: Mapping[str, str] = field(default_factory=dict)
+    paced: Paced | None = None
+    gpu: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The whole report as JSON values; `engine` and `end_to_end` each hold p50_ms, p90_ms, p99_ms, mean_ms and fps."""
@@ -82,6 +87,8 @@ class Report:
             "engine": self.engine.to_json(),
             "end_to_end": self.end_to_end.to_json(),
             "engine_without_copies": None if self.engine_without_copies is None else self.engine_without_copies.to_json(),
+            "paced": None if self.paced is None else self.paced.to_json(),
+            "gpu": None if self.gpu is None else dict(self.gpu),
             "stages_ms": {name: round(value, 4) for name, value in self.stages.items()},
             "mode": self.mode,
             "batch": self.batch,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from .gpu_watch import gpu_rows
 from .report import Report, Timing, histogram
 
 WIDTH, HEIGHT = 640, 220
@@ -57,6 +58,12 @@ def render(report: Report) -> str:
     ]
     if report.stages:
         parts += ["<h2>Stages, median of a step</h2>", _facts({name: f"{value:.2f} ms" for name, value in report.stages.items()})]
+    if report.paced is not None:
+        lead = f'<p class="soft">A frame was due every {1000 / report.paced.fps:.2f} ms; its latency counts from then.</p>'
+        parts += ["<h2>Paced</h2>", lead, _facts(dict(report.paced.rows()))]
+    if report.gpu is not None:
+        rows = {name: f"{low}, {middle}, {high}" for name, low, middle, high in gpu_rows(report.gpu)}
+        parts += ["<h2>GPU meanwhile: lowest, median, highest</h2>", _facts(rows)]
     if report.notes:
         parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in report.notes), "</ul>"]
     parts += ["<h2>What was measured</h2>", _facts(_measured(report))]

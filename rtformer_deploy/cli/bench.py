@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("model", type=options.PATH)
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of each of the two measurements.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of each measurement.")
 @click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds of warm-up before them.")
 @click.option("--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Requests in flight; more than 1: throughput mode.")
 @click.option("--graphs/--no-graphs", default=True, show_default=True, help="TensorRT: run in CUDA graphs where they can be captured.")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), metavar="F", help="Also run paced: a frame is due every 1/F s.")
+@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MS", help="Paced: ms that a frame has [default: 1/F].")
 @click.option("--image", type=options.PATH, metavar="IMAGE", help="Picture to measure with, at its own size [default: a sample].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
 @click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
@@ -33,6 +35,8 @@ def command(
     warmup: float,
     lanes: int,
     graphs: bool,
+    fps: float | None,
+    deadline: float | None,
     image: Path | None,
     json_path: Path | None,
     html_path: Path | None,
@@ -59,6 +63,8 @@ def command(
             device=device,
             threads=threads,
             image=image,
+            fps=fps,
+            deadline_ms=deadline,
             said=said,
             progress=progress,
         )
@@ -98,6 +104,12 @@ def _print(report: Report) -> None:
         whole = sum(report.stages.values())
         stages = ((name, f"{value:.2f}", f"{value / whole:.0%}") for name, value in report.stages.items())
         out.print(table("Stages of end to end, median of a step", ("", "ms", "share"), stages, right=(1, 2)))
+    if report.paced is not None:
+        out.print(table(f"Paced at {report.paced.fps:g} frames a second", ("", ""), report.paced.rows()))
+    if report.gpu is not None:
+        from ..gpu_watch import gpu_rows
+
+        out.print(table("GPU meanwhile", ("", "min", "median", "max"), gpu_rows(report.gpu), right=(1, 2, 3)))
     for line in _lines(report):
         out.print(line, markup=False, soft_wrap=False)
 
@@ -111,4 +123,8 @@ def _lines(report: Report) -> list[str]:
     if report.peak_memory_mb is not None:
         lines.append(f"Peak memory: {report.peak_memory_mb:.0f} MiB above the process before the engine was opened.")
     lines.append(f"Engine only: {report.conventions['engine']}.")
+    if "engine_without_copies" in report.conventions and report.engine_without_copies is not None:
+        lines.append(f"Without copies: {report.conventions['engine_without_copies']}.")
+    if report.paced is not None:
+        lines.append(f"Paced: {report.paced.to_json()['conventions']['queue']}.")
     return lines + [f"Note: {note}" for note in report.notes]

@@ -1,0 +1,178 @@
+"""A GPU's clocks, temperature, power and throttle reasons, sampled while something is measured; NVML through `pynvml`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+PERIOD_S = 0.1
+#: A clock that falls by more than this share of the highest one seen, while the GPU works, is worth a note.
+FALL = 0.1
+#: Bits of NVML's clocks event reasons that slow a busy GPU down (nvml.h).
+THROTTLES = {
+    0x04: "the power limit (software)",
+    0x08: "a hardware slowdown",
+    0x20: "the temperature (software)",
+    0x40: "the temperature (hardware)",
+    0x80: "the power brake (hardware)",
+}
+_IDLE = 0x01
+_VALUES = {
+    "sm_mhz": ("SM clock", "MHz"),
+    "memory_mhz": ("memory clock", "MHz"),
+    "temperature_c": ("temperature", "C"),
+    "power_w": ("power", "W"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """The GPU at one moment; `values` has what NVML tells of sm_mhz, memory_mhz, temperature_c and power_w, `reasons` its bits."""
+
+    values: Mapping[str, float]
+    reasons: int
+
+
+@dataclass(slots=True)
+class GpuWatch:
+    """A context manager: samples GPU `bus_id` every `period` seconds on a thread of its own while it is entered.
+
+    `bus_id` is the GPU's PCI bus id, which CUDA and NVML agree on (their numbers they do not). Where NVML is missing or refuses,
+    nothing is sampled and `trouble` says why: a measurement does not fail for it.
+    """
+
+    bus_id: str
+    period: float = PERIOD_S
+    samples: list[GpuSample] = field(default_factory=list)
+    driver: str | None = None
+    trouble: str | None = None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            import pynvml
+        except ImportError:
+            self.trouble = "nvidia-ml-py is not installed: pip install 'rtformer-deploy[gpu]'"
+            return self
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as error:
+            self.trouble = f"NVML does not start: {error}"
+            return self
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByPciBusId(self.bus_id.encode())
+            driver = pynvml.nvmlSystemGetDriverVersion()
+            self.driver = driver.decode() if isinstance(driver, bytes) else str(driver)
+        except pynvml.NVMLError as error:
+            self.trouble = f"NVML does not know the GPU {self.bus_id}: {error}"
+            pynvml.nvmlShutdown()
+            return self
+        self._thread = threading.Thread(target=self._run, args=(pynvml, handle), name="gpu-watch", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, nvml: Any, handle: Any) -> None:
+        try:
+            due = time.monotonic()
+            while True:
+                self.samples.append(read_sample(nvml, handle))
+                due += self.period
+                if self._stop.wait(max(0.0, due - time.monotonic())):
+                    return
+        except nvml.NVMLError as error:  # a GPU that fell off the bus
+            self.trouble = f"NVML stopped answering: {error}"
+        finally:
+            nvml.nvmlShutdown()
+
+    def to_json(self) -> dict[str, Any]:
+        """samples, driver, min, median and max of each value, and the throttle reasons with the share of the samples that had them."""
+        facts: dict[str, Any] = {"bus_id": self.bus_id, "driver": self.driver, "samples": len(self.samples), "period_s": self.period}
+        for name in _VALUES:
+            values = [sample.values[name] for sample in self.samples if name in sample.values]
+            if values:
+                facts[name] = {"min": min(values), "median": float(np.median(values)), "max": max(values)}
+        facts["throttled"] = throttles(self.samples)
+        if self.trouble is not None:
+            facts["trouble"] = self.trouble
+        return facts
+
+    def notes(self) -> list[str]:
+        """What a reader must know: throttling, a clock that fell, or that nothing was sampled."""
+        said = [] if self.trouble is None else [f"Clocks and temperature were not sampled throughout: {self.trouble}."]
+        found = throttles(self.samples)
+        if found:
+            listed = ", ".join(f"{name} in {share:.0%}" for name, share in found.items())
+            said.append(f"The GPU was throttled by {listed} of the samples: it could be faster than these figures.")
+        fall = clock_fall(self.samples)
+        if fall > FALL:
+            said.append(f"The GPU's SM clock fell by {fall:.0%} while it worked: the figures mix fast and slow.")
+        return said
+
+
+@contextlib.contextmanager
+def watch_over(device: int | None) -> Iterator[GpuWatch | None]:
+    """Samples CUDA's GPU `device` while it is entered; of None, a CPU, nothing is sampled and None comes out."""
+    if device is None:
+        yield None
+        return
+    from cuda.core import Device
+
+    with GpuWatch(str(Device(device).pci_bus_id)) as watch:
+        yield watch
+
+
+def read_sample(nvml: Any, handle: Any) -> GpuSample:
+    """One look at a GPU; what it does not support is left out. Raises NVMLError where the GPU does not answer."""
+    reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
+    asked = {
+        "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+        "memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+        "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+        "power_w": lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+        "reasons": lambda: reasons(handle),
+    }
+    values: dict[str, float] = {}
+    for name, ask in asked.items():
+        try:
+            values[name] = ask()
+        except nvml.NVMLError_NotSupported:
+            continue
+    bits = int(values.pop("reasons", 0))
+    return GpuSample(values, bits)
+
+
+def throttles(samples: list[GpuSample]) -> dict[str, float]:
+    """The reasons that slowed the GPU down, each with the share of the samples that had it."""
+    counts = {name: sum(bool(sample.reasons & bit) for sample in samples) for bit, name in THROTTLES.items()}
+    return {name: count / len(samples) for name, count in counts.items() if count}
+
+
+def clock_fall(samples: list[GpuSample]) -> float:
+    """The share by which the SM clock fell below its highest value afterwards; moments when the GPU was idle do not count."""
+    clocks = [sample.values["sm_mhz"] for sample in samples if "sm_mhz" in sample.values and not sample.reasons & _IDLE]
+    if not clocks:
+        return 0.0
+    highest = max(clocks)
+    return 1 - min(clocks[clocks.index(highest) :]) / highest if highest else 0.0
+
+
+def gpu_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What `GpuWatch.to_json` gives to rows of a name with its unit, and min, median and max as text."""
+    return [
+        (f"{name}, {unit}", *(f"{facts[key][part]:.0f}" for part in ("min", "median", "max")))  # type: ignore[misc]
+        for key, (name, unit) in _VALUES.items()
+        if key in facts
+    ]
