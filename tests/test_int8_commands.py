@@ -144,7 +144,7 @@ def test_a_tensor_that_is_always_zero_is_said_and_its_reader_stays_in_fp32(small
     assert result.exit_code == 0, result.output
     assert "tensors were zero on every image" in result.stdout
     assert load_ranges(Path("ranges.json")).amax["body.1.left/Relu"] == 0
-    names = {str(each.name) for each in to_qdq(load_model(small.model), load_ranges(Path("ranges.json")), "cpu").graph}
+    names = {str(each.name) for each in to_qdq(load_model(small.model), load_ranges(Path("ranges.json")), "openvino").graph}
     assert "body.1.left/weight/dequantize" in names
     assert "tail.conv/weight/dequantize" not in names
 
@@ -297,7 +297,7 @@ def test_lint_of_a_file(small: Small, ranges: Path, call: Call) -> None:
     refused(call("inspect", "no.onnx", "--lint"), "no.onnx")
 
 
-@pytest.mark.parametrize("flavour", ["tensorrt", "cpu"])
+@pytest.mark.parametrize("flavour", ["tensorrt", "openvino", "onnxruntime"])
 def test_what_a_concat_joins_shares_one_scale(small: Small, ranges: Path, flavour: Any) -> None:
     found = load_ranges(ranges)
     assert found.amax["body.1.left/Relu"] != found.amax["body.1.right/Relu"]
