@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +129,11 @@ class _Schedule:
             self.sleep(rest)
         return number
 
+    def stop(self) -> None:
+        """Nothing more is started."""
+        with self.lock:
+            self.numbers = itertools.count(self.total)
+
     def done(self, number: int) -> None:
         now = self.clock() - self.begin
         with self.lock:
@@ -181,14 +185,28 @@ def run_paced(
 
 def _work_together(schedule: _Schedule, runner: FrameRunner, frame: Frame, lanes: int) -> None:
     """One thread a lane; the first error ends them all and is raised here."""
-    with ThreadPoolExecutor(lanes, thread_name_prefix=PHASE) as pool:
-        tasks = [pool.submit(_work, schedule, runner, frame) for _ in range(lanes)]
+    errors: list[BaseException] = []
+
+    def live() -> None:
         try:
-            for task in tasks:
-                task.result()
-        except BaseException:
-            schedule.numbers = itertools.count(schedule.total)  # nothing more is started
-            raise
+            _work(schedule, runner, frame)
+        except BaseException as error:  # a thread has nobody to raise to
+            errors.append(error)
+            schedule.stop()
+
+    threads = [threading.Thread(target=live, name=f"{PHASE}-{lane}") for lane in range(lanes)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except BaseException:  # interrupted: what is in flight ends, nothing more is started
+        schedule.stop()
+        for thread in threads:
+            thread.join()
+        raise
+    if errors:
+        raise errors[0]
 
 
 def _work(schedule: _Schedule, runner: FrameRunner, frame: Frame) -> None:

@@ -41,13 +41,15 @@ def choose_network(
 ) -> Choice:
     """The network that a recipe (or a variant, or a weights file that names its recipe) and weights make.
 
-    Without `weights` the recipe's shipped ones are taken; `random_seed` makes random ones instead. While no recipe ships weights,
-    random ones stand in, and `say` is told so. Raises RecipeError, WeightsError, UsageError.
+    Without `weights` the recipe's shipped ones are taken; `random_seed` makes random ones instead. A variant alone means the recipe
+    whose weights are shipped, and the published Cityscapes configuration with random weights; `say` is told what was taken. Raises
+    RecipeError, UsageError, and WeightsError where there are no weights to take.
     """
     if weights is not None and random_seed is not None:
         raise UsageError("--weights and --random-weights exclude each other.")
-    found = _recipe(recipe, variant, weights, say)
-    weights = weights or _shipped(found, random_seed, say)
+    found = _recipe(recipe, variant, weights, random_seed, say)
+    if weights is None and random_seed is None:
+        weights = _shipped(found)
     state = None if weights is None else load_weights(weights)
     labels = _labels(found, classes, state, str(weights))
     torch.manual_seed(random_seed or 0)
@@ -69,7 +71,7 @@ def settle_statistics(network: nn.Module, seed: int) -> None:
     network.eval()
 
 
-def _recipe(name: str | None, variant: str | None, weights: Path | None, say: Say) -> Recipe:
+def _recipe(name: str | None, variant: str | None, weights: Path | None, random_seed: int | None, say: Say) -> Recipe:
     if name is not None and variant is not None:
         raise UsageError("--recipe and --variant exclude each other.")
     if name is None and weights is not None and weights.suffix == ".safetensors" and weights.is_file():
@@ -85,28 +87,22 @@ def _recipe(name: str | None, variant: str | None, weights: Path | None, say: Sa
     if not recipes:
         raise RecipeError(f"There is no recipe of the variant {variant!r}.")
     with_weights = [known for known in recipes if known.weights is not None]
-    if with_weights and weights is None:
+    if with_weights and weights is None and random_seed is None:
         say(f"Taking the recipe {with_weights[0].name}, whose weights are shipped.")
         return with_weights[0]
     return next((known for known in recipes if known.dataset == "cityscapes"), recipes[0])
 
 
-def _shipped(recipe: Recipe, random_seed: int | None, say: Say) -> Path | None:
-    """The path of the recipe's own weights; None for random ones."""
-    if random_seed is not None:
-        return None
-    if recipe.weights is not None:
-        path = content_dir("models") / recipe.weights
-        if recipe.weights_sha256 not in (None, sha256(read_bytes(path, WeightsError, "the recipe's weights"))):
-            raise WeightsError(
-                f"{path} is not the file that the recipe {recipe.name} names: its SHA-256 differs.", "Install the package again."
-            )
-        return path
-    if any(load_recipe(name).weights for name in recipe_names()):
+def _shipped(recipe: Recipe) -> Path:
+    """The path of the recipe's own weights, which are checked to be those that it names. Raises WeightsError."""
+    if recipe.weights is None:
         hint = "Give them with --weights FILE, or take --random-weights to try the way."
         raise WeightsError(f"No weights are shipped for {recipe.name}.", hint)
-    say("Warning: no weights are shipped yet; these are random (seed 0), so the classes mean nothing. Give yours with --weights FILE.")
-    return None
+    path = content_dir("models") / recipe.weights
+    if recipe.weights_sha256 not in (None, sha256(read_bytes(path, WeightsError, "the recipe's weights"))):
+        hint = "Install the package again."
+        raise WeightsError(f"{path} is not the file that the recipe {recipe.name} names: its SHA-256 differs.", hint)
+    return path
 
 
 def _labels(recipe: Recipe, classes: int | None, state: State | None, source: str) -> Labels:

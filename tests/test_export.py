@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from rtformer_deploy.errors import ModelError, UsageError, WeightsError
 from rtformer_deploy.onnx_file import parse_model, read_spec, serialize_model
 from rtformer_deploy.parity import check_export
 from rtformer_deploy.pipeline import export_model
+from rtformer_deploy.recipe import load_recipe
 from rtformer_deploy.weights_choice import choose_network
 
 
@@ -114,3 +116,25 @@ def test_num_classes_gives_numbered_labels() -> None:
     assert choice.labels.names == ("class0", "class1", "class2", "class3")
     with torch.no_grad():
         assert choice.network(torch.zeros(1, 3, 64, 64)).shape == (1, 4, 8, 8)
+
+
+def test_a_variant_takes_the_recipe_whose_weights_are_shipped_and_says_so() -> None:
+    said: list[str] = []
+    choice = choose_network(variant="slim", say=said.append)
+    assert choice.recipe.name == "rtformer-slim-camvid"
+    assert choice.origin == "rtformer-slim-camvid.safetensors"
+    assert said == ["Taking the recipe rtformer-slim-camvid, whose weights are shipped."]
+
+
+def test_random_weights_only_where_they_are_asked_for() -> None:
+    with pytest.raises(WeightsError, match="No weights are shipped for rtformer-base-cityscapes") as error:
+        choose_network(variant="base")
+    assert "--random-weights" in str(error.value)
+    assert choose_network(variant="slim", random_seed=0).recipe.name == "rtformer-slim-cityscapes"
+
+
+def test_shipped_weights_that_were_changed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dataclasses.replace(load_recipe("rtformer-slim-camvid"), weights_sha256="0" * 64)
+    monkeypatch.setattr("rtformer_deploy.weights_choice.load_recipe", lambda _name: recipe)
+    with pytest.raises(WeightsError, match="its SHA-256 differs"):
+        choose_network(recipe="rtformer-slim-camvid")

@@ -40,7 +40,7 @@ class Clock:
             heapq.heappush(self.asleep, wake)
             while self.now < wake:
                 running = sum(thread.is_alive() for thread in self.seen)
-                if len(self.seen) == self.threads and len(self.asleep) == running:
+                if len(self.seen) == self.threads and len(self.asleep) == running and self.asleep[0] > self.now:
                     self.now = self.asleep[0]
                     self.changed.notify_all()
                 else:
@@ -119,6 +119,7 @@ def test_three_lanes_that_cannot_keep_up() -> None:
 def test_what_fails_ends_the_run(lanes: int) -> None:
     class Broken(TimedSession):
         def wait(self) -> NDArray[Any]:
+            super().wait()
             raise RuntimeError("out of order")
 
     clock = Clock(lanes)

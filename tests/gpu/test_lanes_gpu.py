@@ -171,8 +171,8 @@ def test_torch_frames_and_streams_are_taken_as_they_are(backend: Backend) -> Non
                 if isinstance(labels, DeviceLabels):
                     labels = torch.as_tensor(labels, device="cuda").cpu().numpy()
                 np.testing.assert_array_equal(labels, wanted)
+        fake = dataclasses.make_dataclass("Fake", [("__cuda_array_interface__", dict)])
         with pytest.raises(UsageError, match="CUDA knows no device memory"):
-            fake = dataclasses.make_dataclass("Fake", [("__cuda_array_interface__", dict)])
             runner.submit([fake({"shape": (8, 8, 3), "typestr": "|u1", "data": (4096, False), "version": 3})])
 
 
