@@ -13,7 +13,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -85,7 +84,7 @@ def calibrate(folder: Path) -> None:
         amax = {name: float(np.float32(OBSERVERS[method](histogram))) for name, histogram in collector.histograms.items()}
         seconds[method] = collected + time.perf_counter() - start
         save_ranges(Ranges(amax, method, len(paths), spec.sha256 or "", spec.name), folder / f"{method}.json")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = memory("VmHWM")
     print(json.dumps({"seconds": seconds, "idle_mib": idle, "peak_mib": peak, "images": len(paths), "tensors": len(collector.histograms)}))
 
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import resource
 import sys
 import time
 
 import numpy as np
+from workers import memory
 
 
 def main(model: str, inputs: str, output: str) -> None:
     from modelopt.onnx.quantization import quantize
 
     images = np.load(inputs)
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    idle = memory("VmRSS")
     start = time.perf_counter()
     quantize(
         onnx_path=model,
@@ -33,7 +33,7 @@ def main(model: str, inputs: str, output: str) -> None:
         log_level="ERROR",
     )
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = memory("VmHWM")
     version = importlib.metadata.version("nvidia-modelopt")
     print(
         json.dumps({"seconds": seconds, "idle_mib": idle, "peak_mib": peak, "images": len(images), "version": version, "method": "entropy"})
