@@ -10,7 +10,7 @@ from .runtime.layer_times import LayerTime
 _WIDTH, _LEFT, _RIGHT, _TOP, _ROW = 760, 270, 80, 90, 20
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf")
 _GREY = "#8a8a8a"
-_LONGEST = 40  # characters of a name
+_LONGEST = 38  # characters of a name
 
 
 def draw_layers(layers: Sequence[LayerTime], title: str, note: str) -> str:

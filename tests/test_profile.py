@@ -18,6 +18,7 @@ from rtformer_deploy.build import build
 from rtformer_deploy.cli import main
 from rtformer_deploy.engine_file import save_engine
 from rtformer_deploy.errors import EngineError, ModelError
+from rtformer_deploy.files import sha256
 from rtformer_deploy.onnx_file import save_model
 from rtformer_deploy.profile import LAYOUT, NO_MODULE, Profile, block_of, profile_path
 from rtformer_deploy.profile_picture import draw_layers, shorten
@@ -190,6 +191,7 @@ def give_profiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def profiled(context: Any, stream: int) -> bool:
         done = execute(context, stream)
         if context.profiler is not None:
+            assert context.profiler.initialised
             context.runs = getattr(context, "runs", 0) + 1
             context.profiler.report_layer_time("first", 0.5)
             context.profiler.report_layer_time("second", 1.0 * context.runs)
@@ -229,12 +231,13 @@ def test_a_tensorrt_without_a_profiler_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_tensorrt_plan_where_there_is_no_gpu(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_engine(make_engine(), tmp_path / "engine.plan")
+    engine = make_engine(plan_sha256=sha256(b"plan"))
+    save_engine(engine, tmp_path / "engine.plan")
     monkeypatch.setattr("rtformer_deploy.gpu.gpus", lambda: ())
     monkeypatch.setattr("rtformer_deploy.runtime.trt_plan.gpus", lambda: ())
     result = run("profile", "engine.plan")
     assert result.exit_code == 1
-    assert "GPU" in result.output
+    assert "needs an NVIDIA GPU" in result.output
 
 
 def _library(module: Any) -> Any:
