@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import pipeline
-from .errors import ModelError
+from .errors import ModelError, UsageError
 from .foreign import Foreign
 from .graph.names import home
 from .runtime import FrameRunner, open_engine
@@ -74,7 +74,7 @@ class Profile:
 
     def summary(self) -> str:
         """One sentence: what profiling costs."""
-        return f"The layers sum to {self.layers_ms:.3g} ms; the engine alone, without profiling, takes {self.whole_ms:.3g} ms."
+        return f"The layers sum to {self.layers_ms:.2f} ms; the engine alone, without profiling, takes {self.whole_ms:.2f} ms."
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -96,8 +96,10 @@ def profile_path(path: Path, *, rounds: int = 20, device: int = 0, threads: int 
     """A plan, or an ONNX model that ONNX Runtime runs (`said` is about one from elsewhere), to its Profile on the sample frame.
 
     The batch is the engine's smallest. Medians of `rounds` runs, first without profiling, then with it; TensorRT runs
-    without CUDA graphs both times. Raises what opening raises, and ModelError for a network's weights, which are no engine.
+    without CUDA graphs both times. Raises what opening raises, and ModelError for a network's weights, which are no engine, UsageError for no rounds.
     """
+    if rounds < 1:
+        raise UsageError(f"{rounds} rounds have no median; they start at 1.")
     path = Path(path)
     if path.suffix == ".safetensors":
         raise ModelError(f"{path} holds a network's weights, which have no engine's layers.", "Export and build it, then profile the plan.")

@@ -17,7 +17,7 @@ from null_engines import install, make_engine
 from rtformer_deploy.build import build
 from rtformer_deploy.cli import main
 from rtformer_deploy.engine_file import save_engine
-from rtformer_deploy.errors import EngineError, ModelError
+from rtformer_deploy.errors import EngineError, ModelError, UsageError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.onnx_file import save_model
 from rtformer_deploy.profile import LAYOUT, NO_MODULE, Profile, block_of, profile_path
@@ -97,7 +97,7 @@ def test_sums_shares_and_blocks_agree() -> None:
     told = profile.to_json()
     assert sum(layer["share"] for layer in told["layers"]) == pytest.approx(1)
     assert sum(block["ms"] for block in told["blocks"]) == told["layers_ms"]
-    assert profile.summary() == "The layers sum to 7.5 ms; the engine alone, without profiling, takes 2.5 ms."
+    assert profile.summary() == "The layers sum to 7.50 ms; the engine alone, without profiling, takes 2.50 ms."
 
 
 def test_the_median_is_a_layers_time() -> None:
@@ -152,8 +152,10 @@ def test_a_long_name_fits_the_table(run: Run, model: Path, monkeypatch: pytest.M
     long = LayerTime("layer4." + "x" * 90, "AVeryLongKindOfLayerIndeed", "brgconv_avx512_vnni", "int8", (1.0,))
     monkeypatch.setattr("rtformer_deploy.profile.profile_path", lambda *_, **__: made(long))
     result = run("profile", model)
-    assert max(len(line) for line in result.output.splitlines()) <= 80
-    assert "..." in result.output
+    layers = result.output.split("By block")[0].strip().splitlines()
+    assert [len(line) for line in layers[1:]] == [80, 80, 80], "a row does not fill one line"
+    assert layers[3].startswith("layer4.")
+    assert "..." in layers[3]
 
 
 def test_an_unwritable_output_is_refused_before_anything_runs(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +174,8 @@ def test_what_cannot_be_profiled_is_refused(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
     with pytest.raises(ModelError, match="weights"):
         profile_path(tmp_path / "model.safetensors")
+    with pytest.raises(UsageError, match="rounds"):
+        profile_path(tmp_path / "bad.onnx", rounds=0)
 
 
 def test_the_picture_escapes_names_and_draws_nothing_from_nothing() -> None:

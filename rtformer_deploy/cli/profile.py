@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..foreign import Foreign
     from ..profile import Profile
 
-_COLUMNS, _FEWEST = 80, 16  # of a terminal; of a layer's name
+_COLUMNS, _GAP, _FEWEST = 80, 3, 16  # of a terminal; between two columns; of a layer's name
 
 
 @click.command("profile")
@@ -74,7 +74,7 @@ def _print(profile: Profile, top: int) -> None:
         rows.append(("", "", *_figures(profile, profile.layers_ms - sum(layer.ms for layer in shown))))
     titles = ("kind", "kernel", "ms", "share")
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
-    width = max(_FEWEST, _COLUMNS - sum(widths) - 2 * len(widths) - 1)
+    width = max(_FEWEST, _COLUMNS - sum(widths) - _GAP * len(widths))
     names = [shorten(layer.name, width) for layer in shown] + ([f"{left} more"] if left else [])
     layers = [(name, *row) for name, row in zip(names, rows, strict=True)]
     out.print(table(_title(profile), ("layer", *titles), layers, right=(3, 4)))
