@@ -96,7 +96,8 @@ def profile_path(path: Path, *, rounds: int = 20, device: int = 0, threads: int 
     """A plan, or an ONNX model that ONNX Runtime runs (`said` is about one from elsewhere), to its Profile on the sample frame.
 
     The batch is the engine's smallest. Medians of `rounds` runs, first without profiling, then with it; TensorRT runs
-    without CUDA graphs both times. Raises what opening raises, and ModelError for a network's weights, which are no engine, UsageError for no rounds.
+    without CUDA graphs both times. Raises what opening raises, and ModelError for a network's weights,
+    which are no engine, UsageError for no rounds.
     """
     if rounds < 1:
         raise UsageError(f"{rounds} rounds have no median; they start at 1.")
