@@ -210,8 +210,15 @@ def open_any(
     path = Path(path)
     if path.suffix == ".safetensors":
         return _open_network(path, threads)
+    engine = engine_of(path, device=device, threads=threads, strict=strict, said=said)
+    return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
+
+
+def engine_of(path: Path, *, device: int = 0, threads: int | None = None, strict: bool = False, said: Foreign | None = None) -> Engine:
+    """A plan, or an ONNX model that ONNX Runtime is to run -> the Engine, not opened yet; see `open_any`."""
+    path = Path(path)
     if path.suffix == ".onnx":
-        return _open_model(path, threads, lanes, said)
+        return _build_in_memory(path, threads, said)
     loaded = load_engine(path)
     engine = complete_precision(loaded, device)
     if engine.info != loaded.info:
@@ -219,7 +226,7 @@ def open_any(
             save_info(engine.info, path)
     if strict or engine.info.options.get("strict"):
         refuse_mismatch(engine)
-    return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
+    return engine
 
 
 def require(package: str, extra: str, wanted_by: str) -> None:
@@ -230,13 +237,12 @@ def require(package: str, extra: str, wanted_by: str) -> None:
         raise MissingPackageError(package, extra, wanted_by)
 
 
-def _open_model(path: Path, threads: int | None, lanes: int, said: Foreign | None) -> FrameRunner:
+def _build_in_memory(path: Path, threads: int | None, said: Foreign | None) -> Engine:
     model = load_model(path)
     spec = spec_of(model, path.name, said)
     batch = spec.input.shape[0]
     sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
-    engine = build(inline_functions(model), spec, "onnxruntime", BuildOptions(batch=sizes, threads=threads))
-    return open_engine(engine, threads=threads, lanes=lanes)
+    return build(inline_functions(model), spec, "onnxruntime", BuildOptions(batch=sizes, threads=threads))
 
 
 def _open_network(path: Path, threads: int | None) -> FrameRunner:
@@ -267,6 +273,7 @@ __all__ = [
     "Runner",
     "build_engine",
     "complete_precision",
+    "engine_of",
     "export_model",
     "flips",
     "open_any",

@@ -37,13 +37,17 @@ def layer_precisions(inspector_json: str) -> dict[str, int]:
     that does more than move data counts. A layer's precision is the type of its first numeric input, else of its weights. Empty where
     the engine tells layer names only (built without detailed profiling). Raises EngineError where the text is no such JSON.
     """
-    try:
-        data = json.loads(inspector_json)
-        layers = [layer for layer in data["Layers"] if isinstance(layer, dict)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"TensorRT's engine inspector gave no layers that can be read: {error}.") from error
+    layers = _layers(inspector_json)
     compute = [layer for layer in layers if _is_compute(layer)] or [layer for layer in layers if not _only_moves(layer)]
     return dict(Counter(name for layer in compute if (name := _precision(layer)) is not None))
+
+
+def layer_facts(inspector_json: str) -> dict[str, tuple[str, str]]:
+    """The JSON of an engine inspector -> each layer's name with its kind and precision, "" where it tells none.
+
+    Empty where the engine tells layer names only. Raises EngineError where the text is no such JSON.
+    """
+    return {str(layer.get("Name", "")): (str(layer.get("LayerType", "")), _precision(layer) or "") for layer in _layers(inspector_json)}
 
 
 def judge(asked: PrecisionName, layers: Mapping[str, int], mixed: bool = False) -> PrecisionFound:
@@ -59,6 +63,13 @@ def judge(asked: PrecisionName, layers: Mapping[str, int], mixed: bool = False) 
     share = layers.get(asked, 0) / total
     holds = share == 1 if asked == "fp32" else share > (0 if mixed else 0.5)
     return PrecisionFound(asked, "verified" if holds else "mismatch", dict(layers), text)
+
+
+def _layers(inspector_json: str) -> list[dict[str, Any]]:
+    try:
+        return [layer for layer in json.loads(inspector_json)["Layers"] if isinstance(layer, dict)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"TensorRT's engine inspector gave no layers that can be read: {error}.") from error
 
 
 def _is_compute(layer: Mapping[str, Any]) -> bool:

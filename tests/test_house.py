@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
         "profile",
     },
     {"calibration"},
-    {"report_html", "confusion_picture", "change_picture", "stages"},
+    {"report_html", "confusion_picture", "change_picture", "profile_picture", "stages"},
     {"report", "training"},
     {"pipeline", "paced"},
     {"parity", "weights_choice"},

@@ -16,6 +16,7 @@ COMMANDS = {
     "build-engine": ("build_engine", "ONNX model to an engine plan for this machine, or for a GPU elsewhere."),
     "calibrate": ("calibrate", "Images to the ranges of a model's tensors, for INT8."),
     "bench": ("bench", "Latency and throughput of an engine, alone and end to end."),
+    "profile": ("profile", "Time per layer of an engine, as a table and a picture."),
     "segment": ("segment", "Images to label maps and coloured overlays."),
     "inspect": ("inspect", "What a model or an engine holds."),
     "doctor": ("doctor", "What this machine can do, and what mends what it cannot."),

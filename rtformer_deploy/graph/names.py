@@ -7,6 +7,7 @@ the module, the operator and, where that is not enough, a number in graph order 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 
 import onnx_ir as ir
@@ -34,6 +35,12 @@ def name_tensors(model: ir.Model) -> ir.Model:
             if output.name not in fixed:
                 output.name = node.name if position == 0 else f"{node.name}:{position}"
     return model
+
+
+def home(name: str) -> str:
+    """An operator's name -> its module's, at most two parts deep; a name without parts is its own."""
+    parts = [part for part in re.split(r"[./]", name) if part]
+    return ".".join(parts[:-1][:2]) or name
 
 
 def strip_traces(model: ir.Model) -> ir.Model:

@@ -14,7 +14,7 @@ from .cuda_buffers import PairedMemory, TensorBuffers
 from .lane_graphs import LaneGraphs
 from .lane_share import LaneShare
 from .lane_work import LaneWork, Step
-from .trt_plan import set_batch
+from .trt_plan import OpenPlan, set_batch
 
 
 class EngineLane:
@@ -91,6 +91,13 @@ class EngineLane:
             self._share.health.wait(self._done)
             self._busy = False
             return self._finish()
+
+    def with_context(self, change: Callable[[OpenPlan, Any], None]) -> None:
+        """Calls `change` with the plan and this lane's execution context while nothing is in flight."""
+        with self._at_work():
+            self._come_to_rest()
+            change(self._share.plan, self._context)
+            self._busy = False
 
     def close(self) -> None:
         """Waits for what is in flight and frees everything; on a broken GPU it does neither and returns."""

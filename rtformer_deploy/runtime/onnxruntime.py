@@ -25,17 +25,29 @@ def check(info: EngineInfo) -> None:
 
 def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
     """An ONNX Runtime plan to `lanes` sessions over one InferenceSession on the CPU; `device` means nothing here. Raises EngineError."""
+    model = open_model(engine, session_options(threads))
+    return [ONNXRuntimeSession(model, engine.info) for _ in range(lanes)]
+
+
+def session_options(threads: int | None) -> Any:
+    """onnxruntime.SessionOptions as every session here has them; `threads` None: all cores."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = threads or available_threads()
     options.inter_op_num_threads = 1
+    return options
+
+
+def open_model(engine: Engine, options: Any) -> Any:
+    """A plan and its SessionOptions to an onnxruntime.InferenceSession on the CPU. Raises EngineError."""
+    import onnxruntime as ort
+
     try:
-        model = ort.InferenceSession(engine.plan, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(engine.plan, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EngineError(f"ONNX Runtime cannot open this plan: {error}", rebuild_hint(engine.info)) from error
-    return [ONNXRuntimeSession(model, engine.info) for _ in range(lanes)]
 
 
 class ONNXRuntimeSession(WorkerSession):

@@ -52,6 +52,10 @@ class OpenVINOSession:
         self._request.wait()
         return self._output[: self._batch]
 
+    def profiling_info(self) -> list[Any]:
+        """OpenVINO's ProfilingInfo of each layer in the last run; the model must have been compiled with `profiling`."""
+        return list(self._request.profiling_info)
+
     def close(self) -> None:
         del self._request
 

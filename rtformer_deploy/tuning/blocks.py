@@ -8,7 +8,6 @@ alone. What holds no convolution that INT8 takes is the block REST, which has a 
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
+from ..graph.names import home
 from ..graph.qdq import quantizable, ranges_of
 from ..types import Ranges
 
@@ -58,12 +58,6 @@ def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
     chosen = set(candidates)
     order = [*dict.fromkeys(joined.values()), *([REST] if REST in members else [])]
     return [_block(name, members[name], chosen, sum(work.get(node, 0) for node in members[name]) / total) for name in order]
-
-
-def home(name: str) -> str:
-    """An operator's name -> its module's, at most two parts deep; a name without parts is its own."""
-    parts = [part for part in re.split(r"[./]", name) if part]
-    return ".".join(parts[:-1][:2]) or name
 
 
 def globs(names: Iterable[str]) -> tuple[str, ...]:
