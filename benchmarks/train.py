@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
+from rtformer_deploy.machine import environment
 from rtformer_deploy.recipe import load_recipe
 from rtformer_deploy.train import TrainingRun, TrainOptions, pick_device
 
@@ -76,10 +77,10 @@ def main() -> None:
         "steps": arguments.steps,
         "device": options.device if options.device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
         "images_per_second": {name: round(found[name], 2) for name in ("loading", "compute", "together")},
         "seconds_per_step": round(found["seconds_per_step"], 4),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
     }
     for name, value in report["images_per_second"].items():
         print(f"{name:10} {value:8.1f} images a second")
