@@ -120,6 +120,7 @@ def make_compiled(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray
 def make_onnxruntime(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray]:
     import onnxruntime
 
+    onnxruntime.preload_dlls()  # CUDA's libraries where pip put them
     session = onnxruntime.InferenceSession(str(folder / "fp16.onnx"), providers=["CUDAExecutionProvider"])
     if session.get_providers()[0] != "CUDAExecutionProvider":
         raise SystemExit("ONNX Runtime lists its CUDA provider and does not open it")

@@ -17,8 +17,10 @@ import pytest
 import torch
 from emulated_cuda import Cuda
 from kernel_calls import model_spec
+from null_engines import install, make_engine
 
-from rtformer_deploy import image
+from rtformer_deploy import image, save_engine, save_png
+from rtformer_deploy.files import sha256
 from rtformer_deploy.gpu import GpuInfo
 
 RATES = {"gbytes_per_s": 2000.0, "gmacs_per_s": 200_000.0}
@@ -181,6 +183,15 @@ def test_a_missing_folder_is_told_before_anything_runs(bench: ModuleType, tmp_pa
     assert "There is no folder" in capsys.readouterr().err
 
 
+def test_bad_input_is_one_message_and_no_file(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--device", "cpu", "--variants", "slim", "--sizes", "64x128", "--json", str(tmp_path / "gpu.json")]
+    assert bench.main([*words, "--frames", str(tmp_path / "nowhere")]) == 1
+    assert "Cannot read the folder" in capsys.readouterr().err
+    assert bench.main([*words, "--weights", str(tmp_path / "none.pdparams")]) == 1
+    assert "none.pdparams" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_why_a_contestant_is_left_out(contestants: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contestants.importlib.util, "find_spec", lambda name: object() if name != "tensorrt" else None)
     no_gpu(monkeypatch)
@@ -297,3 +308,22 @@ def test_the_drawn_logits_have_even_regions(kernels: ModuleType) -> None:
     drawn = kernels.smooth_logits(19, (128, 256))
     assert drawn.shape == (19, 128, 256)
     assert 0.05 < mixed_share(drawn) < 0.4
+
+
+def test_our_engine_as_a_contestant_and_its_bench_reports_on_a_fake_gpu(
+    contestants: ModuleType, bench: ModuleType, floors: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(monkeypatch)
+    monkeypatch.setattr("rtformer_deploy.bench._gpu_of", lambda runner, device: None)  # nothing to sample
+    engine = make_engine(plan_sha256=sha256(b"plan"))
+    save_engine(engine, tmp_path / "tensorrt.plan")
+    frame = bench.load_frame(None, engine.info.spec.size)
+    np.save(tmp_path / "frame.npy", frame)
+    save_png(tmp_path / "frame.png", frame)
+    burst, logits = contestants.MAKERS["tensorrt"](tmp_path, {})
+    assert logits.shape[0] == 1
+    assert len(burst(3)) == 3
+    found = bench.bench_ours(tmp_path / "tensorrt.plan", tmp_path / "frame.png", 2, 0.01)
+    assert [(report["mode"], report["lanes"]) for report in found.values()] == [("latency", 1), ("throughput", 2)]
+    rows = {"torch-compile": {"p50_ms": 1.5}, "tensorrt": {"p50_ms": 1.0}}
+    assert None not in {verdict.met for verdict in floors.engine_verdicts(rows, {"tensorrt": found}, ["tensorrt"])}
