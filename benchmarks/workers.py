@@ -52,4 +52,5 @@ def call_in_turn(
         for process in workers.values():
             process.stdin.close()  # type: ignore[union-attr]
             process.wait()
+            process.stdout.close()  # type: ignore[union-attr]
     return answers

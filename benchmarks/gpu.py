@@ -1,0 +1,289 @@
+"""Engines on a GPU, side by side: ours against torch eager, torch.compile and ONNX Runtime's CUDA provider; FP16, batch 1.
+
+THIS SCRIPT HAS NEVER RUN ON A GPU. What is not a launch is tested (tests/test_benchmark_gpu.py); expect to mend the rest.
+
+    python benchmarks/gpu.py [--weights slim.pdparams] [--frames DIR] [--rounds 10] [--lanes 4] [--json benchmarks/results/gpu.json]
+
+One worker process for each contestant, called in turn (gpu_contestants.py says which and by which clock), from the network's input
+to its low-resolution logits. Then ours from a decoded frame to a label map: one lane for latency, --lanes for throughput; then the
+kernels alone (gpu_kernels.py). Every figure that is asked for gets a verdict (gpu_floors.py), and every engine its distance to two
+floors: its multiply-adds at the device's measured matrix rate; its weights, input and logits at the measured copy rate (activations
+left out, so an engine moves more). Slim takes the weights given, else random ones as Base.
+
+`--device cpu` tries the way without a GPU: torch eager alone, no verdict, and a file only where --json names one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gpu_contestants import NAMES, OURS, why_not
+from gpu_floors import Verdict, engine_bytes, engine_verdicts, floors, gmacs, kernel_verdicts
+from workers import call_in_turn
+
+Size = tuple[int, int]
+SIZES: tuple[Size, ...] = ((1024, 2048), (720, 960))
+RESULT = Path(__file__).parent / "results" / "gpu.json"
+WORKER = str(Path(__file__).with_name("gpu_contestants.py"))
+
+
+# ---------------------------------------------------------------------------------------------------------------- one case
+
+
+def load_frame(folder: Path | None, size: Size) -> np.ndarray:
+    """The first picture of a folder, or the bundled photograph, resized to (H, W, 3)."""
+    import cv2
+
+    from rtformer_deploy import load_image
+    from rtformer_deploy.image import images_in
+    from rtformer_deploy.scene import sample_frame
+
+    if folder is None:
+        return sample_frame(size)
+    return np.asarray(cv2.resize(load_image(images_in(folder)[0]), size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def prepare(folder: Path, case: Mapping[str, Any], frame: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Frame, input and what the contestants open, into `folder`; returns the spec, the parameters, and what is known of our engines."""
+    from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model, save_png
+    from rtformer_deploy.image import preprocess
+    from rtformer_deploy.pipeline import prepare_model
+
+    weights = Path(case["weights"]) if case["weights"] else None
+    choice = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0)
+    spec = choice.recipe.spec(size=case["size"], labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
+    np.save(folder / "frame.npy", frame)
+    np.save(folder / "input.npy", preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None])
+    (folder / "case.json").write_text(json.dumps(case))
+    engines: dict[str, Any] = {}
+    options = BuildOptions(precision="fp16")
+    if set(names) - {"torch", "torch-compile"}:
+        save_png(folder / "frame.png", frame)
+        model = export_model(choice.network, spec).model
+        if "onnxruntime-cuda" in names:
+            save_model(prepare_model(model, "tensorrt", options), folder / "fp16.onnx")
+        for name in [name for name in names if name in OURS]:
+            engine = build_engine(model, spec, name, options)  # type: ignore[arg-type]
+            save_engine(engine, folder / f"{name}.plan")
+            info = engine.info
+            engines[name] = {"version": info.builder_version, "precision": info.precision.state, "flips": info.flips}
+    parameters = sum(values.numel() for values in choice.network.parameters())
+    return {"spec": spec, "parameters": parameters, "engines": engines}
+
+
+def measure(folder: Path, names: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
+    """Calls the contestants in turn -> a row each, with the share of low-resolution classes unlike eager torch's."""
+    answers = call_in_turn(WORKER, folder, names, 1, rounds, lambda: None)
+    return {name: row_of(answers[name], unlike_torch(folder, name)) for name in names}
+
+
+def row_of(answers: Sequence[Mapping[str, Any]], unlike: float | None) -> dict[str, Any]:
+    """A contestant's answers -> its row, or its error."""
+    failed = next((answer["error"] for answer in answers if "error" in answer), None)
+    if failed is not None:
+        return {"error": failed}
+    times = np.concatenate([answer["ms"] for answer in answers])
+    p50, p99 = (float(value) for value in np.percentile(times, [50, 99]))
+    return {"p50_ms": p50, "p99_ms": p99, "min_ms": float(times.min()), "steps": len(times), "fps": 1000 / p50, "unlike_torch": unlike}
+
+
+def unlike_torch(folder: Path, name: str) -> float | None:
+    """The share of low-resolution positions whose class differs from eager torch's; None where either gave none."""
+    mine, theirs = folder / f"{name}.npy", folder / "torch.npy"
+    if not mine.exists() or not theirs.exists():
+        return None
+    return float(np.mean(np.load(mine).argmax(1) != np.load(theirs).argmax(1)))
+
+
+def bench_ours(plan: Path, image: Path, lanes: int, seconds: float) -> dict[str, Any]:
+    """One of our engines from a decoded frame to a label map, alone: the reports of one lane and of several."""
+    from rtformer_deploy.bench import bench_path
+
+    modes = {"latency": 1, "throughput": lanes}
+    return {mode: bench_path(plan, lanes=count, seconds=seconds, image=image).to_json() for mode, count in modes.items()}
+
+
+def run_case(
+    folder: Path, case: dict[str, Any], frames: Path | None, arguments: argparse.Namespace, rates: dict[str, float] | None
+) -> dict[str, Any]:
+    """A variant at a size: every contestant that can take part, our bench reports, kernels, floors and verdicts."""
+    left_out = {name: reason for name in NAMES if (reason := why_not(name, case["device"]))}
+    names = [name for name in NAMES if name not in left_out]
+    made = prepare(folder, case, load_frame(frames, case["size"]), names)
+    rows = measure(folder, names, arguments.rounds)
+    told = {key: case[key] for key in ("variant", "recipe", "size", "device")} | {"weights": made["spec"].weights}
+    result = told | {"contestants": rows, "left_out": left_out, "engines": made["engines"]}
+    if rates is None:
+        return result | {"benches": {}, "kernels": None, "floors": None, "verdicts": []}
+    from gpu_kernels import measure_kernels
+
+    ours = [name for name in names if name in OURS]
+    opened = [name for name in ours if "error" not in rows[name]]
+    benches = {name: bench_ours(folder / f"{name}.plan", folder / "frame.png", arguments.lanes, arguments.seconds) for name in opened}
+    kernels = measure_kernels(made["spec"], rates)
+    verdicts = engine_verdicts(rows, benches, ours) + kernel_verdicts(kernels["upsample_argmax"])
+    moved = engine_bytes(case["size"], len(made["spec"].classes), made["parameters"])
+    bounds = floors(gmacs(case["variant"], case["size"]), moved, rates)
+    found = {"benches": benches, "kernels": kernels, "floors": bounds, "verdicts": [verdict.to_json() for verdict in verdicts]}
+    return result | found
+
+
+# ---------------------------------------------------------------------------------------------------------------- report
+
+
+def report(case: Mapping[str, Any]) -> str:
+    """A case as text, at most 80 columns but for an error's words."""
+    precision = "FP16, batch 1"
+    lines = [f"\n{case['variant']} {case['size'][0]}x{case['size'][1]}, {precision}, {case['weights']}"]
+    lines.append(f"  {'':18}{'p50 ms':>9}{'p99 ms':>9}{'FPS':>9}{'/ matrix':>10}{'/ copy':>9}{'unlike':>10}")
+    lines += [row_line(name, row, case["floors"]) for name, row in case["contestants"].items()]
+    lines += [f"  {name:18} left out: {reason}" for name, reason in case["left_out"].items()]
+    if case["floors"] is not None:
+        bounds = case["floors"]
+        lines.append(f"  floors: matrix rate {bounds['matrix_ms']:.3f} ms, copy rate {bounds['copy_ms']:.3f} ms")
+    lines += kernel_lines(case["kernels"]) if case["kernels"] is not None else []
+    lines += [f"  {Verdict(**verdict).line()}" for verdict in case["verdicts"]]
+    return "\n".join(lines)
+
+
+def row_line(name: str, row: Mapping[str, Any], bounds: Mapping[str, float] | None) -> str:
+    if "error" in row:
+        return f"  {name:18} FAILED: {row['error']}"
+    over = [f"{row['p50_ms'] / bounds[key]:.1f}x" if bounds else "" for key in ("matrix_ms", "copy_ms")]
+    unlike = "" if row["unlike_torch"] is None else f"{row['unlike_torch']:.3%}"
+    return f"  {name:18}{row['p50_ms']:9.3f}{row['p99_ms']:9.3f}{row['fps']:9.1f}{over[0]:>10}{over[1]:>9}{unlike:>10}"
+
+
+def kernel_lines(kernels: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for figure in kernels["upsample_argmax"]:
+        large = f"x{figure['large_batch']} {figure['large_ms']:.3f} ms, copy {figure['large_copy_ms']:.3f}"
+        lines.append(f"  upsample_argmax {figure['dtype']}: {figure['ms']:.4f} ms, torch {figure['torch_ms']:.4f}; {large}")
+    for figure in kernels["grouped_double_norm"]:
+        shape = "x".join(map(str, figure["shape"]))
+        times = f"{figure['ms']:.4f} ms, torch {figure['torch_ms']:.4f}, copy {figure['copy_ms']:.4f}"
+        lines.append(f"  grouped_double_norm {shape}, G={figure['groups']}: {times}")
+    return lines
+
+
+def device_facts(device: str) -> dict[str, Any]:
+    """What a figure depends on: machine.environment, and the GPU, its driver and the versions of CUDA's libraries."""
+    from rtformer_deploy.gpu import gpu_at
+    from rtformer_deploy.machine import environment, versions
+
+    facts = environment()
+    facts["packages"] |= versions(("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt_cu13", "tensorrt_cu12", "triton"))
+    if device == "cpu":
+        return facts | {"device": "cpu"}
+    import torch
+
+    gpu = gpu_at(0)
+    told = {"device": gpu.name, "compute_capability": gpu.compute_capability, "memory_mib": gpu.memory_mib}
+    return facts | told | {"driver_cuda": gpu.driver, "torch_cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+
+
+def size_of(text: str) -> Size:
+    """ "1024x2048" -> (1024, 2048)."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write HEIGHTxWIDTH, such as 1024x2048")
+    return int(height), int(width)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count of 1 or more")
+    return int(text)
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, help="weights of Slim for Cityscapes [default: random, seed 0]")
+    parser.add_argument("--frames", type=Path, help="folder of pictures; the first is taken [default: the bundled photograph]")
+    parser.add_argument("--variants", nargs="+", choices=("slim", "base"), default=["slim", "base"])
+    parser.add_argument("--sizes", nargs="+", type=size_of, default=list(SIZES), metavar="HxW")
+    parser.add_argument("--rounds", type=positive, default=10)
+    parser.add_argument("--steps", type=positive, default=50, help="steps of one contestant in a round")
+    parser.add_argument("--lanes", type=positive, default=4, help="lanes of throughput mode")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each bench measurement")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--json", type=Path, help="where the figures go [default: results/gpu.json; with --device cpu nowhere]")
+    arguments = parser.parse_args(words)
+    if arguments.json is None and arguments.device == "cuda":
+        arguments.json = RESULT
+    return arguments
+
+
+def trouble(arguments: argparse.Namespace) -> str:
+    """Why nothing can be measured here; empty where it can. torch with CUDA is needed: it measures the device's rates."""
+    if reason := why_not("torch", arguments.device):
+        return f"benchmarks/gpu.py cannot measure here: {reason}."
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        return f"There is no folder {arguments.json.parent} to write the figures to."
+    return ""
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The whole run."""
+    rates = None
+    if arguments.device == "cuda":
+        from gpu_kernels import measured_rates
+
+        rates = measured_rates()
+        print(f"measured: {rates['gbytes_per_s']:.0f} GB/s copied (read + written), {rates['gmacs_per_s'] / 1000:.0f} FP16 TMAC/s")
+    cases = []
+    for variant in arguments.variants:
+        for size in arguments.sizes:
+            weights = str(arguments.weights.resolve()) if variant == "slim" and arguments.weights else None
+            case = {"variant": variant, "recipe": f"rtformer-{variant}-cityscapes", "size": size, "weights": weights}
+            case |= {"device": arguments.device, "steps": arguments.steps}
+            with tempfile.TemporaryDirectory() as name:
+                cases.append(run_case(Path(name), case, arguments.frames, arguments, rates))
+            print(report(cases[-1]), flush=True)
+    return {
+        "what": "network input to low-resolution logits in ms, one worker process each, called in turn; FP16, batch 1",
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rounds": arguments.rounds,
+        "steps": arguments.steps,
+        "lanes": arguments.lanes,
+        "rates": rates,
+        "environment": device_facts(arguments.device),
+        "cases": cases,
+    }
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """0: measured; 1: nothing could be, or a contestant failed or a bound was missed (the figures are written all the same)."""
+    from rtformer_deploy.errors import DeployError
+    from rtformer_deploy.files import write_atomic
+
+    arguments = parse(words)
+    if reason := trouble(arguments):
+        print(reason, file=sys.stderr)
+        return 1
+    try:
+        result = compare(arguments)
+    except DeployError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if arguments.json is not None:
+        write_atomic(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
+    return 1 if missed(result) else 0
+
+
+def missed(result: Mapping[str, Any]) -> bool:
+    """Whether a contestant failed or a bound was missed."""
+    failed = any("error" in row for case in result["cases"] for row in case["contestants"].values())
+    return failed or any(verdict["met"] is False for case in result["cases"] for verdict in case["verdicts"])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

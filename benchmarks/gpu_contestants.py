@@ -1,0 +1,209 @@
+"""The contestants of gpu.py, a worker process each: a frame's network input to low-resolution logits, batch 1.
+
+    torch             eager PyTorch, FP16, channels-last
+    torch-compile     the same under torch.compile(mode="max-autotune"), which captures CUDA graphs
+    onnxruntime-cuda  ONNX Runtime's CUDA provider on the FP16 model, input and output bound on the device
+    tensorrt-rtx      this project's TensorRT-RTX engine
+    tensorrt          this project's TensorRT engine
+
+Torch's times are CUDA events between calls that are queued back to back, so that Python's launches are hidden where the GPU is the
+slower of the two; ours are CUDA events around the engine; ONNX Runtime's are the wall clock around a call that waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from workers import answer_calls
+
+#: Runs a burst of so many steps and gives each one's ms.
+Burst = Callable[[int], list[float]]
+OURS = ("tensorrt-rtx", "tensorrt")
+NAMES = ("torch", "torch-compile", "onnxruntime-cuda", *OURS)
+_MODULES = {
+    "torch": "torch",
+    "torch-compile": "torch",
+    "onnxruntime-cuda": "onnxruntime",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "tensorrt": "tensorrt",
+}
+FIRST_RUNS = 5
+
+
+def why_not(name: str, device: str) -> str:
+    """Why a contestant cannot take part on this machine; empty where it can."""
+    from rtformer_deploy.gpu import gpus, why_none
+
+    if importlib.util.find_spec(_MODULES[name]) is None:
+        return f"{_MODULES[name]} is not installed"
+    if device == "cpu":
+        return "" if name == "torch" else "needs a GPU, and --device is cpu"
+    if not gpus():
+        return f"no GPU: {why_none()}"
+    if name.startswith("torch"):
+        import torch
+
+        return "" if torch.cuda.is_available() else f"this torch ({torch.__version__}) has no CUDA"
+    if name == "onnxruntime-cuda":
+        import onnxruntime
+
+        providers = onnxruntime.get_available_providers()
+        return "" if "CUDAExecutionProvider" in providers else f"no CUDA provider: there are {', '.join(providers)}"
+    return ""
+
+
+def queued_cuda(step: Callable[[], Any], count: int) -> list[float]:
+    """CUDA events between `count` steps that are enqueued back to back -> ms of each."""
+    import torch
+
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(count + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    torch.cuda.synchronize()
+    return [begin.elapsed_time(end) for begin, end in itertools.pairwise(events)]
+
+
+def by_clock(step: Callable[[], Any], count: int) -> list[float]:
+    """The wall clock around each of `count` steps that wait for their result -> ms of each."""
+    times = [time.perf_counter()]
+    for _ in range(count):
+        step()
+        times.append(time.perf_counter())
+    return [1000 * (end - begin) for begin, end in itertools.pairwise(times)]
+
+
+def make_torch(folder: Path, case: dict[str, Any], compiled: bool = False) -> tuple[Burst, np.ndarray]:
+    import torch
+
+    from rtformer_deploy.weights_choice import choose_network
+
+    weights = Path(case["weights"]) if case["weights"] else None
+    network = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0).network
+    network = network.to(case["device"], torch.float16, memory_format=torch.channels_last)
+    image = torch.from_numpy(np.load(folder / "input.npy")).to(case["device"], torch.float16, memory_format=torch.channels_last)
+    if compiled:
+        import torch._dynamo
+
+        torch._dynamo.mark_static_address(image)  # else each call copies it into the graph's own memory
+        network = torch.compile(network, mode="max-autotune")
+
+    @torch.no_grad()
+    def step() -> Any:
+        if compiled:
+            torch.compiler.cudagraph_mark_step_begin()
+        return network(image)
+
+    for _ in range(FIRST_RUNS):
+        logits = step()
+    output = logits.float().cpu().numpy()
+    timed = queued_cuda if case["device"] == "cuda" else by_clock
+    return lambda count: timed(step, count), output
+
+
+def make_compiled(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray]:
+    return make_torch(folder, case, compiled=True)
+
+
+def make_onnxruntime(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray]:
+    import onnxruntime
+
+    onnxruntime.preload_dlls()  # CUDA's libraries where pip put them
+    session = onnxruntime.InferenceSession(str(folder / "fp16.onnx"), providers=["CUDAExecutionProvider"])
+    if session.get_providers()[0] != "CUDAExecutionProvider":
+        raise SystemExit("ONNX Runtime lists its CUDA provider and does not open it")
+    binding = session.io_binding()
+    image = onnxruntime.OrtValue.ortvalue_from_numpy(np.load(folder / "input.npy"), "cuda", 0)
+    binding.bind_ortvalue_input(session.get_inputs()[0].name, image)
+    binding.bind_output(session.get_outputs()[0].name, "cuda")
+
+    def step() -> None:
+        session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+
+    by_clock(step, FIRST_RUNS)
+    return lambda count: by_clock(step, count), binding.copy_outputs_to_cpu()[0].astype(np.float32)
+
+
+def make_ours(backend: str) -> Callable[[Path, dict[str, Any]], tuple[Burst, np.ndarray]]:
+    def make(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray]:
+        from rtformer_deploy import load_engine, open_engine
+
+        runner = open_engine(load_engine(folder / f"{backend}.plan"))
+        session: Any = runner.sessions[0]
+        logits = runner.logits([np.load(folder / "frame.npy")])
+        runner.preprocess_into(session, [np.load(folder / "frame.npy")])
+
+        def step() -> float:
+            session.start(runner.engine_batch(1))
+            session.wait()
+            return float(session.device_ms())
+
+        for _ in range(FIRST_RUNS):
+            step()
+        return lambda count: [step() for _ in range(count)], logits
+
+    return make
+
+
+MAKERS: dict[str, Callable[[Path, dict[str, Any]], tuple[Burst, np.ndarray]]] = {
+    "torch": make_torch,
+    "torch-compile": make_compiled,
+    "onnxruntime-cuda": make_onnxruntime,
+    **{name: make_ours(name) for name in OURS},
+}
+
+
+class Contestant:
+    """Answers a call with a burst's times; is made at the first call, so that no two tune or compile at once.
+
+    One that fails answers with its error from then on, and the others go on. Its logits are kept as NAME.npy.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self._name, self._folder = name, folder
+        self._case = json.loads((folder / "case.json").read_text())
+        self._burst: Burst | None = None
+        self._error = ""
+
+    def answer(self, index: int) -> dict[str, Any]:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout carries answers and nothing else
+            if not self._error:
+                try:
+                    return {"ms": self._run()}
+                except (Exception, SystemExit) as error:
+                    self._error = f"{type(error).__name__}: {error}"
+        return {"error": self._error}
+
+    def _run(self) -> list[float]:
+        if self._burst is None:
+            self._burst, logits = MAKERS[self._name](self._folder, self._case)
+            np.save(self._folder / f"{self._name}.npy", logits)
+        return self._burst(self._case["steps"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A worker of gpu.py.")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--worker", choices=NAMES, required=True)
+    arguments = parser.parse_args()
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries in C write to stdout
+    sys.stdout = answers
+    answer_calls(Contestant(arguments.worker, arguments.folder).answer)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The device's own rates, and our kernels beside what torch does in their place. Never run on a GPU yet.
+
+Times come from CUDA graphs that hold a call many times over, so that neither side pays for Python's launches.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from gpu_floors import large_batch, upsample_bytes
+
+Size = tuple[int, int]
+#: (B, C, N) and groups of the attention in Slim's and Base's low-resolution branch at 1024x2048.
+NORMS = (((1, 256, 2048), 8), ((1, 512, 2048), 8))
+
+
+def graph_ms(call: Callable[[], Any], repeats: int = 20, replays: int = 15) -> float:
+    """Median ms of one call, which enqueues on torch's current stream: `repeats` of them in a CUDA graph, replayed `replays` times."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # whatever a first call compiles or loads may not be captured
+            call()
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        for _ in range(repeats):
+            call()
+    graph.replay()
+    times = []
+    for _ in range(replays):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / repeats)
+    return statistics.median(times)
+
+
+def measured_rates(copy_bytes: int = 2**30, side: int = 8192) -> dict[str, float]:
+    """The device's `gbytes_per_s` (a copy within it, read and written bytes both counted) and `gmacs_per_s` (an FP16 matrix product)."""
+    import torch
+
+    source = torch.empty(copy_bytes, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    copy = graph_ms(lambda: target.copy_(source), 5)
+    a, b = (torch.randn(side, side, dtype=torch.float16, device="cuda") for _ in range(2))
+    out = torch.empty_like(a)
+    product = graph_ms(lambda: torch.matmul(a, b, out=out), 5)
+    return {"gbytes_per_s": 2 * copy_bytes / copy / 1e6, "gmacs_per_s": side**3 / product / 1e6}
+
+
+def smooth_logits(classes: int, grid: Size, seed: int = 0) -> np.ndarray:
+    """(C, h, w) float32 in even regions, as a trained network's: on pure noise every cell has to be interpolated."""
+    draw = np.random.default_rng(seed)
+    rows, columns = (-(-length // 8) for length in grid)
+    coarse = 8 * draw.standard_normal((classes, rows, columns)).astype(np.float32)
+    even = coarse.repeat(8, 1).repeat(8, 2)[:, : grid[0], : grid[1]]
+    return even + 0.1 * draw.standard_normal((classes, *grid)).astype(np.float32)
+
+
+class UpsampleCall:
+    """Our `upsample_argmax` on torch's memory: logits (N, C, h, w) on `device` -> `labels` (N, H, W) uint8, and `flag`.
+
+    `cuda` is the module cuda.core and `gpu` its Device.
+    """
+
+    def __init__(self, cuda: Any, gpu: Any, spec: Any, logits: Any) -> None:
+        import torch
+
+        from rtformer_deploy.runtime.kernels import FrameKernels
+
+        self._kernels = FrameKernels(cuda, gpu, spec, "float32", str(logits.dtype).removeprefix("torch."))
+        self._logits, self._tables = logits, self._kernels.tables(spec.size)
+        self._blob = torch.from_numpy(self._tables.blob.copy()).to(logits.device)
+        self.labels = torch.empty((len(logits), *spec.size), dtype=torch.uint8, device=logits.device)
+        self.flag = torch.zeros(1, dtype=torch.int32, device=logits.device)
+
+    def __call__(self, stream: Any) -> None:
+        addresses = self._logits.data_ptr(), self._tables, self._blob.data_ptr(), self.labels.data_ptr(), self.flag.data_ptr()
+        self._kernels.upsample_argmax(stream, *addresses, count=len(self._logits))
+
+
+def torch_upsample(logits: Any, size: Size) -> Any:
+    """What is usually written: logits (N, C, h, w) -> labels (N, H, W) uint8, full-size logits in between."""
+    import torch
+    import torch.nn.functional as F
+
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False).argmax(1).to(torch.uint8)
+
+
+def current_stream(cuda: Any) -> Any:
+    """torch's current stream as cuda.core's."""
+    import torch
+
+    return cuda.Stream.from_handle(torch.cuda.current_stream().cuda_stream)
+
+
+def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float], dtype: str) -> dict[str, Any]:
+    """Batch 1 beside torch; a batch of at least 256 MB beside the same bytes at the copy rate. `spec` says classes and size."""
+    import torch
+
+    from rtformer_deploy.upsample import mixed_share
+
+    classes, height, width = (int(length) for length in spec.output.shape[1:])
+    drawn = smooth_logits(classes, (height, width))
+    one = torch.from_numpy(drawn[None]).to("cuda", getattr(torch, dtype))
+    image_bytes = upsample_bytes(spec.size, classes, one.element_size())
+    batch = large_batch(image_bytes)
+    single, many = UpsampleCall(cuda, gpu, spec, one), UpsampleCall(cuda, gpu, spec, one.repeat(batch, 1, 1, 1))
+    ours = graph_ms(lambda: single(current_stream(cuda)))
+    differ = float((single.labels != torch_upsample(one, spec.size)).float().mean())
+    return {
+        "dtype": dtype,
+        "mixed_cells": mixed_share(drawn),
+        "ms": ours,
+        "torch_ms": graph_ms(lambda: torch_upsample(one, spec.size)),
+        "pixels_unlike_torch": differ,
+        "large_batch": batch,
+        "large_bytes": batch * image_bytes,
+        "large_ms": graph_ms(lambda: many(current_stream(cuda)), 5),
+        "large_copy_ms": batch * image_bytes / 1e6 / rates["gbytes_per_s"],
+    }
+
+
+def measure_norm(cuda: Any, kernels: Any, shape: tuple[int, int, int], groups: int, rates: Mapping[str, float]) -> dict[str, Any]:
+    """grouped_double_norm in FP16 on x (B, C, N): ours, torch eager, and one reading and writing of x at the copy rate, in ms."""
+    import torch
+
+    from rtformer_deploy.nn.layers import grouped_double_norm
+
+    x = torch.randn(shape, dtype=torch.float16, device="cuda")
+    out = torch.empty_like(x)
+    ours = graph_ms(lambda: kernels.double_norm(current_stream(cuda), x.data_ptr(), out.data_ptr(), shape, groups))
+    wanted = grouped_double_norm(x.float()[..., None], groups)[..., 0]
+    return {
+        "shape": list(shape),
+        "groups": groups,
+        "ms": ours,
+        "torch_ms": graph_ms(lambda: grouped_double_norm(x[..., None], groups)),
+        "copy_ms": 2 * x.numel() * x.element_size() / 1e6 / rates["gbytes_per_s"],
+        "largest_difference": float((out.float() - wanted).abs().max()),
+    }
+
+
+def measure_kernels(spec: Any, rates: Mapping[str, float]) -> dict[str, Any]:
+    """Both kernels on GPU 0, for the classes and the size of `spec`."""
+    import cuda.core as cuda
+
+    from rtformer_deploy.runtime.kernels import FrameKernels
+
+    gpu = cuda.Device(0)
+    gpu.set_current()
+    kernels = FrameKernels(cuda, gpu, spec)
+    return {
+        "upsample_argmax": [measure_upsample(cuda, gpu, spec, rates, dtype) for dtype in ("float16", "float32")],
+        "grouped_double_norm": [measure_norm(cuda, kernels, shape, groups, rates) for shape, groups in NORMS],
+    }
