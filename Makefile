@@ -10,7 +10,7 @@ SAMPLE := models/samples/china.jpg
 setup: $(READY)
 
 # The native post-processing is compiled where a C++ compiler is there; without one the NumPy path is taken, and `doctor` says so.
-$(READY): pyproject.toml constraints.txt setup.py rtformer_deploy/_native.cpp $(wildcard plugins/*.cuh)
+$(READY): pyproject.toml constraints.txt setup.py rtformer_deploy/image/_native.cpp $(wildcard plugins/*.cuh)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,tensorrt-rtx,dev]'
 	touch $@
@@ -32,4 +32,4 @@ lint: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info rtformer_deploy/_native*.so
+	rm -rf $(VENV) demo build dist *.egg-info rtformer_deploy/image/_native*.so

@@ -19,10 +19,10 @@ LINK = [] if sys.platform == "win32" else ["-pthread"]
 setup(
     ext_modules=[
         Extension(
-            "rtformer_deploy._native",
-            ["rtformer_deploy/_native.cpp"],
+            "rtformer_deploy.image._native",
+            ["rtformer_deploy/image/_native.cpp"],
             include_dirs=["plugins"],
-            depends=["rtformer_deploy/_native_rows.hpp", *sorted(glob("plugins/*.cuh"))],
+            depends=["rtformer_deploy/image/_native_rows.hpp", *sorted(glob("plugins/*.cuh"))],
             extra_compile_args=FLAGS,
             extra_link_args=LINK,
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],

@@ -49,7 +49,7 @@ def make_torch(channels_last: bool) -> Callable[[Path, dict[str, Any]], Callable
         import torch
         import torch.nn.functional as F
 
-        from rtformer_deploy.weights_choice import choose_network
+        from rtformer_deploy.export.weights_choice import choose_network
 
         torch.set_num_threads(case["threads"])
         weights = Path(case["weights"]) if case["weights"] else None
@@ -170,9 +170,9 @@ def load_frames(folder: Path, size: tuple[int, int], count: int) -> np.ndarray:
 def prepare(folder: Path, case: dict[str, Any], size: tuple[int, int]) -> float:
     """Exports both models and builds our engines into `folder`; returns the mean share of mixed cells."""
     from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model
+    from rtformer_deploy.backends import open_engine
     from rtformer_deploy.graph.functions import inline_functions
-    from rtformer_deploy.runtime import open_engine
-    from rtformer_deploy.upsample import mixed_share
+    from rtformer_deploy.image.upsample import mixed_share
 
     weights = Path(case["weights"]) if case["weights"] else None
     choice = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0)
@@ -245,7 +245,7 @@ def main() -> None:
     if arguments.weights is None or arguments.frames is None:
         parser.error("--weights and --frames are needed")
 
-    from rtformer_deploy import native
+    from rtformer_deploy.image import native
     from rtformer_deploy.machine import environment
 
     cases = []

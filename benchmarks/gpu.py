@@ -43,8 +43,8 @@ def load_frame(folder: Path | None, size: Size) -> np.ndarray:
     import cv2
 
     from rtformer_deploy import load_image
-    from rtformer_deploy.image import images_in
-    from rtformer_deploy.scene import sample_frame
+    from rtformer_deploy.image.frames import images_in
+    from rtformer_deploy.image.samples import sample_frame
 
     if folder is None:
         return sample_frame(size)
@@ -54,7 +54,7 @@ def load_frame(folder: Path | None, size: Size) -> np.ndarray:
 def prepare(folder: Path, case: Mapping[str, Any], frame: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """Frame, input and what the contestants open, into `folder`; returns the spec, the parameters, and what is known of our engines."""
     from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model, save_png
-    from rtformer_deploy.image import preprocess
+    from rtformer_deploy.image.frames import preprocess
     from rtformer_deploy.pipeline import prepare_model
 
     weights = Path(case["weights"]) if case["weights"] else None
@@ -105,7 +105,7 @@ def unlike_torch(folder: Path, name: str) -> float | None:
 
 def bench_ours(plan: Path, image: Path, lanes: int, seconds: float) -> dict[str, Any]:
     """One of our engines from a decoded frame to a label map, alone: the reports of one lane and of several."""
-    from rtformer_deploy.bench import bench_path
+    from rtformer_deploy.timing.bench import bench_path
 
     modes = {"latency": 1, "throughput": lanes}
     return {mode: bench_path(plan, lanes=count, seconds=seconds, image=image).to_json() for mode, count in modes.items()}
@@ -176,8 +176,8 @@ def kernel_lines(kernels: Mapping[str, Any]) -> list[str]:
 
 def device_facts(device: str) -> dict[str, Any]:
     """What a figure depends on: machine.environment, and the GPU, its driver and the versions of CUDA's libraries."""
-    from rtformer_deploy.gpu import gpu_at
     from rtformer_deploy.machine import environment, versions
+    from rtformer_deploy.nvidia.driver import gpu_at
 
     facts = environment()
     facts["packages"] |= versions(("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt_cu13", "tensorrt_cu12", "triton"))

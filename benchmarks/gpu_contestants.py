@@ -43,7 +43,7 @@ FIRST_RUNS = 5
 
 def why_not(name: str, device: str) -> str:
     """Why a contestant cannot take part on this machine; empty where it can."""
-    from rtformer_deploy.gpu import gpus, why_none
+    from rtformer_deploy.nvidia.driver import gpus, why_none
 
     if importlib.util.find_spec(_MODULES[name]) is None:
         return f"{_MODULES[name]} is not installed"
@@ -88,7 +88,7 @@ def by_clock(step: Callable[[], Any], count: int) -> list[float]:
 def make_torch(folder: Path, case: dict[str, Any], compiled: bool = False) -> tuple[Burst, np.ndarray]:
     import torch
 
-    from rtformer_deploy.weights_choice import choose_network
+    from rtformer_deploy.export.weights_choice import choose_network
 
     weights = Path(case["weights"]) if case["weights"] else None
     network = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0).network

@@ -74,7 +74,7 @@ class UpsampleCall:
     def __init__(self, cuda: Any, gpu: Any, spec: Any, logits: Any) -> None:
         import torch
 
-        from rtformer_deploy.runtime.kernels import FrameKernels
+        from rtformer_deploy.lanes.kernels import FrameKernels
 
         self._kernels = FrameKernels(cuda, gpu, spec, "float32", str(logits.dtype).removeprefix("torch."))
         self._logits, self._tables = logits, self._kernels.tables(spec.size)
@@ -106,7 +106,7 @@ def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float],
     """Batch 1 beside torch; a batch of at least 256 MB beside the same bytes at the copy rate. `spec` says classes and size."""
     import torch
 
-    from rtformer_deploy.upsample import mixed_share
+    from rtformer_deploy.image.upsample import mixed_share
 
     classes, height, width = (int(length) for length in spec.output.shape[1:])
     drawn = smooth_logits(classes, (height, width))
@@ -153,7 +153,7 @@ def measure_kernels(spec: Any, rates: Mapping[str, float]) -> dict[str, Any]:
     """Both kernels on GPU 0, for the classes and the size of `spec`."""
     import cuda.core as cuda
 
-    from rtformer_deploy.runtime.kernels import FrameKernels
+    from rtformer_deploy.lanes.kernels import FrameKernels
 
     gpu = cuda.Device(0)
     gpu.set_current()

@@ -61,10 +61,10 @@ def calibrate(folder: Path) -> None:
     """Shows the images to the collector once and writes the ranges of every method; says its time and memory."""
     from rtformer_deploy.calibrate import OBSERVERS
     from rtformer_deploy.calibrate.collect import Collector, float_tensors
+    from rtformer_deploy.formats.model_file import load_model, read_spec
+    from rtformer_deploy.formats.ranges import save_ranges
     from rtformer_deploy.graph.functions import inline_functions
-    from rtformer_deploy.image import load_image, preprocess
-    from rtformer_deploy.onnx_file import load_model, read_spec
-    from rtformer_deploy.ranges import save_ranges
+    from rtformer_deploy.image.frames import load_image, preprocess
     from rtformer_deploy.types import Ranges
 
     model = load_model(folder / "model.onnx")
@@ -106,7 +106,7 @@ def export(folder: Path, weights: Path | None, size: Size | None) -> Any:
 
 def quantise_with_peer(python: str, folder: Path, paths: list[str], spec: Any) -> dict[str, Any]:
     """ModelOpt's INT8 model as peer.onnx; its time and memory."""
-    from rtformer_deploy.image import load_image, preprocess
+    from rtformer_deploy.image.frames import load_image, preprocess
 
     inputs = np.stack([preprocess(load_image(Path(path)), spec.size, spec.mean, spec.std) for path in paths])
     np.save(folder / "inputs.npy", inputs)
@@ -146,7 +146,7 @@ def score(folder: Path, names: list[str], root: Path, threads: int) -> dict[str,
     """mIoU of each engine on val, and the share of pixels (at the frames' own size) whose class differs from FP32 on ONNX Runtime."""
     from rtformer_deploy import load_engine, open_engine
     from rtformer_deploy.datasets import open_dataset
-    from rtformer_deploy.metrics import confusion, scores
+    from rtformer_deploy.evaluation.metrics import confusion, scores
 
     dataset = open_dataset("camvid", root, "val")
     classes = dataset.labels.names
@@ -245,8 +245,8 @@ def main() -> None:
 def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The whole run."""
     from rtformer_deploy.calibrate import DEFAULT_METHOD
+    from rtformer_deploy.formats.ranges import load_ranges
     from rtformer_deploy.machine import environment
-    from rtformer_deploy.ranges import load_ranges
 
     paths = [str(path) for path in sorted((arguments.root / "images" / "train").iterdir())]
     if arguments.images:

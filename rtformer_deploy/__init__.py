@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .engine_file import load_engine, save_engine
+    from .backends import open_engine
     from .errors import DeployError
-    from .image import colourize, load_image, overlay, save_png
-    from .onnx_file import load_model, save_model
+    from .export.weights_choice import choose_network
+    from .formats.engine_file import load_engine, save_engine
+    from .formats.model_file import load_model, save_model
+    from .formats.recipe import load_recipe, recipe_names
+    from .image.frames import colourize, load_image, overlay, save_png
     from .pipeline import build_engine, export_model, open_any, spec_of
-    from .recipe import load_recipe, recipe_names
-    from .runtime import open_engine
     from .types import BuildOptions, Engine, EngineInfo, ModelSpec, Runner, TensorSpec
-    from .weights_choice import choose_network
 
 #: public name -> the module it lives in
 _HOMES = {
@@ -29,20 +29,20 @@ _HOMES = {
     "Runner": "types",
     "TensorSpec": "types",
     "build_engine": "pipeline",
-    "choose_network": "weights_choice",
-    "colourize": "image",
+    "choose_network": "export.weights_choice",
+    "colourize": "image.frames",
     "export_model": "pipeline",
-    "load_engine": "engine_file",
-    "load_image": "image",
-    "load_model": "onnx_file",
-    "load_recipe": "recipe",
+    "load_engine": "formats.engine_file",
+    "load_image": "image.frames",
+    "load_model": "formats.model_file",
+    "load_recipe": "formats.recipe",
     "open_any": "pipeline",
-    "open_engine": "runtime",
-    "overlay": "image",
-    "recipe_names": "recipe",
-    "save_engine": "engine_file",
-    "save_model": "onnx_file",
-    "save_png": "image",
+    "open_engine": "backends",
+    "overlay": "image.frames",
+    "recipe_names": "formats.recipe",
+    "save_engine": "formats.engine_file",
+    "save_model": "formats.model_file",
+    "save_png": "image.frames",
     "spec_of": "pipeline",
 }
 

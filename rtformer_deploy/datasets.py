@@ -27,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .content import content_dir
 from .errors import DatasetError, RecipeError
-from .recipe import Labels, load_labels
+from .formats.recipe import Labels, load_labels
 from .types import Frame, LabelMap
 
 

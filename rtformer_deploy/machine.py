@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .gpu import gpus
+from .nvidia.driver import gpus
 
 #: Distributions whose version changes a figure or a result.
 PACKAGES = (

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from .build import build
-from .engine_file import load_engine, save_info
+from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import BuildError, CalibrationError, MissingPackageError, ModelError, OutputError, PrecisionError
 from .files import sha256
-from .foreign import Foreign, fix_size, foreign_spec
+from .formats.engine_file import load_engine, save_info
+from .formats.external_model import Foreign, fix_size, foreign_spec
+from .formats.model_file import load_model, read_spec, serialize_model, stamp_spec
+from .formats.ranges import check_ranges, ranges_hash
 from .graph.fp16 import KEEP_FP32, to_fp16
 from .graph.functions import add_functions, inline_functions
 from .graph.gather import flatten_gathers
@@ -24,21 +26,17 @@ from .graph.names import name_tensors, strip_traces
 from .graph.qdq import to_qdq
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
-from .image import load_image
-from .onnx_file import load_model, read_spec, serialize_model, stamp_spec
-from .ranges import check_ranges, ranges_hash
-from .runtime import FrameRunner, open_engine
-from .scene import drawn_street, sample_photograph
+from .image.frames import load_image
+from .image.samples import drawn_street, sample_photograph
+from .runtime.frame_runner import FrameRunner
 from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, Runner
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from .parity import Parity
+    from .export.parity import Parity
 
 Say = Callable[[str], None]
-
-_TENSORRT = ("tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +55,8 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
     """
     require("torch", "export", "Exporting")
     require("onnxscript", "export", "Exporting")
-    from .export import DEFAULT_OPSET, export_network
-    from .parity import check_export
+    from .export.export import DEFAULT_OPSET, export_network
+    from .export.parity import check_export
 
     model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)))
     model = set_head(simplify(add_functions(model)), spec)
@@ -78,18 +76,19 @@ def prepare_model(
 
     `keep` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway.
     """
+    row = backend_row(backend)
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        model = to_qdq(model, ranges, "tensorrt" if backend == "tensorrt-rtx" else backend, keep)
-    plugins = options.plugins and backend == "tensorrt"  # the other builders refuse them
-    if backend in _TENSORRT and options.precision != "fp32":
+        model = to_qdq(model, ranges, row.placement, keep)
+    plugins = options.plugins and row.plugins  # the other builders refuse them
+    if row.on_gpu and options.precision != "fp32":
         model = to_fp16(model, fp32, () if plugins else KEEP_FP32)
     if plugins:
         model = use_quick_plugins(model)
     model = inline_functions(model)
     quantised = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us, or by another tool before
-    return flatten_gathers(model) if quantised and backend not in _TENSORRT else model
+    return flatten_gathers(model) if quantised and not row.on_gpu else model
 
 
 def build_engine(
@@ -134,9 +133,9 @@ def build_engine(
 
 def complete_precision(engine: Engine, device: int = 0) -> Engine:
     """An engine whose precision was only "requested" when it was built -> the same, read from its layers, where they can be read here."""
-    if engine.info.backend not in _TENSORRT or engine.info.precision.state != "requested" or not can_run_here(engine):
+    if not backend_row(engine.info.backend).on_gpu or engine.info.precision.state != "requested" or not can_run_here(engine):
         return engine
-    from .runtime.tensorrt import precision_after_open
+    from .backends.tensorrt.run import precision_after_open
 
     found: PrecisionFound = precision_after_open(engine, device)
     return replace(engine, info=replace(engine.info, precision=found))
@@ -154,9 +153,9 @@ def refuse_mismatch(engine: Engine) -> None:
 
 def can_run_here(engine: Engine) -> bool:
     """Whether this machine can open the engine: a CPU one always, a TensorRT one where there is a GPU."""
-    if engine.info.backend not in _TENSORRT:
+    if not backend_row(engine.info.backend).on_gpu:
         return True
-    from .gpu import gpus
+    from .nvidia.driver import gpus
 
     return bool(gpus())
 
@@ -165,7 +164,7 @@ def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOption
     """The share of pixels whose class differs between the engine and ONNX Runtime on its model, on the sample frame."""
     frame = probe_frame(spec)
     plain = BuildOptions(batch=options.batch, threads=options.threads)
-    reference = build(inline_functions(model), spec, "onnxruntime", plain)
+    reference = build(inline_functions(model), spec, REFERENCE, plain)
     with open_engine(reference, threads=options.threads) as runner:
         wanted = runner.run([frame])[0]
     with open_engine(engine, device=options.device, threads=options.threads) as runner:
@@ -242,13 +241,13 @@ def _build_in_memory(path: Path, threads: int | None, said: Foreign | None) -> E
     spec = spec_of(model, path.name, said)
     batch = spec.input.shape[0]
     sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
-    return build(inline_functions(model), spec, "onnxruntime", BuildOptions(batch=sizes, threads=threads))
+    return build(inline_functions(model), spec, REFERENCE, BuildOptions(batch=sizes, threads=threads))
 
 
 def _open_network(path: Path, threads: int | None) -> FrameRunner:
     require("torch", "export", "Opening a network's weights")
-    from .runtime.torch import open_network
-    from .weights_choice import choose_network
+    from .backends.torch.run import open_network
+    from .export.weights_choice import choose_network
 
     choice = choose_network(weights=path)
     spec = choice.recipe.spec(labels=choice.labels, weights=choice.origin, sha256=choice.sha256)

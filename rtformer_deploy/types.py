@@ -19,7 +19,7 @@ Head = Literal["lowres", "logits", "labels"]
 Resize = Literal["stretch", "letterbox"]
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
-Backend = Literal["tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]
+Backend = str  # a name in the table of backends, `backends.BACKENDS`
 
 #: Called during a long step with (phase, steps done, steps in all); returning False asks the step to stop.
 Progress = Callable[[str, int, int], bool]

@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
+from rtformer_deploy.export.weights_choice import Choice, choose_network
 from rtformer_deploy.pipeline import Exported, export_model
-from rtformer_deploy.weights_choice import Choice, choose_network
 
 Head = Literal["lowres", "logits", "labels"]
 

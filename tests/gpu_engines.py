@@ -24,7 +24,7 @@ Batch = tuple[int, int, int]
 @functools.cache
 def network() -> Any:
     """RTFormer-Slim with seeded random weights."""
-    from rtformer_deploy.weights_choice import choose_network
+    from rtformer_deploy.export.weights_choice import choose_network
 
     return choose_network(recipe="rtformer-slim-cityscapes", random_seed=0)
 
@@ -33,7 +33,7 @@ def network() -> Any:
 def exported(head: Head, dynamic: bool) -> tuple[Any, ModelSpec]:
     """The network as the exporter gives it, its tensors named and its attention recognisable."""
     pytest.importorskip("onnxscript", reason="needs onnxscript to export")
-    from rtformer_deploy.export import export_network
+    from rtformer_deploy.export.export import export_network
     from rtformer_deploy.graph.functions import add_functions
     from rtformer_deploy.graph.head import set_head
     from rtformer_deploy.graph.names import name_tensors, strip_traces
@@ -50,10 +50,10 @@ def ranges() -> Ranges:
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime to measure ranges for INT8")
     from helpers import frames
 
-    from rtformer_deploy import image
     from rtformer_deploy.calibrate import observer
     from rtformer_deploy.calibrate.collect import Collector, float_tensors
     from rtformer_deploy.graph.functions import inline_functions
+    from rtformer_deploy.image import frames as image
 
     model, spec = exported("lowres", False)
     inlined = inline_functions(model)
@@ -68,7 +68,7 @@ def ranges() -> Ranges:
 @functools.cache
 def built(backend: Backend, precision: PrecisionName, batch: Batch = (1, 1, 1), head: Head = "lowres") -> Engine:
     """An engine of the network for this GPU."""
-    from rtformer_deploy.build import build
+    from rtformer_deploy.backends import build
     from rtformer_deploy.graph.fp16 import to_fp16
     from rtformer_deploy.graph.functions import inline_functions
 
@@ -98,8 +98,8 @@ def reference_logits_of() -> Callable[[NDArray[np.float32]], NDArray[np.float32]
         return run
     import onnxruntime
 
+    from rtformer_deploy.formats.model_file import serialize_model
     from rtformer_deploy.graph.functions import inline_functions
-    from rtformer_deploy.onnx_file import serialize_model
 
     session = onnxruntime.InferenceSession(serialize_model(inline_functions(model)), providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(None, {"input": images})[0], np.float32)
@@ -107,7 +107,7 @@ def reference_logits_of() -> Callable[[NDArray[np.float32]], NDArray[np.float32]
 
 def reference(frame: Frame) -> tuple[NDArray[np.float32], LabelMap]:
     """The reference's logits (classes, h, w) and label map of a frame."""
-    from rtformer_deploy import image
+    from rtformer_deploy.image import frames as image
 
     _, spec = exported("lowres", False)
     images = image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None]

@@ -11,8 +11,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from rtformer_deploy.onnx_file import parse_model, stamp_spec
-from rtformer_deploy.recipe import numbered_labels, output_spec
+from rtformer_deploy.formats.model_file import parse_model, stamp_spec
+from rtformer_deploy.formats.recipe import numbered_labels, output_spec
 from rtformer_deploy.types import Frame, Head, ModelSpec, Resize, TensorSpec
 
 SIZE = (64, 96)

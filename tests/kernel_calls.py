@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtformer_deploy.runtime.kernels import FLAG_BYTES, FrameKernels, palette_bytes
+from rtformer_deploy.lanes.kernels import FLAG_BYTES, FrameKernels, palette_bytes
 from rtformer_deploy.types import Frame, ModelSpec, Resize, TensorSpec
 
 Size = tuple[int, int]

@@ -17,8 +17,8 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 from small_training import CLASSES, write_dataset
 
-from rtformer_deploy.onnx_file import parse_model, save_model, stamp_spec
-from rtformer_deploy.recipe import load_labels, output_spec
+from rtformer_deploy.formats.model_file import parse_model, save_model, stamp_spec
+from rtformer_deploy.formats.recipe import load_labels, output_spec
 from rtformer_deploy.types import ModelSpec, TensorSpec
 
 SIZE = (48, 64)

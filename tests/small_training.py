@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rtformer_deploy.recipe import Recipe, load_labels
+from rtformer_deploy.formats.recipe import Recipe, load_labels
 
 CLASSES = ("sky", "road", "pole")
 

@@ -11,7 +11,7 @@ from small_training import write_dataset
 
 from rtformer_deploy.datasets import open_dataset
 from rtformer_deploy.errors import DatasetError, RecipeError
-from rtformer_deploy.recipe import load_labels
+from rtformer_deploy.formats.recipe import load_labels
 
 
 def put(root: Path, image: str, label: str, values: list[list[int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -14,84 +15,19 @@ import pytest
 from rtformer_deploy.cli.group import COMMANDS
 
 PACKAGE = "rtformer_deploy"
-#: Rooms from the roof to the cellar; a room imports from lower ones only, and rooms on one floor leave each other alone.
-FLOORS: list[set[str]] = [
-    {"__main__"},
-    {"cli"},
-    {"tune"},
-    {"tuning"},
-    {
-        "serve",
-        "cluster",
-        "bench",
-        "evaluate",
-        "verify",
-        "train",
-        "segment",
-        "doctor",
-        "describe",
-        "build_file",
-        "import_weights",
-        "profile",
-    },
-    {"calibration"},
-    {"report_html", "confusion_picture", "change_picture", "profile_picture", "stages"},
-    {"report", "training"},
-    {"pipeline", "paced"},
-    {"parity", "weights_choice"},
-    {"nn", "export", "graph", "calibrate", "build", "runtime"},
-    {"scene", "foreign", "metrics", "boundary", "mix"},
-    {"image", "datasets", "machine", "gpu_watch"},
-    {"decode", "upsample"},
-    {"native"},
-    {"geometry", "engine_file", "onnx_file", "ranges", "openvino_plan", "gpu", "recipe", "trt_layers", "trt_library", "trt_log"},
-    {"nvrtc"},
-    {"files", "content"},
-    {"types", "errors"},
-]
 #: torch and TensorRT are at home in these; elsewhere they may be imported inside functions only.
-TORCH = {"nn", "export", "training", "train", "parity", "weights_choice", "import_weights", "runtime/torch"}
-
-
-def room(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0] if parts[0] != "__init__" else ""
+TORCH = {"nn", "export", "training", "backends/torch", "commands/train", "commands/import_weights"}
 
 
 def sources(root: Path) -> list[Path]:
     return sorted(path.relative_to(root) for path in (root / PACKAGE).rglob("*.py"))
 
 
-def imported(tree: ast.AST, path: Path) -> list[str]:
-    """The modules of this package that a file imports, as dotted paths below the package."""
-    here = list(path.with_suffix("").parts[:-1])
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = here[: len(here) - node.level + 1]
-            module = [*base[1:], *(node.module or "").split(".")]
-            found += (
-                [".".join(part for part in module if part)] if node.module else [".".join([*base[1:], name.name]) for name in node.names]
-            )
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
-            found.append((node.module or "").removeprefix(PACKAGE + "."))
-    return [name for name in found if name]
-
-
-def test_imports_point_down(root: Path) -> None:
-    level = {name: index for index, floor in enumerate(FLOORS) for name in floor}
-    wrong = []
-    for path in sources(root):
-        mine = room(path)
-        if not mine:
-            continue
-        for target in imported(ast.parse((root / path).read_text()), path):
-            theirs = target.split(".")[0]
-            if not {mine, theirs} <= level.keys():
-                wrong.append(f"{path} or {target} is on no floor: give it one in FLOORS")
-            elif theirs != mine and level[theirs] <= level[mine]:
-                wrong.append(f"{path} imports {target}")
-    assert not wrong, "\n".join(wrong)
+def test_rooms_import_from_the_levels_below_their_own(root: Path) -> None:
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("package", ["torch", "tensorrt", "tensorrt_rtx"])
@@ -99,7 +35,7 @@ def test_heavy_packages_stay_at_home(root: Path, package: str) -> None:
     wrong = []
     for path in sources(root):
         name = path.relative_to(PACKAGE).with_suffix("").as_posix()
-        if package == "torch" and (name in TORCH or room(path) in TORCH):
+        if package == "torch" and any(name == home or name.startswith(home + "/") for home in TORCH):
             continue
         for node in ast.parse((root / path).read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -10,9 +10,9 @@ import pytest
 from helpers import tiny_model, tiny_spec
 
 from rtformer_deploy import pipeline
-from rtformer_deploy.build import build
-from rtformer_deploy.engine_file import load_info, save_engine, save_info
+from rtformer_deploy.backends import build
 from rtformer_deploy.errors import PrecisionError
+from rtformer_deploy.formats.engine_file import load_info, save_engine, save_info
 from rtformer_deploy.types import BuildOptions, Engine, PrecisionFound
 
 REQUESTED = PrecisionFound("fp16", "requested", {"fp16": 2})

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rtformer_deploy.backends import open_engine
 from rtformer_deploy.datasets import open_dataset
-from rtformer_deploy.evaluate import evaluate
-from rtformer_deploy.image import load_image
+from rtformer_deploy.evaluation.evaluate import evaluate
+from rtformer_deploy.export.weights_choice import choose_network
+from rtformer_deploy.formats.ranges import shipped_ranges
+from rtformer_deploy.formats.recipe import load_recipe
+from rtformer_deploy.image.frames import load_image
 from rtformer_deploy.pipeline import Exported, build_engine, export_model
-from rtformer_deploy.ranges import shipped_ranges
-from rtformer_deploy.recipe import load_recipe
-from rtformer_deploy.runtime import FrameRunner, open_engine
+from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import Backend, BuildOptions, PrecisionName
-from rtformer_deploy.weights_choice import choose_network
 
 LEAST_MIOU = 0.69  # of all 101 frames of val; the card says 70.3
 LARGEST_WEIGHTS = 11 * 10**6

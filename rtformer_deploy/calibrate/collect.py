@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
 from ..errors import CalibrationError
-from ..onnx_file import parse_model, serialize_model
+from ..formats.model_file import parse_model, serialize_model
 from .histogram import Histogram
 
 _GROUP = 64 * 2**20  # bytes of inner tensors that are fetched at once

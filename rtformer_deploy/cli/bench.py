@@ -10,8 +10,8 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..foreign import Foreign
-    from ..report import Report
+    from ..formats.external_model import Foreign
+    from ..timing.report import Report
 
 
 @click.command("bench")
@@ -46,8 +46,8 @@ def command(
     said: Foreign,
 ) -> None:
     """Latency and throughput of MODEL, an engine plan or an ONNX model: the engine alone, and from a decoded frame to a label map."""
-    from ..bench import bench_path
     from ..files import check_writable
+    from ..timing.bench import bench_path
     from .show import progress_bar
 
     for path in filter(None, (json_path, html_path)):
@@ -80,7 +80,7 @@ def _save(report: Report, json_path: Path | None, html_path: Path | None) -> Non
     if json_path is not None:
         write_atomic(json_path, json.dumps(report.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
     if html_path is not None:
-        from ..report_html import render
+        from ..pictures.report import render
 
         write_atomic(html_path, render(report).encode())
 
@@ -107,7 +107,7 @@ def _print(report: Report) -> None:
     if report.paced is not None:
         out.print(table(f"Paced at {report.paced.fps:g} frames a second", ("", ""), report.paced.rows()))
     if report.gpu is not None:
-        from ..gpu_watch import gpu_rows
+        from ..nvidia.nvml import gpu_rows
 
         out.print(table("GPU meanwhile", ("", "min", "median", "max"), gpu_rows(report.gpu), right=(1, 2, 3)))
     for line in _lines(report):

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..backends import BACKENDS
 from . import parse
 from .options import PATH, device, foreign, output, threads
 
 if TYPE_CHECKING:
-    from ..foreign import Foreign
+    from ..formats.external_model import Foreign
     from ..types import PrecisionName
 
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]),
+    type=click.Choice(["auto", *BACKENDS]),
     default="auto",
     show_default=True,
     help="auto: TensorRT where there is a GPU, else OpenVINO, else ONNX Runtime.",
@@ -81,7 +82,7 @@ def command(
     rtformer-deploy build-engine --fp16
     rtformer-deploy build-engine model.onnx --backend tensorrt-rtx --fp16 --output slim.plan
     """
-    from ..build_file import BuildRequest, build_to_file
+    from ..commands.build_engine import BuildRequest, build_to_file
     from .show import progress_bar
 
     request = BuildRequest(

@@ -10,7 +10,7 @@ import click
 from .options import PATH, foreign, output, threads
 
 if TYPE_CHECKING:
-    from ..foreign import Foreign
+    from ..formats.external_model import Foreign
 
 
 @click.command("calibrate")
@@ -34,7 +34,7 @@ def command(model: Path, images: Path, method: str, limit: int | None, seed: int
     An interrupted run goes on where it stopped. The ranges belong to the weights and the configuration: they hold at every input
     size and are refused for other weights.
     """
-    from ..calibration import calibrate_file
+    from ..commands.calibrate import calibrate_file
     from .show import progress_bar
 
     with progress_bar() as progress:

@@ -10,7 +10,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..doctor import Check
+    from ..commands.doctor import Check
 
 
 @click.command("doctor")
@@ -22,7 +22,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     Every library is really imported, in a process of its own. The exit code is 1 where something is broken; what is merely missing
     is optional.
     """
-    from ..doctor import examine
+    from ..commands.doctor import examine
 
     checks = examine()
     if as_json:

@@ -10,8 +10,8 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..evaluate import Evaluation
-    from ..foreign import Foreign
+    from ..evaluation.evaluate import Evaluation
+    from ..formats.external_model import Foreign
 
 
 @click.command("evaluate")
@@ -39,7 +39,7 @@ def command(
 ) -> None:
     """mIoU of MODEL (an engine plan, an ONNX model or a network's safetensors) on a labelled dataset."""
     from ..datasets import open_dataset
-    from ..evaluate import evaluate
+    from ..evaluation.evaluate import evaluate
     from ..files import check_writable
     from ..pipeline import open_any
     from .show import progress_bar
@@ -56,8 +56,8 @@ def command(
 def _save(found: Evaluation, json_path: Path | None, picture_path: Path | None) -> None:
     import json
 
-    from ..confusion_picture import draw_confusion
     from ..files import write_atomic
+    from ..pictures.confusion import draw_confusion
 
     if json_path is not None:
         write_atomic(json_path, json.dumps(found.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")

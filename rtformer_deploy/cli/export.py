@@ -57,9 +57,9 @@ def command(
 
     check_writable(output)
     require("torch", "export", "export")
-    from ..onnx_file import save_model
+    from ..export.weights_choice import choose_network
+    from ..formats.model_file import save_model
     from ..pipeline import export_model
-    from ..weights_choice import choose_network
 
     def say(line: str) -> None:
         click.echo(line, err=True)

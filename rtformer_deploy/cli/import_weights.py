@@ -30,7 +30,7 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
     output = output or Path(file.name).with_suffix(".safetensors")
     check_writable(output)
     require("torch", "export", "import-weights")
-    from ..import_weights import import_weights
+    from ..commands.import_weights import import_weights
 
     imported = import_weights(file, recipe, num_classes, half)
     imported.save(output)

@@ -18,7 +18,7 @@ def command(file: Path, lint_model: bool, as_json: bool) -> None:
 
     Nothing is run. A plan whose bytes are not those that were built is shown, and the exit code is 1.
     """
-    from ..describe import describe
+    from ..commands.inspect import describe
     from .show import console, print_json, sections
 
     if lint_model:
@@ -38,8 +38,8 @@ def command(file: Path, lint_model: bool, as_json: bool) -> None:
 def _lint(file: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from ..formats.model_file import load_model
     from ..graph.lint import lint
-    from ..onnx_file import load_model
     from .show import print_json
 
     findings = lint(load_model(file))

@@ -49,7 +49,7 @@ def foreign(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapper(*args: Any, classes: str | None, mean: Any, std: Any, input_name: str | None, **kwargs: Any) -> Any:
-        from ..foreign import Foreign
+        from ..formats.external_model import Foreign
 
         return command(*args, said=Foreign(classes, mean, std, input_name), **kwargs)
 

@@ -10,8 +10,8 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..foreign import Foreign
-    from ..profile import Profile
+    from ..formats.external_model import Foreign
+    from ..timing.profile import Profile
 
 _COLUMNS, _GAP, _FEWEST = 80, 3, 16  # of a terminal; between two columns; of a layer's name
 
@@ -40,7 +40,7 @@ def command(
     The engine's own library measures each layer, in medians over --rounds runs. A layer that was fused into another does not appear.
     """
     from ..files import check_writable
-    from ..profile import profile_path
+    from ..timing.profile import profile_path
 
     for path in filter(None, (json_path, svg_path)):
         check_writable(path)
@@ -57,13 +57,13 @@ def _save(profile: Profile, top: int, json_path: Path | None, svg_path: Path | N
     if json_path is not None:
         write_atomic(json_path, json.dumps(profile.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
     if svg_path is not None:
-        from ..profile_picture import draw_layers
+        from ..pictures.layers import draw_layers
 
         write_atomic(svg_path, draw_layers(profile.top(top), _title(profile), profile.summary()).encode())
 
 
 def _print(profile: Profile, top: int) -> None:
-    from ..profile_picture import shorten
+    from ..pictures.layers import shorten
     from .show import console, table
 
     out = console()

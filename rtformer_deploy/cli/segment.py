@@ -11,8 +11,8 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..foreign import Foreign
-    from ..segment import Outcome
+    from ..commands.segment import Outcome
+    from ..formats.external_model import Foreign
 
 
 @click.command("segment")
@@ -32,9 +32,9 @@ def command(
     NAME_labels.png holds the class ids (8-bit grey), NAME_overlay.png the picture with the classes' colours over it, both at the
     picture's own upright size. An image that cannot be read is reported and the others are still done; the exit code is then 1.
     """
+    from ..commands.segment import plan_jobs, segment
     from ..errors import ImageError
     from ..pipeline import open_any
-    from ..segment import plan_jobs, segment
     from .show import progress_bar
 
     jobs = plan_jobs(inputs, output)

@@ -68,10 +68,10 @@ SIZE = Size()
 @click.option("--save-seconds", type=click.FloatRange(min=0), default=300.0, help="Time between checkpoints.")
 def command(recipe_name: str, dataset: str | None, device: str, resume: bool, output: Path, **values: Any) -> None:
     """Train a recipe's network on a dataset; Ctrl-C leaves a checkpoint that --resume goes on from."""
-    from ..recipe import load_recipe
+    from ..formats.recipe import load_recipe
 
     try:
-        from ..train import TrainOptions, pick_device, train, with_dataset
+        from ..commands.train import TrainOptions, pick_device, train, with_dataset
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export", "train") from error
     from .training_progress import Display

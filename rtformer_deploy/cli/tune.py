@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..backends import BACKENDS
 from . import options
 
 if TYPE_CHECKING:
-    from ..tune import Tuned
+    from ..commands.tune import Tuned
 
 
 @click.command("tune")
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--backend",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]),
+    type=click.Choice(["auto", *BACKENDS]),
     default="auto",
     show_default=True,
     help="auto: TensorRT where there is a GPU, else OpenVINO, else ONNX Runtime.",
@@ -51,7 +52,7 @@ def command(**values: Any) -> None:
     Each block's sensitivity is measured first, then real engines are scored on the dataset and timed in turns. Every measurement is
     kept as it is made: after Ctrl-C --resume goes on from there. The mix is written as a recipe for build-engine --recipe.
     """
-    from ..tune import TuneRequest, build_command, check_gate, tune
+    from ..commands.tune import TuneRequest, build_command, check_gate, tune
     from .show import progress_bar
 
     request = TuneRequest(**values)

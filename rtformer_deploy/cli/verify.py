@@ -10,8 +10,8 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..foreign import Foreign
-    from ..verify import Verification
+    from ..evaluation.verify import Verification
+    from ..formats.external_model import Foreign
 
 
 def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -50,9 +50,9 @@ def command(
     """Compares A with B (each a network's safetensors, an ONNX model or an engine plan) on images and folders."""
     from ..datasets import open_dataset
     from ..errors import UsageError
+    from ..evaluation.verify import check_gates, dataset_items, image_items, said_about, verify
     from ..files import check_writable
     from ..pipeline import open_any
-    from ..verify import check_gates, dataset_items, image_items, said_about, verify
     from .show import progress_bar
 
     if (dataset_name is None) != (root is None):
@@ -83,7 +83,7 @@ def _save(found: Verification, json_path: Path | None, picture_path: Path | None
     import json
 
     from ..files import write_atomic
-    from ..image import save_png
+    from ..image.frames import save_png
 
     if json_path is not None:
         write_atomic(json_path, json.dumps(found.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")

@@ -1,7 +1,7 @@
 """Q/DQ placement: an FP32 model and its ranges -> a model whose convolutions read eight-bit activations and weights.
 
 Symmetric; activations per tensor, weights per output channel; nothing between a convolution and the BatchNorm, ReLU or Add behind
-it. Works on the model before its functions are inlined, where the `rtformer` nodes still have their names. Three flavours:
+it. Works on the model before its functions are inlined, where the `rtformer` nodes still have their names. Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
     openvino     uint8 activations, before convolutions only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
@@ -25,7 +25,7 @@ from ..errors import CalibrationError, ModelError
 from ..types import Ranges
 from .functions import DOMAIN
 
-Flavour = Literal["tensorrt", "openvino", "onnxruntime"]
+Placement = Literal["tensorrt", "openvino", "onnxruntime"]
 _FEWEST = 16  # channels, unless they are a multiple of 8
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
 
@@ -36,12 +36,12 @@ class _Work:
 
     graph: ir.Graph
     ranges: Ranges
-    flavour: Flavour
+    placement: Placement
     shared: dict[str, float] = field(default_factory=dict)
     done: dict[str, ir.Value] = field(default_factory=dict)
 
 
-def to_qdq(model: ir.Model, ranges: Ranges, flavour: Flavour, keep: Sequence[str] = ()) -> ir.Model:
+def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, keep: Sequence[str] = ()) -> ir.Model:
     """A model -> a copy with Q/DQ round its convolutions; nodes whose name matches a glob in `keep` stay in high precision.
 
     Raises CalibrationError where a tensor has no range, ModelError where `keep` names nothing or nothing is left to quantise.
@@ -51,9 +51,9 @@ def to_qdq(model: ir.Model, ranges: Ranges, flavour: Flavour, keep: Sequence[str
     convolutions = [node for node in model.graph if quantizable(node, model, keep) and ranges_of(node, ranges) > 0]
     if not convolutions:
         raise ModelError("Nothing in the model can be quantised: every convolution is excluded.", "Keep fewer nodes, or build with --fp16.")
-    work = _Work(model.graph, ranges, flavour)
-    skips = [(node, index) for node, index in residual_skips(model, convolutions) if flavour == "tensorrt"]
-    given = [value for value in map(_given, convolutions) if flavour == "onnxruntime" and _amax(ranges, str(value.name)) > 0]
+    work = _Work(model.graph, ranges, placement)
+    skips = [(node, index) for node, index in residual_skips(model, convolutions) if placement == "tensorrt"]
+    given = [value for value in map(_given, convolutions) if placement == "onnxruntime" and _amax(ranges, str(value.name)) > 0]
     read = [node.inputs[0] for node in convolutions] + [node.inputs[index] for node, index in skips] + given
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
     for node in convolutions:
@@ -151,16 +151,16 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
     if name in work.done:
         return work.done[name]
     amax = work.shared.get(name, _amax(work.ranges, name))
-    if work.flavour == "tensorrt":
+    if work.placement == "tensorrt":
         zero, scale = np.array(0, np.int8), amax / 127
     elif _is_positive(value):
         zero, scale = np.array(0, np.uint8), amax / 255
     else:
         zero, scale = np.array(128, np.uint8), amax / 127
-    scales = _scales(np.array(scale), work.flavour)
+    scales = _scales(np.array(scale), work.placement)
     parameters = [_constant(work.graph, f"{name}/activation_scale", scales), _constant(work.graph, f"{name}/activation_zero_point", zero)]
     quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{name}/quantize")
-    kind = ir.DataType.INT8 if work.flavour == "tensorrt" else ir.DataType.UINT8
+    kind = ir.DataType.INT8 if work.placement == "tensorrt" else ir.DataType.UINT8
     _describe(quantize.outputs[0], f"{name}/quantized", kind, value)
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
@@ -183,7 +183,7 @@ def _weight(work: _Work, node: ir.Node) -> ir.Value:
     largest = np.abs(array).reshape(len(array), -1).max(1)
     if not np.isfinite(largest).all():
         raise ModelError(f"The weight {value.name} holds NaN or infinity.")
-    scales = _scales(np.where(largest > 0, largest, 1.0) / 127, work.flavour)
+    scales = _scales(np.where(largest > 0, largest, 1.0) / 127, work.placement)
     quantized = np.clip(np.rint(array / scales.astype(np.float64)[:, None, None, None]), -127, 127).astype(np.int8)
     stored = _constant(work.graph, f"{name}/int8", quantized)
     parameters = [
@@ -196,9 +196,9 @@ def _weight(work: _Work, node: ir.Node) -> ir.Value:
     return dequantize.outputs[0]
 
 
-def _scales(scales: NDArray[np.float64], flavour: Flavour) -> NDArray[np.float32]:
+def _scales(scales: NDArray[np.float64], placement: Placement) -> NDArray[np.float32]:
     """Scales as FP32; for TensorRT numbers that FP16 holds, rounded up so that nothing is clipped by the rounding."""
-    if flavour != "tensorrt":
+    if placement != "tensorrt":
         return scales.astype(np.float32)
     half = np.maximum(scales, _SMALLEST_SCALE).astype(np.float16)
     larger = np.where(half.astype(np.float64) < scales, np.nextafter(half, np.float16(np.inf)), half)

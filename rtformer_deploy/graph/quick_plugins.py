@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..geometry import Size, cell_at, output_axes
+from ..image.geometry import Size, cell_at, output_axes
 from .functions import DOMAIN
 
 PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}

@@ -11,11 +11,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import image
 from ..errors import DeployError, EngineError, ImageError, UsageError
+from ..image import frames as image
+from ..lanes.device_arrays import DeviceFrame, device_frame, is_on_device
 from ..types import EngineInfo, Frame, LabelMap, Logits, ModelSpec, Ticket
-from .base import Session, Want, as_frame_session
-from .device_arrays import DeviceFrame, device_frame, is_on_device
+from .session import Session, Want, as_frame_session
 
 Size = tuple[int, int]  # (H, W)
 
@@ -311,7 +311,5 @@ def _checked_frames(frames: Sequence[Any]) -> Sequence[Any]:
     for index, frame in enumerate(frames):
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
             given = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-            raise ImageError(
-                f"Frame {index} is {given}; a frame is RGB uint8 (H, W, 3).", "Read images with rtformer_deploy.image.load_image."
-            )
+            raise ImageError(f"Frame {index} is {given}; a frame is RGB uint8 (H, W, 3).", "Read images with rtformer_deploy.load_image.")
     return frames

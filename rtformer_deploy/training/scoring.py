@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..datasets import Dataset
-from ..metrics import Scores, confusion, scores
+from ..evaluation.metrics import Scores, confusion, scores
 
 
 class Normalise:

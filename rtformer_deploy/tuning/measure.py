@@ -10,14 +10,14 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..bench import bench
-from ..build import build
+from ..backends import backend_row, build, open_engine
 from ..datasets import Dataset, read_frame
 from ..errors import DatasetError
-from ..evaluate import evaluate
-from ..mix import Mix
+from ..evaluation.evaluate import evaluate
+from ..formats.build_table import Mix
 from ..pipeline import prepare_model
-from ..runtime import FrameRunner, open_engine
+from ..runtime.frame_runner import FrameRunner
+from ..timing.bench import bench
 from ..types import Backend, BuildOptions, Engine, Frame, ModelSpec, Progress, Ranges
 from .blocks import Block, globs
 from .search import Level, Levels
@@ -51,7 +51,7 @@ class Workshop:
 
     @property
     def on_gpu(self) -> bool:
-        return self.backend in ("tensorrt", "tensorrt-rtx")
+        return backend_row(self.backend).on_gpu
 
     def mix(self, levels: Mapping[str, Level]) -> Mix:
         """What `build-engine` needs to know to build these levels."""

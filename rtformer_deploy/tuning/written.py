@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..mix import Mix
+from ..formats.build_table import Mix
 from ..types import ModelSpec
 from .blocks import Block, globs
 from .search import Levels

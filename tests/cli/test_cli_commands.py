@@ -15,15 +15,15 @@ from click.testing import CliRunner, Result
 from helpers import tiny_model, tiny_spec
 from PIL import Image
 
-from rtformer_deploy import bench as bench_module
-from rtformer_deploy import doctor as doctor_module
-from rtformer_deploy.build import build
+from rtformer_deploy.backends import build
 from rtformer_deploy.cli import main
 from rtformer_deploy.cli.group import COMMANDS
-from rtformer_deploy.doctor import Check
-from rtformer_deploy.engine_file import save_engine
+from rtformer_deploy.commands import doctor as doctor_module
+from rtformer_deploy.commands.doctor import Check
+from rtformer_deploy.formats.engine_file import save_engine
+from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.graph.functions import inline_functions
-from rtformer_deploy.onnx_file import save_model
+from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.types import BuildOptions
 
 #: What --help must never load.

@@ -16,13 +16,14 @@ import torch
 from helpers import Batch, frames, tiny_model, tiny_spec, tiny_weights
 from numpy.typing import NDArray
 
-from rtformer_deploy import image
-from rtformer_deploy.build import onnxruntime as build_onnxruntime
-from rtformer_deploy.build import openvino as build_openvino
+from rtformer_deploy.backends import open_engine
+from rtformer_deploy.backends.onnxruntime import build as build_onnxruntime
+from rtformer_deploy.backends.openvino import build as build_openvino
+from rtformer_deploy.backends.torch.run import open_network
 from rtformer_deploy.errors import EngineError, ImageError, UsageError
-from rtformer_deploy.onnx_file import serialize_model
-from rtformer_deploy.runtime import FrameRunner, open_engine
-from rtformer_deploy.runtime.torch import open_network
+from rtformer_deploy.formats.model_file import serialize_model
+from rtformer_deploy.image import frames as image
+from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import BuildOptions, Engine, Frame, Head, LabelMap, Ticket
 
 SIZES = ((64, 96), (50, 70), (131, 200), (1, 1), (97, 33))

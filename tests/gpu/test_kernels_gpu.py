@@ -10,8 +10,8 @@ import pytest
 from kernel_calls import Float, KernelCalls, Size, model_spec
 from numpy.typing import NDArray
 
-from rtformer_deploy import image
-from rtformer_deploy.gpu import gpus, why_none
+from rtformer_deploy.image import frames as image
+from rtformer_deploy.nvidia.driver import gpus, why_none
 from rtformer_deploy.types import ModelSpec, Resize
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason=f"needs an NVIDIA GPU: {why_none()}")]

@@ -20,12 +20,13 @@ from gpu_engines import Batch, built
 from helpers import frames
 from numpy.typing import NDArray
 
-from rtformer_deploy import image
-from rtformer_deploy.engine_file import load_engine, save_engine
+from rtformer_deploy.backends import open_engine
 from rtformer_deploy.errors import UsageError
-from rtformer_deploy.gpu import gpus, why_none
-from rtformer_deploy.runtime import FrameRunner, open_engine
-from rtformer_deploy.runtime.device_arrays import DeviceLabels
+from rtformer_deploy.formats.engine_file import load_engine, save_engine
+from rtformer_deploy.image import frames as image
+from rtformer_deploy.lanes.device_arrays import DeviceLabels
+from rtformer_deploy.nvidia.driver import gpus, why_none
+from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import Backend, Engine, PrecisionName
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason=f"needs an NVIDIA GPU: {why_none()}")]

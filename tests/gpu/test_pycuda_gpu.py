@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from gpu_engines import built
 
-from rtformer_deploy.engine_file import save_engine
-from rtformer_deploy.gpu import gpus, why_none
+from rtformer_deploy.formats.engine_file import save_engine
+from rtformer_deploy.nvidia.driver import gpus, why_none
 from rtformer_deploy.types import Backend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason=f"needs an NVIDIA GPU: {why_none()}")]

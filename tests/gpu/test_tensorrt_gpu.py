@@ -12,11 +12,11 @@ from gpu_engines import Batch, built, exported, reference
 from helpers import frames
 from numpy.typing import NDArray
 
+from rtformer_deploy.backends import check_engine, open_engine
+from rtformer_deploy.backends.tensorrt.plan import runs_on
+from rtformer_deploy.backends.tensorrt.run import precision_after_open
 from rtformer_deploy.errors import EngineError
-from rtformer_deploy.gpu import gpus, why_none
-from rtformer_deploy.runtime import check_engine, open_engine
-from rtformer_deploy.runtime.tensorrt import precision_after_open
-from rtformer_deploy.runtime.trt_plan import runs_on
+from rtformer_deploy.nvidia.driver import gpus, why_none
 from rtformer_deploy.types import Backend, BuildOptions, Engine, PrecisionName
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason=f"needs an NVIDIA GPU: {why_none()}")]
@@ -182,11 +182,11 @@ def test_a_plan_for_this_gpu_says_so(backend: Backend) -> None:
 
 def test_our_rule_for_which_gpus_an_ahead_of_time_plan_runs_on_is_tensorrt_rtxs(monkeypatch: pytest.MonkeyPatch) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
-    from rtformer_deploy.build import build
+    from rtformer_deploy.backends import build
     from rtformer_deploy.graph.functions import inline_functions
 
     model, spec = exported("lowres", False)
-    monkeypatch.setattr("rtformer_deploy.build.tensorrt.gpus", lambda: ())  # as on a machine without one
+    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.build.gpus", lambda: ())  # as on a machine without one
     engine = build(inline_functions(model), spec, "tensorrt-rtx", BuildOptions())
     validity, reasons = trt.Runtime(trt.Logger(trt.Logger.ERROR)).get_engine_validity(engine.plan)
     print(f"a plan for {engine.info.gpu} on {gpus()[0]}: {validity} {reasons}")

@@ -12,11 +12,11 @@ import pytest
 from exports import exported
 
 from rtformer_deploy.errors import ModelError
+from rtformer_deploy.export.parity import probe_image
+from rtformer_deploy.formats.model_file import parse_model, serialize_model
 from rtformer_deploy.graph.batchnorm import plain_batch_norms
 from rtformer_deploy.graph.fp16 import to_fp16
 from rtformer_deploy.graph.functions import inline_functions
-from rtformer_deploy.onnx_file import parse_model, serialize_model
-from rtformer_deploy.parity import probe_image
 
 NODES = {"GroupedDoubleNorm": 2, "CrossResolutionAttention": 2, "AdaptiveMaxPool": 2}
 

@@ -11,14 +11,13 @@ import pytest
 from exports import exported
 from helpers import frames
 
-from rtformer_deploy.build import build
+from rtformer_deploy.backends import build, open_engine
 from rtformer_deploy.calibrate.collect import Collector, float_tensors
 from rtformer_deploy.errors import CalibrationError, ModelError
 from rtformer_deploy.graph.functions import inline_functions
-from rtformer_deploy.graph.qdq import Flavour, to_qdq
-from rtformer_deploy.image import preprocess
+from rtformer_deploy.graph.qdq import Placement, to_qdq
+from rtformer_deploy.image.frames import preprocess
 from rtformer_deploy.pipeline import build_engine, prepare_model
-from rtformer_deploy.runtime import open_engine
 from rtformer_deploy.types import Backend, BuildOptions, Ranges
 
 INT8 = BuildOptions(precision="int8", threads=1)
@@ -46,17 +45,17 @@ def quantised(model: ir.Model) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("flavour", ["openvino", "onnxruntime", "tensorrt"])
-def test_what_is_quantised_and_what_is_not(flavour: Flavour) -> None:
-    names = quantised(to_qdq(exported().model, ranges(), flavour))
+@pytest.mark.parametrize("placement", ["openvino", "onnxruntime", "tensorrt"])
+def test_what_is_quantised_and_what_is_not(placement: Placement) -> None:
+    names = quantised(to_qdq(exported().model, ranges(), placement))
     assert len(names) > 40
     assert {"layer1.0.bn1", "layer4.mlp_h.conv2", "spp.process1.2"} <= names
     assert not names & {"conv1.1", "seghead.conv2", "layer4.attn_l/Conv", "layer4.attn_l/Conv_1", "layer4.cross_kv.2"}
 
 
 def test_activations_are_symmetric_and_weights_have_a_scale_a_channel() -> None:
-    for flavour, kinds in (("tensorrt", {"int8"}), ("openvino", {"uint8"}), ("onnxruntime", {"uint8"})):
-        model = to_qdq(exported().model, ranges(), flavour)  # type: ignore[arg-type]
+    for placement, kinds in (("tensorrt", {"int8"}), ("openvino", {"uint8"}), ("onnxruntime", {"uint8"})):
+        model = to_qdq(exported().model, ranges(), placement)  # type: ignore[arg-type]
         zeros = []
         for node in model.graph:
             if node.op_type == "QuantizeLinear":
@@ -65,14 +64,14 @@ def test_activations_are_symmetric_and_weights_have_a_scale_a_channel() -> None:
                 assert zero.const_value is not None
                 assert zero.const_value.dtype.numpy().name in kinds
                 zeros.append(int(zero.const_value.numpy()))
-        assert set(zeros) == ({0} if flavour == "tensorrt" else {0, 128})
+        assert set(zeros) == ({0} if placement == "tensorrt" else {0, 128})
         scale = model.graph.initializers["layer1.0.bn1/weight/scale"]
         assert scale.shape == ir.Shape([32])
 
 
 def test_a_residual_skip_is_quantised_for_tensorrt_alone() -> None:
-    def add_inputs(flavour: Flavour) -> list[str]:
-        model = to_qdq(exported().model, ranges(), flavour)
+    def add_inputs(placement: Placement) -> list[str]:
+        model = to_qdq(exported().model, ranges(), placement)
         add = next(node for node in model.graph if node.name == "layer1.0/Add")
         return [producer.op_type for value in add.inputs if value is not None and (producer := value.producer()) is not None]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.layers import AdaptiveMaxPool, _bins, cross_resolution_attention, grouped_double_norm
 from rtformer_deploy.nn.weights import load_into, load_weights
-from rtformer_deploy.recipe import load_recipe
 
 TOLERANCE = 3e-5  # a tanh-GELU moves logits by 0.9e-4, so this catches it
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_calls import Float, KernelCalls, Size, model_spec
 
-from rtformer_deploy import image
+from rtformer_deploy.image import frames as image
 from rtformer_deploy.types import Resize
 
 On = Callable[..., KernelCalls]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from emulated_cuda import prototypes
 
-from rtformer_deploy.nvrtc import compile_kernel_file
+from rtformer_deploy.nvidia.nvrtc import compile_kernel_file
 
 ARCHITECTURES = ("75", "80", "89", "90", "120")
 SOURCES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "plugins").glob("*.cu"))

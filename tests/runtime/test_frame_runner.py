@@ -14,8 +14,8 @@ from helpers import CLASSES, SIZE, tiny_spec
 from numpy.typing import NDArray
 
 from rtformer_deploy.errors import EngineError, UsageError
-from rtformer_deploy.runtime.base import Session
 from rtformer_deploy.runtime.frame_runner import FrameRunner
+from rtformer_deploy.runtime.session import Session
 from rtformer_deploy.types import Frame
 
 

@@ -12,10 +12,10 @@ import pytest
 from exports import exported
 
 from rtformer_deploy.errors import ModelError
+from rtformer_deploy.formats.model_file import serialize_model
 from rtformer_deploy.graph.fp16 import to_fp16
 from rtformer_deploy.graph.functions import inline_functions
 from rtformer_deploy.graph.qdq import quantizable
-from rtformer_deploy.onnx_file import serialize_model
 from rtformer_deploy.tuning.blocks import REST, find_blocks, globs
 from rtformer_deploy.tuning.measure import Workshop, alone, everything
 from rtformer_deploy.types import Ranges

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from rtformer_deploy.commands.tune import check_gate
 from rtformer_deploy.errors import GateError
-from rtformer_deploy.tune import check_gate
 from rtformer_deploy.tuning import run as run_module
 from rtformer_deploy.tuning.blocks import Block
 from rtformer_deploy.tuning.measure import Error

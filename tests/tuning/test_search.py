@@ -9,8 +9,8 @@ import pytest
 
 from rtformer_deploy.errors import UsageError
 from rtformer_deploy.graph.names import home
+from rtformer_deploy.pictures.pareto import draw_pareto
 from rtformer_deploy.tuning.blocks import Block
-from rtformer_deploy.tuning.picture import draw_pareto
 from rtformer_deploy.tuning.points import Point, choose, front, key_of, summarise
 from rtformer_deploy.tuning.search import Levels, first_within, ladder, put_back, without_light
 from rtformer_deploy.tuning.state import State

@@ -1,0 +1,146 @@
+"""The backends, one folder and one row each: a model to an engine (`build`), an engine to a runner (`open_engine`).
+
+A folder holds `build.py` (`build`), `run.py` (`check`, `open_sessions`) and `layers.py` (`layer_times`). Nothing of a backend is
+imported before it is asked for. The PyTorch network (`torch/`) has no engine and therefore no row.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import EngineError, UsageError
+from ..nvidia.driver import gpus, why_none
+from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    from numpy.typing import NDArray
+
+    from ..runtime.frame_runner import FrameRunner
+    from ..runtime.layer_times import LayerTime
+    from ..runtime.session import Session
+
+#: Where Q/DQ pairs stand in an INT8 graph; see `graph.qdq`.
+Placement = Literal["tensorrt", "openvino", "onnxruntime"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendRow:
+    """One backend: `title` as people write it, `package` whose version counts, `folder` below this one, `placement` of its Q/DQ pairs.
+
+    `on_gpu`: its engines run on an NVIDIA GPU, and the graph itself carries the precision (networks are strongly typed).
+    `module` is what Python imports; `plugins`: it takes our kernels as plugins.
+    """
+
+    name: Backend
+    title: str
+    package: str
+    module: str
+    folder: str
+    on_gpu: bool
+    placement: Placement
+    plugins: bool = False
+
+
+_ROWS = (
+    BackendRow("tensorrt", "TensorRT", "tensorrt", "tensorrt", "tensorrt", True, "tensorrt", plugins=True),
+    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt"),
+    BackendRow("openvino", "OpenVINO", "openvino", "openvino", "openvino", False, "openvino"),
+    BackendRow("onnxruntime", "ONNX Runtime", "onnxruntime-gpu", "onnxruntime", "onnxruntime", False, "onnxruntime"),
+)
+
+#: name -> row, in the order in which `auto` looks for one.
+BACKENDS: dict[Backend, BackendRow] = {row.name: row for row in _ROWS}
+
+#: The backend that every other one is compared with.
+REFERENCE: Backend = "onnxruntime"
+
+
+def backend_row(name: Backend) -> BackendRow:
+    """A backend's name to its row. Raises EngineError for a name that this version does not know, as of a newer version's plan."""
+    if name not in BACKENDS:
+        raise EngineError(
+            f"The plan is for the backend {name!r}, which this version does not know.",
+            f"There are: {', '.join(BACKENDS)}. Build it again: rtformer-deploy build-engine MODEL.onnx.",
+        )
+    return BACKENDS[name]
+
+
+def build(model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, progress: Progress | None = None) -> Engine:
+    """Builds an engine of `spec` from a model without functions, with one backend.
+
+    For TensorRT the precision is the graph's own (networks are strongly typed). Raises BuildError, MissingPackageError,
+    KeyboardInterrupt where the build was stopped with Ctrl-C.
+    """
+    engine: Engine = _part(backend_row(backend), "build").build(model, spec, options, progress, backend)
+    return engine
+
+
+def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, lanes: int = 1, graphs: bool = True) -> FrameRunner:
+    """An engine to a FrameRunner with `lanes` sessions, which keep so many requests in flight.
+
+    All memory is allocated here, but for a GPU's memory for frames, which grows with the largest submission. `device` is the GPU, and
+    `graphs` has a TensorRT engine run in CUDA graphs where they can be captured; a CPU engine ignores both. `threads` bounds the CPU
+    threads of the engine and of pre- and post-processing (None: all). The plan's backend and builder version are checked before it is
+    opened. Raises EngineError with the command that rebuilds the plan, MissingPackageError, UsageError.
+    """
+    from ..runtime.frame_runner import FrameRunner
+
+    info = engine.info
+    if lanes < 1 or (threads is not None and threads < 1):
+        raise UsageError(f"{lanes} lanes and {threads} threads: both start at 1.")
+    check_engine(info)
+    row = backend_row(info.backend)
+    options: dict[str, Any] = {"graphs": graphs} if row.on_gpu else {}
+    begin = time.perf_counter()
+    sessions: list[Session] = _part(row, "run").open_sessions(engine, device, threads, lanes, **options)
+    runner = FrameRunner(sessions, info.spec, info.batch, threads, info)
+    runner.start_ms = 1000 * (time.perf_counter() - begin)
+    return runner
+
+
+def check_engine(info: EngineInfo) -> None:
+    """Raises EngineError or MissingPackageError, with the command that fixes it, if such a plan cannot be opened here; opens nothing."""
+    _part(backend_row(info.backend), "run").check(info)
+
+
+def choose_backend() -> tuple[Backend, str]:
+    """The backend that `auto` means on this machine, and the reason in one sentence."""
+    found = gpus()
+    if found:
+        if _installed("tensorrt"):
+            return "tensorrt", f"there is a GPU, {found[0]}, and TensorRT is installed."
+        if _installed("tensorrt_rtx"):
+            return "tensorrt-rtx", f"there is a GPU, {found[0]}, and TensorRT-RTX is installed (standard TensorRT is not)."
+        reason = f"there is a GPU, {found[0]}, but no TensorRT is installed (pip install 'rtformer-deploy[tensorrt,gpu]')"
+    else:
+        reason = f"there is no GPU here ({why_none()})"
+    if _installed("openvino"):
+        return "openvino", f"{reason}; OpenVINO is the fastest engine on a CPU."
+    return "onnxruntime", f"{reason}, and OpenVINO is not installed."
+
+
+def layer_times(
+    engine: Engine, images: NDArray[np.float32], rounds: int, *, device: int = 0, threads: int | None = None
+) -> tuple[LayerTime, ...]:
+    """An engine and its input (N, 3, H, W) -> the layers that ran, in the library's order, each with its time in `rounds` runs.
+
+    What was fused into another layer does not appear. Opens the engine anew, with profiling. Raises EngineError, MissingPackageError.
+    """
+    reader = _part(backend_row(engine.info.backend), "layers")
+    layers: list[LayerTime] = reader.layer_times(engine, images, rounds, device, threads)
+    return tuple(layers)
+
+
+def _part(row: BackendRow, part: str) -> ModuleType:
+    return importlib.import_module(f".{row.folder}.{part}", __package__)
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

@@ -1,0 +1,1 @@
+"""ONNX Runtime: the reference on every CPU; its plan is an ONNX file."""

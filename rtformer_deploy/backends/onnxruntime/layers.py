@@ -1,0 +1,71 @@
+"""An ONNX Runtime engine to the time of its layers: ONNX Runtime's own profile of several runs, read from a temporary file."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import EngineError
+from ...runtime.layer_times import WARM_UP, LayerTime, run_once
+from ...types import Engine
+from .run import ONNXRuntimeSession, open_model, session_options
+
+_PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8"}
+_FUSION = re.compile(r"/\w*Fusion\w*/?$")  # what a fusion of nodes adds to the name of one of them
+_BLOCKED = "_nchwc"  # of a layer that works on channels in blocks
+
+
+def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
+    """See `layer_times.layer_times`; ONNX Runtime counts in whole microseconds. `device` means nothing on a CPU."""
+    options = session_options(threads)
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        model = open_model(engine, options)
+        session = ONNXRuntimeSession(model, engine.info)
+        try:
+            session.input[: len(images)] = images
+            for _ in range(WARM_UP + rounds):
+                run_once(session, len(images))
+        finally:
+            session.close()
+            written = Path(model.end_profiling())  # before the folder goes
+        events: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
+    return read_events(events, rounds)
+
+
+def read_events(events: Sequence[Mapping[str, Any]], rounds: int) -> list[LayerTime]:
+    """The events of a profile -> its layers, with their times in the last `rounds` runs. Raises EngineError where runs are missing.
+
+    A layer that runs more than once in a run, as in a loop's body, counts with the sum.
+    """
+    starts = sorted(event["ts"] for event in events if event.get("name") == "model_run")[-rounds:]
+    if len(starts) < rounds:
+        raise EngineError(f"ONNX Runtime's profile tells of {len(starts)} runs instead of {rounds}; it keeps a million events at most.")
+    times: dict[tuple[str, str], list[float]] = {}
+    notes: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for event in sorted((event for event in events if event.get("cat") == "Node"), key=lambda event: event["ts"]):
+        run = bisect.bisect_right(starts, event["ts"]) - 1
+        if run < 0 or not event["name"].endswith("_kernel_time"):
+            continue
+        key = str(event["name"]).removesuffix("_kernel_time"), str(event["args"].get("node_index"))
+        notes.setdefault(key, event["args"])
+        times.setdefault(key, [0.0] * rounds)[run] += event["dur"] / 1000
+    return [_layer(key[0], notes[key], times[key]) for key in times]
+
+
+def _layer(name: str, notes: Mapping[str, Any], times: Sequence[float]) -> LayerTime:
+    fed = next(iter(notes.get("input_type_shape") or [{}]))
+    kind = next(iter(fed), "")
+    kernel = "nchwc" if name.endswith(_BLOCKED) else ""
+    return LayerTime(
+        _FUSION.sub("", name.removesuffix(_BLOCKED)), str(notes.get("op_name", "")), kernel, _PRECISIONS.get(kind, kind), tuple(times)
+    )

@@ -1,0 +1,83 @@
+"""ONNX Runtime engines to sessions: inputs and outputs bound to preallocated NumPy memory, a thread for each request."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from ...errors import EngineError, MissingPackageError
+from ...runtime.session import Session, WorkerSession, rebuild_hint, refuse_newer
+from ...types import Engine, EngineInfo
+
+
+def check(info: EngineInfo) -> None:
+    """Raises MissingPackageError or EngineError where a plan of this kind cannot be opened here."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingPackageError("onnxruntime", None, "An ONNX Runtime engine") from error
+    refuse_newer(info, "onnxruntime", str(ort.__version__))
+
+
+def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
+    """An ONNX Runtime plan to `lanes` sessions over one InferenceSession on the CPU; `device` means nothing here. Raises EngineError."""
+    model = open_model(engine, session_options(threads))
+    return [ONNXRuntimeSession(model, engine.info) for _ in range(lanes)]
+
+
+def session_options(threads: int | None) -> Any:
+    """onnxruntime.SessionOptions as every session here has them; `threads` None: all cores."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.intra_op_num_threads = threads or available_threads()
+    options.inter_op_num_threads = 1
+    return options
+
+
+def open_model(engine: Engine, options: Any) -> Any:
+    """A plan and its SessionOptions to an onnxruntime.InferenceSession on the CPU. Raises EngineError."""
+    import onnxruntime as ort
+
+    try:
+        return ort.InferenceSession(engine.plan, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        raise EngineError(f"ONNX Runtime cannot open this plan: {error}", rebuild_hint(engine.info)) from error
+
+
+class ONNXRuntimeSession(WorkerSession):
+    """A Session around one IOBinding; the engine writes its output straight into memory that was allocated here."""
+
+    def __init__(self, model: Any, info: EngineInfo) -> None:
+        source, target = info.inputs[0], info.outputs[0]
+        largest = info.batch[2]
+        super().__init__((largest, *map(int, source.shape[1:])), "onnxruntime")
+        self._names = source.name, target.name
+        self._output: NDArray[Any] = np.zeros((largest, *map(int, target.shape[1:])), np.dtype(target.dtype))
+        self._model = model
+        self._binding = model.io_binding()
+        self._bound = 0
+
+    def execute(self, batch: int) -> NDArray[Any]:
+        if batch != self._bound:
+            self._bind(batch)
+        self._model.run_with_iobinding(self._binding)
+        return self._output[:batch]
+
+    def _bind(self, batch: int) -> None:
+        """Points the binding at the first `batch` images of both buffers; nothing is copied."""
+        source, target = self.input[:batch], self._output[:batch]
+        self._binding.bind_input(self._names[0], "cpu", 0, np.float32, source.shape, source.ctypes.data)
+        self._binding.bind_output(self._names[1], "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
+        self._bound = batch
+
+
+def available_threads() -> int:
+    """The physical cores this process may use; ONNX Runtime's own default does not ask which cores it was given."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

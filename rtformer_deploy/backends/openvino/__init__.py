@@ -1,0 +1,1 @@
+"""OpenVINO: the fastest engine on a CPU; its plan is one portable file."""

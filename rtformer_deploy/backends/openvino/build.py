@@ -1,0 +1,90 @@
+"""ONNX model to an OpenVINO engine: one portable file, a stored zip of the IR (model.xml, model.bin), FP32 arithmetic."""
+
+from __future__ import annotations
+
+import collections
+import io
+from typing import Any
+
+import onnx_ir as ir
+
+from ...errors import BuildError
+from ...files import sha256
+from ...formats.model_file import serialize_model
+from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
+from ..cpu import judge, refuse_foreign_options, step
+from ..shapes import batch_range, output_shape, tensors
+from .plan import compile_plan, import_openvino, pack, reason, version
+
+#: Layers whose arithmetic makes up the cost, in the names of OpenVINO's execution graph.
+COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected", "ScaledDotProductAttention"})
+
+_PRECISIONS = {"f32": "fp32", "f16": "fp16", "i8": "int8", "u8": "int8"}
+
+
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress | None, backend: Backend) -> Engine:
+    """An ONNX model to an OpenVINO engine for any CPU.
+
+    FP32 pins OpenVINO's inference precision to f32; FP16 stores the weights as FP16 and computes in FP32, so its
+    `PrecisionFound` is a mismatch that says so. Raises BuildError, MissingPackageError.
+    """
+    ov = import_openvino()
+    refuse_foreign_options(options, "OpenVINO")
+    source, target = tensors(model, spec)
+    batch = batch_range(source, options)
+    data = serialize_model(model)
+    try:
+        step(progress, "OpenVINO: read the model", 0, 3)
+        converted = ov.Core().read_model(io.BytesIO(data))
+        _bound_batch(converted, source, batch)
+        step(progress, "OpenVINO: write the plan", 1, 3)
+        plan = pack(converted, compress=options.precision == "fp16")
+        step(progress, "OpenVINO: open it and read its layers", 2, 3)
+        layers = layer_precisions(compile_plan(plan, options.threads))
+    except (RuntimeError, OSError) as error:  # OpenVINO's own exceptions are RuntimeErrors
+        raise BuildError(f"OpenVINO refused the model: {reason(error)}") from error
+    step(progress, "OpenVINO: done", 3, 3)
+    info = EngineInfo(
+        spec=spec,
+        backend=backend,
+        inputs=(source,),
+        outputs=(TensorSpec(target.name, output_shape(spec, target), target.dtype),),
+        batch=batch,
+        precision=judge(options.precision, layers),
+        builder_version=version(),
+        gpu=None,
+        plan_sha256=sha256(plan),
+        model_sha256=sha256(data),
+    )
+    return Engine(plan, info)
+
+
+def layer_precisions(compiled: Any) -> dict[str, int]:
+    """A compiled model to the count of its compute layers by precision, read from the kernels OpenVINO chose.
+
+    The kernel's name ends in the precision of its activations ("brgconv_avx512_f32"). `runtimePrecision` would say f16 of a layer
+    that merely stores FP16 weights.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for layer in compiled.get_runtime_model().get_ops():
+        notes = layer.get_rt_info()
+        if _note(notes, "layerType") in COMPUTE_LAYERS:
+            suffix = _note(notes, "primitiveType").rsplit("_", 1)[-1].lower()
+            counts[_PRECISIONS.get(suffix, suffix)] += 1
+    return dict(counts)
+
+
+def _note(notes: Any, key: str) -> str:
+    if key not in notes:
+        return ""
+    value = notes[key]
+    return str(getattr(value, "value", value))
+
+
+def _bound_batch(model: Any, source: TensorSpec, batch: tuple[int, int, int]) -> None:
+    """Sets a free batch dimension to the range asked for, so that OpenVINO can plan its memory."""
+    ov = import_openvino()
+    if not isinstance(source.shape[0], int):
+        smallest, _, largest = batch
+        first = ov.Dimension(smallest, largest) if smallest < largest else ov.Dimension(smallest)
+        model.reshape({source.name: ov.PartialShape([first, *(ov.Dimension(size) for size in source.shape[1:])])})

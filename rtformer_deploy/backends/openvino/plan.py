@@ -1,0 +1,67 @@
+"""The file format of an OpenVINO plan, for the builder that writes it and the runner that opens it: a stored zip of the IR."""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import MissingPackageError
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
+_TRACE = re.compile(r"(Exception from |Check '|FrontEnd API failed|Summary:|To facilitate )")  # lines that say where, not what
+
+
+def import_openvino() -> Any:
+    """The openvino module. Raises MissingPackageError."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise MissingPackageError("openvino", None, "An OpenVINO engine") from error
+    return openvino
+
+
+def version() -> str:
+    """OpenVINO's version as three numbers ("2026.4.1"), without its build number. Raises MissingPackageError."""
+    return str(import_openvino().get_version()).split("-")[0]
+
+
+def pack(model: Any, *, compress: bool) -> bytes:
+    """An openvino.Model as the bytes of a plan: `model.xml` and `model.bin`, stored uncompressed; `compress` stores weights as FP16."""
+    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as plan:
+        import_openvino().save_model(model, Path(folder) / "model.xml", compress_to_fp16=compress)
+        for name in ("model.xml", "model.bin"):
+            plan.writestr(zipfile.ZipInfo(name, _EPOCH), (Path(folder) / name).read_bytes())
+    return buffer.getvalue()
+
+
+def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling: bool = False) -> Any:
+    """A plan as an openvino.CompiledModel on the CPU that computes in FP32.
+
+    One lane is tuned for latency (all threads work on one request); more share the threads, one stream each. With
+    `profiling` its requests know how long each layer took. Raises zipfile.BadZipFile, KeyError or RuntimeError where the bytes are no plan.
+    """
+    ov = import_openvino()
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if lanes > 1:
+        config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": lanes}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    if profiling:
+        config["PERF_COUNT"] = True
+    with zipfile.ZipFile(io.BytesIO(plan)) as file:
+        weights = ov.Tensor(np.frombuffer(file.read("model.bin"), np.uint8))
+        model = ov.Core().read_model(file.read("model.xml"), weights)
+    return ov.Core().compile_model(model, "CPU", config)
+
+
+def reason(error: Exception) -> str:
+    """What an OpenVINO error says, in one line, without the places in its sources."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not _TRACE.match(line)) or type(error).__name__

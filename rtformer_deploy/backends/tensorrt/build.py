@@ -1,0 +1,195 @@
+"""An inlined onnx_ir.Model to a TensorRT plan: one way for standard TensorRT 10 and 11 and for TensorRT-RTX.
+
+Networks are strongly typed everywhere: a layer computes in the type that the graph gives it, so precision is a matter of the passes
+before this. On a machine without a GPU TensorRT-RTX builds ahead of time; standard TensorRT cannot.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from ...errors import BuildError
+from ...files import sha256
+from ...formats.model_file import serialize_model
+from ...nvidia.driver import GpuInfo, gpu_at, gpus, make_current
+from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
+from ..shapes import batch_range, tensors
+from .library import TrtLibrary, load_library
+from .log import MessageLog
+from .messages import BuildMonitor, stopped_by_ctrl_c
+from .plugins import register_quick_plugins
+from .precision import precision_ahead
+
+#: What an RTX plan runs on when nothing else is asked for (TensorRT-RTX's support matrix).
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+_ANOTHER_CACHE = "Choose another file for --timing-cache, or delete this one."
+
+
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress | None, backend: Backend) -> Engine:
+    """A model -> an Engine whose plan is TensorRT's own bytes. Its precision is `requested` until the plan is opened on its GPU.
+
+    `progress` is told each phase that TensorRT reports; what it raises ends the build and comes out here. Raises BuildError with
+    TensorRT's own words, UsageError where there is no GPU `options.device`, MissingPackageError, KeyboardInterrupt after Ctrl-C.
+    """
+    library = load_library(backend)
+    _refuse_what_means_nothing(options, library)
+    source, output = tensors(model, spec)
+    batch = batch_range(source, options)
+    gpu = _take_gpu(options)
+    trt, log = library.module, MessageLog(library.module)
+    builder = _create_builder(library, log)
+    if options.plugins:
+        register_quick_plugins(trt)
+    network = builder.create_network(_strongly_typed(trt))
+    _parse(trt, network, log, serialize_model(model))
+    config = _configure(library, builder, options, gpu)
+    _use_timing_cache(config, options.timing_cache, log)
+    if not isinstance(source.shape[0], int):
+        profile = builder.create_optimization_profile()
+        profile.set_shape(source.name, *((size, *source.shape[1:]) for size in batch))
+        config.add_optimization_profile(profile)
+    precision = precision_ahead(trt, network, options.precision, options.mixed)
+    plan, cache = _serialize(library, builder, network, config, log, progress)
+    info = EngineInfo(
+        spec=spec,
+        backend=backend,
+        inputs=(source,),
+        outputs=(output,),
+        batch=batch,
+        precision=precision,
+        builder_version=library.version,
+        gpu=_target(library, gpu),
+        plan_sha256=sha256(plan),
+        model_sha256=sha256(serialize_model(model)),
+        options={
+            "library": library.name,
+            "optimization_level": options.optimization_level,
+            "workspace_mib": options.workspace_mib,
+            "version_compatible": options.version_compatible,
+            "hardware_compatible": options.hardware_compatible,
+            "plugins": options.plugins,
+            **({"mixed": True} if options.mixed else {}),
+        },
+    )
+    return Engine(plan, info, cache)
+
+
+def _create_builder(library: TrtLibrary, log: MessageLog) -> Any:
+    """A builder; standard TensorRT refuses to make one without a GPU, and then the message says who can."""
+    try:
+        return library.module.Builder(log.logger)
+    except Exception as error:  # pybind11 raises TypeError where the factory returned nothing
+        hint = None if gpus() else "Build on the machine with the GPU, or with --backend tensorrt-rtx, which builds without one."
+        raise BuildError(f"{library.version} cannot make a builder here: {log.text() or error}", hint) from error
+
+
+def _strongly_typed(trt: Any) -> int:
+    """The creation flag of 10.x; later versions accept it, and are strongly typed without it."""
+    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return 0
+
+
+def _parse(trt: Any, network: Any, log: MessageLog, data: bytes) -> None:
+    parser = trt.OnnxParser(network, log.logger)
+    if parser.parse(data):
+        return
+    lines = [_told(parser.get_error(index)) for index in range(parser.num_errors)]
+    raise BuildError(
+        "TensorRT cannot read the model:\n" + "\n".join(lines or [log.text()]), "rtformer-deploy inspect shows what the model holds."
+    )
+
+
+def _told(problem: Any) -> str:
+    """One of the parser's errors as a line: the node, the kind of error, TensorRT's words."""
+    node = f"{problem.node_operator() or 'a node'} {problem.node_name()}".strip()
+    words = problem.desc().strip().splitlines() or [problem.func()]
+    return f"  node {problem.node()} ({node}): {problem.code().name} in {problem.func()}: {words[-1]}"
+
+
+def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: GpuInfo | None) -> Any:
+    trt = library.module
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector tells a layer's types only then
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no FP32: it rounds the inputs of products to 10 bits
+    if options.workspace_mib is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * 2**20)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if _needs_current_capability(library, gpu):
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
+    return config
+
+
+def _use_timing_cache(config: Any, data: bytes | None, log: MessageLog) -> None:
+    """Gives the builder the timings of earlier builds. Raises BuildError where TensorRT would start afresh without a word."""
+    if data is None:
+        return
+    cache = config.create_timing_cache(data)
+    if cache is None or any("timing cache" in line.lower() for line in (*log.errors, *log.warnings)):
+        raise BuildError(f"The timing cache cannot be read:\n{log.text() or '  TensorRT gave no reason'}", _ANOTHER_CACHE)
+    if not config.set_timing_cache(cache, False):
+        raise BuildError("The timing cache is of another GPU or another version of TensorRT.", _ANOTHER_CACHE)
+
+
+def _take_gpu(options: BuildOptions) -> GpuInfo | None:
+    """The GPU to build on, current in this thread; None where there is none, as TensorRT-RTX does not need one."""
+    if not gpus() and options.device == 0:
+        return None
+    make_current(options.device)
+    return gpu_at(options.device)
+
+
+def _needs_current_capability(library: TrtLibrary, gpu: GpuInfo | None) -> bool:
+    """An RTX plan is for the listed capabilities; a GPU here that is none of them is asked for by name."""
+    return library.name == "tensorrt-rtx" and gpu is not None and gpu.compute_capability not in RTX_CAPABILITIES
+
+
+def _serialize(
+    library: TrtLibrary, builder: Any, network: Any, config: Any, log: MessageLog, progress: Progress | None
+) -> tuple[bytes, bytes | None]:
+    """The plan, and the timing cache where the library keeps one."""
+    monitor = BuildMonitor(library.module, progress)
+    config.progress_monitor = monitor.monitor
+    with stopped_by_ctrl_c(monitor):
+        blob = builder.build_serialized_network(network, config)
+    if monitor.failure is not None:
+        raise monitor.failure
+    if monitor.stopped:
+        raise BuildError("The build was stopped.")
+    if blob is None:
+        raise BuildError(f"{library.version} could not build the engine:\n{log.text() or '  it gave no reason'}")
+    cache = None if library.is_rtx else config.get_timing_cache()
+    return bytes(blob), None if cache is None else bytes(cache.serialize())
+
+
+def _target(library: TrtLibrary, gpu: GpuInfo | None) -> str:
+    """What the plan runs on: this GPU, or for an RTX plan the compute capabilities it holds code for."""
+    if library.is_rtx and not _needs_current_capability(library, gpu):
+        return f"compute capability {', '.join(RTX_CAPABILITIES)}"
+    return "unknown" if gpu is None else str(gpu)
+
+
+def _refuse_what_means_nothing(options: BuildOptions, library: TrtLibrary) -> None:
+    if not library.is_rtx:
+        return
+    asked = {
+        "--timing-cache": options.timing_cache is not None,
+        "--version-compatible": options.version_compatible,
+        "--hardware-compatible": options.hardware_compatible,
+        "--plugins": options.plugins,
+    }
+    given = [flag for flag, value in asked.items() if value]
+    if given:
+        raise BuildError(
+            f"TensorRT-RTX has no {', '.join(given)}: it keeps no timings, its plans open under its own version, and run on every GPU of "
+            f"compute capability {', '.join(RTX_CAPABILITIES)} as they are; plugins in Python it has none.",
+            f"Leave out {', '.join(given)}, or choose --backend tensorrt.",
+        )

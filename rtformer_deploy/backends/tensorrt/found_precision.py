@@ -1,0 +1,98 @@
+"""What a TensorRT engine's layers say about its precision: the inspector's JSON in, counts and a PrecisionFound out.
+
+Pure text, no TensorRT: the builder and the runner, which must not import each other, both read engines through this.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...errors import EngineError
+from ...types import PrecisionFound, PrecisionName
+
+#: Convolutions and matrix products by the names that builders give them: "CaskConvolution", "conv", "gemm", "MatrixMultiply", ...
+_COMPUTE = re.compile(r"conv|gemm|gemv|matrix_?mul|matmul|einsum|fully_?connected|attention|\bmha\b|\bfc\b", re.IGNORECASE)
+#: Layers that only move data: they take whatever type comes by and say nothing about precision.
+_MOVES = re.compile(r"reformat|copy|cast|convert|constant|shuffle|shape|no_?op|identity|slice|gather|concat|signal|wait", re.IGNORECASE)
+#: The order matters: "BFloat16" holds "Float16" and "UInt8" holds "Int8".
+_TYPES = (
+    ("bf16", re.compile(r"\bk?(bf16|bfloat16)\b", re.IGNORECASE)),
+    ("fp8", re.compile(r"\bk?(fp8|float8|e4m3|e5m2)", re.IGNORECASE)),
+    ("fp4", re.compile(r"\bk?(fp4|float4|e2m1)", re.IGNORECASE)),
+    ("int4", re.compile(r"\bk?int4\b", re.IGNORECASE)),
+    ("int8", re.compile(r"\bk?int8\b", re.IGNORECASE)),
+    ("fp16", re.compile(r"\bk?(fp16|float16|half)\b", re.IGNORECASE)),
+    ("fp32", re.compile(r"\bk?(fp32|float32|float)\b", re.IGNORECASE)),
+)
+
+
+def layer_precisions(inspector_json: str) -> dict[str, int]:
+    """The JSON of an engine inspector -> how many compute layers work in each precision: {"fp16": 57}.
+
+    Compute layers are convolutions and matrix products; where the builder fused all of them into layers of other names, every layer
+    that does more than move data counts. A layer's precision is the type of its first numeric input, else of its weights. Empty where
+    the engine tells layer names only (built without detailed profiling). Raises EngineError where the text is no such JSON.
+    """
+    layers = _layers(inspector_json)
+    compute = [layer for layer in layers if _is_compute(layer)] or [layer for layer in layers if not _only_moves(layer)]
+    return dict(Counter(name for layer in compute if (name := _precision(layer)) is not None))
+
+
+def layer_facts(inspector_json: str) -> dict[str, tuple[str, str]]:
+    """The JSON of an engine inspector -> each layer's name with its kind and precision, "" where it tells none.
+
+    Empty where the engine tells layer names only. Raises EngineError where the text is no such JSON.
+    """
+    return {str(layer.get("Name", "")): (str(layer.get("LayerType", "")), _precision(layer) or "") for layer in _layers(inspector_json)}
+
+
+def judge(asked: PrecisionName, layers: Mapping[str, int], mixed: bool = False) -> PrecisionFound:
+    """The precision asked for and the counts of `layer_precisions` -> `verified`, `mismatch`, or `requested` where nothing was read.
+
+    FP32 is verified where no compute layer has another type; FP16 and INT8 where more than half of them have it, since the graph
+    itself leaves some in a higher one; in a `mixed` engine, which leaves as many as it was told to, where any has it.
+    """
+    total = sum(layers.values())
+    if total == 0:
+        return PrecisionFound(asked, "requested", {}, "the engine's layers do not tell their types")
+    text = "the engine has " + ", ".join(f"{count} compute layers in {name}" for name, count in sorted(layers.items()))
+    share = layers.get(asked, 0) / total
+    holds = share == 1 if asked == "fp32" else share > (0 if mixed else 0.5)
+    return PrecisionFound(asked, "verified" if holds else "mismatch", dict(layers), text)
+
+
+def _layers(inspector_json: str) -> list[dict[str, Any]]:
+    try:
+        return [layer for layer in json.loads(inspector_json)["Layers"] if isinstance(layer, dict)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"TensorRT's engine inspector gave no layers that can be read: {error}.") from error
+
+
+def _is_compute(layer: Mapping[str, Any]) -> bool:
+    return not _only_moves(layer) and any(_COMPUTE.search(str(layer.get(key, ""))) for key in ("LayerType", "ParameterType"))
+
+
+def _only_moves(layer: Mapping[str, Any]) -> bool:
+    return any(_MOVES.search(str(layer.get(key, ""))) for key in ("LayerType", "ParameterType"))
+
+
+def _precision(layer: Mapping[str, Any]) -> str | None:
+    return next((name for text in _type_texts(layer) if (name := _type_name(text)) is not None), None)
+
+
+def _type_texts(layer: Mapping[str, Any]) -> Iterator[str]:
+    """The texts that may name the layer's type, the most telling first."""
+    for tensor in layer.get("Inputs") or []:
+        if isinstance(tensor, dict):
+            yield from (str(tensor[key]) for key in ("Format/Datatype", "Datatype", "DataType", "Format") if key in tensor)
+    weights = layer.get("Weights")
+    if isinstance(weights, dict):
+        yield str(weights.get("Type", ""))
+
+
+def _type_name(text: str) -> str | None:
+    return next((name for name, pattern in _TYPES if pattern.search(text)), None)

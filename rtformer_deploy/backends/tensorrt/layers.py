@@ -1,0 +1,86 @@
+"""A TensorRT or TensorRT-RTX plan to the time of its layers: an IProfiler on the execution context, without CUDA graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import EngineError
+from ...lanes.engine_lane import EngineLane
+from ...runtime.layer_times import WARM_UP, LayerTime, run_once
+from ...types import Engine
+from .found_precision import layer_facts
+from .plan import OpenPlan
+from .run import open_sessions
+
+
+def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
+    """See `layer_times.layer_times`; the GPU's time between layers, which TensorRT measures. `threads` means nothing on a GPU.
+
+    Raises EngineError where this TensorRT has no profiler, or told of no layers.
+    """
+    lane = open_sessions(engine, device, threads, 1, graphs=False)[0]
+    try:
+        assert isinstance(lane, EngineLane)
+        lane.input[: len(images)] = images
+        runs, facts = _profiled(lane, len(images), rounds)
+    finally:
+        lane.close()
+    names = dict.fromkeys(name for run in runs for name in run)
+    if not names:
+        raise EngineError("TensorRT's profiler was attached and told of no layers.")
+    return [LayerTime(name, facts.get(name, ("", ""))[0], "", facts.get(name, ("", ""))[1], _times(name, runs)) for name in names]
+
+
+def _profiled(lane: EngineLane, batch: int, rounds: int) -> tuple[list[dict[str, float]], dict[str, tuple[str, str]]]:
+    """The counted runs, each layer's name with its ms; and what the engine's inspector tells of the layers."""
+    current: dict[str, float] = {}
+    facts: dict[str, tuple[str, str]] = {}
+
+    def report(name: str, ms: float) -> None:
+        current[name] = current.get(name, 0.0) + ms
+
+    def attach(plan: OpenPlan, context: Any) -> None:
+        attach_profiler(plan.library.module, context, report)
+        facts.update(_facts(plan, context))
+
+    for _ in range(WARM_UP):
+        run_once(lane, batch)
+    lane.with_context(attach)
+    runs = []
+    for _ in range(rounds):
+        run_once(lane, batch)
+        runs.append(dict(current))
+        current.clear()
+    return runs, facts
+
+
+def attach_profiler(trt: Any, context: Any, report: Callable[[str, float], None]) -> None:
+    """Has the context tell `report` each layer's name and ms in every run. Raises EngineError where this TensorRT cannot.
+
+    https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/Profiler.html
+    """
+    if not hasattr(trt, "IProfiler") or not hasattr(context, "profiler"):
+        raise EngineError("This TensorRT's Python package has no profiler, so it does not tell the time of layers.")
+
+    class LayerProfiler(trt.IProfiler):  # type: ignore[misc]  # TensorRT is not imported where types are checked
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            report(layer_name, ms)
+
+    context.profiler = LayerProfiler()
+
+
+def _facts(plan: OpenPlan, context: Any) -> dict[str, tuple[str, str]]:
+    inspector = plan.engine.create_engine_inspector()
+    inspector.execution_context = context
+    return layer_facts(inspector.get_engine_information(plan.library.module.LayerInformationFormat.JSON))
+
+
+def _times(name: str, runs: list[dict[str, float]]) -> tuple[float, ...]:
+    return tuple(run.get(name, 0.0) for run in runs)

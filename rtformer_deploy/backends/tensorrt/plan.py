@@ -1,0 +1,162 @@
+"""A TensorRT plan, before and while it is open: whether it can run here, and the engine that sessions share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from ...errors import EngineError
+from ...nvidia.driver import GpuInfo, gpu_at, gpus, why_none
+from ...runtime.session import rebuild_command, rebuild_hint
+from ...types import Engine, EngineInfo
+from .. import backend_row
+from .library import TrtLibrary, load_library
+from .log import MessageLog
+
+_DTYPES = {"FLOAT": "float32", "UINT8": "uint8", "HALF": "float16"}
+#: The bits of TensorRT-RTX's EngineInvalidityDiagnostics.
+INVALID_BECAUSE = {
+    1: "it was built by another version of TensorRT-RTX",
+    2: "it holds no code for this GPU's compute capability",
+    4: "the NVIDIA driver is too old",
+    8: "the CUDA runtime is too old",
+    16: "the GPU has too little memory",
+    32: "its bytes are not a plan",
+    64: "CUDA does not work here (nvidia-smi shows whether the driver does)",
+}
+
+
+class OpenPlan:
+    """A deserialized plan with what it stands on: library, log, runtime, engine; they live while any session refers to this."""
+
+    def __init__(self, info: EngineInfo, library: TrtLibrary, log: MessageLog, runtime: Any, engine: Any) -> None:
+        self.info, self.library, self.log = info, library, log
+        self.runtime, self.engine = runtime, engine
+
+    def create_context(self, config: Any = None) -> Any:
+        """A new execution context with its own device memory; TensorRT-RTX compiles its kernels here. Raises EngineError.
+
+        `config` is a runtime configuration of the engine's, where the library has them.
+        """
+        context = self.engine.create_execution_context() if config is None else self.engine.create_execution_context(config)
+        if context is None:
+            raise self.failure("TensorRT could not make an execution context; the GPU's memory may be full")
+        return context
+
+    def failure(self, what: str) -> EngineError:
+        """An error with what TensorRT said."""
+        said = self.log.text()
+        return EngineError(f"{what}:\n{said}" if said else f"{what}; it gave no reason.")
+
+
+def refuse_what_cannot_open(info: EngineInfo) -> None:
+    """Raises EngineError or MissingPackageError for a plan of another machine, version or GPU, with the command that rebuilds it."""
+    found = gpus()
+    if not found:
+        raise EngineError(
+            f"This {backend_row(info.backend).title} plan{_built_for(info)} needs an NVIDIA GPU, and there is none here: {why_none()}.",
+            f"The plan itself is fine where such a GPU is. For this machine's CPU: {rebuild_command(replace(info, backend='openvino'))}",
+        )
+    _refuse_another_version(info, _load(info).version)
+    if not any(runs_on(info, gpu) for gpu in found):
+        raise _another_gpu(info, found)
+
+
+def choose_gpu(info: EngineInfo, device: int) -> GpuInfo:
+    """GPU `device`, if the plan runs on it. Raises UsageError where there is no such GPU, EngineError where it is another kind."""
+    gpu = gpu_at(device)
+    if not runs_on(info, gpu):
+        raise _another_gpu(info, (gpu,))
+    return gpu
+
+
+def runs_on(info: EngineInfo, gpu: GpuInfo) -> bool:
+    """Whether a plan was built for such a GPU.
+
+    A standard plan holds kernels that were timed on one model of GPU (with --hardware-compatible: for Ampere and later); an RTX plan
+    holds code for compute capabilities, which later ones of the same major number run too.
+    """
+    target = info.gpu or ""
+    ((major, minor),) = _numbers(gpu.compute_capability)
+    if info.options.get("hardware_compatible"):
+        return major >= 8
+    if info.backend == "tensorrt" and target.endswith(")"):
+        return str(gpu) == target
+    targets = _numbers(target.rpartition("(")[2])  # of "NVIDIA X 1.5 (9.0)" only what the bracket holds
+    return not targets or any(major == built and minor >= least for built, least in targets)  # none: only TensorRT itself can say
+
+
+def open_plan(engine: Engine) -> OpenPlan:
+    """Deserializes a plan in the current CUDA context. Raises EngineError with TensorRT's words."""
+    info = engine.info
+    library = _load(info)
+    trt, log = library.module, MessageLog(library.module)
+    runtime = trt.Runtime(log.logger)
+    if info.options.get("version_compatible"):
+        runtime.engine_host_code_allowed = True  # such a plan brings the runtime of its own version along
+    if hasattr(runtime, "get_engine_validity"):
+        validity, reasons = runtime.get_engine_validity(engine.plan)
+        if validity.name == "INVALID":
+            raise EngineError(f"TensorRT-RTX does not open this plan here: {_why_invalid(int(reasons))}.", rebuild_hint(info))
+    opened = runtime.deserialize_cuda_engine(engine.plan)
+    if opened is None:
+        raise EngineError(f"{library.version} cannot open this plan:\n{log.text() or '  it gave no reason'}", rebuild_hint(info))
+    plan = OpenPlan(info, library, log, runtime, opened)
+    _check_tensors(plan)
+    return plan
+
+
+def set_batch(context: Any, info: EngineInfo, batch: int, plan: OpenPlan) -> None:
+    """Tells the context the input's shape. Raises EngineError where the engine does not take that batch."""
+    source = info.inputs[0]
+    if not context.set_input_shape(source.name, (batch, *map(int, source.shape[1:]))):
+        raise plan.failure(f"The engine does not take a batch of {batch}")
+
+
+def _check_tensors(plan: OpenPlan) -> None:
+    """The plan's inputs and outputs must be those of its EngineInfo, since buffers are made from that."""
+    engine = plan.engine
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    has = {name: _DTYPES.get(engine.get_tensor_dtype(name).name, engine.get_tensor_dtype(name).name) for name in names}
+    told = {spec.name: spec.dtype for spec in (*plan.info.inputs, *plan.info.outputs)}
+    if has != told:
+        raise EngineError(f"The plan has the inputs and outputs {has}; its engine.plan.json says {told}.", rebuild_hint(plan.info))
+
+
+def _load(info: EngineInfo) -> TrtLibrary:
+    return load_library(info.backend, f"A {backend_row(info.backend).title} plan", EngineError)
+
+
+def _refuse_another_version(info: EngineInfo, here: str) -> None:
+    """A plan opens under the version that built it; a version-compatible one under every version of the same major number."""
+    built = info.builder_version
+    if built == here or (info.options.get("version_compatible") and _without_minor(built) == _without_minor(here)):
+        return
+    raise EngineError(
+        f"The plan was built by {built}; here is {here}, and a plan opens only under the version that built it.",
+        f"Install that version, or build it again here: {rebuild_command(info)}",
+    )
+
+
+def _another_gpu(info: EngineInfo, found: tuple[GpuInfo, ...]) -> EngineError:
+    here = ", ".join(str(gpu) for gpu in found)
+    return EngineError(f"The plan was built for {info.gpu}; here is {here}, on which it does not run.", rebuild_hint(info))
+
+
+def _built_for(info: EngineInfo) -> str:
+    return f", built for {info.gpu}," if info.gpu and info.gpu != "unknown" else ""
+
+
+def _why_invalid(reasons: int) -> str:
+    return ", and ".join(text for bit, text in INVALID_BECAUSE.items() if reasons & bit) or f"it gave the reason {reasons}"
+
+
+def _without_minor(version: str) -> str:
+    """ "tensorrt 10.3.0 (x)" -> "tensorrt 10 (x)"."""
+    return re.sub(r"(\d+)(\.\d+)+", r"\1", version, count=1)
+
+
+def _numbers(text: str) -> list[tuple[int, int]]:
+    """The compute capabilities in a text: "8.0, 8.6" -> [(8, 0), (8, 6)]."""
+    return [(int(major), int(minor)) for major, minor in re.findall(r"\b(\d+)\.(\d+)\b", text)]

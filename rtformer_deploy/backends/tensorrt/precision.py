@@ -1,0 +1,45 @@
+"""The precision of a parsed, strongly typed network, read before any kernel is chosen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ...types import PrecisionFound, PrecisionName
+from .found_precision import judge
+
+_COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
+_NAMES = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
+
+
+def precision_ahead(trt: Any, network: Any, asked: PrecisionName, mixed: bool = False) -> PrecisionFound:
+    """A strongly typed network -> `requested`, or `mismatch` where its layers' types already show that the engine cannot be as asked for.
+
+    A layer computes in the type of its output, or, behind a dequantise layer, in the type that was dequantised. So an "fp16" build
+    that would silently be FP32 is seen without a GPU.
+    """
+    counts = layer_types(trt, network)
+    text = ", ".join(f"{count} compute layers in {name}" for name, count in sorted(counts.items())) or "no compute layers"
+    if judge(asked, counts, mixed).state == "mismatch":
+        return PrecisionFound(asked, "mismatch", counts, f"the network has {text}")
+    detail = f"the network has {text}; the plan's own layers are read when it is opened on its GPU"
+    return PrecisionFound(asked, "requested", counts, detail)
+
+
+def layer_types(trt: Any, network: Any) -> dict[str, int]:
+    """How many convolutions and matrix products of the network compute in each precision."""
+    compute = {getattr(trt.LayerType, name) for name in _COMPUTE if hasattr(trt.LayerType, name)}
+    dequantised: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
+    for index in range(network.num_layers):  # in the order of the graph, so a producer comes before its consumers
+        layer = network.get_layer(index)
+        if layer.type == trt.LayerType.DEQUANTIZE:
+            dequantised[layer.get_output(0).name] = layer.get_input(0).dtype
+        elif layer.type in compute:
+            counts[_name(dequantised.get(layer.get_input(0).name, layer.get_output(0).dtype))] += 1
+    return dict(counts)
+
+
+def _name(dtype: Any) -> str:
+    name = str(dtype.name)
+    return _NAMES.get(name, name.lower())

@@ -1,0 +1,1 @@
+"""The PyTorch network as a runner: what engines are compared with."""

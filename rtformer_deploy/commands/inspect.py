@@ -1,0 +1,213 @@
+"""A file to what it holds: an engine plan, an ONNX model or safetensors weights, as facts ready for JSON."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import DeployError, EngineError, ModelError, WeightsError
+from ..files import read_bytes, sha256
+from ..formats.engine_file import load_info, sidecar
+from ..types import EngineInfo, ModelSpec, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Kind = Literal["engine", "onnx", "weights"]
+
+_PLAN_SUFFIXES = frozenset({".plan", ".engine", ".trt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a file holds: `facts` in sections, JSON values only; `problem` is what is wrong with the file, where something is."""
+
+    kind: Kind
+    facts: Mapping[str, Any]
+    problem: DeployError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **self.facts, "problem": None if self.problem is None else str(self.problem)}
+
+
+def describe(path: Path) -> Description:
+    """A file of one of three kinds to a Description; the content decides where the name does not.
+
+    A plan without its sidecar raises EngineError, a file of another kind ModelError or WeightsError. A plan whose bytes changed is
+    described all the same, with a `problem`.
+    """
+    data = read_bytes(path, ModelError, "a model, an engine or weights")
+    if sidecar(path).is_file() or path.suffix in _PLAN_SUFFIXES:
+        return _engine(path, data)
+    if _is_safetensors(data):
+        return Description("weights", {"file": _file(path, data), **_weights(path)})
+    if data.startswith(b"\x80") or data.startswith(b"PK\x03\x04") or path.suffix in {".pdparams", ".pth", ".pt"}:
+        raise WeightsError(
+            f"{path} is a pickle or a PyTorch file, which is not opened to look at it.", "Run: rtformer-deploy import-weights"
+        )
+    return _onnx(path, data)
+
+
+def _file(path: Path, data: bytes) -> dict[str, Any]:
+    return {"path": str(path), "size_mb": round(len(data) / 2**20, 3), "sha256": sha256(data)}
+
+
+def _engine(path: Path, data: bytes) -> Description:
+    info = load_info(path)
+    file = _file(path, data)
+    problem = None
+    if file["sha256"] != info.plan_sha256:
+        problem = EngineError(
+            f"{path} is not the plan that {sidecar(path).name} describes: its SHA-256 differs, so it was changed, cut short or mixed up.",
+            "Copy both files again, or build it again: rtformer-deploy build-engine.",
+        )
+    file["sha256_check"] = "differs from the one in the sidecar" if problem else "as built"
+    facts = {
+        "file": file,
+        "engine": _engine_facts(info),
+        "precision": _precision(info),
+        "tensors": _tensors(info.inputs, info.outputs),
+        "model": _spec(info.spec),
+    }
+    return Description("engine", facts, problem)
+
+
+def _engine_facts(info: EngineInfo) -> dict[str, Any]:
+    smallest, usual, largest = info.batch
+    return {
+        "backend": info.backend,
+        "builder": info.builder_version,
+        "gpu": info.gpu or "none, runs on a CPU",
+        "batch": str(largest) if smallest == largest else f"{smallest} to {largest}, tuned for {usual}",
+        "opens_here": _opens_here(info),
+        "model_sha256": info.model_sha256,
+        "ranges_sha256": info.ranges_sha256,
+        "options": {key: value for key, value in info.options.items() if value is not None},
+    }
+
+
+def _opens_here(info: EngineInfo) -> str:
+    """Whether this machine has what the plan needs, in words; the plan itself is not opened."""
+    from ..backends import check_engine
+
+    try:
+        check_engine(info)
+    except DeployError as error:
+        return f"no: {error}"
+    return "yes"
+
+
+def _precision(info: EngineInfo) -> dict[str, Any]:
+    found = info.precision
+    flips = "not measured" if info.flips is None else f"{info.flips:.4%} of the pixels change class against ONNX Runtime"
+    return {"asked": found.asked, "found": found.state, "layers": dict(found.layers), "detail": found.detail, "flips": flips}
+
+
+def _tensors(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> dict[str, str]:
+    named = [("input", tensor) for tensor in inputs] + [("output", tensor) for tensor in outputs]
+    return {f"{way} {tensor.name}": f"{tensor.dtype} {'x'.join(map(str, tensor.shape))}" for way, tensor in named}
+
+
+def _spec(spec: ModelSpec) -> dict[str, Any]:
+    height, width = spec.size
+    return {
+        "name": spec.name,
+        "architecture": dict(spec.arch),
+        "classes": f"{len(spec.classes)}: {', '.join(spec.classes)}",
+        "input_size": f"{height}x{width}",
+        "head": spec.head,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+        "resize": spec.resize,
+        "weights": spec.weights,
+        "weights_sha256": spec.sha256,
+    }
+
+
+def _onnx(path: Path, data: bytes) -> Description:
+    from ..formats.external_model import tensor_spec
+    from ..formats.model_file import parse_model, read_spec
+
+    model = parse_model(data, str(path))
+    spec = read_spec(model)
+    nodes = list(model.graph.all_nodes())
+    facts: dict[str, Any] = {
+        "file": _file(path, data),
+        "graph": _graph(model, nodes),
+        "tensors": _tensors(map(tensor_spec, model.graph.inputs), map(tensor_spec, model.graph.outputs)),
+        "nodes": dict(sorted(Counter(_operator(node) for node in nodes).items(), key=lambda item: (-item[1], item[0]))),
+        "initializers": _initializers(model),
+        "functions": {f"{function.domain}::{function.name}": f"{len(function)} nodes" for function in model.functions.values()},
+        "model": {"spec": "none: a model from elsewhere"} if spec is None else _spec(spec),
+    }
+    return Description("onnx", facts)
+
+
+def _graph(model: ir.Model, nodes: list[ir.Node]) -> dict[str, Any]:
+    producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    return {
+        "producer": producer or None,
+        "ir_version": model.ir_version,
+        "opset": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
+        "node_count": len(nodes),
+        "rtformer_nodes": sum(node.domain == "rtformer" for node in nodes),
+    }
+
+
+def _operator(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _initializers(model: ir.Model) -> dict[str, Any]:
+    """Count, parameters and size of the stored tensors, then parameters by precision."""
+    parameters: Counter[str] = Counter()
+    size = 0
+    tensors = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    for tensor in tensors:
+        parameters[tensor.dtype.numpy().name] += tensor.size
+        size += tensor.nbytes
+    return {"count": len(tensors), "values": parameters.total(), "size_mb": round(size / 2**20, 3), "values_by_type": dict(parameters)}
+
+
+def _is_safetensors(data: bytes) -> bool:
+    """Eight bytes of length, then a JSON object of that length."""
+    length = int.from_bytes(data[:8], "little")
+    return 2 <= length <= len(data) - 8 and data[8:9] == b"{"
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    """A safetensors file's metadata and the parameters it holds, read from its header alone."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            shapes = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path} is not a whole safetensors file: {error}.") from error
+    counts: Counter[str] = Counter()
+    for dtype, shape in shapes.values():
+        counts[dtype] += _product(shape)
+    return {
+        "weights": {"tensors": len(shapes), "parameters": counts.total(), "parameters_by_type": dict(counts)},
+        "metadata": {key: _json_or_text(value) for key, value in metadata.items()},
+    }
+
+
+def _product(shape: Iterable[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

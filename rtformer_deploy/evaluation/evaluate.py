@@ -1,0 +1,89 @@
+"""A Runner and a labelled dataset -> one confusion matrix over the whole set, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..datasets import Dataset
+from ..errors import DatasetError
+from ..types import Frame, LabelMap, Progress, Runner
+from .metrics import Matrix, Scores, confusion, scores
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The scores of one model on one split. `matrix` counts pixels: a row is what the labels say, a column what was predicted.
+
+    `note` says what a reader must know before comparing; empty where there is nothing.
+    """
+
+    model: str
+    dataset: str
+    split: str
+    frames: int
+    names: tuple[str, ...]
+    matrix: Matrix
+    note: str = ""
+
+    @property
+    def scores(self) -> Scores:
+        """Mean IoU, pixel accuracy, IoU and recall by class."""
+        return scores(self.matrix, self.names)
+
+    def to_json(self) -> dict[str, Any]:
+        """`miou`, `pixel_accuracy`, `iou` and `recall` by class name, where they are from, and the confusion matrix."""
+        where = {"model": self.model, "dataset": self.dataset, "split": self.split, "frames": self.frames}
+        return (
+            self.scores.to_json() | where | {"classes": list(self.names), "confusion": self.matrix.tolist()} | {"note": self.note or None}
+        )
+
+
+def evaluate(runner: Runner, dataset: Dataset, progress: Progress | None = None) -> Evaluation:
+    """Runs every frame of a split and counts, at each label's own size, what every pixel was taken for.
+
+    Raises DatasetError where the model has another number of classes than the dataset, or a pair cannot be read. `progress` may stop
+    it: KeyboardInterrupt.
+    """
+    names, classes = dataset.labels.names, runner.spec.classes
+    if len(names) != len(classes):
+        raise DatasetError(
+            f"{runner.spec.name} tells {len(classes)} classes apart and {dataset.name} has {len(names)}: nothing can be compared.",
+            "Evaluate on the dataset that the model was trained for.",
+        )
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    done = 0
+    for frames, labels in _chunks(dataset, max(1, getattr(runner, "max_batch", 1)) * 4):
+        for label, predicted in zip(labels, runner.run(frames), strict=True):
+            matrix += confusion(label, predicted, len(names), dataset.labels.ignore_index)
+        done += len(frames)
+        if progress is not None and not progress("evaluate", done, len(dataset)):
+            raise KeyboardInterrupt
+    return Evaluation(runner.spec.name, dataset.name, dataset.split, len(dataset), names, matrix, _note(names, classes))
+
+
+def _chunks(dataset: Dataset, size: int) -> Iterator[tuple[list[Frame], list[LabelMap]]]:
+    """The pairs in order, `size` at a time; the next ones are read while these are used."""
+    starts = range(0, len(dataset), size)
+    with ThreadPoolExecutor(1) as pool:
+        waiting: Future[list[tuple[Frame, LabelMap]]] | None = None
+        for start in (*starts, None):
+            ready = waiting.result() if waiting is not None else None
+            waiting = None if start is None else pool.submit(_load, dataset, start, size)
+            if ready is not None:
+                yield [frame for frame, _ in ready], [label for _, label in ready]
+
+
+def _load(dataset: Dataset, start: int, size: int) -> list[tuple[Frame, LabelMap]]:
+    return [dataset.load(index) for index in range(start, min(start + size, len(dataset)))]
+
+
+def _note(names: tuple[str, ...], classes: tuple[str, ...]) -> str:
+    if names == classes:
+        return ""
+    first = next(index for index, (one, other) in enumerate(zip(names, classes, strict=True)) if one != other)
+    return f"The model calls class {first} {classes[first]!r}, the dataset {names[first]!r}: ids were compared, not names."

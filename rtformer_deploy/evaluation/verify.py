@@ -1,0 +1,202 @@
+"""Two runners and images -> the first stage in which they differ, which pixels change class, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets import Dataset, read_frame
+from ..errors import DatasetError, GateError, ImageError, ModelError
+from ..formats.external_model import Foreign
+from ..formats.model_file import load_model, read_spec
+from ..image.frames import images_in, load_image
+from ..pictures.changes import draw_changes
+from ..runtime.frame_runner import FrameRunner
+from ..types import Frame, LabelMap, Progress
+from .boundary import Borders
+from .metrics import Matrix, Scores, confusion, scores
+from .stages import STAGES, Compared, Stage, compare_image
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image: its name, how it is decoded, and its labels where there are any."""
+
+    name: str
+    decode: Callable[[], Frame]
+    label: Callable[[], LabelMap] | None = None
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was found over all images. `within` counts the changed pixels whose margin in A is at most the threshold (`margin`, or twice
+    each image's largest logit difference); None where A has no logits or no threshold is known. `matrices` are A's and B's."""
+
+    a: str
+    b: str
+    classes: tuple[str, ...]
+    margin: float | None
+    stages: dict[str, tuple[Stage, str]] = field(default_factory=dict)
+    images: int = 0
+    pixels: int = 0
+    changed: int = 0
+    within: int | None = 0
+    boundary: float = float("nan")
+    matrices: tuple[Matrix, Matrix] | None = None
+    worst: str = ""
+    worst_share: float = -1.0
+    picture: Frame | None = None
+
+    @property
+    def first_difference(self) -> str | None:
+        """The first stage that differs in any image; None where none does."""
+        return next((name for name in STAGES if self.stages[name][0].differs), None)
+
+    @property
+    def flips(self) -> float:
+        """The share of pixels whose class changed, 0 to 1."""
+        return self.changed / self.pixels
+
+    @property
+    def scores(self) -> tuple[Scores, Scores] | None:
+        """A's and B's scores against the labels; None without labels."""
+        if self.matrices is None:
+            return None
+        return scores(self.matrices[0], self.classes), scores(self.matrices[1], self.classes)
+
+    @property
+    def drop(self) -> float | None:
+        """By how many points (percent) of mIoU B lies below A; None without labels."""
+        both = self.scores
+        return None if both is None else 100 * (both[0].miou - both[1].miou)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the picture; shares are from 0 to 1, `miou_drop` is in points."""
+        both = self.scores
+        stages = [
+            {"stage": name, "differs": stage.differs, "difference": _finite(stage.difference), "detail": stage.detail, "image": image}
+            for name, (stage, image) in self.stages.items()
+        ]
+        return {
+            "a": self.a,
+            "b": self.b,
+            "images": self.images,
+            "first_difference": self.first_difference,
+            "stages": stages,
+            "flips": self.flips,
+            "flips_within_margin": None if self.within is None else self.within / self.pixels,
+            "margin": self.margin,
+            "boundary_f_score": _finite(self.boundary),
+            "miou_drop": self.drop,
+            "a_scores": both and both[0].to_json(),
+            "b_scores": both and both[1].to_json(),
+            "worst_image": self.worst,
+        }
+
+
+def verify(
+    a: FrameRunner, b: FrameRunner, items: Sequence[Item], *, names: tuple[str, str] = ("A", "B"),
+    margin: float | None = None, ignore: int = 255, progress: Progress | None = None,
+) -> Verification:  # fmt: skip
+    """Two runners with the same number of classes and images -> what differs. `margin` is in units of the logits.
+
+    Raises ModelError where the classes differ in number, ImageError or DatasetError at an image or label that cannot be read.
+    """
+    classes = a.spec.classes
+    if len(classes) != len(b.spec.classes):
+        raise ModelError(f"A tells {len(classes)} classes apart and B {len(b.spec.classes)}: their label maps cannot be compared.")
+    if not items:
+        raise ImageError("There is no image to compare on.")
+    found, borders = Verification(*names, classes, margin), Borders(len(classes))
+    for done, item in enumerate(items, 1):
+        compared = compare_image(a, b, item.decode)
+        _count(found, compared, item.name)
+        borders.add(compared.labels_a, compared.labels_b)
+        if item.label is not None:
+            _score(found, compared, item.label(), ignore)
+        if progress is not None and not progress("verify", done, len(items)):
+            raise KeyboardInterrupt
+    found.boundary = borders.score()
+    return found
+
+
+def image_items(paths: Sequence[Path]) -> list[Item]:
+    """Files, and folders of images (one level, sorted) -> items. Raises ImageError for what is missing and for a folder without any."""
+    return [_item(image) for path in paths for image in _images(path)]
+
+
+def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
+    """A labelled split -> items with labels. Raises DatasetError where the models have another number of `classes`."""
+    if len(dataset.labels.names) != classes:
+        raise DatasetError(f"A tells {classes} classes apart and {dataset.name} has {len(dataset.labels.names)}: no IoU can be counted.")
+    return [_labelled(dataset, index) for index in range(len(dataset))]
+
+
+def said_about(path: Path, said: Foreign) -> Foreign:
+    """What was said about models from elsewhere, for this file: nothing where it says itself what it is."""
+    foreign = path.suffix == ".onnx" and said.given() and read_spec(load_model(path)) is None
+    return said if foreign else Foreign()
+
+
+def check_gates(found: Verification, max_flips: float | None, max_drop: float | None) -> None:
+    """Raises GateError, naming every bound that is passed: `max_flips` a share from 0 to 1, `max_drop` in points of mIoU."""
+    failed = []
+    if max_flips is not None and not found.flips <= max_flips:
+        failed.append(f"{found.flips:.4%} of the pixels change class, more than --max-flips {max_flips:.4%}.")
+    if max_drop is not None and not (found.drop is not None and found.drop <= max_drop):
+        failed.append(f"mIoU drops by {found.drop:.2f} points, more than --max-drop {max_drop:g}.")
+    if failed:
+        first = found.first_difference
+        raise GateError(" ".join(failed), f"The first stage that differs is {first}." if first else None)
+
+
+def _count(found: Verification, compared: Compared, name: str) -> None:
+    for stage in compared.stages:
+        before = found.stages.get(stage.name)
+        if before is None or (bool(stage.differs), stage.difference) > (bool(before[0].differs), before[0].difference):
+            found.stages[stage.name] = stage, name
+    changed = compared.labels_a != compared.labels_b
+    count = int(changed.sum())
+    near = _near(compared, found.margin)
+    found.images, found.pixels, found.changed = found.images + 1, found.pixels + changed.size, found.changed + count
+    found.within = None if near is None or found.within is None else found.within + int((changed & near).sum())
+    if count / changed.size > found.worst_share:
+        found.worst, found.worst_share = name, count / changed.size
+        found.picture = draw_changes(compared.frame, changed, near)
+
+
+def _near(compared: Compared, margin: float | None) -> NDArray[np.bool_] | None:
+    """The pixels whose two best classes are within the threshold."""
+    bound = margin if margin is not None else None if compared.largest is None else 2 * compared.largest
+    return None if compared.margin is None or bound is None else compared.margin <= bound
+
+
+def _score(found: Verification, compared: Compared, label: LabelMap, ignore: int) -> None:
+    one, other = (confusion(label, labels, len(found.classes), ignore) for labels in (compared.labels_a, compared.labels_b))
+    found.matrices = (one, other) if found.matrices is None else (found.matrices[0] + one, found.matrices[1] + other)
+
+
+def _item(path: Path) -> Item:
+    return Item(str(path), lambda: load_image(path))
+
+
+def _labelled(dataset: Dataset, index: int) -> Item:
+    sample = dataset.samples[index]
+    return Item(str(sample.image), lambda: read_frame(sample), lambda: dataset.load(index)[1])
+
+
+def _images(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise ImageError(f"There is no image {path}.")
+        return [path]
+    return images_in(path)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""Network to ONNX, the check that both agree, and which weights are meant."""

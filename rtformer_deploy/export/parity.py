@@ -1,0 +1,125 @@
+"""Does the exported model compute what the network computes? ONNX Runtime against PyTorch, and where they first differ if not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..formats.model_file import serialize_model
+from ..types import ModelSpec
+
+TOLERANCE = 1e-4  # of the largest logit
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """`difference` is the largest one, as a share of the largest logit; `flips` the share of pixels whose class changed, by rounding."""
+
+    difference: float
+    flips: float
+
+
+def check_export(network: nn.Module, model: ir.Model, spec: ModelSpec, seed: int = 0) -> Parity:
+    """Runs both on one seeded input of the export's size; raises ModelError, naming the first tensor that differs, if they disagree.
+
+    They agree when the logits differ by at most 1e-4 of the largest, and a class differs only where the network's two best
+    logits are within twice that difference.
+    """
+    image = probe_image(spec, seed)
+    session = _session(model)
+    given = session.run(None, {spec.input.name: image})[0]
+    with torch.no_grad():
+        wanted = _at_head(network.eval()(torch.from_numpy(image)), spec)
+    largest = float(wanted.abs().max())
+    if spec.head == "labels":
+        difference = 0.0
+        labels = torch.from_numpy(given.astype(np.int64))
+    else:
+        difference = float(np.abs(given - wanted.numpy()).max()) / largest
+        labels = torch.from_numpy(given).argmax(1)
+    bound = TOLERANCE if spec.head == "labels" else difference
+    changed = labels != wanted.argmax(1)
+    if not difference <= TOLERANCE or bool((changed & (_margin(wanted) > 2 * bound * largest)).any()):
+        where = first_difference(network, model, spec, image)
+        raise ModelError(
+            f"The exported model differs from the network: by {difference:.2e} of the largest logit, and "
+            f"{float(changed.float().mean()):.2%} of the pixels change class. {where}",
+            "Report this with the recipe, the size and the versions of torch, onnx and onnxruntime.",
+        )
+    return Parity(difference, float(changed.float().mean()))
+
+
+def probe_image(spec: ModelSpec, seed: int = 0) -> NDArray[np.float32]:
+    """A normalised input of the spec's size with structure at every scale: even noise would leave large pools nearly constant."""
+    draw = torch.Generator().manual_seed(seed)
+    batch = spec.input.shape[0] if isinstance(spec.input.shape[0], int) else 2
+    height, width = spec.size
+    image = 0.3 * torch.randn(batch, 3, height, width, generator=draw)
+    for cell in (8, 64):
+        coarse = torch.randn(batch, 3, -(-height // cell), -(-width // cell), generator=draw)
+        image += F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+    return image.numpy()
+
+
+def first_difference(network: nn.Module, model: ir.Model, spec: ModelSpec, image: NDArray[np.float32]) -> str:
+    """One sentence: the first tensor, in graph order, that is further than the tolerance from the module of the same name."""
+    names = [node.outputs[0].name or "" for node in model.graph]
+    modules = {name: module for name, module in network.named_modules() if name in names}
+    wanted: dict[str, Tensor] = {}
+    hooks = [module.register_forward_hook(lambda _m, _i, out, name=name: wanted.update({name: out})) for name, module in modules.items()]
+    try:
+        with torch.no_grad():
+            network.eval()(torch.from_numpy(image))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    wanted = {name: value for name, value in wanted.items() if isinstance(value, Tensor)}
+    order = [name for name in names if name in wanted]
+    for name, given in zip(order, _run_for(model, spec, image, order), strict=True):
+        difference = float(np.abs(given - wanted[name].numpy()).max()) / max(float(wanted[name].abs().max()), 1e-12)
+        if not difference <= TOLERANCE:
+            return f"They first differ at {name}, by {difference:.2e} of its largest value."
+    return "They first differ behind the last module."
+
+
+def _at_head(logits: Tensor, spec: ModelSpec) -> Tensor:
+    if spec.head == "lowres":
+        return logits
+    return F.interpolate(logits, size=spec.size, mode="bilinear", align_corners=False)
+
+
+def _margin(logits: Tensor) -> Tensor:
+    """How far the best class is ahead of the next, per pixel."""
+    if logits.shape[1] == 1:
+        return torch.full_like(logits[:, 0], torch.inf)
+    best = logits.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
+
+
+def _run_for(model: ir.Model, spec: ModelSpec, image: NDArray[np.float32], names: list[str]) -> list[NDArray[np.float32]]:
+    """The values of inner tensors, by making them outputs of a copy of the model."""
+    proto = ir.serde.serialize_model(model)
+    present = {output.name for output in proto.graph.output}
+    for name in names:
+        if name not in present:
+            proto.graph.output.add().name = name
+    results: list[NDArray[np.float32]] = _session_of(proto.SerializeToString()).run(names, {spec.input.name: image})
+    return results
+
+
+def _session(model: ir.Model) -> onnxruntime.InferenceSession:
+    return _session_of(serialize_model(model))
+
+
+def _session_of(data: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

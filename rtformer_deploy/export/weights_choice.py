@@ -1,0 +1,115 @@
+"""Which network an export means: recipe, weights and labels, from what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..content import content_dir
+from ..errors import RecipeError, UsageError, WeightsError
+from ..files import read_bytes, sha256
+from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
+from ..nn import build_network
+from ..nn.weights import State, classes_of, load_into, load_weights, read_metadata, weights_hash
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A network with its weights, the recipe it follows, its labels, and where the weights are from, with their hash."""
+
+    network: nn.Module
+    recipe: Recipe
+    labels: Labels
+    origin: str
+    sha256: str
+
+
+def choose_network(
+    *,
+    recipe: str | None = None,
+    variant: str | None = None,
+    weights: Path | None = None,
+    classes: int | None = None,
+    random_seed: int | None = None,
+    say: Say = lambda line: None,
+) -> Choice:
+    """The network that a recipe (or a variant, or a weights file that names its recipe) and weights make.
+
+    Without `weights` the recipe's shipped ones are taken; `random_seed` makes random ones instead. A variant alone means the recipe
+    whose weights are shipped, and the published Cityscapes configuration with random weights; `say` is told what was taken. Raises
+    RecipeError, UsageError, and WeightsError where there are no weights to take.
+    """
+    if weights is not None and random_seed is not None:
+        raise UsageError("--weights and --random-weights exclude each other.")
+    found = _recipe(recipe, variant, weights, random_seed, say)
+    if weights is None and random_seed is None:
+        weights = _shipped(found)
+    state = None if weights is None else load_weights(weights)
+    labels = _labels(found, classes, state, str(weights))
+    torch.manual_seed(random_seed or 0)
+    network = build_network(found.arch, len(labels.names), aux=False).eval()
+    if state is None:
+        origin = f"random, seed {random_seed or 0}"
+        settle_statistics(network, random_seed or 0)
+    else:
+        origin = str(weights.name) if weights is not None else ""
+        load_into(network, state, str(weights))
+    return Choice(network, found, labels, origin, weights_hash(network, found.arch))
+
+
+def settle_statistics(network: nn.Module, seed: int) -> None:
+    """Lets a network of random weights see one seeded batch, so that its normalisations fit and activations stay small."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        network.train()(torch.randn(2, 3, 256, 512, generator=draw))
+    network.eval()
+
+
+def _recipe(name: str | None, variant: str | None, weights: Path | None, random_seed: int | None, say: Say) -> Recipe:
+    if name is not None and variant is not None:
+        raise UsageError("--recipe and --variant exclude each other.")
+    if name is None and weights is not None and weights.suffix == ".safetensors" and weights.is_file():
+        named = read_metadata(weights).get("recipe")
+        if named is not None and (variant is None or f"-{variant}-" in named):
+            say(f"The weights name their recipe: {named}.")
+            return load_recipe(named)
+    if name is not None:
+        return load_recipe(name)
+    if variant is None:
+        raise UsageError("Name what to export: --variant slim|base, or --recipe NAME.")
+    recipes = [load_recipe(known) for known in recipe_names() if f"-{variant}-" in known]
+    if not recipes:
+        raise RecipeError(f"There is no recipe of the variant {variant!r}.")
+    with_weights = [known for known in recipes if known.weights is not None]
+    if with_weights and weights is None and random_seed is None:
+        say(f"Taking the recipe {with_weights[0].name}, whose weights are shipped.")
+        return with_weights[0]
+    return next((known for known in recipes if known.dataset == "cityscapes"), recipes[0])
+
+
+def _shipped(recipe: Recipe) -> Path:
+    """The path of the recipe's own weights, which are checked to be those that it names. Raises WeightsError."""
+    if recipe.weights is None:
+        hint = "Give them with --weights FILE, or take --random-weights to try the way."
+        raise WeightsError(f"No weights are shipped for {recipe.name}.", hint)
+    path = content_dir("models") / recipe.weights
+    if recipe.weights_sha256 not in (None, sha256(read_bytes(path, WeightsError, "the recipe's weights"))):
+        hint = "Install the package again."
+        raise WeightsError(f"{path} is not the file that the recipe {recipe.name} names: its SHA-256 differs.", hint)
+    return path
+
+
+def _labels(recipe: Recipe, classes: int | None, state: State | None, source: str) -> Labels:
+    """The recipe's labels, or numbered ones where another number of classes was asked for."""
+    count = classes if classes is not None else len(recipe.labels.names)
+    found = None if state is None else classes_of(state)
+    if found is not None and found != count:
+        hint = f"Add --num-classes {found}, or name their recipe."
+        raise WeightsError(f"{source} gives {found} classes; {count} were asked for ({recipe.name}).", hint)
+    return recipe.labels if count == len(recipe.labels.names) else numbered_labels(count)

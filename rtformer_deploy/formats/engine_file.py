@@ -1,0 +1,52 @@
+"""`engine.plan` and `engine.plan.json`: the builder's own bytes, and beside them what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import EngineError
+from ..files import read_bytes, sha256, write_atomic
+from ..types import Engine, EngineInfo
+
+
+def sidecar(path: Path) -> Path:
+    """The path of the EngineInfo that belongs to a plan."""
+    return path.with_name(path.name + ".json")
+
+
+def save_engine(engine: Engine, path: Path) -> None:
+    """Writes the plan and its sidecar, each whole or not at all; the sidecar last, so that its hash vouches for the plan."""
+    write_atomic(path, engine.plan)
+    save_info(engine.info, path)
+
+
+def save_info(info: EngineInfo, path: Path) -> None:
+    """Writes the EngineInfo beside a plan."""
+    write_atomic(sidecar(path), json.dumps(info.to_json(), indent=1).encode() + b"\n")
+
+
+def load_info(path: Path) -> EngineInfo:
+    """The EngineInfo beside a plan. Raises EngineError where it is missing or damaged."""
+    beside = sidecar(path)
+    if not beside.is_file():
+        raise EngineError(
+            f"{path} has no {beside.name} beside it, so nobody can say what it is.",
+            "Copy both files together, or build it again: rtformer-deploy build-engine.",
+        )
+    try:
+        return EngineInfo.from_json(json.loads(beside.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EngineError(f"{beside} cannot be read: {error}.", "Build the engine again: rtformer-deploy build-engine.") from error
+
+
+def load_engine(path: Path) -> Engine:
+    """A plan and its EngineInfo. Raises EngineError where a file is missing, or the plan's bytes are not those that were built."""
+    plan = read_bytes(path, EngineError, "an engine plan")
+    info = load_info(path)
+    if sha256(plan) != info.plan_sha256:
+        raise EngineError(
+            f"{path} is not the plan that {sidecar(path).name} describes: its SHA-256 differs, so it was changed, cut short or mixed up.",
+            "Copy both files again, or build it again: rtformer-deploy build-engine.",
+        )
+    return Engine(plan, info, path=path)

@@ -1,0 +1,67 @@
+"""ONNX bytes to `onnx_ir.Model` and back, with the ModelSpec that travels in `metadata_props`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from ..errors import ModelError
+from ..files import read_bytes, write_atomic
+from ..types import ModelSpec
+
+SPEC_KEY = "rtformer_deploy.spec"
+
+
+def load_model(path: Path) -> ir.Model:
+    """An ONNX file as an onnx_ir.Model. Raises ModelError where it is missing, empty, cut short or no ONNX model."""
+    return parse_model(read_bytes(Path(path), ModelError, "an ONNX model"), str(path))
+
+
+def parse_model(data: bytes, name: str = "the model") -> ir.Model:
+    """ONNX bytes as an onnx_ir.Model; `name` stands in the messages. Raises ModelError."""
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(f"{name} is not an ONNX model, or was cut short.", "Export it again: rtformer-deploy export.") from error
+    if not proto.graph.node or not proto.graph.output:
+        raise ModelError(f"{name} is not an ONNX model: it holds no graph.")
+    try:
+        onnx.checker.check_model(proto)
+        return ir.serde.deserialize_model(proto)
+    except Exception as error:  # the checker and the deserialiser raise what they like on strangers' files
+        raise ModelError(f"{name} is not a valid ONNX model: {_first_line(error)}") from error
+
+
+def serialize_model(model: ir.Model) -> bytes:
+    """An onnx_ir.Model as ONNX bytes."""
+    return bytes(ir.serde.serialize_model(model).SerializeToString())
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Writes the model as one ONNX file, whole or not at all."""
+    write_atomic(Path(path), serialize_model(model))
+
+
+def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:
+    """Puts the ModelSpec into the model's metadata_props."""
+    model.metadata_props[SPEC_KEY] = json.dumps(spec.to_json(), separators=(",", ":"))
+
+
+def read_spec(model: ir.Model) -> ModelSpec | None:
+    """The ModelSpec a model carries; None where it comes from elsewhere. Raises ModelError where it is there but damaged."""
+    text = model.metadata_props.get(SPEC_KEY)
+    if text is None:
+        return None
+    try:
+        return ModelSpec.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"The model's {SPEC_KEY} cannot be read: {error}.", "Export the model again.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

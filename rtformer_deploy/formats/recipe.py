@@ -1,0 +1,210 @@
+"""TOML in, Recipe out: the only parser of configuration. A recipe names one deployable; a dataset file names its classes."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..content import content_dir
+from ..errors import RecipeError
+from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, PrecisionName, Resize, TensorSpec
+
+VARIANTS = ("slim", "base")
+
+T = TypeVar("T", bound=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Class names, one RGB triple a class, and the id that is not scored."""
+
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    ignore_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One deployable: architecture, labels, input, and how it is built; `size` is (H, W)."""
+
+    name: str
+    arch: Mapping[str, Any]
+    dataset: str
+    labels: Labels
+    size: tuple[int, int]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    resize: Resize = "stretch"
+    weights: str | None = None
+    weights_sha256: str | None = None
+    precision: PrecisionName = "fp32"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
+
+    def spec(
+        self,
+        *,
+        size: tuple[int, int] | None = None,
+        batch: int | str = 1,
+        head: Head = "lowres",
+        labels: Labels | None = None,
+        weights: str | None = None,
+        sha256: str | None = None,
+    ) -> ModelSpec:
+        """The ModelSpec of an export of this recipe; `labels` replaces the recipe's own where the class count differs."""
+        height, width = size or self.size
+        labels = labels or self.labels
+        return ModelSpec(
+            name=self.name,
+            arch=self.arch,
+            classes=labels.names,
+            palette=labels.palette,
+            input=TensorSpec("input", (batch, 3, height, width), "float32"),
+            output=output_spec(head, len(labels.names), batch, (height, width)),
+            head=head,
+            mean=self.mean,
+            std=self.std,
+            resize=self.resize,
+            weights=weights,
+            sha256=sha256,
+        )
+
+
+def output_spec(head: Head, classes: int, batch: int | str, size: tuple[int, int], stride: int = 8) -> TensorSpec:
+    """Name, shape and type of the output that a head gives: stride-8 logits, full-size logits or uint8 labels."""
+    height, width = size
+    if head == "labels":
+        return TensorSpec("labels", (batch, height, width), "uint8")
+    if head == "logits":
+        return TensorSpec("logits", (batch, classes, height, width), "float32")
+    return TensorSpec("logits", (batch, classes, -(-height // stride), -(-width // stride)), "float32")
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the project, sorted."""
+    return sorted(path.stem for path in content_dir("models").glob("*.toml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by its name, or by the path of a TOML file. Raises RecipeError."""
+    path = Path(name) if name.endswith(".toml") else content_dir("models") / f"{name}.toml"
+    if not path.is_file():
+        raise RecipeError(f"There is no recipe {name!r}.", f"There are: {', '.join(recipe_names())}, or a path that ends in .toml.")
+    return parse_recipe(_read_toml(path), path)
+
+
+def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
+    """The content of a recipe file as a Recipe; `path` stands in the messages and anchors relative names."""
+    unknown = set(data) - {"name", "dataset", "architecture", "input", "weights", "build", "published"}
+    if unknown:
+        raise RecipeError(f"{path} has keys that no recipe has: {', '.join(sorted(unknown))}.")
+    try:
+        shape, weights, build = data["input"], data.get("weights", {}), data.get("build", {})
+        return Recipe(
+            name=data["name"],
+            arch=_arch(data["architecture"]),
+            dataset=data["dataset"],
+            labels=load_labels(data["dataset"], path.parent),
+            size=_size(shape["size"]),
+            mean=_triple(shape.get("mean", IMAGENET_MEAN)),
+            std=_triple(shape.get("std", IMAGENET_STD)),
+            resize=_choice(shape.get("resize", "stretch"), ("stretch", "letterbox")),
+            weights=weights.get("file"),
+            weights_sha256=weights.get("sha256"),
+            precision=_choice(build.get("precision", "fp32"), ("fp32", "fp16", "int8")),
+            options={key: value for key, value in build.items() if key != "precision"},
+            published=data.get("published", {}),
+        )
+    except KeyError as error:
+        raise RecipeError(f"{path} lacks {error}.") from error
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{path}: {error}.") from error
+
+
+def load_labels(dataset: str, beside: Path | None = None) -> Labels:
+    """Class names, palette and ignore index of a dataset that comes with the project, or of a dataset TOML file.
+
+    A relative path is looked for in the folder `beside`.
+    """
+    if dataset.endswith(".toml"):
+        path = (beside or Path()) / dataset
+    else:
+        path = content_dir("models") / "datasets" / f"{dataset}.toml"
+    if not path.is_file():
+        known = sorted(entry.stem for entry in (content_dir("models") / "datasets").glob("*.toml"))
+        raise RecipeError(f"There is no dataset {dataset!r}.", f"There are: {', '.join(known)}, or a path that ends in .toml.")
+    data = _read_toml(path)
+    try:
+        labels = Labels(
+            names=tuple(str(name) for name in data["classes"]),
+            palette=tuple(_colour(colour) for colour in data["palette"]),
+            ignore_index=int(data["ignore_index"]),
+        )
+    except KeyError as error:
+        raise RecipeError(f"{path} lacks {error}.") from error
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{path}: {error}.") from error
+    if len(labels.names) != len(labels.palette):
+        raise RecipeError(f"{path} names {len(labels.names)} classes and {len(labels.palette)} colours.")
+    return labels
+
+
+def numbered_labels(count: int) -> Labels:
+    """Labels for classes that nobody named: class0, class1, ..., in evenly spread colours."""
+    if not 1 <= count <= 255:
+        raise RecipeError(f"{count} classes do not fit: a label map is uint8, 1 to 255 classes.")
+    return Labels(tuple(f"class{index}" for index in range(count)), tuple(_spread(index) for index in range(count)), 255)
+
+
+def _spread(index: int) -> tuple[int, int, int]:
+    """The VOC colour map: the bits of the id, dealt in turn to red, green and blue, highest first."""
+    red = green = blue = 0
+    value = index + 1
+    for bit in range(7, -1, -1):
+        red |= (value & 1) << bit
+        green |= (value >> 1 & 1) << bit
+        blue |= (value >> 2 & 1) << bit
+        value >>= 3
+    return red, green, blue
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"Cannot read {path}: {error}.") from error
+
+
+def _arch(data: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(data.get("name"), str):
+        raise ValueError("[architecture] has no name")
+    return dict(data)
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = (int(number) for number in value)
+    if height < 1 or width < 1:
+        raise ValueError(f"size {value} is not (height, width)")
+    return height, width
+
+
+def _triple(value: Any) -> tuple[float, float, float]:
+    first, second, third = (float(number) for number in value)
+    return first, second, third
+
+
+def _colour(value: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(number) for number in value)
+    if not all(0 <= number <= 255 for number in (red, green, blue)):
+        raise ValueError(f"colour {value} is not three numbers from 0 to 255")
+    return red, green, blue
+
+
+def _choice(value: Any, choices: tuple[T, ...]) -> T:
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise ValueError(f"{value!r} is none of {', '.join(choices)}")

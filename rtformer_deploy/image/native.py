@@ -1,0 +1,73 @@
+"""The compiled loops of pre- and post-processing, where this install has them; everything they do NumPy does too, more slowly.
+
+They are built from `_native.cpp` and `plugins/*.cuh` when the package is installed and a C++ compiler is there. Both paths round
+every operation in the same order, so they give the same bits.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import Frame, LabelMap
+from .geometry import Axis, Window
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    try:
+        return importlib.import_module("rtformer_deploy.image._native"), ""
+    except ImportError as error:
+        return None, str(error)
+
+
+_module, _reason = _load()
+
+
+def available() -> bool:
+    """Whether the compiled loops are used; without them NumPy is."""
+    return _module is not None
+
+
+def description() -> str:
+    """One line for reports: "native (avx512)", or "NumPy" and why."""
+    return f"native ({_module.instruction_set()})" if _module is not None else f"NumPy (the native code is not there: {_reason})"
+
+
+def usable_threads(threads: int | None = None) -> int:
+    """The number of threads asked for, or as many as this process may use CPUs."""
+    if threads is not None:
+        return max(1, threads)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def upsample_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis, threads: int) -> LabelMap:
+    """Finite, contiguous logits (C, h, w) and the frame's rows and columns in them -> labels (H, W)."""
+    assert _module is not None, "ask available() first"
+    labels = np.empty((rows.weight.size, columns.weight.size), np.uint8)
+    tables = rows.cells, rows.weight, columns.cells, columns.padded_weight
+    _module.upsample_argmax(logits, *logits.shape, labels, *labels.shape, *tables, threads)
+    return labels
+
+
+def preprocess(
+    frame: Frame,
+    out: NDArray[np.float32],
+    part: Window,
+    rows: Axis,
+    columns: Axis,
+    scale: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    threads: int,
+) -> None:
+    """A contiguous frame (H, W, 3) -> value * scale + bias in the window `part` of `out` (3, H', W'); the rest of `out` is left."""
+    assert _module is not None, "ask available() first"
+    place = part.top, part.left, part.height, part.width
+    tables = rows.low, rows.weight, columns.low, columns.weight
+    factors = tuple(scale.tolist()), tuple(bias.tolist())
+    _module.preprocess(frame, *frame.shape[:2], out, *out.shape[1:], *place, *tables, *factors, threads)

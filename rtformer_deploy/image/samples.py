@@ -1,0 +1,63 @@
+"""A frame to measure with where nobody gave one: the bundled photograph, or a drawn street."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..content import content_dir
+from ..types import Frame
+from .frames import load_image
+
+
+def sample_photograph() -> Path | None:
+    """The photograph that comes with the project; None where this copy carries none."""
+    folder = content_dir("models") / "samples"
+    return next(iter(sorted(folder.glob("*.jpg"))), None) if folder.is_dir() else None
+
+
+def sample_frame(size: tuple[int, int]) -> Frame:
+    """A frame (H, W, 3) of this (H, W): the bundled photograph resized, or the drawn street where this copy carries none."""
+    photograph = sample_photograph()
+    if photograph is None:
+        return drawn_street(size)
+    frame = cv2.resize(load_image(photograph), size[::-1], interpolation=cv2.INTER_AREA)
+    return frame.astype(np.uint8, copy=False)
+
+
+def sample_source() -> str:
+    """What `sample_frame` gives, in words."""
+    photograph = sample_photograph()
+    return "drawn street" if photograph is None else f"bundled {photograph.name}, resized"
+
+
+def drawn_street(size: tuple[int, int], seed: int = 0) -> Frame:
+    """A street drawn from plain shapes with a little noise: (H, W, 3) RGB, the same for the same size and seed.
+
+    Large even regions, as a camera sees them: on pure noise nearly every pixel would change class and post-processing would look slow.
+    """
+    height, width = size
+    draw = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    frame = np.empty((height, width, 3), np.float32)
+    frame[:] = np.array([120, 160, 210]) + 60.0 * (rows / height)[..., None]  # sky, lighter towards the horizon
+    horizon = int(height * 0.45)
+    left = 0
+    while left < width:  # a row of houses
+        right = left + max(1, int(width * draw.uniform(0.08, 0.2)))
+        roof = int(height * draw.uniform(0.1, 0.35))
+        frame[roof:horizon, left:right] = draw.uniform(70, 190, 3)
+        left = right
+    frame[horizon:] = (110, 105, 100)  # pavement
+    road = np.abs(columns - width / 2) < (rows - horizon * 0.9) * (width / height) * 0.9
+    frame[road & (rows >= horizon)] = (75, 75, 80)
+    for _ in range(6):  # vehicles, larger the nearer they are
+        nearness = draw.uniform(0.1, 0.5)
+        tall, wide = max(1, int(height * nearness * 0.4)), max(1, int(width * nearness * 0.25))
+        bottom = int(horizon + (height - horizon) * nearness) + 1
+        start = int(draw.uniform(0, max(1, width - wide)))
+        frame[max(0, bottom - tall) : bottom, start : start + wide] = draw.uniform(20, 230, 3)
+    frame += draw.normal(0, 4, frame.shape)
+    return frame.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Frames on a GPU: lanes, CUDA graphs, memory, kernels, health."""

@@ -1,0 +1,114 @@
+"""A caller's frames and streams on the GPU, taken as they are, and label maps given there: PyCUDA, CuPy, torch, cuda.core.
+
+Arrays speak `__cuda_array_interface__`. Streams speak `__cuda_stream__`, or are a handle, or have one where PyCUDA (`handle`), CuPy
+(`ptr`) and torch (`cuda_stream`) keep it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageError, UsageError
+from ..image.geometry import Size
+from ..nvidia.driver import memory_owner, stream_context
+
+_LEGACY_STREAM = 1  # CU_STREAM_LEGACY, which is what handle 0 means
+_OTHER_CONTEXT = (
+    "The runner works in the GPU's primary context. With PyCUDA: import pycuda.autoprimaryctx instead of pycuda.autoinit; torch and CuPy "
+    "use the primary one."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFrame:
+    """A frame in device memory: (H, W), its address, the stream that its interface names (None: it is ready), and who keeps it alive."""
+
+    size: Size
+    address: int
+    stream: int | None
+    owner: Any
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.size, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLabels:
+    """A label map uint8 (H, W) in device memory, complete; `__cuda_array_interface__` shows it to PyCUDA, CuPy and torch.
+
+    The memory is its own and goes when the last reference to this goes.
+    """
+
+    shape: Size
+    address: int
+    owner: Any
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "typestr": "|u1", "data": (self.address, False), "version": 3, "strides": None, "stream": None}
+
+
+def is_on_device(frame: object) -> bool:
+    """Whether a frame says that it lies in device memory."""
+    return not isinstance(frame, np.ndarray) and hasattr(frame, "__cuda_array_interface__")
+
+
+def device_frame(frame: Any, index: int = 0) -> DeviceFrame:
+    """An object with `__cuda_array_interface__` -> a DeviceFrame. Raises ImageError unless it is RGB uint8 (H, W, 3), C-contiguous."""
+    told = frame.__cuda_array_interface__
+    shape, dtype = tuple(map(int, told["shape"])), np.dtype(told["typestr"])
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ImageError(f"Frame {index} is {dtype} {shape} on the GPU; a frame is RGB uint8 (H, W, 3).")
+    strides = told.get("strides")
+    if strides is not None and tuple(map(int, strides)) != (3 * shape[1], 3, 1):
+        raise ImageError(
+            f"Frame {index} on the GPU is not contiguous: its strides are {tuple(strides)}, not {(3 * shape[1], 3, 1)}.",
+            "Make a contiguous copy; the runner copies no frames that are on the GPU already.",
+        )
+    return DeviceFrame((shape[0], shape[1]), int(told["data"][0]), told.get("stream"), frame)
+
+
+def check_memory(frame: DeviceFrame, index: int, device: int, context: int) -> None:
+    """Raises UsageError where a frame is no device memory of that GPU and context, which is current."""
+    owner = memory_owner(frame.address)
+    if owner is None:
+        raise UsageError(f"Frame {index} says that it is on the GPU, but CUDA knows no device memory at its address.")
+    if owner[0] != device:
+        raise UsageError(f"Frame {index} is on GPU {owner[0]}; this runner works on GPU {device}.", "Open the engine on that GPU.")
+    if owner[1] is not None and owner[1] != context:
+        raise UsageError(f"Frame {index} belongs to another CUDA context than the runner's.", _OTHER_CONTEXT)
+
+
+def stream_handle(stream: Any) -> int:
+    """A caller's stream -> its handle, never 0. Raises UsageError where it is none."""
+    handle = _handle(stream)
+    if handle is None:
+        raise UsageError(
+            f"{type(stream).__name__} is no CUDA stream.", "Pass one with __cuda_stream__ (or PyCUDA's, CuPy's or torch's), or its handle."
+        )
+    return handle or _LEGACY_STREAM
+
+
+def check_stream(handle: int, context: int) -> None:
+    """Raises UsageError where a stream belongs to another context than the one that is current."""
+    owner = stream_context(handle)
+    if owner is not None and owner != context:
+        raise UsageError("The stream belongs to another CUDA context than the runner's.", _OTHER_CONTEXT)
+
+
+def _handle(stream: Any) -> int | None:
+    if isinstance(stream, int):
+        return stream
+    protocol: Callable[[], tuple[int, int]] | None = getattr(stream, "__cuda_stream__", None)
+    if protocol is not None:
+        return int((protocol() if callable(protocol) else protocol)[1])
+    for name in ("cuda_stream", "handle", "ptr"):
+        value = getattr(stream, name, None)
+        if value is not None:
+            return int(value)
+    return None

@@ -1,0 +1,203 @@
+"""A lane's engine: one execution context on a stream of its own, run from pinned memory to pinned memory, with its CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.tensorrt.plan import OpenPlan, set_batch
+from ..errors import EngineError
+from .buffers import PairedMemory, TensorBuffers
+from .graphs import LaneGraphs
+from .request import LaneWork, Step
+from .shared import LaneShare
+
+
+class EngineLane:
+    """A Session around one execution context on a stream of its own; also `bench.DeviceTimed`.
+
+    Everything a request needs lives as long as the lane: buffers and events are made here and freed in `close`, after the stream has
+    come to rest. Any thread may use it, one at a time: each call makes the GPU's primary context current in its thread, and a caller's
+    own context current again afterwards. An error that breaks the GPU's context fails this lane and all that share it, at once, with
+    EngineError.
+    """
+
+    def __init__(self, share: LaneShare) -> None:
+        self._share = share
+        self._cuda = share.cuda
+        info = share.plan.info
+        with share.current() as gpu:
+            self._stream = gpu.create_stream()
+            self._handle = int(self._stream.handle)
+            self._begin, self._end = (gpu.create_event(self._cuda.EventOptions(timing_enabled=True)) for _ in range(2))
+            self._done = gpu.create_event()
+            self._context = share.plan.create_context(share.config)
+            self._source, self._target = (
+                TensorBuffers(self._cuda, gpu, self._stream, (info.batch[2], *map(int, spec.shape[1:])), spec.dtype)
+                for spec in (info.inputs[0], info.outputs[0])
+            )
+            self._source.fill(0, self._stream)  # what pads a batch is read too
+        self._graphs = LaneGraphs(self._stream, share.say) if share.capture else None
+        self._batch = 0  # what shapes and addresses are set for
+        self._busy = False  # something may be in flight that nobody waited for
+        self._finish: Callable[[], Any] | None = None
+        share.opened()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should hear about all lanes of the runner."""
+        return tuple(self._share.notes)
+
+    @property
+    def input(self) -> NDArray[np.float32]:
+        """The engine's input in pinned host memory, for `start`; it is made when it is first asked for."""
+        if self._context is None:
+            return np.empty((0, *map(int, self._share.plan.info.inputs[0].shape[1:])), np.float32)
+        with self._at_work():
+            return self._source.array
+
+    def start(self, batch: int) -> None:
+        with self._at_work(), self._at_rest_if_refused():
+            self._come_to_rest()
+            self._finish = None
+            self._bind(batch)
+            work = self._work([self._execute], self._copy_input, batch)
+            self._copy_input()
+            graph = self._graph(("engine", batch), f"the engine at batch {batch}", work)
+            self._stream.record(self._begin)
+            self._launch(graph, work)
+            self._stream.record(self._end)
+            self._target.to_host(self._stream)
+            self._stream.record(self._done)
+            self._finish = lambda: self._target.array[:batch]
+
+    def wait(self) -> NDArray[Any]:
+        output: NDArray[Any] = self.take()
+        return output
+
+    def device_ms(self) -> float:
+        """The GPU's time for the last `start` that was waited for, in ms, without the copies."""
+        return float(self._end - self._begin)
+
+    def take(self) -> Any:
+        """Waits for what was started and gives what it makes; may be called again."""
+        if self._finish is None:
+            raise EngineError("Nothing was started, so there is nothing to wait for.")
+        with self._at_work():
+            self._share.health.wait(self._done)
+            self._busy = False
+            return self._finish()
+
+    def with_context(self, change: Callable[[OpenPlan, Any], None]) -> None:
+        """Calls `change` with the plan and this lane's execution context while nothing is in flight."""
+        with self._at_work():
+            self._come_to_rest()
+            change(self._share.plan, self._context)
+            self._busy = False
+
+    def close(self) -> None:
+        """Waits for what is in flight and frees everything; on a broken GPU it does neither and returns."""
+        if self._context is None:
+            return
+        try:
+            with self._at_work():
+                self._busy = True
+                self._come_to_rest()
+                self._share.closing()
+                self._free()
+        except EngineError:
+            if not self._share.health.dead:
+                raise
+            # freeing the memory of a broken context can wait for ever
+            self._share.health.abandon(self.__dict__.copy())
+            self._context, self._finish = None, None
+
+    def _free(self) -> None:
+        """Gives up the context, then what it uses; nothing is in flight."""
+        self._context, self._finish = None, None
+        if self._graphs is not None:
+            self._graphs.drop()
+        for buffers in (self._source, self._target):
+            buffers.close(self._stream)
+        for part in (self._begin, self._end, self._done, self._stream):
+            part.close()
+
+    # What a request is made of.
+
+    def _copy_input(self) -> None:
+        self._source.to_device(self._stream)
+
+    def _copy_output(self) -> None:
+        self._target.to_host(self._stream)
+
+    def _execute(self) -> None:
+        if not self._context.execute_async_v3(self._handle):
+            raise self._share.plan.failure("TensorRT could not start the engine")
+
+    def _work(
+        self,
+        steps: Sequence[Step],
+        refeed: Step,
+        batch: int,
+        frames: PairedMemory | None = None,
+        labels: PairedMemory | None = None,
+        maps: Sequence[NDArray[np.uint8]] = (),
+    ) -> LaneWork:
+        """See LaneWork."""
+        return LaneWork(self._stream, steps, refeed, self._rest, self._source, self._target, frames, labels, maps, batch)
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[Any]:
+        """The GPU, current; an error inside that broke it fails every lane."""
+        with self._share.health.watching(self._probe), self._share.current() as gpu:
+            yield gpu
+
+    def _probe(self) -> None:
+        with self._share.current():
+            self._done.is_done  # noqa: B018
+
+    @contextlib.contextmanager
+    def _at_rest_if_refused(self) -> Iterator[None]:
+        """Where only a part of a request could be enqueued, that part is waited for: it may read memory that is the caller's."""
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(Exception):  # the error that counts is the first
+                self._rest()
+            raise
+
+    def _come_to_rest(self) -> None:
+        """Before memory is written again: nothing is in flight, unless a request was interrupted or refused half way."""
+        if self._busy:
+            self._rest()
+        self._busy = True
+
+    def _rest(self) -> None:
+        self._stream.record(self._done)
+        self._share.health.wait(self._done)
+
+    def _graph(self, key: tuple[Any, ...], name: str, work: LaneWork) -> Any:
+        return None if self._graphs is None else self._graphs.prepare(key, name, work)
+
+    def _launch(self, graph: Any, work: LaneWork) -> None:
+        if graph is None:
+            work.enqueue()
+        else:
+            graph.launch(self._stream)
+
+    def _bind(self, batch: int) -> None:
+        """Sets the shapes, then the addresses, for a batch; nothing is in flight."""
+        if batch == self._batch:
+            return
+        self._batch = 0
+        plan = self._share.plan
+        set_batch(self._context, plan.info, batch, plan)
+        for spec, buffers in ((plan.info.inputs[0], self._source), (plan.info.outputs[0], self._target)):
+            if not self._context.set_tensor_address(spec.name, buffers.address):
+                raise plan.failure(f"TensorRT does not take the memory for {spec.name}")
+            buffers.use_images(batch)
+        self._batch = batch

@@ -1,0 +1,163 @@
+"""Launches what runs on the GPU beside the engine: plugins/*.cu, compiled for the device with NVRTC through cuda.core.
+
+All addresses are device addresses as integers. Nothing here allocates, copies or waits: whoever owns the stream and the memory (a lane)
+does. A launch reads its arguments at once, so it can be captured into a CUDA graph over fixed buffers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..image.frames import normalisation
+from ..image.geometry import Size
+from ..image.upsample import not_finite
+from ..nvidia.nvrtc import compile_kernel_file
+from ..types import ModelSpec
+from .frame_tables import INPUT_TABLES, OUTPUT_TABLES, FrameTables, frame_tables, logits_shape
+
+__all__ = ["FLAG_BYTES", "FrameKernels", "FrameTables", "check_flag", "frame_tables", "palette_bytes"]
+
+#: The bytes of the word that `upsample_argmax` raises where a logit is not finite; the host zeroes it before the launch.
+FLAG_BYTES = 4
+
+_SUFFIX = {"float32": "f32", "float16": "f16"}
+
+# As the sources have them; the tests hold both to it.
+_PREPROCESS_BLOCK = (32, 8)
+_UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 4, 32
+_OVERLAY_THREADS, _OVERLAY_PIXELS = 256, 4
+_NORM_THREADS, _NORM_MAX_GROUP = 1024, 2048
+
+
+class FrameKernels:
+    """The kernels of one engine on one GPU: frames in, labels and pictures out, with the bits of `image.py`.
+
+    `cuda` is the module cuda.core, `gpu` its Device, whose context is current in the calling thread now and in every call.
+    `spec` says what the engine expects; `input_dtype` and `output_dtype` ("float32" or "float16") are the types of the engine's input
+    and of its logits ("uint8" for an engine that gives labels, which has no `upsample_argmax`). They are compiled here, once, except
+    `double_norm`, which its first call compiles.
+
+    Raises MissingPackageError without NVRTC, EngineError with NVRTC's words where a source does not compile or where the output is
+    no label map's, UsageError for a type that no kernel takes. One instance serves any number of streams and threads.
+    """
+
+    def __init__(self, cuda: Any, gpu: Any, spec: ModelSpec, input_dtype: str = "float32", output_dtype: str = "float32") -> None:
+        self._cuda, self._gpu, self._spec = cuda, gpu, spec
+        capability = gpu.compute_capability
+        self._arch = f"{capability.major}{capability.minor}"
+        self._input_bytes = np.dtype(input_dtype).itemsize
+        self._output_bytes = np.dtype(output_dtype).itemsize
+        self._factors = tuple(np.concatenate(normalisation(spec.mean, spec.std)))
+        self._kernels: dict[str, Any] = {}
+        self._preprocess = self._kernel("preprocess", input_dtype)
+        self._overlay = self._kernel("overlay")
+        self._upsample = None if spec.head == "labels" else self._kernel("upsample_argmax", output_dtype)
+        if self._upsample is not None:
+            self._logits = logits_shape(spec)
+        self._tables = functools.lru_cache(maxsize=64)(functools.partial(frame_tables, spec))
+
+    def tables(self, size: Size) -> FrameTables:
+        """A frame's (H, W) -> its tables; the last 64 sizes are kept, so the same object comes back for the same size."""
+        return self._tables(size)
+
+    def preprocess(self, stream: Any, frame: int, tables: FrameTables, at: int, out: int, index: int = 0, count: int = 1) -> None:
+        """Enqueues: RGB uint8 frames (count, H, W, 3) at `frame` -> images index .. index + count of the engine's input at `out`.
+
+        `at` is the address of `tables.blob` on the device. `out` is the whole batch (N, 3, H', W'). What a letterboxed picture does
+        not cover is zeroed. Equal to `image.preprocess`, for FP16 rounded to nearest even.
+        """
+        height, width = self._spec.size
+        part = tables.part
+        target = out + index * 3 * height * width * self._input_bytes
+        sizes = _ints(height, width, part.top, part.left, part.height, part.width)
+        addresses = (at + tables.offsets[name] for name in INPUT_TABLES)
+        grid = (-(-width // _PREPROCESS_BLOCK[0]), -(-height // _PREPROCESS_BLOCK[1]), count)
+        arguments = (frame, *_ints(*tables.size), target, *sizes, *addresses, *self._factors)
+        self._launch(stream, grid, _PREPROCESS_BLOCK, self._preprocess, arguments)
+
+    def upsample_argmax(
+        self, stream: Any, logits: int, tables: FrameTables, at: int, labels: int, flag: int, index: int = 0, count: int = 1
+    ) -> None:
+        """Enqueues: images index .. index + count of the logits (N, C, h, w) at `logits` -> uint8 (count, H, W) at `labels`.
+
+        `flag` is an int32 on the device that is set to 1 where a logit is NaN or infinite, and else left: zero it before (a memset on
+        the same stream), read it back with the labels, then hand it to `check_flag`. Equal to `image.upsample_argmax`. Raises
+        UsageError where the engine gives labels itself.
+        """
+        if self._upsample is None:
+            raise UsageError("This engine was built with --head labels: it has no logits to interpolate.")
+        classes, height, width = self._logits
+        source = logits + index * classes * height * width * self._output_bytes
+        addresses = (at + tables.offsets[name] for name in OUTPUT_TABLES)
+        grid = (-(-(width + 1) // _CELLS_WIDE), -(-(height + 1) // _CELLS_HIGH), count)
+        arguments = (source, *_ints(classes, height, width), labels, *_ints(*tables.size), *addresses, flag)
+        self._launch(stream, grid, (_UPSAMPLE_THREADS,), self._upsample, arguments)
+
+    def overlay(self, stream: Any, frame: int, labels: int, palette: int, out: int, size: Size, alpha: float = 0.5, count: int = 1) -> None:
+        """Enqueues: frames (count, H, W, 3) and labels (count, H, W) of (H, W) `size` -> the coloured frames at `out`.
+
+        `palette` is the address of `palette_bytes(spec.palette)` on the device; alpha=1 gives the colours alone. `out` may be
+        `frame`. Equal to `image.overlay`. Raises UsageError for an alpha outside 0 .. 1.
+        """
+        if not 0 <= alpha <= 1:
+            raise UsageError(f"alpha is a share from 0 to 1, not {alpha}.")
+        pixels = count * size[0] * size[1]
+        grid = (-(-pixels // (_OVERLAY_THREADS * _OVERLAY_PIXELS)),)
+        arguments = (frame, labels, palette, np.float32(1 - alpha), np.float32(alpha), pixels, out)
+        self._launch(stream, grid, (_OVERLAY_THREADS,), self._overlay, arguments)
+
+    def double_norm(self, stream: Any, x: int, out: int, shape: tuple[int, int, int], groups: int, dtype: str = "float16") -> None:
+        """Enqueues: x (B, C, N) at `x` -> softmax over N, then over the sum of each of `groups` groups of C / groups channels + 1e-6.
+
+        FP32 inside; `dtype` ("float16" or "float32") is that of x and `out`, which may not overlap. Raises UsageError where `groups` does
+        not divide C or a group holds more than 2048 channels.
+        """
+        images, channels, positions = shape
+        size, rest = divmod(channels, groups)
+        if rest or size > _NORM_MAX_GROUP:
+            raise UsageError(f"{channels} channels do not fall into {groups} groups of at most {_NORM_MAX_GROUP}.")
+        kernel = self._kernel("grouped_double_norm", dtype)
+        slice_ = norm_slice(positions, images * groups, self._gpu.properties.multiprocessor_count)
+        grid = (-(-positions // slice_), images * groups)
+        self._launch(stream, grid, (_NORM_THREADS,), kernel, (x, *_ints(size, positions, slice_), out))
+
+    def _kernel(self, name: str, dtype: str | None = None) -> Any:
+        """A kernel for a type; compiles the source where this is the first of its kernels."""
+        if dtype is not None and dtype not in _SUFFIX:
+            raise UsageError(f"The kernel {name} takes float32 and float16, not {dtype}.")
+        full = name if dtype is None else f"{name}_{_SUFFIX[dtype]}"
+        if full not in self._kernels:
+            self._kernels[full] = compile_kernel_file(self._cuda, name, self._arch).get_kernel(full)
+        return self._kernels[full]
+
+    def _launch(self, stream: Any, grid: tuple[int, ...], block: tuple[int, ...], kernel: Any, arguments: Sequence[Any]) -> None:
+        self._cuda.launch(stream, self._cuda.LaunchConfig(grid=grid, block=block), kernel, *arguments)
+
+
+def norm_slice(positions: int, groups: int, multiprocessors: int) -> int:
+    """How many of the `positions` of a group one block writes, so that the blocks of all `groups` fill the GPU once."""
+    slices = max(1, multiprocessors // groups)
+    return max(-(-positions // slices), min(positions, _NORM_THREADS))
+
+
+def check_flag(flag: int) -> None:
+    """The flag word that `upsample_argmax` left -> nothing, or raises the EngineError that `image.upsample_argmax` raises."""
+    if flag:
+        raise not_finite()
+
+
+def palette_bytes(palette: Sequence[Sequence[int]]) -> bytes:
+    """One RGB triple a class -> 768 bytes, one triple for each of 256 ids; ids without a colour are black."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(palette)] = palette
+    return colours.tobytes()
+
+
+def _ints(*values: int) -> tuple[np.int32, ...]:
+    """C ints; cuda.core takes a Python int for 8 bytes, an address."""
+    return tuple(map(np.int32, values))

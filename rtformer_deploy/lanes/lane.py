@@ -1,0 +1,187 @@
+"""A lane: frames to label maps on a GPU, in one stream and, once it has proved itself, one CUDA graph.
+
+Pinned frame -> copy -> preprocess kernel -> engine -> upsample-and-argmax kernel -> copy of one byte a pixel. Several lanes keep
+several frames in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import UsageError
+from ..image.frames import resize_labels
+from ..nvidia import driver as driver
+from ..runtime.session import Want
+from ..types import LabelMap
+from .device_arrays import DeviceFrame, DeviceLabels, check_memory, check_stream, stream_handle
+from .engine_lane import EngineLane
+from .kernels import FLAG_BYTES, check_flag
+from .memory import FrameMemory, Placed
+from .request import LaneWork, Step
+from .shared import LaneShare
+
+
+class Lane(EngineLane):
+    """A FrameSession: an EngineLane with the kernels before and after it, and the memory of frames and label maps.
+
+    That memory grows with the largest submission; else nothing is allocated after a size has come once. The second submission of a
+    shape captures its CUDA graph and tries it out, so `begin` takes longer that once. `start` and `wait` run the engine alone.
+    """
+
+    def __init__(self, share: LaneShare) -> None:
+        super().__init__(share)
+        with share.current() as gpu:
+            self._read = gpu.create_event()  # the caller's frames have been read
+        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.plan.info.batch[2])
+        self._frames: list[DeviceFrame] | None = None  # loaded frames that lie on the device
+        self._placed: list[Placed] = []
+        self._callers: list[Any] = []  # streams that made them
+
+    # Frames to label maps.
+
+    def load(self, frames: Sequence[Any], stream: Any = None) -> None:
+        """See FrameSession; frames are (H, W, 3) uint8 arrays or DeviceFrames. Raises UsageError for memory or streams of another
+        GPU or context.
+        """
+        with self._at_work() as gpu:
+            self._come_to_rest()
+            self._finish, self._callers = None, []
+            on_device = [frame for frame in frames if isinstance(frame, DeviceFrame)]
+            self._frames = on_device or None
+            if on_device:
+                self._accept(on_device, stream)
+            sizes = [(int(frame.shape[0]), int(frame.shape[1])) for frame in frames]
+            labels = self._share.plan.info.spec.head != "labels"
+            self._placed, moved = self._memory.place(gpu, sizes, on_host=not on_device, with_labels=labels)
+            if moved and self._graphs is not None:
+                self._graphs.drop()
+            if not on_device:
+                for frame, placed in zip(frames, self._placed, strict=True):
+                    np.copyto(self._memory.host_frame(placed), frame)
+
+    def begin(self, want: Want) -> None:
+        with self._at_work() as gpu, self._at_rest_if_refused():
+            labels_head = self._share.plan.info.spec.head == "labels"
+            if labels_head and want == "device labels":
+                raise UsageError("An engine that was built with --head labels gives its label maps in host memory.")
+            self._finish = None
+            batch = max(len(self._placed), self._share.plan.info.batch[0])
+            self._bind(batch)
+            if self._frames is not None:
+                self._preprocess()
+            tail = "device" if want == "device labels" else "output" if want == "logits" or labels_head else "labels"
+            work = self._frame_work(tail, batch)
+            sizes = tuple(placed.tables.size for placed in self._placed)
+            key = ("frames" if self._frames is None else "input", tail, batch, sizes)
+            self._launch(self._graph(key, f"{len(sizes)} x {sizes[0][0]}x{sizes[0][1]}", work), work)
+            kept = self._device_labels(gpu) if tail == "device" else None
+            self._stream.record(self._done)
+            for caller in self._callers:
+                caller.wait(self._read)  # there the next frame may be written when this one has been read
+            self._finish = self._finisher(want, tail, kept)
+
+    def take(self) -> Any:
+        value = super().take()
+        self._frames = None  # the caller's memory is its own again
+        return value
+
+    def _free(self) -> None:
+        self._context = None
+        self._memory.close()
+        self._read.close()
+        super()._free()
+
+    # The steps.
+
+    def _frame_work(self, tail: str, batch: int) -> LaneWork:
+        """Frames or the engine's input to label maps, to the engine's output in host memory, or ("device") to its output alone."""
+        steps: list[Step] = [self._copy_frames, self._preprocess] if self._frames is None else []
+        steps.append(self._execute)
+        if tail == "labels":
+            steps += [self._clear_flag, self._upsample, self._copy_labels]
+        elif tail == "output":
+            steps.append(self._copy_output)
+        frames = self._memory.frames if self._frames is None else None
+        if tail != "labels":
+            return self._work(steps, self._preprocess, batch, frames)
+        maps = [self._memory.host_labels(placed) for placed in self._placed]
+        return self._work(steps, self._preprocess, batch, frames, self._memory.labels, maps)
+
+    def _copy_frames(self) -> None:
+        assert self._memory.frames is not None
+        self._memory.frames.to_device(self._stream)
+
+    def _copy_labels(self) -> None:
+        assert self._memory.labels is not None
+        self._memory.labels.to_host(self._stream)
+
+    def _preprocess(self) -> None:
+        for index, placed in enumerate(self._placed):
+            if self._frames is not None:
+                address = self._frames[index].address
+            else:
+                assert self._memory.frames is not None
+                address = self._memory.frames.address + placed.frame_start
+            self._share.kernels.preprocess(self._stream, address, placed.tables, placed.tables_at, self._source.address, index)
+        if self._frames is not None:
+            self._stream.record(self._read)
+
+    def _clear_flag(self) -> None:
+        assert self._memory.labels is not None
+        self._memory.labels.clear_first(FLAG_BYTES, self._stream)
+
+    def _upsample(self) -> None:
+        assert self._memory.labels is not None
+        start = self._memory.labels.address
+        for index, placed in enumerate(self._placed):
+            self._upsample_one(index, placed, start + placed.labels_start, start)
+
+    def _upsample_one(self, index: int, placed: Placed, labels: int, flag: int) -> None:
+        self._share.kernels.upsample_argmax(self._stream, self._target.address, placed.tables, placed.tables_at, labels, flag, index)
+
+    def _device_labels(self, gpu: Any) -> list[DeviceLabels]:
+        """Label maps into device memory of their own, which the caller gets; the flag comes to the host as always."""
+        kept = []
+        self._clear_flag()
+        assert self._memory.labels is not None
+        for index, placed in enumerate(self._placed):
+            own = gpu.allocate(placed.tables.label_bytes, stream=self._stream)
+            self._upsample_one(index, placed, int(own.handle), self._memory.labels.address)
+            kept.append(DeviceLabels(placed.tables.size, int(own.handle), own))
+        self._memory.labels.first_to_host(FLAG_BYTES, self._stream)
+        return kept
+
+    # What becomes of the output.
+
+    def _finisher(self, want: Want, tail: str, kept: list[DeviceLabels] | None) -> Callable[[], Any]:
+        if want == "logits":
+            return lambda: self._target.array[: len(self._placed)].astype(np.float32)
+        if tail == "output":
+            return self._resized_labels
+        return lambda: self._checked_labels(kept)
+
+    def _resized_labels(self) -> list[LabelMap]:
+        spec = self._share.plan.info.spec
+        outputs = zip(self._target.array, self._placed, strict=False)
+        return [resize_labels(labels.copy(), placed.tables.size, spec.size, spec.resize) for labels, placed in outputs]
+
+    def _checked_labels(self, kept: list[DeviceLabels] | None) -> list[Any]:
+        check_flag(self._memory.flag())
+        return kept if kept is not None else [self._memory.host_labels(placed).copy() for placed in self._placed]
+
+    # The caller.
+
+    def _accept(self, frames: Sequence[DeviceFrame], stream: Any) -> None:
+        """Checks a caller's frames and lets the lane's stream wait for what makes them."""
+        context = driver.current_context()
+        for index, frame in enumerate(frames):
+            check_memory(frame, index, self._share.device, context)
+        named = {frame.stream for frame in frames if frame.stream is not None} if stream is None else {stream_handle(stream)}
+        for handle in named:
+            check_stream(handle, context)
+            caller = self._cuda.Stream.from_handle(handle)
+            self._stream.wait(caller)
+            self._callers.append(caller)

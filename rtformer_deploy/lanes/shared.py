@@ -1,0 +1,74 @@
+"""What the lanes of one runner share: the open plan, the GPU with its kernels and its health, and what there is to say about them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..backends.tensorrt.plan import OpenPlan
+from ..nvidia import driver as gpu
+from .health import GpuHealth
+from .kernels import FrameKernels
+
+
+@dataclass(slots=True)
+class LaneShare:
+    """`cuda` is the module cuda.core, `config` what execution contexts are made with (None: nothing special).
+
+    `capture` says whether lanes capture CUDA graphs of their own; `notes` collects what a user should hear, once each. `on_last_close` is
+    called when the last lane closes, while the engine is still open.
+    """
+
+    plan: OpenPlan
+    cuda: Any
+    device: int
+    kernels: FrameKernels
+    health: GpuHealth
+    capture: bool
+    config: Any = None
+    on_last_close: Callable[[], object] = lambda: None
+    notes: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _open: int = 0
+
+    @contextmanager
+    def current(self) -> Iterator[Any]:
+        """The GPU, its primary context current in this thread meanwhile; afterwards the caller's own context is current again."""
+        with on_device(self.cuda, self.device) as device:
+            yield device
+
+    def say(self, note: str | None) -> None:
+        """Keeps a note, if it is one. Any thread may call it."""
+        with self._lock:
+            if note is not None and note not in self.notes:
+                self.notes.append(note)
+
+    def opened(self) -> None:
+        """A lane was made."""
+        with self._lock:
+            self._open += 1
+
+    def closing(self) -> None:
+        """A lane that works is about to give up its context; with the last one `on_last_close` is called."""
+        with self._lock:
+            self._open -= 1
+            last = self._open == 0
+        if last:
+            self.on_last_close()
+
+
+@contextmanager
+def on_device(cuda: Any, index: int) -> Iterator[Any]:
+    """GPU `index`, current in this thread meanwhile (contexts are a thread's own); a context that was current before is so again."""
+    before = gpu.current_context()
+    device = cuda.Device(index)
+    device.set_current()
+    mine = gpu.current_context()
+    try:
+        yield device
+    finally:
+        if before not in (0, mine):
+            gpu.set_context(before)

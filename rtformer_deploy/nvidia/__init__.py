@@ -1,0 +1,1 @@
+"""What NVIDIA's libraries tell: the driver, NVML, NVRTC."""

@@ -1,0 +1,138 @@
+"""Which NVIDIA GPUs this machine has, asked of the driver's own library; imports nothing of CUDA's Python."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from dataclasses import dataclass
+
+from ..errors import EngineError, UsageError
+
+_NAMES = {"win32": ("nvcuda.dll",)}
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute, cuda.h
+_POINTER_CONTEXT, _POINTER_MEMORY_TYPE, _POINTER_DEVICE = 1, 2, 9  # CUpointer_attribute
+_ON_DEVICE = (2, 4)  # CUmemorytype: device, unified
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """One GPU; `compute_capability` is "9.0", `memory_mib` its memory, `driver` the newest CUDA version that the driver runs ("13.0")."""
+
+    index: int
+    name: str
+    compute_capability: str
+    memory_mib: int
+    driver: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.compute_capability})"
+
+
+def gpus() -> tuple[GpuInfo, ...]:
+    """The NVIDIA GPUs that CUDA can use here, in CUDA's order; empty where there are none (`why_none` says why)."""
+    return _ask()[0]
+
+
+def why_none() -> str:
+    """One sentence about why `gpus` is empty."""
+    return _ask()[1]
+
+
+def gpu_at(index: int) -> GpuInfo:
+    """GPU `index`. Raises UsageError where there is none of that number."""
+    found = gpus()
+    if not 0 <= index < len(found):
+        there = ", ".join(f"{gpu.index}: {gpu}" for gpu in found)
+        raise UsageError(f"There is no GPU {index} here; " + (f"there are: {there}." if found else f"{why_none()}."))
+    return found[index]
+
+
+def make_current(index: int) -> None:
+    """Makes GPU `index` the one that CUDA libraries use in this thread: its primary context, which stays for the life of the process.
+
+    Raises UsageError where there is no such GPU, EngineError where CUDA refuses.
+    """
+    gpu = gpu_at(index)
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    context = ctypes.c_void_p()
+    status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), index) or driver.cuCtxSetCurrent(context)
+    if status != 0:
+        raise EngineError(f"CUDA cannot use GPU {index}, {gpu} (CUDA error {status}).", "See whether nvidia-smi shows it.")
+
+
+def current_context() -> int:
+    """The CUDA context that is current in this thread, as a handle; 0: none. There is a driver."""
+    return _asked("cuCtxGetCurrent") or 0
+
+
+def set_context(context: int) -> None:
+    """Makes a context current in this thread, as its owner left it."""
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    driver.cuCtxSetCurrent(ctypes.c_void_p(context))
+
+
+def stream_context(handle: int) -> int | None:
+    """The context that a stream belongs to; None where CUDA does not know. Some context must be current."""
+    return _asked("cuStreamGetCtx", ctypes.c_void_p(handle))
+
+
+def memory_owner(address: int) -> tuple[int, int | None] | None:
+    """Device memory -> the number of its GPU and its context (None: it belongs to none, as memory of a pool); None: not device memory."""
+    if _pointer_attribute(_POINTER_MEMORY_TYPE, address) not in _ON_DEVICE:
+        return None
+    return _pointer_attribute(_POINTER_DEVICE, address) or 0, _pointer_attribute(_POINTER_CONTEXT, address)
+
+
+def _pointer_attribute(which: int, address: int) -> int | None:
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    value = ctypes.c_void_p()  # as wide as the widest attribute, and zero
+    status = driver.cuPointerGetAttribute(ctypes.byref(value), which, ctypes.c_uint64(address))
+    return value.value if status == 0 else None
+
+
+def _asked(function: str, *arguments: object) -> int | None:
+    """A handle that the driver gives through a pointer, which is its last parameter."""
+    driver = _load()
+    assert driver is not None, "there is a GPU, so there is a driver"
+    value = ctypes.c_void_p()
+    status = getattr(driver, function)(*arguments, ctypes.byref(value))
+    return value.value if status == 0 else None
+
+
+@functools.cache
+def _ask() -> tuple[tuple[GpuInfo, ...], str]:
+    driver = _load()
+    if driver is None:
+        return (), "no NVIDIA driver is installed"
+    if (status := driver.cuInit(0)) != 0:
+        return (), f"the NVIDIA driver does not start (CUDA error {status})"
+    count, version = ctypes.c_int(), ctypes.c_int()
+    driver.cuDeviceGetCount(ctypes.byref(count))
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    text = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    found = tuple(_describe(driver, index, text) for index in range(count.value))
+    return found, "" if found else "the NVIDIA driver sees no GPU"
+
+
+def _describe(driver: ctypes.CDLL, index: int, version: str) -> GpuInfo:
+    device, name, memory = ctypes.c_int(), ctypes.create_string_buffer(128), ctypes.c_size_t()
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    driver.cuDeviceGet(ctypes.byref(device), index)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
+    return GpuInfo(index, name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value // 2**20, version)
+
+
+def _load() -> ctypes.CDLL | None:
+    for name in _NAMES.get(sys.platform, ("libcuda.so.1", "libcuda.so")):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,1 @@
+"""Everything that is drawn: SVG, PNG and HTML."""

@@ -1,0 +1,1 @@
+"""Latency and throughput: bench, paced runs, time per layer, reports."""

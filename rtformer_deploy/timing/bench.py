@@ -1,0 +1,334 @@
+"""A Runner to a latency and throughput Report: the engine alone, and from a decoded frame to a label map."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from .. import machine, pipeline
+from ..backends import backend_row
+from ..errors import DeployError, UsageError
+from ..formats.external_model import Foreign
+from ..image import native
+from ..image.frames import load_image
+from ..image.samples import sample_frame, sample_source
+from ..image.upsample import mixed_share
+from ..nvidia.nvml import watch_over
+from ..runtime.frame_runner import FrameRunner
+from ..runtime.session import Session
+from ..types import Frame, LabelMap, Progress
+from .paced import run_paced
+from .report import Report, Timing
+
+#: Fewer steps than this make the 99th percentile little more than the slowest step.
+STEPS_FOR_P99 = 100
+LEAST_STEPS = 3
+MANY_MIXED_CELLS = 0.4
+_FIRST_RUNS = 2  # the second one captures a CUDA graph
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """A session that knows how long the device itself worked, which trtexec 11 counts and trtexec 10 does not stop at."""
+
+    def device_ms(self) -> float:
+        """The device's time for the last finished request in ms, copies to and from it left out."""
+        ...
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    """How long to measure, by which clock, and who wants to know how far it is."""
+
+    seconds: float
+    clock: Callable[[], float]
+    progress: Progress | None
+
+    def repeat(self, phase: str, step: Callable[[], None], seconds: float | None = None) -> float:
+        """Calls `step` until the time is over, at least LEAST_STEPS times; returns the seconds it took."""
+        limit = self.seconds if seconds is None else seconds
+        begin = self.clock()
+        steps = 0
+        while True:
+            step()
+            steps += 1
+            elapsed = self.clock() - begin
+            self._tell(phase, min(elapsed, limit), limit)
+            if elapsed >= limit and steps >= LEAST_STEPS:
+                return elapsed
+
+    def _tell(self, phase: str, done: float, total: float) -> None:
+        if self.progress is not None and not self.progress(phase, round(done * 1000), max(1, round(total * 1000))):
+            raise DeployError(f"The measurement was stopped during {phase}.")
+
+
+@dataclass(slots=True)
+class _Laps:
+    """Latencies and stages collected while measuring, in ms."""
+
+    total: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, total: float, **stages: float) -> None:
+        self.total.append(total * 1000)
+        for name, value in stages.items():
+            self.stages.setdefault(name, []).append(value * 1000)
+
+
+def bench_path(
+    path: Path,
+    *,
+    seconds: float = 10.0,
+    warmup: float = 2.0,
+    batch: int = 1,
+    lanes: int = 1,
+    graphs: bool = True,
+    device: int = 0,
+    threads: int | None = None,
+    image: Path | None = None,
+    fps: float | None = None,
+    deadline_ms: float | None = None,
+    said: Foreign | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """An engine plan, or an ONNX model that is built in memory first (`said` is about one from elsewhere), to a Report; see `bench`.
+
+    `image` is measured as it is; without one the bundled photograph, or a drawn street, stands in at the engine's own size.
+    `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` (see `paced.run_paced`). A GPU's clocks are sampled
+    meanwhile. `peak_memory_mb` starts to count before the engine is opened. Raises what opening, decoding, `bench` and `run_paced` raise,
+    UsageError for a paced batch or a deadline without `fps`.
+    """
+    _check_pace(fps, deadline_ms, batch)
+    frame = None if image is None else load_image(image)
+    before = machine.resident_mb()
+    machine.reset_peak()
+    with pipeline.open_any(path, device=device, threads=threads, lanes=lanes, graphs=graphs, said=said) as runner:
+        frame, source = (sample_frame(runner.spec.size), sample_source()) if frame is None else (frame, str(image))
+        with watch_over(_gpu_of(runner, device)) as gpu:
+            report = bench(runner, [frame] * batch, seconds=seconds, warmup=warmup, progress=progress)
+        paced = None if fps is None else run_paced(runner, frame, fps, seconds=seconds, deadline_ms=deadline_ms, progress=progress)
+        peak = machine.peak_mb()
+    return dataclasses.replace(
+        report,
+        peak_memory_mb=max(0.0, peak - before),
+        frame={**report.frame, "source": source},
+        paced=paced,
+        gpu=None if gpu is None else gpu.to_json(),
+        notes=(*report.notes, *(() if gpu is None else gpu.notes())),
+    )
+
+
+def _check_pace(fps: float | None, deadline_ms: float | None, batch: int) -> None:
+    """Raises UsageError where the options of a paced run do not go together."""
+    if fps is None and deadline_ms is not None:
+        raise UsageError("A deadline needs a rate to be kept at.", "Add --fps.")
+    if fps is not None and batch > 1:
+        raise UsageError(f"--fps paces single frames; a batch of {batch} has no moment at which it is due.", "Leave --batch out.")
+
+
+def _on_gpu(runner: FrameRunner) -> bool:
+    return runner.info is not None and backend_row(runner.info.backend).on_gpu
+
+
+def _gpu_of(runner: FrameRunner, device: int) -> int | None:
+    """The GPU that the runner works on; None on a CPU."""
+    return device if _on_gpu(runner) else None
+
+
+def bench(
+    runner: FrameRunner,
+    frames: Sequence[Frame],
+    *,
+    seconds: float = 10.0,
+    warmup: float = 2.0,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Report:
+    """Times one batch of frames, over and over, on an open runner: `seconds` for the engine alone and as long again end to end.
+
+    Frames are decoded RGB (H, W, 3) of any size; their number is the batch. With one session the steps follow each other and
+    stages are timed apart (mode "latency"); with more, every session is kept busy ("throughput") and a latency includes the
+    queue. Warm-up steps are end to end and not counted. Raises UsageError where the batch does not fit the engine.
+    """
+    if not 1 <= len(frames) <= runner.max_batch:
+        raise UsageError(f"A batch of {len(frames)} does not fit this engine, which takes 1 to {runner.max_batch} frames.")
+    watch = _Stopwatch(seconds, clock, progress)
+    watch.repeat("warm-up", lambda: _use(runner.run(frames)), warmup)
+    mixed = _mixed_cells(runner, frames)
+    single = len(runner.sessions) == 1
+    engine, device = _engine_latency(runner, frames, watch) if single else (_engine_throughput(runner, frames, watch), None)
+    whole, stages = _whole_latency(runner, frames, watch) if single else (_whole_throughput(runner, frames, watch), {})
+    return Report(
+        engine=engine,
+        end_to_end=whole,
+        engine_without_copies=device,
+        mode="latency" if single else "throughput",
+        batch=len(frames),
+        lanes=len(runner.sessions),
+        warmup_s=warmup,
+        frame={"height": frames[0].shape[0], "width": frames[0].shape[1]},
+        model=_model_facts(runner),
+        environment={**machine.environment(), "pre_and_postprocessing": native.description()},
+        stages=stages,
+        mixed_cells=mixed,
+        notes=_notes(runner, engine, whole, mixed),
+        conventions=_conventions(runner),
+    )
+
+
+def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, Timing | None]:
+    """start and wait on an input that stays as it is; and the device's own share of that, where the session knows it."""
+    session, laps = _filled(runner, frames)[0], _Laps()
+    device: list[float] = []
+
+    def step() -> None:
+        begin = watch.clock()
+        session.start(runner.engine_batch(len(frames)))
+        session.wait()
+        laps.add(watch.clock() - begin)
+        if isinstance(session, DeviceTimed):
+            device.append(session.device_ms())
+
+    watch.repeat("engine only", step)
+    return _one_by_one(laps.total, len(frames)), _one_by_one(device, len(frames)) if device else None
+
+
+def _one_by_one(latencies_ms: Sequence[float], batch: int) -> Timing:
+    """Steps that followed each other: what lies between them, such as drawing the progress bar, is nobody's time."""
+    return Timing(tuple(latencies_ms), batch, sum(latencies_ms) / 1000)
+
+
+def _whole_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, dict[str, float]]:
+    """A decoded frame to a label map, with the median of each stage."""
+    session, laps = runner.sessions[0], _Laps()
+    sizes = _sizes(frames)
+
+    def step() -> None:
+        begin = watch.clock()
+        runner.load(session, frames)
+        ready = watch.clock()
+        output = runner.execute(session, len(frames))
+        done = watch.clock()
+        _use(runner.labels_of(session, output, sizes))
+        end = watch.clock()
+        laps.add(end - begin, preprocess=ready - begin, engine=done - ready, postprocess=end - done)
+
+    watch.repeat("end to end", step)
+    stages = {name: float(np.median(values)) for name, values in laps.stages.items()}
+    return _one_by_one(laps.total, len(frames)), stages
+
+
+def _engine_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
+    """Every session always has work: the oldest is waited for and started again. What is still running at the end is not counted."""
+    laps = _Laps()
+    running: deque[tuple[Session, float]] = deque()
+    for session in _filled(runner, frames):
+        running.append((session, watch.clock()))
+        session.start(runner.engine_batch(len(frames)))
+
+    def step() -> None:
+        session, begin = running.popleft()
+        session.wait()
+        now = watch.clock()
+        laps.add(now - begin)
+        running.append((session, now))
+        session.start(runner.engine_batch(len(frames)))
+
+    elapsed = watch.repeat("engine only", step)
+    for session, _ in running:
+        session.wait()
+    return Timing(tuple(laps.total), len(frames), elapsed)
+
+
+def _whole_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
+    """submit and result, with as many submissions in flight as there are sessions."""
+    laps = _Laps()
+    flying = deque((watch.clock(), runner.submit(frames)) for _ in runner.sessions)
+
+    def step() -> None:
+        begin, ticket = flying.popleft()
+        _use(runner.result(ticket))
+        now = watch.clock()
+        laps.add(now - begin)
+        flying.append((now, runner.submit(frames)))
+
+    elapsed = watch.repeat("end to end", step)
+    for _, ticket in flying:
+        runner.result(ticket)
+    return Timing(tuple(laps.total), len(frames), elapsed)
+
+
+def _filled(runner: FrameRunner, frames: Sequence[Frame]) -> list[Session]:
+    """The runner's sessions, each with the preprocessed frames in its input, and past what only its first runs do."""
+    for session in runner.sessions:
+        runner.preprocess_into(session, frames)
+        for _ in range(_FIRST_RUNS):
+            session.start(runner.engine_batch(len(frames)))
+            session.wait()
+    return list(runner.sessions)
+
+
+def _sizes(frames: Sequence[Frame]) -> list[tuple[int, int]]:
+    return [(frame.shape[0], frame.shape[1]) for frame in frames]
+
+
+def _use(labels: list[LabelMap]) -> None:
+    """Nothing; a label map must be whole when its time is taken."""
+    assert labels
+
+
+def _mixed_cells(runner: FrameRunner, frames: Sequence[Frame]) -> float | None:
+    if runner.spec.head != "lowres":
+        return None
+    return float(np.mean([mixed_share(logits) for logits in runner.logits(frames)]))
+
+
+def _model_facts(runner: FrameRunner) -> dict[str, Any]:
+    spec, info = runner.spec, runner.info
+    facts: dict[str, Any] = {
+        "name": spec.name,
+        "weights": spec.weights,
+        "classes": len(spec.classes),
+        "head": spec.head,
+        "input": list(spec.size),
+    }
+    if info is not None:
+        facts |= {"backend": info.backend, "builder_version": info.builder_version, "gpu": info.gpu, "batch_min_opt_max": list(info.batch)}
+        facts |= {"precision_asked": info.precision.asked, "precision_found": info.precision.state, "layers": dict(info.precision.layers)}
+    return facts
+
+
+def _conventions(runner: FrameRunner) -> dict[str, str]:
+    """What the figures count, in the words of trtexec, whose versions 10 and 11 do not count the same."""
+    if not _on_gpu(runner):
+        engine = "start to output; both lie in host memory, so trtexec 10, which counts copies, and 11, which does not, would agree"
+    else:
+        engine = "start to output in host memory: copies to and from the GPU are counted, as trtexec 10 does and trtexec 11 does not"
+    told = {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
+    if all(isinstance(session, DeviceTimed) for session in runner.sessions):
+        told["engine_without_copies"] = "how long the GPU itself was busy with the engine, by CUDA events: what trtexec 11 counts"
+    return told
+
+
+def _notes(runner: FrameRunner, engine: Timing, whole: Timing, mixed: float | None) -> tuple[str, ...]:
+    notes = []
+    if not native.available():
+        notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
+    steps = min(len(engine.latencies_ms), len(whole.latencies_ms))
+    if steps < STEPS_FOR_P99:
+        notes.append(f"Only {steps} steps: p99 is little more than the slowest one. Measure longer with --seconds.")
+    if (runner.spec.weights or "").startswith("random"):
+        notes.append("The weights are random, so the share of mixed cells, on which post-processing depends, is not a trained network's.")
+    elif mixed is not None and mixed > MANY_MIXED_CELLS:
+        notes.append(f"{mixed:.0%} of the cells are mixed, far more than in a usual street scene: post-processing takes longer here.")
+    notes += runner.notes
+    if len(runner.sessions) > 1:
+        notes.append("Throughput mode: a latency includes waiting behind the other lanes, and stages overlap; --lanes 1 times them apart.")
+    return tuple(notes)

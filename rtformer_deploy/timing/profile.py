@@ -1,0 +1,153 @@
+"""An engine or model to the time of its layers and blocks, beside what the engine takes without profiling."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import pipeline
+from ..backends import layer_times, open_engine
+from ..errors import ModelError, UsageError
+from ..formats.external_model import Foreign
+from ..graph.names import home
+from ..image.samples import sample_frame
+from ..runtime.frame_runner import FrameRunner
+from ..runtime.layer_times import WARM_UP, LayerTime, run_once
+from ..types import Engine
+
+#: Blocks of what belongs to no module: the library's own copies between memory layouts, and layers whose name has one part only.
+LAYOUT, NO_MODULE = "(layout changes)", "(no module)"
+_LAYOUT_KIND = re.compile(r"reorder|reformat", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTime:
+    """Layers of one module: how many, and the sum of their medians in ms."""
+
+    name: str
+    layers: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Where an engine's time goes: its layers in the order they ran in, and `whole_ms`, the median of a run without profiling.
+
+    `rounds` is the number of runs behind each median.
+    """
+
+    model: str
+    backend: str
+    size: tuple[int, int]
+    batch: int
+    rounds: int
+    layers: tuple[LayerTime, ...]
+    whole_ms: float
+
+    @property
+    def layers_ms(self) -> float:
+        """The sum of the layers' medians; the shares are parts of it."""
+        return sum(layer.ms for layer in self.layers)
+
+    def top(self, count: int) -> tuple[LayerTime, ...]:
+        """The slowest layers, the slowest first."""
+        return tuple(sorted(self.layers, key=lambda layer: layer.ms, reverse=True)[:count])
+
+    def share(self, ms: float) -> float:
+        """A time as a part of `layers_ms`, 0 to 1."""
+        return ms / self.layers_ms if self.layers_ms else 0.0
+
+    def blocks(self) -> tuple[BlockTime, ...]:
+        """The layers by module (see `block_of`), the slowest first."""
+        members: dict[str, list[LayerTime]] = {}
+        for layer in self.layers:
+            members.setdefault(block_of(layer), []).append(layer)
+        blocks = [BlockTime(name, len(layers), sum(layer.ms for layer in layers)) for name, layers in members.items()]
+        return tuple(sorted(blocks, key=lambda block: block.ms, reverse=True))
+
+    def summary(self) -> str:
+        """One sentence: what profiling costs."""
+        return f"The layers sum to {self.layers_ms:.2f} ms; the engine alone, without profiling, takes {self.whole_ms:.2f} ms."
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "backend": self.backend,
+            "input": list(self.size),
+            "batch": self.batch,
+            "rounds": self.rounds,
+            "whole_ms": self.whole_ms,
+            "layers_ms": self.layers_ms,
+            "layers": [_layer_json(layer, self.share(layer.ms)) for layer in self.layers],
+            "blocks": [
+                {"name": block.name, "layers": block.layers, "ms": block.ms, "share": self.share(block.ms)} for block in self.blocks()
+            ],
+        }
+
+
+def profile_path(path: Path, *, rounds: int = 20, device: int = 0, threads: int | None = None, said: Foreign | None = None) -> Profile:
+    """A plan, or an ONNX model that ONNX Runtime runs (`said` is about one from elsewhere), to its Profile on the sample frame.
+
+    The batch is the engine's smallest. Medians of `rounds` runs, first without profiling, then with it; TensorRT runs
+    without CUDA graphs both times. Raises what opening raises, and ModelError for a network's weights,
+    which are no engine, UsageError for no rounds.
+    """
+    if rounds < 1:
+        raise UsageError(f"{rounds} rounds have no median; they start at 1.")
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        raise ModelError(f"{path} holds a network's weights, which have no engine's layers.", "Export and build it, then profile the plan.")
+    engine = pipeline.engine_of(path, device=device, threads=threads, said=said)
+    images, whole_ms = _without_profiling(engine, rounds, device, threads)
+    spec = engine.info.spec
+    layers = layer_times(engine, images, rounds, device=device, threads=threads)
+    return Profile(spec.name, engine.info.backend, spec.size, len(images), rounds, layers, whole_ms)
+
+
+def block_of(layer: LayerTime) -> str:
+    """The module a layer belongs to, at most two parts deep, or LAYOUT or NO_MODULE."""
+    if _LAYOUT_KIND.match(layer.kind):
+        return LAYOUT
+    return home(layer.name) if re.search(r"[./]", layer.name) else NO_MODULE
+
+
+def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | None) -> tuple[NDArray[np.float32], float]:
+    """The engine's input, preprocessed from the sample frame (N, 3, H, W), and the median of a run in ms."""
+    with open_engine(engine, device=device, threads=threads, graphs=False) as runner:
+        session, batch = runner.sessions[0], runner.engine_batch(1)
+        runner.preprocess_into(session, [sample_frame(runner.spec.size)] * batch)
+        images = session.input[:batch].copy()
+        return images, statistics.median(_latencies(runner, batch, rounds))
+
+
+def _latencies(runner: FrameRunner, batch: int, rounds: int) -> Sequence[float]:
+    """In ms; a GPU's own time where the session knows it, since that is what its layers are parts of."""
+    session, times = runner.sessions[0], []
+    for number in range(WARM_UP + rounds):
+        begin = time.perf_counter()
+        run_once(session, batch)
+        taken = 1000 * (time.perf_counter() - begin)
+        if number >= WARM_UP:
+            times.append(session.device_ms() if hasattr(session, "device_ms") else taken)
+    return times
+
+
+def _layer_json(layer: LayerTime, share: float) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "kernel": layer.kernel,
+        "precision": layer.precision,
+        "block": block_of(layer),
+        "ms": layer.ms,
+        "share": share,
+        "runs_ms": list(layer.runs_ms),
+    }

@@ -1,0 +1,93 @@
+"""How TensorRT-RTX starts, over a fake one: its own CUDA graphs, and the cache of compiled kernels beside the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import frames
+from lane_checks import SIZES, check
+from null_engines import GPU, install, make_engine, set_gpus
+from null_tensorrt import NullTensorRT
+
+from rtformer_deploy.backends import open_engine
+from rtformer_deploy.types import Engine
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> NullTensorRT:
+    fake = install(monkeypatch)
+    fake.rtx = True
+    return fake
+
+
+def rtx_engine(path: Path | None = None, plan: bytes = b"plan") -> Engine:
+    engine = make_engine(backend="tensorrt-rtx", builder_version="tensorrt-rtx 10.3.0", gpu="compute capability 8.0, 8.6")
+    return dataclasses.replace(engine, plan=plan, path=path)
+
+
+def start_note(runner: Any) -> str:
+    (note,) = (note for note in runner.notes if note.startswith("Start:"))
+    return str(note)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_rtx_captures_its_own_graphs(machine: NullTensorRT, graphs: bool) -> None:
+    with open_engine(rtx_engine(), graphs=graphs) as runner:
+        for seed in range(3):
+            check(runner, frames(*SIZES, seed=seed))
+    assert f"graphs {'whole' if graphs else 'disabled'}" in machine.journal
+    assert machine.count("capture") == 0
+
+
+def test_a_second_start_does_not_compile_again_and_both_times_are_told(machine: NullTensorRT, tmp_path: Path) -> None:
+    engine = rtx_engine(tmp_path / "engine.plan")
+    with open_engine(engine, lanes=3) as runner:
+        check(runner, frames(*SIZES))
+        assert re.fullmatch(r"Start: \d+ ms, compiling for this GPU; the next one reads engine.plan.cache\.", start_note(runner))
+        assert runner.start_ms is not None
+        assert runner.start_ms > 0
+    assert machine.compiled == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["engine.plan.cache"]
+    with open_engine(engine) as runner:
+        check(runner, frames(*SIZES))
+        assert re.fullmatch(r"Start: \d+ ms with engine.plan.cache; the first one, which compiled, took \d+ ms\.", start_note(runner))
+    assert machine.compiled == 1
+
+
+@pytest.mark.parametrize("what", ["plan", "gpu", "driver", "damaged", "cut", "empty"])
+def test_a_cache_that_does_not_fit_is_written_anew(
+    machine: NullTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    path = tmp_path / "engine.plan"
+    open_engine(rtx_engine(path)).close()
+    cache = tmp_path / "engine.plan.cache"
+    engine = rtx_engine(path, b"other" if what == "plan" else b"plan")
+    if what in ("gpu", "driver"):
+        changed = {"name": "NVIDIA Other"} if what == "gpu" else {"driver": "14.0"}
+        set_gpus(monkeypatch, dataclasses.replace(GPU, **changed))
+    elif what != "plan":
+        whole = cache.read_bytes()
+        cache.write_bytes({"damaged": whole[:-1] + b"!", "cut": whole[:20], "empty": b""}[what])
+    before = machine.compiled
+    with open_engine(engine) as runner:
+        check(runner, frames(SIZES[0]))
+        assert "compiling" in start_note(runner)
+    assert machine.compiled == before + 1
+    with open_engine(engine) as runner:
+        assert "with engine.plan.cache" in start_note(runner)
+    assert machine.compiled == before + 1
+
+
+def test_a_folder_that_cannot_be_written_is_a_note(machine: NullTensorRT, tmp_path: Path) -> None:
+    with open_engine(rtx_engine(tmp_path / "gone" / "engine.plan")) as runner:
+        check(runner, frames(SIZES[0]))
+        assert any(note.startswith("The runtime cache could not be kept, so every start compiles: ") for note in runner.notes)
+
+
+def test_a_plan_that_is_no_file_has_no_cache(machine: NullTensorRT) -> None:
+    with open_engine(rtx_engine()) as runner:
+        assert re.fullmatch(r"Start: \d+ ms\.", start_note(runner))

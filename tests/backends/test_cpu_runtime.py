@@ -1,0 +1,136 @@
+"""What is particular to the CPU sessions: bound memory, settings that arrive, lanes, and what a missing package says."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import frames, tiny_model, tiny_spec
+
+from rtformer_deploy.backends import open_engine
+from rtformer_deploy.backends.onnxruntime import build as build_onnxruntime
+from rtformer_deploy.backends.onnxruntime import run as onnxruntime_runtime
+from rtformer_deploy.backends.openvino import build as build_openvino
+from rtformer_deploy.backends.openvino.plan import compile_plan
+from rtformer_deploy.backends.torch.run import open_network
+from rtformer_deploy.errors import EngineError, MissingPackageError, ModelError
+from rtformer_deploy.runtime.session import WorkerSession, rebuild_command
+from rtformer_deploy.types import BuildOptions, Engine
+
+BUILDERS = {"openvino": build_openvino.build, "onnxruntime": build_onnxruntime.build}
+
+
+@pytest.fixture(scope="module", params=list(BUILDERS))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return BUILDERS[request.param](tiny_model("batch"), tiny_spec("batch"), BuildOptions(batch=(1, 1, 3), threads=1))
+
+
+def test_the_output_is_written_where_it_was_bound(engine: Engine) -> None:
+    with open_engine(engine, threads=1) as runner:
+        session: Any = runner.sessions[0]
+        seen = []
+        for batch in (3, 1, 2, 2):
+            runner.preprocess_into(session, frames(*[(64, 96)] * batch, seed=batch))
+            session.start(runner.engine_batch(batch))
+            output = session.wait()
+            assert output.shape == (batch, 5, 8, 12)
+            assert np.shares_memory(output, session._output)
+            seen.append(output[0].copy())
+        assert not np.array_equal(seen[0], seen[1])
+        assert np.array_equal(seen[2], seen[3])
+
+
+def test_a_smaller_batch_touches_no_more_than_itself(engine: Engine) -> None:
+    with open_engine(engine, threads=1) as runner:
+        session: Any = runner.sessions[0]
+        session._output[:] = -7
+        session.start(2)
+        session.wait()
+        assert np.all(session._output[2] == -7)
+        assert not np.any(np.all(session._output[:2] == -7, axis=(1, 2, 3)))
+
+
+def test_two_lanes_work_on_two_requests_at_once(engine: Engine) -> None:
+    with open_engine(engine, threads=2, lanes=2) as runner:
+        first, second = runner.sessions
+        runner.preprocess_into(first, frames((64, 96), seed=1))
+        runner.preprocess_into(second, frames((64, 96), seed=2))
+        first.start(1)
+        second.start(1)
+        outputs = [first.wait().copy(), second.wait().copy()]
+        assert not np.array_equal(*outputs)
+        runner.preprocess_into(first, frames((64, 96), seed=2))
+        first.start(1)
+        np.testing.assert_allclose(first.wait(), outputs[1], rtol=1e-5, atol=1e-5)
+
+
+def test_openvino_is_told_what_was_asked_for() -> None:
+    engine = build_openvino.build(tiny_model(), tiny_spec(), BuildOptions(threads=1))
+    for lanes, hint in ((1, "LATENCY"), (2, "THROUGHPUT")):
+        compiled = compile_plan(engine.plan, 2, lanes)
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+        assert compiled.get_property("NUM_STREAMS") == lanes
+        assert str(compiled.get_property("PERFORMANCE_HINT")).endswith(hint)
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+def test_onnxruntime_uses_the_cores_it_was_given() -> None:
+    assert 1 <= onnxruntime_runtime.available_threads() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_missing_package_is_named(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = BUILDERS[backend](tiny_model(), tiny_spec(), BuildOptions(threads=1))
+    monkeypatch.setitem(sys.modules, backend, None)
+    with pytest.raises(
+        MissingPackageError, match=rf"needs the package {backend}, which is not installed.\nRun: pip install rtformer-deploy"
+    ):
+        open_engine(engine)
+    with pytest.raises(MissingPackageError, match=f"needs the package {backend}"):
+        BUILDERS[backend](tiny_model(), tiny_spec(), BuildOptions(threads=1))
+
+
+def test_the_command_that_rebuilds_names_the_batch(engine: Engine) -> None:
+    assert rebuild_command(engine.info) == (
+        f"rtformer-deploy build-engine MODEL.onnx --backend {engine.info.backend} --fp32 --min 1 --opt 1 --max 3"
+    )
+
+
+def test_waiting_for_nothing() -> None:
+    session = WorkerSession((1, 3, 8, 8), "test")
+    with pytest.raises(EngineError, match="Nothing was started"):
+        session.wait()
+    session.close()
+
+
+def test_a_network_in_training_mode_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"training mode.*\n.*eval"):
+        open_network(torch.nn.Conv2d(3, 5, 3), tiny_spec())
+
+
+class Two(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x, x
+
+
+def test_a_network_that_gives_two_things_is_refused() -> None:
+    with (
+        open_network(Two().eval(), tiny_spec(), threads=1) as runner,
+        pytest.raises(ModelError, match="gives tuple; a runner needs one tensor"),
+    ):
+        runner.run(frames((64, 96)))
+
+
+def test_channels_last_gives_the_same_logits() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 8, stride=8).eval()
+    given = frames((64, 96), (40, 40))
+    with (
+        open_network(network, tiny_spec(), batch=2, threads=1) as plain,
+        open_network(network, tiny_spec(), batch=2, channels_last=True, threads=1) as last,
+    ):
+        np.testing.assert_allclose(plain.logits(given), last.logits(given), atol=1e-5)

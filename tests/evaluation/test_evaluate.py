@@ -1,0 +1,176 @@
+"""Evaluation: scores from one confusion matrix, over any Runner, and what the command writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from small_training import write_dataset
+
+from rtformer_deploy.cli import main
+from rtformer_deploy.datasets import Dataset, open_dataset
+from rtformer_deploy.errors import DatasetError
+from rtformer_deploy.evaluation.evaluate import evaluate
+from rtformer_deploy.evaluation.metrics import confusion, scores
+from rtformer_deploy.formats.recipe import load_recipe
+from rtformer_deploy.pictures.confusion import draw_confusion
+from rtformer_deploy.types import Frame, LabelMap, ModelSpec, TensorSpec
+
+
+class Told:
+    """As much of a Runner as evaluation needs: it predicts what it was told to."""
+
+    max_batch = 1
+
+    def __init__(self, classes: Sequence[str], predict: Callable[[Frame], LabelMap]) -> None:
+        spec = load_recipe("rtformer-slim-camvid").spec()
+        tensor = TensorSpec("x", (1,), "float32")
+        self.spec = ModelSpec("told", spec.arch, tuple(classes), tuple((0, 0, 0) for _ in classes), tensor, tensor)
+        self.predict = predict
+
+    def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
+        return [self.predict(frame) for frame in frames]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    path = write_dataset(tmp_path / "data")
+    return open_dataset(str(path), path.parent, "val")
+
+
+def by_colour(frame: Frame) -> LabelMap:
+    colours = np.array([[90, 140, 220], [90, 80, 80], [220, 200, 40]])
+    return np.square(frame[:, :, None].astype(int) - colours).sum(3).argmin(2).astype(np.uint8)
+
+
+def test_scores_by_hand() -> None:
+    truth = np.array([[0, 0, 1, 1], [1, 2, 2, 255]], np.uint8)
+    predicted = np.array([[0, 1, 1, 1], [1, 2, 0, 2]], np.uint8)
+    matrix = confusion(truth, predicted, 4, 255)
+    assert matrix.tolist() == [[1, 1, 0, 0], [0, 3, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    found = scores(matrix, ("a", "b", "c", "never"))
+    assert found.iou["a"] == pytest.approx(1 / 3)
+    assert found.iou["b"] == pytest.approx(3 / 4)
+    assert found.iou["c"] == pytest.approx(1 / 2)
+    assert found.miou == pytest.approx((1 / 3 + 3 / 4 + 1 / 2) / 3)
+    assert found.pixel_accuracy == pytest.approx(5 / 7)
+    assert found.to_json()["iou"]["never"] is None
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero() -> None:
+    matrix = confusion(np.zeros((1, 4), np.uint8), np.array([[0, 0, 0, 1]], np.uint8), 2, 255)
+    assert scores(matrix, ("a", "b")).miou == pytest.approx((3 / 4 + 0) / 2)
+
+
+def test_one_matrix_over_the_set_is_not_a_mean_over_images(dataset: Dataset) -> None:
+    def half(frame: Frame) -> LabelMap:
+        labels = by_colour(frame)
+        labels[:, : int(frame[30, :, 0].argmax())] = 1
+        return labels
+
+    found = evaluate(Told(dataset.labels.names, half), dataset)  # type: ignore[arg-type]
+    pairs = [dataset.load(index) for index in range(len(dataset))]
+    truth = np.concatenate([label.ravel() for _, label in pairs])
+    predicted = np.concatenate([half(frame).ravel() for frame, _ in pairs])
+    scored = truth != 9
+    wanted = []
+    for value in range(3):
+        both = ((truth == value) & (predicted == value))[scored].sum()
+        either = ((truth == value) | (predicted == value))[scored].sum()
+        wanted.append(both / either)
+    assert list(found.scores.iou.values()) == pytest.approx(wanted)
+    assert found.scores.miou == pytest.approx(np.mean(wanted))
+    assert int(found.matrix.sum()) == int(scored.sum())
+    assert found.frames == 6
+
+
+def test_another_number_of_classes_is_refused(dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match="2 classes apart and small has 3"):
+        evaluate(Told(("a", "b"), by_colour), dataset)  # type: ignore[arg-type]
+
+
+def test_other_names_are_noted(dataset: Dataset) -> None:
+    found = evaluate(Told(("sky", "street", "pole"), by_colour), dataset)  # type: ignore[arg-type]
+    assert "'street'" in found.note
+    assert "'road'" in found.note
+    assert not evaluate(Told(dataset.labels.names, by_colour), dataset).note  # type: ignore[arg-type]
+
+
+def test_progress_is_told_and_may_stop(dataset: Dataset) -> None:
+    seen: list[tuple[int, int]] = []
+    runner = Told(dataset.labels.names, by_colour)
+    evaluate(runner, dataset, lambda phase, done, total: bool(seen.append((done, total))) or True)  # type: ignore[arg-type]
+    assert seen == [(4, 6), (6, 6)]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(runner, dataset, lambda phase, done, total: False)  # type: ignore[arg-type]
+
+
+def test_the_picture_is_svg_and_names_every_class() -> None:
+    picture = draw_confusion(np.array([[8, 2], [0, 0]]), ("a<b", "c"), "title & more")
+    texts = [element.text for element in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.count("a<b") == 2
+    assert "80" in texts
+    assert "title & more" in texts
+
+
+def write_model(path: Path) -> None:
+    """An ONNX model from elsewhere that takes each pixel for the class whose colour is nearest."""
+    colours = np.array([[90, 140, 220], [90, 80, 80], [220, 200, 40]], np.float32) / 255
+    weight = numpy_helper.from_array((2 * colours).reshape(3, 3, 1, 1), "w")
+    bias = numpy_helper.from_array(-np.square(colours).sum(1), "b")
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 3, 48, 64)) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Conv", ["x", "w", "b"], ["y"])], "colours", tensors[:1], tensors[1:], [weight, bias])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def test_the_command_on_a_model_from_elsewhere(dataset: Dataset, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.onnx")
+    own = tmp_path / "data" / "small.toml"
+    call = ["evaluate", str(tmp_path / "m.onnx"), "--dataset", str(own), "--root", str(own.parent), "--threads", "1"]
+    call += ["--classes", str(own), "--mean", "0,0,0", "--std", "1,1,1"]
+    call += ["--json", str(tmp_path / "s.json"), "--picture", str(tmp_path / "c.svg")]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 0, result.output
+    assert max(len(line) for line in result.output.splitlines()) <= 80
+    assert "mIoU" in result.output
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert set(found["iou"]) == {"sky", "road", "pole"}
+    assert found["miou"] > 0.95
+    assert found["pixel_accuracy"] > 0.97
+    wanted = evaluate(Told(dataset.labels.names, by_colour), dataset).to_json()  # type: ignore[arg-type]
+    assert found["confusion"] == wanted["confusion"]
+    assert ElementTree.fromstring((tmp_path / "c.svg").read_text()).tag.endswith("svg")
+
+
+def test_labels_are_compared_at_their_own_size(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.onnx")
+    own = write_dataset(tmp_path / "large", frames=2, size=(96, 128))
+    call = ["evaluate", str(tmp_path / "m.onnx"), "--dataset", str(own), "--root", str(own.parent), "--json", str(tmp_path / "s.json")]
+    result = CliRunner().invoke(main, [*call, "--classes", str(own), "--mean", "0,0,0", "--std", "1,1,1", "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "s.json").read_text())
+    ignored = sum(int((np.asarray(Image.open(path)) == 9).sum()) for path in (own.parent / "labels" / "val").glob("*.png"))
+    assert np.sum(found["confusion"]) == 2 * 96 * 128 - ignored
+    assert found["miou"] > 0.8
+
+
+def test_bad_calls(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.onnx")
+    nowhere = CliRunner().invoke(main, ["evaluate", str(tmp_path / "m.onnx"), "--dataset", "camvid", "--root", str(tmp_path / "none")])
+    assert nowhere.exit_code == 1
+    assert "does not exist" in nowhere.output
+    unknown = CliRunner().invoke(main, ["evaluate", str(tmp_path / "m.onnx"), "--dataset", "coconut", "--root", str(tmp_path)])
+    assert unknown.exit_code == 1
+    assert "There is no dataset" in unknown.output
+    unwritable = ["--json", str(tmp_path / "no" / "s.json")]
+    folder = CliRunner().invoke(main, ["evaluate", str(tmp_path / "m.onnx"), "--dataset", "camvid", "--root", str(tmp_path), *unwritable])
+    assert folder.exit_code == 1
+    assert "Cannot write" in folder.output

@@ -1,0 +1,190 @@
+"""Image files of every kind become the upright RGB they show, or one clear error; nothing is half decoded."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtformer_deploy.errors import ImageError, OutputError
+from rtformer_deploy.image.decode import MAX_PIXELS, decode_image, load_image, save_png
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True}), ("TIFF", {"compression": "tiff_lzw"})]
+)
+def test_lossless_formats_give_the_pixels_back(kind: str, options: dict[str, Any]) -> None:
+    frame = decode_image(encode(Image.fromarray(PICTURE), kind, **options))
+    assert frame.dtype == np.uint8
+    assert frame.flags.c_contiguous
+    np.testing.assert_array_equal(frame, PICTURE)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA"])
+def test_modes(mode: str) -> None:
+    image = Image.fromarray(PICTURE).convert("L" if mode in ("L", "1", "LA") else "RGB")
+    expected = np.asarray(image.convert("1" if mode == "1" else image.mode).convert("RGB"))
+    if mode == "P":
+        image = Image.fromarray(PICTURE).quantize(8)
+        expected = np.asarray(image.convert("RGB"))
+        data = encode(image, "PNG", transparency=bytes(range(8)))  # alpha in the palette
+    else:
+        image = image.convert(mode)
+        if "A" in mode:
+            image.putalpha(Image.new("L", image.size, 0))  # all transparent: the colour under it counts
+        data = encode(image, "PNG")
+    np.testing.assert_array_equal(decode_image(data), expected)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_keeps_the_high_byte(kind: str) -> None:
+    grey = np.array([[0, 255, 256, 257], [0x1234, 0x8000, 0xFF00, 0xFFFF]], np.uint16)
+    expected = np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(grey), kind)), expected)
+
+
+def test_floating_point_samples_are_refused() -> None:
+    with pytest.raises(ImageError, match="floating-point"):
+        decode_image(encode(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation: int, kind: str) -> None:
+    """As the EXIF standard draws it: where the stored row 0 and column 0 lie in the upright picture."""
+    upright = {
+        1: PICTURE,
+        2: PICTURE[:, ::-1],
+        3: PICTURE[::-1, ::-1],
+        4: PICTURE[::-1],
+        5: PICTURE.swapaxes(0, 1),
+        6: PICTURE.swapaxes(0, 1)[:, ::-1],
+        7: PICTURE.swapaxes(0, 1)[::-1, ::-1],
+        8: PICTURE.swapaxes(0, 1)[::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(PICTURE), kind, exif=exif, **options)), upright)
+
+
+@pytest.mark.parametrize(
+    ("turned", "upright", "within"),
+    [
+        ("derived/lund_07_exif6.jpg", "lund_07.jpg", 3.0),
+        ("derived/lund_07_exif2.jpg", "lund_07.jpg", 3.0),
+        ("derived/lund_07_exif3.jpg", "lund_07.jpg", 3.0),
+        ("derived/udacity_test4_cmyk.jpg", "udacity_test4.jpg", 3.0),
+        ("derived/udacity_test4_progressive.jpg", "udacity_test4.jpg", 3.0),
+        ("derived/comma2k19_palette.png", "derived/comma2k19_rgba.png", 12.0),
+        ("derived/comma2k19_rgba_png_named.jpg", "derived/comma2k19_rgba.png", 0.0),
+        ("derived/lund_25_gray16.png", "derived/lund_25_gray.jpg", 1.0),
+    ],
+)
+def test_odd_media_show_what_the_plain_ones_show(shared: Path, turned: str, upright: str, within: float) -> None:
+    a, b = load_image(shared / "media" / turned), load_image(shared / "media" / upright)
+    assert a.shape == b.shape
+    assert np.abs(a.astype(int) - b).mean() <= within
+
+
+def test_alpha_is_dropped_not_blended(shared: Path) -> None:
+    frame = load_image(shared / "media/derived/comma2k19_rgba.png")
+    assert frame[:, :50].mean() > 60  # alpha is nearly 0 there
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("truncated.jpg", "damaged or cut off"),
+        ("empty.jpg", "is empty"),
+        ("text_named.jpg", "is not an image"),
+        ("truncated.mp4", "is not an image"),
+        ("missing.jpg", "No such file"),
+        ("", "Cannot read"),
+    ],
+)
+def test_bad_files_are_refused(shared: Path, name: str, says: str) -> None:
+    with pytest.raises(ImageError, match=says):
+        load_image(shared / "media/bad" / name)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("BMP", {}), ("WEBP", {})])
+def test_a_cut_off_file_is_never_half_decoded(kind: str, options: dict[str, Any]) -> None:
+    smooth = np.add.outer(np.arange(60), np.arange(50)).astype(np.uint8)
+    data = encode(Image.fromarray(smooth).convert("RGB"), kind, **options)
+    whole = decode_image(data)
+    refused = 0
+    for cut in range(1, len(data), max(1, len(data) // 100)):
+        try:
+            np.testing.assert_array_equal(decode_image(data[:cut]), whole)  # only an end that holds no pixels may be missing
+        except ImageError:
+            refused += 1
+    assert refused > 50
+
+
+@pytest.mark.parametrize(("kind", "options"), [("JPEG", {}), ("PNG", {}), ("BMP", {}), ("WEBP", {}), ("TIFF", {})])
+def test_damaged_files_raise_nothing_but_image_errors(kind: str, options: dict[str, Any]) -> None:
+    rng = np.random.default_rng(1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = np.frombuffer(encode(Image.fromarray(PICTURE), kind, **({} if kind == "BMP" else {"exif": exif}), **options), np.uint8)
+    refused = 0
+    for _ in range(200):
+        broken = data.copy()
+        broken[rng.integers(0, min(len(broken), 150), 3)] = rng.integers(0, 256, 3)
+        try:
+            assert decode_image(broken.tobytes()).ndim == 3
+        except ImageError:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (12_000, 12_000), (MAX_PIXELS + 1, 1)])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(size: tuple[int, int], recwarn: pytest.WarningsRecorder) -> None:
+    data = png_header(*size) + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match="decompression bomb"):
+        decode_image(data)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_zero_sized(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError):
+        decode_image(png_header(*size) + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND", b""), "zero.png")
+    with pytest.raises(ImageError):
+        decode_image(b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, *size, 1, 24, 0, 0, 0, 0, 0, 0))
+
+
+def test_save_png_label_map_and_picture(tmp_path: Path) -> None:
+    labels = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    save_png(tmp_path / "labels.png", labels)
+    with Image.open(tmp_path / "labels.png") as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), labels)
+    save_png(tmp_path / "picture.png", PICTURE[:, ::-1])
+    np.testing.assert_array_equal(load_image(tmp_path / "picture.png"), PICTURE[:, ::-1])
+    with pytest.raises(OutputError, match="does not exist"):
+        save_png(tmp_path / "nowhere" / "labels.png", labels)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.png", "picture.png"]
