@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,14 +29,12 @@ from .graph.simplify import simplify
 from .image.frames import load_image
 from .image.samples import drawn_street, sample_photograph
 from .runtime.frame_runner import FrameRunner
-from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, Runner
+from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, Runner, no_progress
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .export.parity import Parity
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,7 @@ def build_engine(
     keep: Sequence[str] = (),
     fp32: Sequence[str] = (),
     strict: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Engine:
     """ONNX -> engine: prepared, built, and where this machine can run it, run once against ONNX Runtime on the model it came from.
 

@@ -21,8 +21,24 @@ PrecisionName = Literal["fp32", "fp16", "int8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
 Backend = str  # a name in the table of backends, `backends.BACKENDS`
 
-#: Called during a long step with (phase, steps done, steps in all); returning False asks the step to stop.
-Progress = Callable[[str, int, int], bool]
+#: Takes one line that a person should read.
+Say = Callable[[str], None]
+#: Called during a long step with (phase, steps done, steps in all). Raising in it is the way to stop the step: the exception ends the
+#: step and reaches its caller.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(phase: str, done: int, total: int) -> None:
+    """A Progress that tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Whom a long piece of work talks to: `say` takes lines for a person, `progress` the steps."""
+
+    say: Say = print
+    progress: Progress = no_progress
+
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

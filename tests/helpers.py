@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rtformer_deploy.formats.model_file import parse_model, stamp_spec
 from rtformer_deploy.formats.recipe import numbered_labels, output_spec
-from rtformer_deploy.types import Frame, Head, ModelSpec, Resize, TensorSpec
+from rtformer_deploy.types import Frame, Head, ModelSpec, Progress, Resize, TensorSpec
 
 SIZE = (64, 96)
 CLASSES = 5
@@ -90,3 +90,22 @@ def frames(*sizes: tuple[int, int], seed: int = 0) -> list[Frame]:
 def _smooth(rng: np.random.Generator, height: int, width: int) -> Frame:
     coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
     return np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width])
+
+
+class StoppedError(Exception):
+    """What a test's progress callback raises to stop a step."""
+
+
+def stop(phase: str, done: int, total: int) -> None:
+    """A Progress that stops at the first step."""
+    raise StoppedError(phase)
+
+
+def stop_at(last: int) -> Progress:
+    """A Progress that stops once `last` steps are done."""
+
+    def stop_then(phase: str, done: int, total: int) -> None:
+        if done >= last:
+            raise StoppedError(phase)
+
+    return stop_then

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import EngineError, UsageError
 from ..nvidia.driver import gpus, why_none
-from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
+from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +72,7 @@ def backend_row(name: Backend) -> BackendRow:
     return BACKENDS[name]
 
 
-def build(model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, progress: Progress | None = None) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, progress: Progress = no_progress) -> Engine:
     """Builds an engine of `spec` from a model without functions, with one backend.
 
     For TensorRT the precision is the graph's own (networks are strongly typed). Raises BuildError, MissingPackageError,

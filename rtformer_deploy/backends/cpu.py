@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from ..errors import BuildError
-from ..types import BuildOptions, PrecisionFound, PrecisionName, Progress
+from ..types import BuildOptions, PrecisionFound, PrecisionName
 
 #: Options of a GPU builder, as the command line spells them.
 _FOREIGN = {
@@ -38,12 +38,6 @@ def judge(asked: PrecisionName, layers: Mapping[str, int]) -> PrecisionFound:
         return PrecisionFound(asked, "verified" if set(layers) == {"fp16"} else "mismatch", dict(layers), detail)
     met = layers.get("int8", 0) > 0 if asked == "int8" else set(layers) <= {"fp32"}
     return PrecisionFound(asked, "verified" if met else "mismatch", dict(layers), f"compute layers: {found}")
-
-
-def step(progress: Progress | None, phase: str, done: int, total: int) -> None:
-    """Reports progress. Raises BuildError where the caller asks the build to stop."""
-    if progress is not None and not progress(phase, done, total):
-        raise BuildError("The build was stopped.")
 
 
 def first_line(error: BaseException) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..types import no_progress
+
 if TYPE_CHECKING:
     from rich.console import Console, Group
 
@@ -89,7 +91,7 @@ def progress_bar() -> Iterator[Progress]:
     The bar is drawn only when the callback is called and at most four times a second: no thread of its own disturbs a measurement.
     """
     if not sys.stderr.isatty():
-        yield lambda phase, done, total: True
+        yield no_progress
         return
     import time
 
@@ -102,7 +104,7 @@ def progress_bar() -> Iterator[Progress]:
         task = bar.add_task("", total=None)
         drawn_at, drawn_phase = float("-inf"), ""
 
-        def update(phase: str, done: int, total: int) -> bool:
+        def update(phase: str, done: int, total: int) -> None:
             nonlocal drawn_at, drawn_phase
             now = time.monotonic()
             if phase != drawn_phase:
@@ -110,6 +112,5 @@ def progress_bar() -> Iterator[Progress]:
             if phase != drawn_phase or now - drawn_at >= 0.25:
                 bar.update(task, completed=done, total=total, refresh=True)
                 drawn_at, drawn_phase = now, phase
-            return True
 
         yield update

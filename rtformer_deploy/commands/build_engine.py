@@ -15,7 +15,7 @@ from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model
 from ..formats.ranges import load_ranges, shipped_ranges
 from ..pipeline import build_engine, spec_of
-from ..types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges
+from ..types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges, no_progress
 from .calibrate import calibrate_file
 
 Profile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
@@ -49,7 +49,7 @@ class BuildRequest:
     said: Foreign = field(default_factory=Foreign)
 
 
-def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: Progress | None = None) -> Engine:
+def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: Progress = no_progress) -> Engine:
     """Builds `request.model` into `request.output`; `say` is told the backend and why, and what was found in the engine.
 
     Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError.
@@ -107,7 +107,7 @@ def pick_ranges(
     threads: int | None = None,
     said: Foreign | None = None,
     say: Callable[[str], None] = print,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Ranges:
     """The ranges for INT8: a file's, measured on images (and written to `output`), or those that come with the recipe.
 
@@ -143,7 +143,7 @@ def _recipe(request: BuildRequest) -> RecipeBuild | None:
 
 
 def _ranges(
-    request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, say: Callable[[str], None], progress: Progress | None
+    request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, say: Callable[[str], None], progress: Progress
 ) -> Ranges | None:
     precision = request.precision if recipe is None else recipe.mix.precision
     if precision != "int8":

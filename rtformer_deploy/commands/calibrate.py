@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ from ..formats.ranges import save_ranges
 from ..graph.functions import inline_functions
 from ..image.frames import load_image, preprocess
 from ..pipeline import spec_of
-from ..types import ModelSpec, Progress, Ranges
+from ..types import ModelSpec, Progress, Ranges, Say, no_progress
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _EVERY = 25  # images between two checkpoints
-
-Say = Callable[[str], None]
 
 
 def calibrate_file(
@@ -39,7 +37,7 @@ def calibrate_file(
     threads: int | None = None,
     said: Foreign | None = None,
     say: Say = print,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Ranges:
     """Measures the ranges of a model's tensors on images, `limit` of them drawn with `seed`; writes them where `output` is given.
 
@@ -92,7 +90,7 @@ def _show_all(
     start: tuple[int, bool],
     checkpoint: Path | None,
     identity: str,
-    progress: Progress | None,
+    progress: Progress,
 ) -> bool:
     """Shows the images from `start` on; whether any of them has more than one colour."""
     first, coloured = start
@@ -106,8 +104,7 @@ def _show_all(
         coloured = coloured or bool(np.any(frame != frame[0, 0]))
         ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
         collector.show(np.repeat(ready[None], repeats, 0), str(paths[index]))
-        if progress is not None and not progress("Calibrate", index + 1, len(paths)):
-            raise CalibrationError("The calibration was stopped.")
+        progress("Calibrate", index + 1, len(paths))
         if checkpoint is not None and (index + 1) % _EVERY == 0:
             buffer = io.BytesIO()
             arrays: dict[str, Any] = {

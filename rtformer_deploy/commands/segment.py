@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import DeployError, ImageError, OutputError
 from ..files import make_folder
 from ..image.frames import images_in, load_image, overlay, save_png
-from ..types import Frame, LabelMap, Progress, Runner
+from ..types import Frame, LabelMap, Progress, Runner, no_progress
 
 LABELS, OVERLAY = "_labels.png", "_overlay.png"
 
@@ -44,7 +44,7 @@ def segment(
     *,
     alpha: float = 0.5,
     batch: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Iterator[Outcome]:
     """Makes the folder `output`, runs the jobs `batch` at a time and yields an Outcome each, in order, when its files are written.
 
@@ -62,7 +62,7 @@ def segment(
         for job, item in zip(group, loaded, strict=True):
             outcome = Outcome(job, error=item) if isinstance(item, ImageError) else _write(runner, job, item, next(maps), alpha)
             done += 1
-            _tell(progress, done, len(jobs))
+            progress("images", done, len(jobs))
             yield outcome
 
 
@@ -147,8 +147,3 @@ def _write(runner: Runner, job: Job, frame: Frame, labels: LabelMap, alpha: floa
     save_png(job.labels, labels)
     save_png(job.overlay, overlay(frame, labels, runner.spec.palette, alpha))
     return Outcome(job, (frame.shape[0], frame.shape[1]), class_shares(labels, len(runner.spec.classes)))
-
-
-def _tell(progress: Progress | None, done: int, total: int) -> None:
-    if progress is not None and not progress("images", done, total):
-        raise DeployError(f"Stopped after {done} of {total} images.")

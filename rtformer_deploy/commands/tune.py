@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,10 +33,8 @@ from ..tuning.points import Point, front, within
 from ..tuning.run import Run, Tuned
 from ..tuning.state import State, refuse_overwriting
 from ..tuning.written import recipe_text
-from ..types import Backend, ModelSpec, Progress, Ranges
+from ..types import Backend, ModelSpec, Progress, Ranges, Say, no_progress
 from .build_engine import pick_backend, pick_ranges
-
-Say = Callable[[str], None]
 
 _STATE = "tune.state.jsonl"
 
@@ -63,7 +60,7 @@ class TuneRequest:
     said: Foreign = field(default_factory=Foreign)
 
 
-def tune(request: TuneRequest, say: Say = print, progress: Progress | None = None) -> Tuned:
+def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progress) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
 
     What was measured is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
@@ -117,7 +114,7 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
         say("On a CPU FP16 is storage: it halves the plan and is no faster, so the mix is of INT8 and FP32.")
 
 
-def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progress: Progress | None) -> Ranges:
+def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progress: Progress) -> Ranges:
     """The ranges as build-engine finds them; what was measured on images for this run is kept beside its state."""
     kept = folder / "ranges.json"
     if request.images and not request.ranges and request.resume and kept.is_file() and (folder / _STATE).is_file():

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets import Dataset
 from ..errors import DatasetError
-from ..types import Frame, LabelMap, Progress, Runner
+from ..types import Frame, LabelMap, Progress, Runner, no_progress
 from .metrics import Matrix, Scores, confusion, scores
 
 
@@ -43,7 +43,7 @@ class Evaluation:
         )
 
 
-def evaluate(runner: Runner, dataset: Dataset, progress: Progress | None = None) -> Evaluation:
+def evaluate(runner: Runner, dataset: Dataset, progress: Progress = no_progress) -> Evaluation:
     """Runs every frame of a split and counts, at each label's own size, what every pixel was taken for.
 
     Raises DatasetError where the model has another number of classes than the dataset, or a pair cannot be read. `progress` may stop
@@ -61,8 +61,7 @@ def evaluate(runner: Runner, dataset: Dataset, progress: Progress | None = None)
         for label, predicted in zip(labels, runner.run(frames), strict=True):
             matrix += confusion(label, predicted, len(names), dataset.labels.ignore_index)
         done += len(frames)
-        if progress is not None and not progress("evaluate", done, len(dataset)):
-            raise KeyboardInterrupt
+        progress("evaluate", done, len(dataset))
     return Evaluation(runner.spec.name, dataset.name, dataset.split, len(dataset), names, matrix, _note(names, classes))
 
 

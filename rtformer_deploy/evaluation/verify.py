@@ -17,7 +17,7 @@ from ..formats.model_file import load_model, read_spec
 from ..image.frames import images_in, load_image
 from ..pictures.changes import draw_changes
 from ..runtime.frame_runner import FrameRunner
-from ..types import Frame, LabelMap, Progress
+from ..types import Frame, LabelMap, Progress, no_progress
 from .boundary import Borders
 from .metrics import Matrix, Scores, confusion, scores
 from .stages import STAGES, Compared, Stage, compare_image
@@ -101,7 +101,7 @@ class Verification:
 
 def verify(
     a: FrameRunner, b: FrameRunner, items: Sequence[Item], *, names: tuple[str, str] = ("A", "B"),
-    margin: float | None = None, ignore: int = 255, progress: Progress | None = None,
+    margin: float | None = None, ignore: int = 255, progress: Progress = no_progress,
 ) -> Verification:  # fmt: skip
     """Two runners with the same number of classes and images -> what differs. `margin` is in units of the logits.
 
@@ -119,8 +119,7 @@ def verify(
         borders.add(compared.labels_a, compared.labels_b)
         if item.label is not None:
             _score(found, compared, item.label(), ignore)
-        if progress is not None and not progress("verify", done, len(items)):
-            raise KeyboardInterrupt
+        progress("verify", done, len(items))
     found.boundary = borders.score()
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from ..files import read_bytes, sha256
 from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
 from ..nn import build_network
 from ..nn.weights import State, classes_of, load_into, load_weights, read_metadata, weights_hash
-
-Say = Callable[[str], None]
+from ..types import Say
 
 
 @dataclass(frozen=True, slots=True)

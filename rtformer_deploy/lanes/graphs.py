@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..types import Say
+
 #: A graph's replay may differ from the run without it by this share of what another input changes: kernels that add in any order do.
 TOLERANCE = 0.01
 GRAPHS = 16
 _TRIES = 3
-
-Say = Callable[[str], None]
 
 
 class Work(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import machine, pipeline
 from ..backends import backend_row
-from ..errors import DeployError, UsageError
+from ..errors import UsageError
 from ..formats.external_model import Foreign
 from ..image import native
 from ..image.frames import load_image
@@ -23,7 +23,7 @@ from ..image.upsample import mixed_share
 from ..nvidia.nvml import watch_over
 from ..runtime.frame_runner import FrameRunner
 from ..runtime.session import Session
-from ..types import Frame, LabelMap, Progress
+from ..types import Frame, LabelMap, Progress, no_progress
 from .paced import run_paced
 from .report import Report, Timing
 
@@ -49,7 +49,7 @@ class _Stopwatch:
 
     seconds: float
     clock: Callable[[], float]
-    progress: Progress | None
+    progress: Progress
 
     def repeat(self, phase: str, step: Callable[[], None], seconds: float | None = None) -> float:
         """Calls `step` until the time is over, at least LEAST_STEPS times; returns the seconds it took."""
@@ -65,8 +65,7 @@ class _Stopwatch:
                 return elapsed
 
     def _tell(self, phase: str, done: float, total: float) -> None:
-        if self.progress is not None and not self.progress(phase, round(done * 1000), max(1, round(total * 1000))):
-            raise DeployError(f"The measurement was stopped during {phase}.")
+        self.progress(phase, round(done * 1000), max(1, round(total * 1000)))
 
 
 @dataclass(slots=True)
@@ -96,7 +95,7 @@ def bench_path(
     fps: float | None = None,
     deadline_ms: float | None = None,
     said: Foreign | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Report:
     """An engine plan, or an ONNX model that is built in memory first (`said` is about one from elsewhere), to a Report; see `bench`.
 
@@ -148,7 +147,7 @@ def bench(
     *,
     seconds: float = 10.0,
     warmup: float = 2.0,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Report:
     """Times one batch of frames, over and over, on an open runner: `seconds` for the engine alone and as long again end to end.

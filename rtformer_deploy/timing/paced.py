@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DeployError, UsageError
+from ..errors import UsageError
 from ..runtime.frame_runner import FrameRunner
-from ..types import Frame, Progress
+from ..types import Frame, Progress, no_progress
 
 LEAST_FRAMES = 3
 PHASE = "paced"
@@ -108,20 +108,19 @@ class _Schedule:
     seconds: float
     clock: Callable[[], float]
     sleep: Callable[[float], None]
-    progress: Progress | None
+    progress: Progress
     begin: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: itertools.count[int] = field(default_factory=itertools.count)
     results: dict[int, tuple[float, float]] = field(default_factory=dict)  # frame -> (due, done), both since `begin`
     late: int = 0
-    stopped: bool = False
 
     def take(self) -> int | None:
         """The next frame's number once it is due; None where no more is to be started."""
         with self.lock:
             number = next(self.numbers)
             now = self.clock() - self.begin
-            if self.stopped or number >= self.total or (number >= LEAST_FRAMES and now >= self.seconds):
+            if number >= self.total or (number >= LEAST_FRAMES and now >= self.seconds):
                 return None
             due = number * self.period
             self.late += now > due + 1e-9 and number > 0
@@ -139,8 +138,7 @@ class _Schedule:
         with self.lock:
             self.results[number] = (number * self.period, now)
             count = len(self.results)
-            if self.progress is not None and not self.progress(PHASE, min(count, self.total), self.total):
-                self.stopped = True
+            self.progress(PHASE, min(count, self.total), self.total)
 
 
 def run_paced(
@@ -150,7 +148,7 @@ def run_paced(
     *,
     seconds: float = 10.0,
     deadline_ms: float | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Paced:
@@ -158,7 +156,7 @@ def run_paced(
 
     The deadline is the period unless `deadline_ms` says another. One thread a lane waits for a frame to be due, submits it and takes
     its label map, so that at most `lanes` are in flight. Warm the runner up first. Raises UsageError for a rate or a deadline that is
-    none, DeployError where `progress` asks to stop, and what the runner raises.
+    none, and what the runner or `progress` raises.
     """
     if fps <= 0 or (deadline_ms is not None and deadline_ms <= 0):
         raise UsageError(f"{fps:g} frames a second with a deadline of {deadline_ms} ms: both must be above zero.")
@@ -169,8 +167,6 @@ def run_paced(
         _work(schedule, runner, frame)
     else:
         _work_together(schedule, runner, frame, lanes)
-    if schedule.stopped:
-        raise DeployError("The measurement was stopped during the paced run.")
     results = [schedule.results[number] for number in sorted(schedule.results)]
     return Paced(
         fps=fps,

@@ -77,7 +77,7 @@ class Workshop:
     def open(self, engine: Engine) -> FrameRunner:
         return open_engine(engine, device=self.device, threads=self.threads)
 
-    def miou(self, key: str, levels: Levels, progress: Progress | None) -> float:
+    def miou(self, key: str, levels: Levels, progress: Progress) -> float:
         """Mean IoU of a mix over the whole split, 0 to 1; its engine is kept for `latencies`. Raises DatasetError without scored pixels."""
         engine = self.engines[key] = self.engine(levels)
         with self.open(engine) as runner:

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..types import Progress
+from ..types import Progress, Say
 from .blocks import Block
 from .measure import Reference, Workshop, alone, everything
 from .points import Point, choose, key_of, summarise, within
 from .search import Level, Levels, first_within, ladder, put_back, without_light
 from .state import Record, State
-
-Say = Callable[[str], None]
 
 ROUNDS = 5  # of latencies; an odd number, so that a median is one of them
 TRIES = 5  # scored attempts to put a block back to INT8
@@ -37,7 +35,7 @@ class Run:
     """
 
     def __init__(
-        self, workshop: Workshop, state: State, *, limit: int, max_drop: float, seconds: float, say: Say, progress: Progress | None
+        self, workshop: Workshop, state: State, *, limit: int, max_drop: float, seconds: float, say: Say, progress: Progress
     ) -> None:
         self.workshop, self.state, self.say, self.progress = workshop, state, say, progress
         self.limit, self.max_drop, self.seconds = limit, max_drop, seconds
@@ -132,13 +130,12 @@ class Run:
             return "INT8"
         return f"mix {sum(name.startswith('mix') for name, _, _ in self.scored.values()) + 1}"
 
-    def _named(self, phase: str) -> Progress | None:
+    def _named(self, phase: str) -> Progress:
         progress = self.progress
-        return None if progress is None else lambda _, done, total: progress(phase, done, total)
+        return lambda _, done, total: progress(phase, done, total)
 
     def _tell(self, phase: str, done: int, total: int) -> None:
-        if self.progress is not None and not self.progress(phase, done, total):
-            raise KeyboardInterrupt
+        self.progress(phase, done, total)
 
 
 def _worse(record: dict[str, Any]) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import frames, tiny_model, tiny_spec
+from helpers import StoppedError, frames, stop_at, tiny_model, tiny_spec
 
 from rtformer_deploy.commands import calibrate as calibration
 from rtformer_deploy.commands.calibrate import calibrate_file
@@ -44,8 +44,8 @@ def test_ranges_are_the_largest_values(model: Path, images: Path, tmp_path: Path
 def test_an_interrupted_run_goes_on(model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_EVERY", 2)
     output, said = tmp_path / "ranges.json", list[str]()
-    with pytest.raises(CalibrationError, match="stopped"):
-        calibrate_file(model, images, output, threads=1, progress=lambda phase, done, total: done < 5)
+    with pytest.raises(StoppedError):
+        calibrate_file(model, images, output, threads=1, progress=stop_at(5))
     assert not output.exists()
     ranges = calibrate_file(model, images, output, threads=1, say=said.append)
     assert said == ["Going on after 4 images."]

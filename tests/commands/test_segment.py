@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import tiny_spec
+from helpers import StoppedError, stop_at, tiny_spec
 from PIL import Image
 
 from rtformer_deploy.commands.segment import Job, Outcome, class_shares, output_names, plan_jobs, segment
-from rtformer_deploy.errors import DeployError, ImageError, OutputError
+from rtformer_deploy.errors import ImageError, OutputError
 from rtformer_deploy.types import Frame, LabelMap, Logits, Ticket
 
 
@@ -187,8 +187,8 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_progress_can_stop_it(tmp_path: Path) -> None:
     images = [picture(tmp_path / f"{index}.png") for index in range(3)]
     jobs: list[Job] = plan_jobs(images, tmp_path / "out")
-    with pytest.raises(DeployError, match="Stopped after 2 of 3"):
-        list(segment(Halves(), jobs, tmp_path / "out", progress=lambda phase, done, total: done < 2))
+    with pytest.raises(StoppedError):
+        list(segment(Halves(), jobs, tmp_path / "out", progress=stop_at(2)))
 
 
 def test_class_shares_sum_to_one() -> None:

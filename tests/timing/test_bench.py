@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import CLASSES, SIZE, frames, tiny_model, tiny_spec
+from helpers import CLASSES, SIZE, StoppedError, frames, stop, tiny_model, tiny_spec
 from numpy.typing import NDArray
 
-from rtformer_deploy.errors import DeployError, ImageError, UsageError
+from rtformer_deploy.errors import ImageError, UsageError
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.image import native
 from rtformer_deploy.image.samples import drawn_street
@@ -153,15 +153,14 @@ def test_progress_sees_three_phases_and_can_stop() -> None:
     runner, _, clock = known()
     seen: dict[str, tuple[int, int]] = {}
 
-    def watch(phase: str, done: int, total: int) -> bool:
+    def watch(phase: str, done: int, total: int) -> None:
         assert 0 <= done <= total
         seen[phase] = (done, total)
-        return True
 
     bench(runner, frames(SIZE), seconds=0.2, warmup=0.1, clock=clock, progress=watch)
     assert seen == {"warm-up": (100, 100), "engine only": (200, 200), "end to end": (200, 200)}
-    with pytest.raises(DeployError, match="stopped during warm-up"):
-        bench(runner, frames(SIZE), clock=clock, progress=lambda *_: False)
+    with pytest.raises(StoppedError, match="warm-up"):
+        bench(runner, frames(SIZE), clock=clock, progress=stop)
 
 
 def test_percentiles_are_interpolated_linearly() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import CLASSES, SIZE, frames, tiny_model, tiny_spec
+from helpers import CLASSES, SIZE, StoppedError, frames, stop, tiny_model, tiny_spec
 from numpy.typing import NDArray
 
-from rtformer_deploy.errors import DeployError, EngineError, UsageError
+from rtformer_deploy.errors import EngineError, UsageError
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.pictures.report import render
 from rtformer_deploy.runtime.frame_runner import FrameRunner
@@ -131,14 +131,14 @@ def test_what_fails_ends_the_run(lanes: int) -> None:
 def test_progress_counts_frames_and_can_stop() -> None:
     seen: list[tuple[str, int, int]] = []
 
-    def watch(phase: str, done: int, total: int) -> bool:
+    def watch(phase: str, done: int, total: int) -> None:
         seen.append((phase, done, total))
-        return True
 
     paced(0.01, seconds=0.1, progress=watch)
     assert seen == [("paced", done, 5) for done in range(1, 6)]
-    with pytest.raises(DeployError, match="stopped"):
-        paced(0.01, progress=lambda *_: False)
+    for lanes in (1, 2):
+        with pytest.raises(StoppedError, match="paced"):
+            paced(0.01, lanes=lanes, progress=stop)
 
 
 def test_rates_and_deadlines_that_are_none() -> None:

@@ -15,7 +15,7 @@ from ...errors import BuildError, MissingPackageError
 from ...files import sha256
 from ...formats.model_file import parse_model, serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from ..cpu import first_line, judge, refuse_foreign_options, step
+from ..cpu import first_line, judge, refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
 
 _CONVOLVE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConvInteger"})
@@ -27,7 +27,7 @@ _PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "
 _SMALLEST = 16  # elements; below it are scales, epsilons and Resize's arguments, which save nothing and may lose their meaning
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress | None, backend: Backend) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
     """An ONNX model to an ONNX Runtime engine for any CPU; the plan is ONNX and opens in any tool that reads it.
 
     FP16 stores the weights as FP16 and computes in FP32, so its `PrecisionFound` is a mismatch that says so.
@@ -41,14 +41,14 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     source, target = tensors(model, spec)
     batch = batch_range(source, options)
     data = serialize_model(model)
-    step(progress, "ONNX Runtime: write the plan", 0, 2)
+    progress("ONNX Runtime: write the plan", 0, 2)
     plan = store_fp16(data) if options.precision == "fp16" else data
-    step(progress, "ONNX Runtime: open it, run it once and read its layers", 1, 2)
+    progress("ONNX Runtime: open it, run it once and read its layers", 1, 2)
     try:
         layers = layer_precisions(plan, source.name, (batch[0], *map(int, source.shape[1:])), options.threads)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise BuildError(f"ONNX Runtime refused the model: {first_line(error)}") from error
-    step(progress, "ONNX Runtime: done", 2, 2)
+    progress("ONNX Runtime: done", 2, 2)
     info = EngineInfo(
         spec=spec,
         backend=backend,

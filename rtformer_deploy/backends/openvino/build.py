@@ -12,7 +12,7 @@ from ...errors import BuildError
 from ...files import sha256
 from ...formats.model_file import serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from ..cpu import judge, refuse_foreign_options, step
+from ..cpu import judge, refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
 from .plan import compile_plan, import_openvino, pack, reason, version
 
@@ -22,7 +22,7 @@ COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress | None, backend: Backend) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
     """An ONNX model to an OpenVINO engine for any CPU.
 
     FP32 pins OpenVINO's inference precision to f32; FP16 stores the weights as FP16 and computes in FP32, so its
@@ -34,16 +34,16 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     batch = batch_range(source, options)
     data = serialize_model(model)
     try:
-        step(progress, "OpenVINO: read the model", 0, 3)
+        progress("OpenVINO: read the model", 0, 3)
         converted = ov.Core().read_model(io.BytesIO(data))
         _bound_batch(converted, source, batch)
-        step(progress, "OpenVINO: write the plan", 1, 3)
+        progress("OpenVINO: write the plan", 1, 3)
         plan = pack(converted, compress=options.precision == "fp16")
-        step(progress, "OpenVINO: open it and read its layers", 2, 3)
+        progress("OpenVINO: open it and read its layers", 2, 3)
         layers = layer_precisions(compile_plan(plan, options.threads))
     except (RuntimeError, OSError) as error:  # OpenVINO's own exceptions are RuntimeErrors
         raise BuildError(f"OpenVINO refused the model: {reason(error)}") from error
-    step(progress, "OpenVINO: done", 3, 3)
+    progress("OpenVINO: done", 3, 3)
     info = EngineInfo(
         spec=spec,
         backend=backend,

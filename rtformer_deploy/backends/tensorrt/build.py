@@ -27,7 +27,7 @@ RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 _ANOTHER_CACHE = "Choose another file for --timing-cache, or delete this one."
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress | None, backend: Backend) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
     """A model -> an Engine whose plan is TensorRT's own bytes. Its precision is `requested` until the plan is opened on its GPU.
 
     `progress` is told each phase that TensorRT reports; what it raises ends the build and comes out here. Raises BuildError with
@@ -153,7 +153,7 @@ def _needs_current_capability(library: TrtLibrary, gpu: GpuInfo | None) -> bool:
 
 
 def _serialize(
-    library: TrtLibrary, builder: Any, network: Any, config: Any, log: MessageLog, progress: Progress | None
+    library: TrtLibrary, builder: Any, network: Any, config: Any, log: MessageLog, progress: Progress
 ) -> tuple[bytes, bytes | None]:
     """The plan, and the timing cache where the library keeps one."""
     monitor = BuildMonitor(library.module, progress)
@@ -162,8 +162,6 @@ def _serialize(
         blob = builder.build_serialized_network(network, config)
     if monitor.failure is not None:
         raise monitor.failure
-    if monitor.stopped:
-        raise BuildError("The build was stopped.")
     if blob is None:
         raise BuildError(f"{library.version} could not build the engine:\n{log.text() or '  it gave no reason'}")
     cache = None if library.is_rtx else config.get_timing_cache()

@@ -15,13 +15,12 @@ from ...types import Progress
 class BuildMonitor:
     """A TensorRT progress monitor over a Progress callback.
 
-    `interrupted`: Ctrl-C came; `stopped`: the callback said no; `failure`: what the callback raised, for whoever called the builder.
+    `interrupted`: Ctrl-C came; `failure`: what the callback raised, for whoever called the builder.
     """
 
-    def __init__(self, trt: Any, progress: Progress | None) -> None:
+    def __init__(self, trt: Any, progress: Progress) -> None:
         self.progress = progress
         self.interrupted = False
-        self.stopped = False
         self.failure: BaseException | None = None
         self.steps: dict[str, int] = {}
         self.monitor = _monitor_class(trt)(self)
@@ -32,9 +31,9 @@ class BuildMonitor:
     def step(self, phase: str, step: int) -> bool:
         """Whether the build goes on. Must not raise: the bindings print an exception, lose it, and call the build cancelled."""
         total = self.steps.get(phase, 0)
-        if self.progress is not None and self.goes_on:
+        if self.goes_on:
             try:
-                self.stopped = not self.progress(phase, min(step + 1, total), total)
+                self.progress(phase, min(step + 1, total), total)
             except KeyboardInterrupt:
                 self.interrupted = True
             except BaseException as error:  # whatever it is, it is the caller's own
@@ -43,7 +42,7 @@ class BuildMonitor:
 
     @property
     def goes_on(self) -> bool:
-        return not (self.interrupted or self.stopped or self.failure is not None)
+        return not (self.interrupted or self.failure is not None)
 
 
 @contextlib.contextmanager

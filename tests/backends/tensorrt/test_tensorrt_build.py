@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from exports import exported
-from helpers import tiny_model, tiny_spec
+from helpers import StoppedError, stop, tiny_model, tiny_spec
 from small_network import write_small
 
 from rtformer_deploy.backends import build, choose_backend
@@ -106,19 +106,18 @@ def test_rtx_refuses_by_name_what_has_no_effect_there(options: BuildOptions, fla
 def test_progress_is_told_and_can_stop_the_build() -> None:
     spec = tiny_spec()
     seen: list[tuple[str, int, int]] = []
-    build(tiny_model(), spec, "tensorrt-rtx", FP32, lambda *step: seen.append(step) or True)
+    build(tiny_model(), spec, "tensorrt-rtx", FP32, lambda *step: seen.append(step))
     assert seen
     assert all(0 < done <= total for _, done, total in seen)
-    with pytest.raises(BuildError, match="stopped"):
-        build(tiny_model(), spec, "tensorrt-rtx", FP32, lambda *step: False)
+    with pytest.raises(StoppedError):
+        build(tiny_model(), spec, "tensorrt-rtx", FP32, stop)
 
 
 def test_an_interrupt_in_the_callback_ends_as_an_interrupt() -> None:
     spec = tiny_spec()
 
-    def interrupt(*_step: object) -> bool:
+    def interrupt(*_step: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        return True
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
