@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import EngineError, UsageError
 from ..nvidia.driver import gpus, why_none
-from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from ..runtime.frame_runner import FrameRunner
     from ..runtime.layer_times import LayerTime
     from ..runtime.session import Session
+    from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
 
 #: Where Q/DQ pairs stand in an INT8 graph; see `graph.qdq`.
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
@@ -72,13 +72,15 @@ def backend_row(name: Backend) -> BackendRow:
     return BACKENDS[name]
 
 
-def build(model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, progress: Progress = no_progress) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, progress: Progress | None = None) -> Engine:
     """Builds an engine of `spec` from a model without functions, with one backend.
 
     For TensorRT the precision is the graph's own (networks are strongly typed). Raises BuildError, MissingPackageError,
     KeyboardInterrupt where the build was stopped with Ctrl-C.
     """
-    engine: Engine = _part(backend_row(backend), "build").build(model, spec, options, progress, backend)
+    from ..types import no_progress
+
+    engine: Engine = _part(backend_row(backend), "build").build(model, spec, options, progress or no_progress, backend)
     return engine
 
 

@@ -89,7 +89,7 @@ def test_the_machine_is_described() -> None:
 
 def test_it_answers_where_nothing_is_installed(root: Path) -> None:
     """doctor itself needs the standard library alone."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import rtformer_deploy.doctor; print('there')"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import rtformer_deploy.commands.doctor; print('there')"
     done = subprocess.run([sys.executable, "-S", "-I", "-c", code, str(root)], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "there", done.stderr
 

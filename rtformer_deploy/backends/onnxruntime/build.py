@@ -14,7 +14,7 @@ import onnx_ir as ir
 from ...errors import BuildError, MissingPackageError
 from ...files import sha256
 from ...formats.model_file import parse_model, serialize_model
-from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
+from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec, no_progress
 from ..cpu import first_line, judge, refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
 
@@ -27,7 +27,9 @@ _PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "
 _SMALLEST = 16  # elements; below it are scales, epsilons and Resize's arguments, which save nothing and may lose their meaning
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
+def build(
+    model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress = no_progress, backend: Backend = "onnxruntime"
+) -> Engine:
     """An ONNX model to an ONNX Runtime engine for any CPU; the plan is ONNX and opens in any tool that reads it.
 
     FP16 stores the weights as FP16 and computes in FP32, so its `PrecisionFound` is a mismatch that says so.

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ...errors import BuildError
 from ...files import sha256
 from ...formats.model_file import serialize_model
-from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
+from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec, no_progress
 from ..cpu import judge, refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
 from .plan import compile_plan, import_openvino, pack, reason, version
@@ -22,7 +22,9 @@ COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
+def build(
+    model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress = no_progress, backend: Backend = "openvino"
+) -> Engine:
     """An ONNX model to an OpenVINO engine for any CPU.
 
     FP32 pins OpenVINO's inference precision to f32; FP16 stores the weights as FP16 and computes in FP32, so its
