@@ -32,14 +32,14 @@ EXPORTED void stub_break_after(long count, int code) {
     unlock();
 }
 
-// What no driver can do: everything works again, and what was queued in a broken context is forgotten.
+// What no driver can do: everything works again, and what was queued is forgotten.
 EXPORTED void stub_heal(void) {
     lock();
     settings.break_after = -1;
     settings.hung = false;
     for (struct Handle *handle = handles(CONTEXT); handle != NULL; handle = handle->next) {
         CUcontext context = (CUcontext)handle;
-        if (context->broken != CUDA_SUCCESS) queue_drop(context);
+        queue_drop(context);
         context->broken = CUDA_SUCCESS;
     }
     tell_change();

@@ -1,0 +1,58 @@
+"""Loads the stub as this process's CUDA driver. It must be a process of its own, since other tests rely on there being no driver."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+APART = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whether only tests of this folder are asked for, and then the driver, before anything imports cuda.core."""
+    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    config.stash[APART] = bool(asked) and all(path == HERE or HERE in path.parents for path in asked) and shutil.which("gcc") is not None
+    if config.stash[APART]:
+        import stub
+
+        stub.load()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In a run of all tests these are left out: `make test` runs `pytest tests/stub_driver` after it."""
+    return None if config.stash.get(APART, False) else True
+
+
+@pytest.fixture
+def driver() -> Iterator[Any]:
+    """The stub, as new; a test that makes faults asks for them."""
+    import stub
+
+    loaded = stub.load()
+    loaded.reset()
+    yield loaded
+    faults = loaded.faults()
+    log = loaded.log()
+    loaded.reset()
+    assert faults == 0, log
+
+
+@pytest.fixture
+def cuda(driver: Any) -> Any:
+    """The installed cuda.core."""
+    import cuda.core
+
+    return cuda.core
+
+
+@pytest.fixture
+def gpu(cuda: Any) -> Any:
+    """The stub's GPU, its primary context current."""
+    device = cuda.Device(0)
+    device.set_current()
+    return device
