@@ -56,3 +56,15 @@ def gpu(cuda: Any) -> Any:
     device = cuda.Device(0)
     device.set_current()
     return device
+
+
+@pytest.fixture
+def lab(driver: Any, cuda: Any, gpu: Any) -> Iterator[Any]:
+    """See stub_lab."""
+    from stub_lab import Lab
+
+    made = Lab(driver, cuda, gpu)
+    yield made
+    faults, log = driver.faults(), driver.log()
+    made.close()
+    assert faults == 0, log
