@@ -163,6 +163,13 @@ static void capture_end(struct Capture *capture) {
     free(capture);
 }
 
+void capture_forget_all(void) {
+    while (captures != NULL) {
+        graph_free(captures->graph);
+        capture_end(captures);
+    }
+}
+
 static CUresult end_refused(struct Capture *capture, CUstream stream) {
     if (capture->origin != stream) return refuse(CUDA_ERROR_STREAM_CAPTURE_UNMATCHED, "the capture began in another stream");
     const bool mine = pthread_equal(capture->thread, pthread_self());

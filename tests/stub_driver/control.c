@@ -32,11 +32,12 @@ EXPORTED void stub_break_after(long count, int code) {
     unlock();
 }
 
-// What no driver can do: everything works again, and what was queued is forgotten.
+// What no driver can do: everything works again, and what was queued or captured is forgotten.
 EXPORTED void stub_heal(void) {
     lock();
     settings.break_after = -1;
     settings.hung = false;
+    capture_forget_all();
     for (struct Handle *handle = handles(CONTEXT); handle != NULL; handle = handle->next) {
         CUcontext context = (CUcontext)handle;
         queue_drop(context);

@@ -206,6 +206,7 @@ CUresult capture_refuses_legacy(CUstream stream);
 CUresult capture_add(CUstream stream, struct Work work);
 CUresult capture_join(CUstream stream, CUevent event);
 void capture_invalidate(struct Capture *capture, const char *why);
+void capture_forget_all(void);
 struct Capture *capture_by_id(unsigned long long id);
 void nodes_copy(struct NodeSet *to, const struct NodeSet *from);
 void nodes_add(struct NodeSet *set, CUgraphNode node);
