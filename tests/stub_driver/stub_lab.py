@@ -68,4 +68,4 @@ class Told:
 
 
 def bytes_at(address: int, size: int) -> Bytes:
-    return np.frombuffer((ctypes.c_ubyte * size).from_address(address), np.uint8)
+    return np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))

@@ -1,9 +1,10 @@
-"""Capture and graphs of the stub driver, through cuda.core: what is forbidden fails by name and spoils the capture, replays read memory then."""
+"""Capture and graphs of the stub driver through cuda.core: what is forbidden fails by name, replays read memory as it is then."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -122,7 +123,7 @@ def test_a_callback_is_captured_and_runs_in_every_replay(lab: Lab, driver: StubD
 def test_branches_of_a_graph_join_through_events_and_run_in_the_least_expected_order(lab: Lab, driver: StubDriver) -> None:
     main, side = lab.stream(), lab.stream()
     order: list[str] = []
-    told = {name: Told(lambda name=name: order.append(name)) for name in ("before", "main", "side", "after")}
+    told = {name: Told(functools.partial(order.append, name)) for name in ("before", "main", "side", "after")}
 
     def queue(stream: Any, name: str) -> None:
         assert driver.enqueue_host(int(stream.handle), told[name].callback) == 0
@@ -162,7 +163,7 @@ def test_an_updated_graph_does_the_new_work(lab: Lab) -> None:
     graph.launch(stream)
     stream.sync()
     assert (lab.now(buffer) == 4).all()
-    with pytest.raises(Exception, match="CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE|topology"):
+    with pytest.raises(Exception, match=r"CUDA_ERROR_GRAPH_EXEC_UPDATE_FAILURE|topology"):
         graph.update(empty.begin_building("thread_local").end_building())
 
 
@@ -240,11 +241,11 @@ def test_freeing_pinned_and_plain_memory_is_forbidden(lab: Lab) -> None:
     address, pinned = ctypes.c_uint64(), ctypes.c_void_p()
     lab.raw("cuMemAlloc_v2", ctypes.byref(address), SIZE)
     lab.raw("cuMemAllocHost_v2", ctypes.byref(pinned), SIZE)
-    for work in (lambda: lab.raw("cuMemFree_v2", address), lambda: lab.raw("cuMemFreeHost", pinned)):
+    for function, memory in (("cuMemFree_v2", address), ("cuMemFreeHost", pinned)):
         with capturing(lab, stream):
-            assert work() == UNSUPPORTED
+            assert lab.raw(function, memory) == UNSUPPORTED
             assert end(lab, stream) == INVALIDATED
-        assert work() == 0
+        assert lab.raw(function, memory) == 0
 
 
 def test_memory_from_outside_is_not_freed_by_a_graph(lab: Lab) -> None:

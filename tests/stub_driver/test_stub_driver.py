@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import subprocess
 import sys
 import threading
@@ -76,7 +77,7 @@ def test_a_missing_wait_shows_as_stale_data(lab: Lab, driver: StubDriver) -> Non
 def test_a_stream_keeps_its_order(lab: Lab) -> None:
     stream = lab.stream()
     order: list[int] = []
-    told = [Told(lambda number=number: order.append(number)) for number in range(5)]
+    told = [Told(functools.partial(order.append, number)) for number in range(5)]
     for each in told:
         lab.driver.enqueue_host(int(stream.handle), each.callback)
     stream.sync()
