@@ -72,12 +72,13 @@ API cuEventQuery(CUevent event) {
     CALL_IN_CONTEXT();
     TRY(may_ask(event));
     struct Op *op = event->op;
-    if (op == NULL) return event->context->broken;
+    CUcontext context = event->context;  // another thread may destroy the event while a step runs
+    if (op == NULL) return context->broken;
     ++op->refs;
     if (settings.mode == MODE_STEPPING) queue_step(op);
     const bool done = op->done;
     op_release(op);
-    if (event->context->broken != CUDA_SUCCESS) return event->context->broken;
+    if (context->broken != CUDA_SUCCESS) return context->broken;
     return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 

@@ -24,10 +24,7 @@ struct Block *block_of(const void *address) {
 }
 
 static bool all_poison(const unsigned char *bytes, size_t size) {
-    for (size_t i = 0; i < size; ++i) {
-        if (bytes[i] != POISON) return false;
-    }
-    return true;
+    return size == 0 || (bytes[0] == POISON && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 // The memory begins another life.

@@ -85,23 +85,45 @@ static void run(struct Op *op) {
     finish(op);
 }
 
-// Everything that `target` needs, itself included, in order, each with a reference.
-static struct Op **needed_for(struct Op *target, size_t *count) {
+// Some of what is queued, in order, each with a reference.
+struct Batch {
+    struct Op **ops;
+    size_t count;
+};
+
+// What `target` needs, itself included.
+static struct Batch needed_for(struct Op *target) {
+    struct Batch batch = {NULL, 0};
     target->needed = ++generation;
-    *count = 0;
     for (struct Op *op = target; op != NULL; op = op->before) {
         if (op->needed != generation) continue;
-        ++*count;
+        ++batch.count;
         for (size_t i = 0; i < op->count; ++i) op->after[i]->needed = generation;
     }
-    struct Op **needed = malloc(*count * sizeof(struct Op *));
-    size_t place = *count;
+    batch.ops = malloc(batch.count * sizeof(struct Op *));
+    size_t place = batch.count;
     for (struct Op *op = target; op != NULL; op = op->before) {
         if (op->needed != generation) continue;
-        needed[--place] = op;
+        batch.ops[--place] = op;
         ++op->refs;
     }
-    return needed;
+    return batch;
+}
+
+// What there is now of a context (NULL: of all).
+static struct Batch all_of(CUcontext context) {
+    struct Batch batch = {malloc((length + 1) * sizeof(struct Op *)), 0};
+    for (struct Op *op = first; op != NULL; op = op->next) {
+        if (context != NULL && op->context != context) continue;
+        batch.ops[batch.count++] = op;
+        ++op->refs;
+    }
+    return batch;
+}
+
+static void batch_end(struct Batch *batch) {
+    for (size_t i = 0; i < batch->count; ++i) op_release(batch->ops[i]);
+    free(batch->ops);
 }
 
 // Runs the operation, or waits for the thread that does.
@@ -119,41 +141,31 @@ static CUresult complete(struct Op *op) {
     return op->context->broken;
 }
 
-CUresult queue_drive(struct Op *target) {
-    if (target == NULL || target->done) return target == NULL ? CUDA_SUCCESS : target->context->broken;
-    CUcontext context = target->context;
-    size_t count;
-    struct Op **needed = needed_for(target, &count);
+static CUresult complete_all(struct Batch batch) {
     CUresult result = CUDA_SUCCESS;
-    for (size_t i = 0; i < count; ++i) {
-        if (result == CUDA_SUCCESS) result = complete(needed[i]);
-        op_release(needed[i]);
-    }
-    free(needed);
-    return result != CUDA_SUCCESS ? result : context->broken;
+    for (size_t i = 0; i < batch.count && result == CUDA_SUCCESS; ++i) result = complete(batch.ops[i]);
+    batch_end(&batch);
+    return result;
+}
+
+CUresult queue_drive(struct Op *target) {
+    if (target == NULL) return CUDA_SUCCESS;
+    CUcontext context = target->context;
+    if (!target->done) TRY(complete_all(needed_for(target)));
+    return context->broken;
 }
 
 // Lets the oldest operation run that `target` still needs.
 void queue_step(struct Op *target) {
     if (target == NULL || target->done || settings.hung) return;
-    size_t count;
-    struct Op **needed = needed_for(target, &count);
-    if (!needed[0]->running) run(needed[0]);
-    for (size_t i = 0; i < count; ++i) op_release(needed[i]);
-    free(needed);
+    struct Batch batch = needed_for(target);
+    if (!batch.ops[0]->running) run(batch.ops[0]);
+    batch_end(&batch);
 }
 
-// Runs all that is there now of a context (NULL: of all).
+// Runs all that is there now; what other threads add meanwhile is not waited for.
 CUresult queue_drain(CUcontext context) {
-    for (;;) {
-        struct Op *op = last;
-        while (op != NULL && context != NULL && op->context != context) op = op->before;
-        if (op == NULL || op->context->broken != CUDA_SUCCESS) break;
-        ++op->refs;
-        const CUresult result = queue_drive(op);
-        op_release(op);
-        if (result != CUDA_SUCCESS) return result;
-    }
+    TRY(complete_all(all_of(context)));
     return context != NULL ? context->broken : CUDA_SUCCESS;
 }
 

@@ -26,7 +26,19 @@ SONAME = "libcuda.so.1"
 Mode = Literal["lazy", "stepping", "worker", "no work"]
 _MODES: tuple[Mode, ...] = ("lazy", "stepping", "worker", "no work")
 
-_C = ("gcc", "-std=gnu11", "-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+_C = (
+    "gcc",
+    "-std=gnu11",
+    "-O2",
+    "-g",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    *os.environ.get("STUB_DRIVER_CFLAGS", "").split(),
+)
 _LINK = (f"-Wl,-soname,{SONAME}", "-Wl,-z,defs", "-lpthread", "-ldl")
 _CPP = ("-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror")
 

@@ -11,6 +11,10 @@ static bool breaks_here(void) {
 }
 
 static void fill(const struct Work *work) {
+    if (work->width == 1) {
+        memset(work->to, (int)work->value, work->size);
+        return;
+    }
     for (size_t i = 0; i < work->size; ++i) memcpy(work->to + i * work->width, &work->value, work->width);
 }
 
