@@ -28,7 +28,7 @@ def test_cuda_core_finds_one_gpu(gpu: Any, cuda: Any) -> None:
     assert gpu.properties.multiprocessor_count == 132
 
 
-def test_a_process_of_its_own_takes_the_stub_with_the_capability_and_version_that_it_is_told() -> None:
+def test_a_process_of_its_own_takes_the_stub_with_the_capability_and_version_that_it_is_told(driver: StubDriver) -> None:
     program = "import cuda.core as c; print(*c.Device(0).compute_capability); from rtformer_deploy.gpu import gpus; print(gpus())"
     told = {**environment(), "STUB_DRIVER_CAPABILITY": "12.1", "STUB_DRIVER_VERSION": "13010"}
     done = subprocess.run([sys.executable, "-c", program], env=told, capture_output=True, text=True, check=True)
