@@ -173,7 +173,7 @@ def cubin(name: str, capability: int = 90) -> bytes:
 
 
 def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") -> Any:
-    """Stands in for `rtformer_deploy.nvrtc.compile_kernel_file`."""
+    """Stands in for `rtformer_deploy.nvidia.nvrtc.compile_kernel_file`."""
     assert target == "cubin"
     return cuda.ObjectCode.from_cubin(cubin(name, int(arch)), name=name)
 

@@ -29,7 +29,7 @@ def test_cuda_core_finds_one_gpu(gpu: Any, cuda: Any) -> None:
 
 
 def test_a_process_of_its_own_takes_the_stub_with_the_capability_and_version_that_it_is_told(driver: StubDriver) -> None:
-    program = "import cuda.core as c; print(*c.Device(0).compute_capability); from rtformer_deploy.gpu import gpus; print(gpus())"
+    program = "import cuda.core as c; print(*c.Device(0).compute_capability); from rtformer_deploy.nvidia.driver import gpus; print(gpus())"
     told = {**environment(), "STUB_DRIVER_CAPABILITY": "12.1", "STUB_DRIVER_VERSION": "13010"}
     done = subprocess.run([sys.executable, "-c", program], env=told, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("12 1\n")
@@ -313,7 +313,7 @@ def test_plain_memory_waits_for_the_gpu_when_it_is_freed(lab: Lab, driver: StubD
 
 
 def test_an_address_is_known_for_what_it_is(lab: Lab) -> None:
-    from rtformer_deploy import gpu
+    from rtformer_deploy.nvidia import driver as gpu
 
     stream = lab.stream()
     pooled, (pinned, _) = lab.device(SIZE, stream), lab.pinned(SIZE)

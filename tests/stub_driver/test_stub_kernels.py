@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from stub import StubDriver
 from stub_lab import Lab, bytes_at
 
-from rtformer_deploy import image
-from rtformer_deploy.runtime import kernels as kernels_module
+from rtformer_deploy.image import frames as image
+from rtformer_deploy.lanes import kernels as kernels_module
 
 INPUT, GRID, CLASSES, FRAME = (32, 48), (4, 6), 7, (37, 53)
 
@@ -51,7 +51,7 @@ def on_stub(lab: Lab, *dtypes: Any) -> KernelCalls:
 
 
 def on_host(monkeypatch: pytest.MonkeyPatch, *dtypes: Any) -> KernelCalls:
-    from rtformer_deploy import nvrtc
+    from rtformer_deploy.nvidia import nvrtc
 
     monkeypatch.setattr(kernels_module, "compile_kernel_file", nvrtc.compile_kernel_file)
     emulated = Cuda()

@@ -11,20 +11,20 @@ import pytest
 import stub
 from helpers import frames, tiny_spec
 from null_engines import make_info
+from null_tensorrt import network
 from numpy.typing import NDArray
 from stub import StubDriver
 from stub_lab import Told, bytes_at
 
-from rtformer_deploy import image
+from rtformer_deploy.backends.tensorrt.plan import OpenPlan
 from rtformer_deploy.errors import EngineError
-from rtformer_deploy.runtime import kernels as kernels_module
+from rtformer_deploy.image import frames as image
+from rtformer_deploy.lanes import kernels as kernels_module
+from rtformer_deploy.lanes.health import GpuHealth
+from rtformer_deploy.lanes.kernels import FrameKernels
+from rtformer_deploy.lanes.lane import Lane
+from rtformer_deploy.lanes.shared import LaneShare, on_device
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.runtime.gpu_health import GpuHealth
-from rtformer_deploy.runtime.kernels import FrameKernels
-from rtformer_deploy.runtime.lane_share import LaneShare, on_device
-from rtformer_deploy.runtime.lanes import Lane
-from rtformer_deploy.runtime.null_tensorrt import network
-from rtformer_deploy.runtime.trt_plan import OpenPlan
 
 SIZES = ((64, 96), (50, 70), (131, 200))
 Open = Callable[..., FrameRunner]
