@@ -1,4 +1,4 @@
-"""The frozen values that flow from the network to the pixels; importing this loads NumPy and nothing heavier."""
+"""The frozen values that flow from the network to the pixels; importing this loads nothing heavy, not even NumPy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
-LabelMap = NDArray[np.uint8]  # (H, W) class ids
-Logits = NDArray[np.float32]  # (N, classes, h, w)
+Frame: TypeAlias = "NDArray[np.uint8]"  # (H, W, 3) RGB
+LabelMap: TypeAlias = "NDArray[np.uint8]"  # (H, W) class ids
+Logits: TypeAlias = "NDArray[np.float32]"  # (N, classes, h, w)
 
 Head = Literal["lowres", "logits", "labels"]
 Resize = Literal["stretch", "letterbox"]
