@@ -16,7 +16,7 @@ from .errors import BuildError, CalibrationError, MissingPackageError, ModelErro
 from .files import sha256
 from .formats.engine_file import load_engine, save_info
 from .formats.external_model import Foreign, fix_size, foreign_spec
-from .formats.model_file import load_model, read_spec, serialize_model, stamp_spec
+from .formats.model_file import load_model, read_spec, serialize_model, stamp_spec, weights_sha256
 from .formats.ranges import check_ranges, ranges_hash
 from .graph.fp16 import KEEP_FP32, to_fp16
 from .graph.functions import add_functions, inline_functions
@@ -111,7 +111,7 @@ def build_engine(
     if options.precision != "int8":
         ranges = None
     if ranges is not None:
-        check_ranges(ranges, spec, model_sha256)
+        check_ranges(ranges, spec.name, weights_sha256(model, spec))
     engine = build(prepare_model(model, backend, options, ranges, keep, fp32), spec, backend, options, progress)
     kept = {"strict": True} if strict else {}  # a plan that cannot be opened here is judged where it is opened first
     info = replace(

@@ -122,14 +122,14 @@ class PrecisionFound:
 class Ranges:
     """What calibration measured: tensor -> the largest absolute value that INT8 is to hold (`amax`).
 
-    `images` is how many were shown; `model_sha256` the hash of the weights and the configuration they belong to
-    (`ModelSpec.sha256`; of an ONNX file from elsewhere the file's own), `model` their name.
+    `images` is how many were shown; `weights_sha256` the hash of the weights and the configuration they belong to (see
+    `formats.model_file.weights_sha256`), `model` their name.
     """
 
     amax: Mapping[str, float]
     method: str
     images: int
-    model_sha256: str
+    weights_sha256: str
     model: str
 
     def to_json(self) -> dict[str, Any]:
@@ -137,8 +137,10 @@ class Ranges:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_json` gave; files of earlier versions call `weights_sha256` by its first name, `model_sha256`."""
         amax = {str(name): float(value) for name, value in data["amax"].items()}
-        return cls(amax, str(data["method"]), int(data["images"]), str(data["model_sha256"]), str(data["model"]))
+        weights = data["weights_sha256"] if "weights_sha256" in data else data["model_sha256"]
+        return cls(amax, str(data["method"]), int(data["images"]), str(weights), str(data["model"]))
 
 
 @dataclass(frozen=True, slots=True)

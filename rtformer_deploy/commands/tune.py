@@ -21,7 +21,7 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError, GateError
 from ..files import make_folder, sha256, write_atomic
 from ..formats.external_model import Foreign
-from ..formats.model_file import load_model, serialize_model
+from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
@@ -78,7 +78,7 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progres
     _refuse_unrunnable(backend, request.device, say)
     folder = make_folder(request.output)
     ranges = _ranges(request, spec, folder, say, progress)
-    check_ranges(ranges, spec, model_sha256)
+    check_ranges(ranges, spec.name, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
     state = State(folder / _STATE, _identity(request, dataset, backend, ranges, model_sha256), request.resume)
@@ -192,15 +192,15 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned, model_sha256:
     if tuned.chosen is None:
         (folder / "recipe.toml").unlink(missing_ok=True)
     else:
-        write_atomic(folder / "recipe.toml", _recipe(request, workshop, tuned.chosen, tuned.points[0], model_sha256).encode())
+        write_atomic(folder / "recipe.toml", _recipe(request, workshop, tuned.chosen, tuned.points[0]).encode())
 
 
-def _recipe(request: TuneRequest, workshop: Workshop, chosen: Point, baseline: Point, model_sha256: str) -> str:
+def _recipe(request: TuneRequest, workshop: Workshop, chosen: Point, baseline: Point) -> str:
     spec, mix = workshop.spec, workshop.mix(chosen.levels)
     dataset = request.dataset
     if dataset.endswith(".toml"):
         dataset = os.path.relpath(dataset, request.output)
-    build = {"backend": workshop.backend, "model_sha256": spec.sha256 or model_sha256}
+    build = {"backend": workshop.backend, "weights_sha256": weights_sha256(workshop.model, spec)}
     if mix.precision == "int8":
         build |= {"ranges": "ranges.json", "ranges_sha256": ranges_hash(workshop.ranges)}
     comment = (

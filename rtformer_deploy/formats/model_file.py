@@ -10,7 +10,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from ..errors import ModelError, first_line
-from ..files import read_bytes, write_atomic
+from ..files import read_bytes, sha256, write_atomic
 from ..types import ModelSpec
 
 SPEC_KEY = "rtformer_deploy.spec"
@@ -45,6 +45,15 @@ def serialize_model(model: ir.Model) -> bytes:
 def save_model(model: ir.Model, path: Path) -> None:
     """Writes the model as one ONNX file, whole or not at all."""
     write_atomic(Path(path), serialize_model(model))
+
+
+def weights_sha256(model: ir.Model, spec: ModelSpec) -> str:
+    """A model and its spec -> the hash of its weights and configuration, which ranges and recipes belong to.
+
+    It is the spec's own, which no change of size, batch or head changes. A spec from elsewhere has none; then it is the hash of the
+    model as `serialize_model` writes it.
+    """
+    return spec.sha256 or sha256(serialize_model(model))
 
 
 def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:

@@ -19,6 +19,7 @@ from rtformer_deploy.commands.tune import TuneRequest, tune
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.engine_file import load_engine
 from rtformer_deploy.formats.model_file import load_model
+from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.tuning.measure import Error, Reference, Workshop
@@ -96,6 +97,7 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
     found = json.loads(Path("tuned/tune.json").read_text())
     assert found["chosen"]["levels"] == wanted
     text = Path("tuned/recipe.toml").read_text()
+    assert f'weights_sha256 = "{load_ranges(Path("tuned/ranges.json")).weights_sha256}"' in text
     assert 'keep = [\n    # body.1: fp32\n    "body.1.left", "body.1.right",\n]' in text
     assert call("build-engine", "model.onnx", "--recipe", "tuned/recipe.toml", "--backend", "onnxruntime", "--threads", 1).exit_code == 0
     assert sha256(Path("engine.plan").read_bytes()) in plans.values()
