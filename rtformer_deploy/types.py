@@ -147,8 +147,9 @@ class Ranges:
 class EngineInfo:
     """What `engine.plan` is: everything needed to refuse or explain it without opening it. Kept as `engine.plan.json`.
 
-    `gpu` is the device or the compute capabilities the plan was built for (None: CPU); `flips` the share of pixels whose class
-    changed against ONNX Runtime on the model it came from (None: the engine could not be run where it was built).
+    `model_sha256` is the hash of the model's file as it was given, before any pass. `gpu` is the device or the compute capabilities
+    that the plan was built for (None: CPU); `flips` the share of pixels whose class changed against ONNX Runtime on the model it came
+    from (None: the engine could not be run where it was built).
     """
 
     spec: ModelSpec

@@ -14,11 +14,16 @@ from ..files import read_bytes, sha256, write_atomic
 from ..types import ModelSpec
 
 SPEC_KEY = "rtformer_deploy.spec"
+#: The hash of a model's file in `ir.Model.meta`, which stays in memory.
+_FILE_KEY = "rtformer_deploy.file_sha256"
 
 
 def load_model(path: Path) -> ir.Model:
     """An ONNX file as an onnx_ir.Model. Raises ModelError where it is missing, empty, cut short or no ONNX model."""
-    return parse_model(read_bytes(Path(path), ModelError, "an ONNX model"), str(path))
+    data = read_bytes(Path(path), ModelError, "an ONNX model")
+    model = parse_model(data, str(path))
+    model.meta[_FILE_KEY] = sha256(data)
+    return model
 
 
 def parse_model(data: bytes, name: str = "the model") -> ir.Model:
@@ -44,7 +49,17 @@ def serialize_model(model: ir.Model) -> bytes:
 
 def save_model(model: ir.Model, path: Path) -> None:
     """Writes the model as one ONNX file, whole or not at all."""
-    write_atomic(Path(path), serialize_model(model))
+    data = serialize_model(model)
+    write_atomic(Path(path), data)
+    model.meta[_FILE_KEY] = sha256(data)
+
+
+def file_sha256(model: ir.Model) -> str:
+    """A model -> the SHA-256 of its file: the one that it was read from or saved to last, else the one that `save_model` would write.
+
+    Take it before a pass makes another model from this one, which has no file.
+    """
+    return str(model.meta.get(_FILE_KEY) or sha256(serialize_model(model)))
 
 
 def weights_sha256(model: ir.Model, spec: ModelSpec) -> str:

@@ -80,6 +80,7 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
     def miou(workshop: Workshop, key: str, levels: dict[str, str], progress: object) -> float:
         workshop.engines[key] = workshop.engine(levels)  # type: ignore[arg-type]
         plans[key] = sha256(workshop.engines[key].plan)
+        assert workshop.engines[key].info.model_sha256 == sha256(small.model.read_bytes())
         return 0.7 if levels == wanted or set(levels.values()) == {"fp32"} else 0.1
 
     def latencies(workshop: Workshop, points: dict[str, dict[str, str]], seconds: float, tell: object) -> dict[str, tuple[float, float]]:
@@ -103,6 +104,7 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
     assert sha256(Path("engine.plan").read_bytes()) in plans.values()
     key = next(each["key"] for each in records() if each["kind"] == "point" and each["levels"] == wanted)
     assert sha256(Path("engine.plan").read_bytes()) == plans[key]
+    assert found["model_sha256"] == load_engine(Path("engine.plan")).info.model_sha256 == sha256(small.model.read_bytes())
 
 
 def records(folder: str = "tuned") -> list[dict[str, Any]]:

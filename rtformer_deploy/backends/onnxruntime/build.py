@@ -27,7 +27,7 @@ _PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "
 _SMALLEST = 16  # elements; below it are scales, epsilons and Resize's arguments, which save nothing and may lose their meaning
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend, model_sha256: str) -> Engine:
     """An ONNX model to an ONNX Runtime engine for any CPU; the plan is ONNX and opens in any tool that reads it.
 
     FP16 stores the weights as FP16 and computes in FP32, so its `PrecisionFound` is a mismatch that says so.
@@ -59,7 +59,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         builder_version=str(ort.__version__),
         gpu=None,
         plan_sha256=sha256(plan),
-        model_sha256=sha256(data),
+        model_sha256=model_sha256,
     )
     return Engine(plan, info)
 

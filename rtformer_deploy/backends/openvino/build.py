@@ -22,7 +22,7 @@ COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend, model_sha256: str) -> Engine:
     """An ONNX model to an OpenVINO engine for any CPU.
 
     FP32 pins OpenVINO's inference precision to f32; FP16 stores the weights as FP16 and computes in FP32, so its
@@ -54,7 +54,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         builder_version=version(),
         gpu=None,
         plan_sha256=sha256(plan),
-        model_sha256=sha256(data),
+        model_sha256=model_sha256,
     )
     return Engine(plan, info)
 
