@@ -14,7 +14,7 @@ import pytest
 from helpers import CLASSES, StoppedError, stop, tiny_model, tiny_spec
 from onnx import TensorProto, helper, numpy_helper
 
-from rtformer_deploy.backends import build, cpu
+from rtformer_deploy.backends import build
 from rtformer_deploy.backends.onnxruntime.build import store_fp16
 from rtformer_deploy.errors import BuildError
 from rtformer_deploy.files import sha256
@@ -210,17 +210,3 @@ def test_fp16_storage_keeps_what_fp16_cannot_hold() -> None:
         "few": TensorProto.FLOAT,
         "fits.fp16": TensorProto.FLOAT16,
     }
-
-
-@pytest.mark.parametrize(
-    ("asked", "layers", "state"),
-    [
-        ("fp32", {"fp32": 3}, "verified"),
-        ("fp32", {"fp32": 3, "bf16": 1}, "mismatch"),
-        ("fp16", {"fp32": 3}, "mismatch"),
-        ("int8", {"fp32": 1, "int8": 2}, "verified"),
-        ("int8", {"fp32": 3}, "mismatch"),
-    ],
-)
-def test_the_verdict_on_precision(asked: Any, layers: dict[str, int], state: str) -> None:
-    assert cpu.judge(asked, layers).state == state

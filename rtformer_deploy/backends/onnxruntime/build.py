@@ -15,8 +15,9 @@ from ...errors import BuildError, MissingPackageError, first_line
 from ...files import sha256
 from ...formats.model_file import parse_model, serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from ..cpu import judge, refuse_foreign_options
+from ..cpu import refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
+from ..verdict import judge
 
 _CONVOLVE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConvInteger"})
 _MULTIPLY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"})
@@ -55,7 +56,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         inputs=(source,),
         outputs=(TensorSpec(target.name, output_shape(spec, target), target.dtype),),
         batch=batch,
-        precision=judge(options.precision, layers),
+        precision=judge(options.precision, layers, "cpu"),
         builder_version=str(ort.__version__),
         gpu=None,
         plan_sha256=sha256(plan),

@@ -12,8 +12,9 @@ from ...errors import BuildError
 from ...files import sha256
 from ...formats.model_file import serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from ..cpu import judge, refuse_foreign_options
+from ..cpu import refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
+from ..verdict import judge
 from .plan import compile_plan, import_openvino, pack, reason, version
 
 #: Layers whose arithmetic makes up the cost, in the names of OpenVINO's execution graph.
@@ -50,7 +51,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         inputs=(source,),
         outputs=(TensorSpec(target.name, output_shape(spec, target), target.dtype),),
         batch=batch,
-        precision=judge(options.precision, layers),
+        precision=judge(options.precision, layers, "cpu"),
         builder_version=version(),
         gpu=None,
         plan_sha256=sha256(plan),
