@@ -13,10 +13,9 @@ import onnx_ir as ir
 
 from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import BuildError, CalibrationError, MissingPackageError, ModelError, OutputError, PrecisionError
-from .files import sha256
 from .formats.engine_file import load_engine, save_info
 from .formats.external_model import Foreign, fix_size, foreign_spec
-from .formats.model_file import load_model, read_spec, serialize_model, stamp_spec
+from .formats.model_file import file_sha256, load_model, read_spec, stamp_spec, weights_sha256
 from .formats.ranges import check_ranges, ranges_hash
 from .graph.fp16 import KEEP_FP32, to_fp16
 from .graph.functions import add_functions, inline_functions
@@ -107,16 +106,15 @@ def build_engine(
     computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError where the engine does not
     have the precision that was asked for.
     """
-    model_sha256 = sha256(serialize_model(model))
     if options.precision != "int8":
         ranges = None
     if ranges is not None:
-        check_ranges(ranges, spec, model_sha256)
-    engine = build(prepare_model(model, backend, options, ranges, keep, fp32), spec, backend, options, progress)
+        check_ranges(ranges, spec.name, weights_sha256(model, spec))
+    prepared = prepare_model(model, backend, options, ranges, keep, fp32)
+    engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
     kept = {"strict": True} if strict else {}  # a plan that cannot be opened here is judged where it is opened first
     info = replace(
         engine.info,
-        model_sha256=model_sha256,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
         options={**engine.info.options, **kept},
     )
@@ -162,7 +160,7 @@ def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOption
     """The share of pixels whose class differs between the engine and ONNX Runtime on its model, on the sample frame."""
     frame = probe_frame(spec)
     plain = BuildOptions(batch=options.batch, threads=options.threads)
-    reference = build(inline_functions(model), spec, REFERENCE, plain)
+    reference = build(inline_functions(model), spec, REFERENCE, plain, model_sha256=file_sha256(model))
     with open_engine(reference, threads=options.threads) as runner:
         wanted = runner.run([frame])[0]
     with open_engine(engine, device=options.device, threads=options.threads) as runner:
@@ -239,7 +237,8 @@ def _build_in_memory(path: Path, threads: int | None, said: Foreign | None) -> E
     spec = spec_of(model, path.name, said)
     batch = spec.input.shape[0]
     sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
-    return build(inline_functions(model), spec, REFERENCE, BuildOptions(batch=sizes, threads=threads))
+    options = BuildOptions(batch=sizes, threads=threads)
+    return build(inline_functions(model), spec, REFERENCE, options, model_sha256=file_sha256(model))
 
 
 def _open_network(path: Path, threads: int | None) -> FrameRunner:

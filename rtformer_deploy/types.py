@@ -1,4 +1,4 @@
-"""The frozen values that flow from the network to the pixels; importing this loads NumPy and nothing heavier."""
+"""The frozen values that flow from the network to the pixels; importing this loads nothing heavy, not even NumPy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
-LabelMap = NDArray[np.uint8]  # (H, W) class ids
-Logits = NDArray[np.float32]  # (N, classes, h, w)
+Frame: TypeAlias = "NDArray[np.uint8]"  # (H, W, 3) RGB
+LabelMap: TypeAlias = "NDArray[np.uint8]"  # (H, W) class ids
+Logits: TypeAlias = "NDArray[np.float32]"  # (N, classes, h, w)
 
 Head = Literal["lowres", "logits", "labels"]
 Resize = Literal["stretch", "letterbox"]
@@ -121,14 +122,14 @@ class PrecisionFound:
 class Ranges:
     """What calibration measured: tensor -> the largest absolute value that INT8 is to hold (`amax`).
 
-    `images` is how many were shown; `model_sha256` the hash of the weights and the configuration they belong to
-    (`ModelSpec.sha256`; of an ONNX file from elsewhere the file's own), `model` their name.
+    `images` is how many were shown; `weights_sha256` the hash of the weights and the configuration they belong to (see
+    `formats.model_file.weights_sha256`), `model` their name.
     """
 
     amax: Mapping[str, float]
     method: str
     images: int
-    model_sha256: str
+    weights_sha256: str
     model: str
 
     def to_json(self) -> dict[str, Any]:
@@ -136,16 +137,19 @@ class Ranges:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """What `to_json` gave; files of earlier versions call `weights_sha256` by its first name, `model_sha256`."""
         amax = {str(name): float(value) for name, value in data["amax"].items()}
-        return cls(amax, str(data["method"]), int(data["images"]), str(data["model_sha256"]), str(data["model"]))
+        weights = data["weights_sha256"] if "weights_sha256" in data else data["model_sha256"]
+        return cls(amax, str(data["method"]), int(data["images"]), str(weights), str(data["model"]))
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What `engine.plan` is: everything needed to refuse or explain it without opening it. Kept as `engine.plan.json`.
 
-    `gpu` is the device or the compute capabilities the plan was built for (None: CPU); `flips` the share of pixels whose class
-    changed against ONNX Runtime on the model it came from (None: the engine could not be run where it was built).
+    `model_sha256` is the hash of the model's file as it was given, before any pass. `gpu` is the device or the compute capabilities
+    that the plan was built for (None: CPU); `flips` the share of pixels whose class changed against ONNX Runtime on the model it came
+    from (None: the engine could not be run where it was built).
     """
 
     spec: ModelSpec

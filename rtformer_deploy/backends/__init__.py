@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import EngineError, UsageError
 from ..nvidia.driver import gpus, why_none
+from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ..runtime.frame_runner import FrameRunner
     from ..runtime.layer_times import LayerTime
     from ..runtime.session import Session
-    from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
 
 #: Where Q/DQ pairs stand in an INT8 graph; see `graph.qdq`.
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
@@ -72,15 +72,26 @@ def backend_row(name: Backend) -> BackendRow:
     return BACKENDS[name]
 
 
-def build(model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, progress: Progress | None = None) -> Engine:
+def build(
+    model: ir.Model,
+    spec: ModelSpec,
+    backend: Backend,
+    options: BuildOptions,
+    progress: Progress = no_progress,
+    *,
+    model_sha256: str | None = None,
+) -> Engine:
     """Builds an engine of `spec` from a model without functions, with one backend.
 
-    For TensorRT the precision is the graph's own (networks are strongly typed). Raises BuildError, MissingPackageError,
-    KeyboardInterrupt where the build was stopped with Ctrl-C.
+    For TensorRT the precision is the graph's own (networks are strongly typed). `model_sha256` is the hash of the file that the user
+    gave, which a builder cannot know once passes have made `model` from it; None if `model` is what was read. Raises BuildError,
+    MissingPackageError, KeyboardInterrupt if the build was stopped with Ctrl-C.
     """
-    from ..types import no_progress
+    if model_sha256 is None:
+        from ..formats.model_file import file_sha256
 
-    engine: Engine = _part(backend_row(backend), "build").build(model, spec, options, progress or no_progress, backend)
+        model_sha256 = file_sha256(model)
+    engine: Engine = _part(backend_row(backend), "build").build(model, spec, options, progress, backend, model_sha256)
     return engine
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..backends import choose_backend
 from ..errors import BuildError, CalibrationError, UsageError
-from ..files import check_writable, read_bytes, sha256, write_atomic
+from ..files import check_writable, read_bytes, write_atomic
 from ..formats.build_table import Mix, RecipeBuild, check_model, ranges_of_build, read_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import Foreign
-from ..formats.model_file import load_model, serialize_model
+from ..formats.model_file import load_model, weights_sha256
 from ..formats.ranges import load_ranges, shipped_ranges
 from ..pipeline import build_engine, spec_of
 from ..types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges, no_progress
@@ -59,7 +59,7 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
     if recipe is not None:
-        check_model(recipe, spec.name, spec.sha256 or sha256(serialize_model(model)))
+        check_model(recipe, spec.name, weights_sha256(model, spec))
     mix = Mix(request.precision or "fp32", request.keep) if recipe is None else recipe.mix
     backend = pick_backend(request.backend, say)
     if recipe is not None:

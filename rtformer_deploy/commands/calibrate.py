@@ -15,7 +15,7 @@ from ..calibrate.collect import Collector, float_tensors, restore, state
 from ..errors import CalibrationError, ImageError
 from ..files import check_writable, sha256, write_atomic
 from ..formats.external_model import Foreign
-from ..formats.model_file import load_model, serialize_model
+from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
 from ..graph.functions import inline_functions
 from ..image.frames import load_image, preprocess
@@ -62,7 +62,7 @@ def calibrate_file(
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
         say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
-    ranges = Ranges(amax, method, len(paths), spec.sha256 or sha256(serialize_model(model)), spec.name)
+    ranges = Ranges(amax, method, len(paths), weights_sha256(model, spec), spec.name)
     if output is not None:
         save_ranges(ranges, output)
     if checkpoint is not None:

@@ -16,12 +16,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from ..backends import backend_row
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError, GateError
 from ..files import make_folder, sha256, write_atomic
 from ..formats.external_model import Foreign
-from ..formats.model_file import load_model, serialize_model
+from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
@@ -70,7 +72,6 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progres
         refuse_overwriting(request.output / _STATE)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
-    model_sha256 = sha256(serialize_model(model))
     dataset = open_dataset(request.dataset, request.root, request.split)
     if len(dataset.labels.names) != len(spec.classes):
         raise DatasetError(f"{spec.name} tells {len(spec.classes)} classes apart and {dataset.name} has {len(dataset.labels.names)}.")
@@ -78,15 +79,15 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progres
     _refuse_unrunnable(backend, request.device, say)
     folder = make_folder(request.output)
     ranges = _ranges(request, spec, folder, say, progress)
-    check_ranges(ranges, spec, model_sha256)
+    check_ranges(ranges, spec.name, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
-    state = State(folder / _STATE, _identity(request, dataset, backend, ranges, model_sha256), request.resume)
+    state = State(folder / _STATE, _identity(request, model, dataset, backend, ranges), request.resume)
     if state.records:
         say(f"Going on after {len(state.records)} measurements.")
     run = Run(workshop, state, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, say=say, progress=progress)
     tuned = run.search()
-    _write(request, workshop, tuned, model_sha256)
+    _write(request, workshop, tuned)
     return tuned
 
 
@@ -125,7 +126,7 @@ def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progr
     )  # fmt: skip
 
 
-def _identity(request: TuneRequest, dataset: Dataset, backend: Backend, ranges: Ranges, model_sha256: str) -> dict[str, Any]:
+def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: Backend, ranges: Ranges) -> dict[str, Any]:
     """What measurements depend on. The bound is not among it: what was measured holds for any."""
     try:
         builder = version(backend_row(backend).package)
@@ -133,7 +134,7 @@ def _identity(request: TuneRequest, dataset: Dataset, backend: Backend, ranges: 
         builder = "unknown"
     frames = json.dumps([[sample.name, sha256(sample.label.read_bytes())] for sample in dataset.samples])
     return {
-        "model": model_sha256,
+        "model": sha256(serialize_model(model)),  # with the size that --input gave it, which its file does not hold
         "ranges": ranges_hash(ranges),
         "images": None if request.images is None else str(request.images),
         "backend": f"{backend} {builder}",
@@ -157,13 +158,13 @@ def build_command(request: TuneRequest, backend: str) -> str:
     return "rtformer-deploy build-engine " + shlex.join(words)
 
 
-def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned, model_sha256: str) -> None:
+def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
     """The files of a finished run; a recipe of an earlier bound that is not met now is removed."""
     folder, best = request.output, front(tuned.points)
     save_ranges(workshop.ranges, folder / "ranges.json")
     data = {
         "model": workshop.spec.name,
-        "model_sha256": model_sha256,
+        "model_sha256": file_sha256(workshop.model),
         "ranges_sha256": ranges_hash(workshop.ranges),
         "backend": workshop.backend,
         "dataset": workshop.dataset.name,
@@ -192,15 +193,15 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned, model_sha256:
     if tuned.chosen is None:
         (folder / "recipe.toml").unlink(missing_ok=True)
     else:
-        write_atomic(folder / "recipe.toml", _recipe(request, workshop, tuned.chosen, tuned.points[0], model_sha256).encode())
+        write_atomic(folder / "recipe.toml", _recipe(request, workshop, tuned.chosen, tuned.points[0]).encode())
 
 
-def _recipe(request: TuneRequest, workshop: Workshop, chosen: Point, baseline: Point, model_sha256: str) -> str:
+def _recipe(request: TuneRequest, workshop: Workshop, chosen: Point, baseline: Point) -> str:
     spec, mix = workshop.spec, workshop.mix(chosen.levels)
     dataset = request.dataset
     if dataset.endswith(".toml"):
         dataset = os.path.relpath(dataset, request.output)
-    build = {"backend": workshop.backend, "model_sha256": spec.sha256 or model_sha256}
+    build = {"backend": workshop.backend, "weights_sha256": weights_sha256(workshop.model, spec)}
     if mix.precision == "int8":
         build |= {"ranges": "ranges.json", "ranges_sha256": ranges_hash(workshop.ranges)}
     comment = (

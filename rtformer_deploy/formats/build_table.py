@@ -5,7 +5,7 @@ precision = "int8"           what the engine is built as; "fp16" and "fp32" are 
 keep = ["layer1.0.bn1"]      convolutions that INT8 leaves out (globs): FP16 on TensorRT, FP32 on a CPU
 fp32 = ["layer1.0.bn1"]      operators that TensorRT computes in FP32 (globs); on a CPU what is not INT8 is FP32 anyway
 ranges = "ranges.json"       beside the recipe; without it the ranges that come with the project
-backend, model_sha256, ranges_sha256    what the mix was tuned on
+backend, weights_sha256, ranges_sha256    what the mix was tuned on (earlier versions wrote model_sha256 for weights_sha256)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..types import PrecisionName, Ranges
 from .ranges import load_ranges, ranges_hash
 from .recipe import Recipe, load_recipe
 
-_KEYS = frozenset({"keep", "fp32", "ranges", "backend", "model_sha256", "ranges_sha256"})
+_KEYS = frozenset({"keep", "fp32", "ranges", "backend", "weights_sha256", "model_sha256", "ranges_sha256"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Mix:
 
 @dataclass(frozen=True, slots=True)
 class RecipeBuild:
-    """How a recipe wants its engine built. `model_sha256` (None: not said) is the model's as Ranges name it."""
+    """How a recipe wants its engine built. `weights_sha256` (None: not said) is the model's, as in Ranges."""
 
     recipe: Recipe
     mix: Mix
     ranges: Path | None = None
     ranges_sha256: str | None = None
-    model_sha256: str | None = None
+    weights_sha256: str | None = None
     backend: str | None = None
 
 
@@ -55,20 +55,20 @@ def read_build(name: str) -> RecipeBuild:
         mix=Mix(recipe.precision, _names(recipe, "keep", name), _names(recipe, "fp32", name)),
         ranges=None if ranges is None else Path(name).parent / ranges,
         ranges_sha256=_text(recipe, "ranges_sha256", name),
-        model_sha256=_text(recipe, "model_sha256", name),
+        weights_sha256=_text(recipe, "weights_sha256", name) or _text(recipe, "model_sha256", name),
         backend=_text(recipe, "backend", name),
     )
 
 
-def check_model(build: RecipeBuild, name: str, model_sha256: str) -> None:
+def check_model(build: RecipeBuild, name: str, weights_sha256: str) -> None:
     """Raises RecipeError where a recipe is another model's: by hash where it says one, else by name."""
-    if build.model_sha256 not in (None, model_sha256):
+    if build.weights_sha256 not in (None, weights_sha256):
         raise RecipeError(
-            f"The mix was tuned for other weights or another configuration ({str(build.model_sha256)[:12]}); the model is {name},"
-            f" {model_sha256[:12]}.",
+            f"The mix was tuned for other weights or another configuration ({str(build.weights_sha256)[:12]}); the model is {name},"
+            f" {weights_sha256[:12]}.",
             "Tune this model: rtformer-deploy tune.",
         )
-    if build.model_sha256 is None and build.recipe.name != name:
+    if build.weights_sha256 is None and build.recipe.name != name:
         raise RecipeError(f"The recipe is {build.recipe.name}'s; the model is {name}.")
 
 

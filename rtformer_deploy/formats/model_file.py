@@ -9,16 +9,21 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelError
-from ..files import read_bytes, write_atomic
+from ..errors import ModelError, first_line
+from ..files import read_bytes, sha256, write_atomic
 from ..types import ModelSpec
 
 SPEC_KEY = "rtformer_deploy.spec"
+#: The hash of a model's file in `ir.Model.meta`, which stays in memory.
+_FILE_KEY = "rtformer_deploy.file_sha256"
 
 
 def load_model(path: Path) -> ir.Model:
     """An ONNX file as an onnx_ir.Model. Raises ModelError where it is missing, empty, cut short or no ONNX model."""
-    return parse_model(read_bytes(Path(path), ModelError, "an ONNX model"), str(path))
+    data = read_bytes(Path(path), ModelError, "an ONNX model")
+    model = parse_model(data, str(path))
+    model.meta[_FILE_KEY] = sha256(data)
+    return model
 
 
 def parse_model(data: bytes, name: str = "the model") -> ir.Model:
@@ -34,7 +39,7 @@ def parse_model(data: bytes, name: str = "the model") -> ir.Model:
         onnx.checker.check_model(proto)
         return ir.serde.deserialize_model(proto)
     except Exception as error:  # the checker and the deserialiser raise what they like on strangers' files
-        raise ModelError(f"{name} is not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}") from error
 
 
 def serialize_model(model: ir.Model) -> bytes:
@@ -44,7 +49,26 @@ def serialize_model(model: ir.Model) -> bytes:
 
 def save_model(model: ir.Model, path: Path) -> None:
     """Writes the model as one ONNX file, whole or not at all."""
-    write_atomic(Path(path), serialize_model(model))
+    data = serialize_model(model)
+    write_atomic(Path(path), data)
+    model.meta[_FILE_KEY] = sha256(data)
+
+
+def file_sha256(model: ir.Model) -> str:
+    """A model -> the SHA-256 of its file: the one that it was read from or saved to last, else the one that `save_model` would write.
+
+    Take it before a pass makes another model from this one, which has no file.
+    """
+    return str(model.meta.get(_FILE_KEY) or sha256(serialize_model(model)))
+
+
+def weights_sha256(model: ir.Model, spec: ModelSpec) -> str:
+    """A model and its spec -> the hash of its weights and configuration, which ranges and recipes belong to.
+
+    It is the spec's own, which no change of size, batch or head changes. A spec from elsewhere has none; then it is the hash of the
+    model as `serialize_model` writes it.
+    """
+    return spec.sha256 or sha256(serialize_model(model))
 
 
 def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:
@@ -61,7 +85,3 @@ def read_spec(model: ir.Model) -> ModelSpec | None:
         return ModelSpec.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The model's {SPEC_KEY} cannot be read: {error}.", "Export the model again.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

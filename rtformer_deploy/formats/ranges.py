@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from ..content import content_dir
 from ..errors import CalibrationError
@@ -16,7 +17,7 @@ _AGAIN = "Measure them again: rtformer-deploy calibrate."
 
 def to_bytes(ranges: Ranges) -> bytes:
     """Ranges as JSON bytes: one tensor a line, sorted by name."""
-    return json.dumps(ranges.to_json(), indent=1, sort_keys=True).encode() + b"\n"
+    return _document(ranges.to_json())
 
 
 def save_ranges(ranges: Ranges, path: Path) -> None:
@@ -37,17 +38,18 @@ def load_ranges(path: Path) -> Ranges:
 
 
 def ranges_hash(ranges: Ranges) -> str:
-    """The SHA-256 of what a ranges file holds."""
-    return sha256(to_bytes(ranges))
+    """The SHA-256 of what ranges hold, the same for a file of an earlier version: it is taken under that version's field names."""
+    data = ranges.to_json()
+    data["model_sha256"] = data.pop("weights_sha256")
+    return sha256(_document(data))
 
 
-def check_ranges(ranges: Ranges, spec: ModelSpec, model_sha256: str) -> None:
-    """Raises CalibrationError where ranges were measured with other weights or another configuration."""
-    wanted = spec.sha256 or model_sha256
-    if ranges.model_sha256 != wanted:
+def check_ranges(ranges: Ranges, name: str, weights_sha256: str) -> None:
+    """Raises CalibrationError if ranges were measured with other weights or another configuration than those of the model `name`."""
+    if ranges.weights_sha256 != weights_sha256:
         raise CalibrationError(
-            f"These ranges belong to other weights or another configuration ({ranges.model}, {ranges.model_sha256[:12]}); "
-            f"the model is {spec.name}, {wanted[:12]}.",
+            f"These ranges belong to other weights or another configuration ({ranges.model}, {ranges.weights_sha256[:12]}); "
+            f"the model is {name}, {weights_sha256[:12]}.",
             _AGAIN,
         )
 
@@ -58,4 +60,8 @@ def shipped_ranges(spec: ModelSpec) -> Ranges | None:
     if not path.is_file():
         return None
     ranges = load_ranges(path)
-    return ranges if spec.sha256 == ranges.model_sha256 else None
+    return ranges if spec.sha256 == ranges.weights_sha256 else None
+
+
+def _document(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, indent=1, sort_keys=True).encode() + b"\n"

@@ -15,6 +15,7 @@ from ..datasets import Dataset, read_frame
 from ..errors import DatasetError
 from ..evaluation.evaluate import evaluate
 from ..formats.build_table import Mix
+from ..formats.model_file import file_sha256
 from ..pipeline import prepare_model
 from ..runtime.frame_runner import FrameRunner
 from ..timing.bench import bench
@@ -72,7 +73,7 @@ class Workshop:
         mixed = bool(mix.keep or mix.fp32)
         options = BuildOptions(precision=mix.precision, batch=sizes, threads=self.threads, device=self.device, mixed=mixed)
         ready = prepare_model(self.model, self.backend, options, self.ranges, mix.keep, mix.fp32)
-        return build(ready, self.spec, self.backend, options)
+        return build(ready, self.spec, self.backend, options, model_sha256=file_sha256(self.model))
 
     def open(self, engine: Engine) -> FrameRunner:
         return open_engine(engine, device=self.device, threads=self.threads)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import StoppedError, frames, stop_at, tiny_model, tiny_spec
+from helpers import StoppedError, frames, stop_at, tiny_model
 
 from rtformer_deploy.commands import calibrate as calibration
 from rtformer_deploy.commands.calibrate import calibrate_file
@@ -84,12 +84,12 @@ def test_nan_is_named_with_its_tensor(images: Path, tmp_path: Path) -> None:
 
 def test_ranges_of_other_weights_are_refused(model: Path, images: Path) -> None:
     ranges = calibrate_file(model, images, None, threads=1)
-    check_ranges(ranges, tiny_spec(), ranges.model_sha256)
+    check_ranges(ranges, "tiny", ranges.weights_sha256)
     with pytest.raises(CalibrationError, match="other weights"):
-        check_ranges(ranges, tiny_spec(), "f" * 64)
+        check_ranges(ranges, "tiny", "f" * 64)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"amax": {"x": -1}, "method": "mse", "images": 1, "model_sha256": "", "model": ""}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"amax": {"x": -1}, "method": "mse", "images": 1, "weights_sha256": "", "model": ""}'])
 def test_a_damaged_ranges_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "ranges.json").write_text(text)
     with pytest.raises(CalibrationError, match=r"ranges\.json"):

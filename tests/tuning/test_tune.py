@@ -19,6 +19,7 @@ from rtformer_deploy.commands.tune import TuneRequest, tune
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.engine_file import load_engine
 from rtformer_deploy.formats.model_file import load_model
+from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.tuning.measure import Error, Reference, Workshop
@@ -79,6 +80,7 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
     def miou(workshop: Workshop, key: str, levels: dict[str, str], progress: object) -> float:
         workshop.engines[key] = workshop.engine(levels)  # type: ignore[arg-type]
         plans[key] = sha256(workshop.engines[key].plan)
+        assert workshop.engines[key].info.model_sha256 == sha256(small.model.read_bytes())
         return 0.7 if levels == wanted or set(levels.values()) == {"fp32"} else 0.1
 
     def latencies(workshop: Workshop, points: dict[str, dict[str, str]], seconds: float, tell: object) -> dict[str, tuple[float, float]]:
@@ -96,11 +98,13 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
     found = json.loads(Path("tuned/tune.json").read_text())
     assert found["chosen"]["levels"] == wanted
     text = Path("tuned/recipe.toml").read_text()
+    assert f'weights_sha256 = "{load_ranges(Path("tuned/ranges.json")).weights_sha256}"' in text
     assert 'keep = [\n    # body.1: fp32\n    "body.1.left", "body.1.right",\n]' in text
     assert call("build-engine", "model.onnx", "--recipe", "tuned/recipe.toml", "--backend", "onnxruntime", "--threads", 1).exit_code == 0
     assert sha256(Path("engine.plan").read_bytes()) in plans.values()
     key = next(each["key"] for each in records() if each["kind"] == "point" and each["levels"] == wanted)
     assert sha256(Path("engine.plan").read_bytes()) == plans[key]
+    assert found["model_sha256"] == load_engine(Path("engine.plan")).info.model_sha256 == sha256(small.model.read_bytes())
 
 
 def records(folder: str = "tuned") -> list[dict[str, Any]]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...errors import BuildError, MissingPackageError
+from ...errors import BuildError, MissingPackageError, first_line
 from ...files import sha256
 from ...formats.model_file import parse_model, serialize_model
-from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec, no_progress
-from ..cpu import first_line, judge, refuse_foreign_options
+from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
+from ..cpu import refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
+from ..verdict import judge
 
 _CONVOLVE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConvInteger"})
 _MULTIPLY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"})
@@ -27,9 +28,7 @@ _PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "
 _SMALLEST = 16  # elements; below it are scales, epsilons and Resize's arguments, which save nothing and may lose their meaning
 
 
-def build(
-    model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress = no_progress, backend: Backend = "onnxruntime"
-) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend, model_sha256: str) -> Engine:
     """An ONNX model to an ONNX Runtime engine for any CPU; the plan is ONNX and opens in any tool that reads it.
 
     FP16 stores the weights as FP16 and computes in FP32, so its `PrecisionFound` is a mismatch that says so.
@@ -57,11 +56,11 @@ def build(
         inputs=(source,),
         outputs=(TensorSpec(target.name, output_shape(spec, target), target.dtype),),
         batch=batch,
-        precision=judge(options.precision, layers),
+        precision=judge(options.precision, layers, "cpu"),
         builder_version=str(ort.__version__),
         gpu=None,
         plan_sha256=sha256(plan),
-        model_sha256=sha256(data),
+        model_sha256=model_sha256,
     )
     return Engine(plan, info)
 

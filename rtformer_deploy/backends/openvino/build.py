@@ -11,9 +11,10 @@ import onnx_ir as ir
 from ...errors import BuildError
 from ...files import sha256
 from ...formats.model_file import serialize_model
-from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec, no_progress
-from ..cpu import judge, refuse_foreign_options
+from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
+from ..cpu import refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
+from ..verdict import judge
 from .plan import compile_plan, import_openvino, pack, reason, version
 
 #: Layers whose arithmetic makes up the cost, in the names of OpenVINO's execution graph.
@@ -22,9 +23,7 @@ COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
-def build(
-    model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress = no_progress, backend: Backend = "openvino"
-) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend, model_sha256: str) -> Engine:
     """An ONNX model to an OpenVINO engine for any CPU.
 
     FP32 pins OpenVINO's inference precision to f32; FP16 stores the weights as FP16 and computes in FP32, so its
@@ -52,11 +51,11 @@ def build(
         inputs=(source,),
         outputs=(TensorSpec(target.name, output_shape(spec, target), target.dtype),),
         batch=batch,
-        precision=judge(options.precision, layers),
+        precision=judge(options.precision, layers, "cpu"),
         builder_version=version(),
         gpu=None,
         plan_sha256=sha256(plan),
-        model_sha256=sha256(data),
+        model_sha256=model_sha256,
     )
     return Engine(plan, info)
 

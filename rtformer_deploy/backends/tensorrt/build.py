@@ -27,7 +27,7 @@ RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 _ANOTHER_CACHE = "Choose another file for --timing-cache, or delete this one."
 
 
-def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend) -> Engine:
+def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend, model_sha256: str) -> Engine:
     """A model -> an Engine whose plan is TensorRT's own bytes. Its precision is `requested` until the plan is opened on its GPU.
 
     `progress` is told each phase that TensorRT reports; what it raises ends the build and comes out here. Raises BuildError with
@@ -62,7 +62,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         builder_version=library.version,
         gpu=_target(library, gpu),
         plan_sha256=sha256(plan),
-        model_sha256=sha256(serialize_model(model)),
+        model_sha256=model_sha256,
         options={
             "library": library.name,
             "optimization_level": options.optimization_level,

@@ -1,6 +1,6 @@
-"""What a TensorRT engine's layers say about its precision: the inspector's JSON in, counts and a PrecisionFound out.
+"""What a TensorRT engine's layers say about their precision: the inspector's JSON in, counts out.
 
-Pure text, no TensorRT: the builder and the runner, which must not import each other, both read engines through this.
+Pure text, no TensorRT: the runner and the layer times both read engines through this.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import EngineError
-from ...types import PrecisionFound, PrecisionName
 
 #: Convolutions and matrix products by the names that builders give them: "CaskConvolution", "conv", "gemm", "MatrixMultiply", ...
 _COMPUTE = re.compile(r"conv|gemm|gemv|matrix_?mul|matmul|einsum|fully_?connected|attention|\bmha\b|\bfc\b", re.IGNORECASE)
@@ -48,21 +47,6 @@ def layer_facts(inspector_json: str) -> dict[str, tuple[str, str]]:
     Empty where the engine tells layer names only. Raises EngineError where the text is no such JSON.
     """
     return {str(layer.get("Name", "")): (str(layer.get("LayerType", "")), _precision(layer) or "") for layer in _layers(inspector_json)}
-
-
-def judge(asked: PrecisionName, layers: Mapping[str, int], mixed: bool = False) -> PrecisionFound:
-    """The precision asked for and the counts of `layer_precisions` -> `verified`, `mismatch`, or `requested` where nothing was read.
-
-    FP32 is verified where no compute layer has another type; FP16 and INT8 where more than half of them have it, since the graph
-    itself leaves some in a higher one; in a `mixed` engine, which leaves as many as it was told to, where any has it.
-    """
-    total = sum(layers.values())
-    if total == 0:
-        return PrecisionFound(asked, "requested", {}, "the engine's layers do not tell their types")
-    text = "the engine has " + ", ".join(f"{count} compute layers in {name}" for name, count in sorted(layers.items()))
-    share = layers.get(asked, 0) / total
-    holds = share == 1 if asked == "fp32" else share > (0 if mixed else 0.5)
-    return PrecisionFound(asked, "verified" if holds else "mismatch", dict(layers), text)
 
 
 def _layers(inspector_json: str) -> list[dict[str, Any]]:

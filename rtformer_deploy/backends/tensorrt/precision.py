@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from ...types import PrecisionFound, PrecisionName
-from .found_precision import judge
+from ..verdict import describe, judge
 
 _COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
 _NAMES = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
@@ -19,8 +19,8 @@ def precision_ahead(trt: Any, network: Any, asked: PrecisionName, mixed: bool = 
     that would silently be FP32 is seen without a GPU.
     """
     counts = layer_types(trt, network)
-    text = ", ".join(f"{count} compute layers in {name}" for name, count in sorted(counts.items())) or "no compute layers"
-    if judge(asked, counts, mixed).state == "mismatch":
+    text = describe(counts)
+    if judge(asked, counts, "gpu", mixed).state == "mismatch":
         return PrecisionFound(asked, "mismatch", counts, f"the network has {text}")
     detail = f"the network has {text}; the plan's own layers are read when it is opened on its GPU"
     return PrecisionFound(asked, "requested", counts, detail)

@@ -13,7 +13,8 @@ from ...lanes.lane import Lane
 from ...lanes.shared import LaneShare, on_device
 from ...runtime.session import Session, rebuild_hint
 from ...types import Engine, EngineInfo, PrecisionFound
-from .found_precision import judge, layer_precisions
+from ..verdict import judge
+from .found_precision import layer_precisions
 from .plan import choose_gpu, open_plan, refuse_what_cannot_open, set_batch
 from .rtx_start import RtxStart
 
@@ -86,5 +87,5 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
             layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     before = engine.info.precision
     if layers:
-        return judge(before.asked, layers, bool(engine.info.options.get("mixed")))
+        return judge(before.asked, layers, "gpu", bool(engine.info.options.get("mixed")))
     return replace(before, detail=f"{before.detail.removesuffix(_UNTOLD)}{_UNTOLD}")  # the same, however often it is asked

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rtformer_deploy.backends.tensorrt.found_precision import judge, layer_precisions
+from rtformer_deploy.backends.tensorrt.found_precision import layer_precisions
 from rtformer_deploy.errors import EngineError
 
 FORMATS = [
@@ -84,33 +84,9 @@ def test_a_reformat_of_a_convolution_is_no_convolution() -> None:
 def test_names_alone_tell_nothing() -> None:
     text = inspector("conv1 + relu1", "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1")
     assert layer_precisions(text) == {}
-    found = judge("fp16", layer_precisions(text))
-    assert found.state == "requested"
-    assert "do not tell their types" in found.detail
 
 
 @pytest.mark.parametrize("text", ["", "Layers:\n conv1", "[]", '{"Bindings": []}', '{"Layers": null}', "null"])
 def test_what_is_no_inspector_json_is_an_error(text: str) -> None:
     with pytest.raises(EngineError, match="no layers that can be read"):
         layer_precisions(text)
-
-
-@pytest.mark.parametrize(
-    ("asked", "layers", "state"),
-    [
-        ("fp32", {"fp32": 57}, "verified"),
-        ("fp32", {"fp32": 56, "fp16": 1}, "mismatch"),
-        ("fp16", {"fp16": 57}, "verified"),
-        ("fp16", {"fp16": 50, "fp32": 7}, "verified"),
-        ("fp16", {"fp32": 57}, "mismatch"),
-        ("fp16", {"fp16": 1, "fp32": 56}, "mismatch"),
-        ("fp16", {"bf16": 57}, "mismatch"),
-        ("int8", {"int8": 45, "fp16": 12}, "verified"),
-        ("int8", {"fp16": 57}, "mismatch"),
-        ("int8", {}, "requested"),
-    ],
-)
-def test_the_verdict(asked: Any, layers: dict[str, int], state: str) -> None:
-    found = judge(asked, layers)
-    assert (found.asked, found.state, dict(found.layers)) == (asked, state, layers)
-    assert all(f"{count} compute layers in {name}" in found.detail for name, count in layers.items())
