@@ -92,3 +92,9 @@ class MissingPackageError(DeployError):
         super().__init__(f"{wanted_by} needs the package {package}, which is not installed.", f"Run: pip install {target}")
         self.package = package
         self.extra = extra
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's error that says something; the name of its type if none does."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

@@ -38,9 +38,3 @@ def judge(asked: PrecisionName, layers: Mapping[str, int]) -> PrecisionFound:
         return PrecisionFound(asked, "verified" if set(layers) == {"fp16"} else "mismatch", dict(layers), detail)
     met = layers.get("int8", 0) > 0 if asked == "int8" else set(layers) <= {"fp32"}
     return PrecisionFound(asked, "verified" if met else "mismatch", dict(layers), f"compute layers: {found}")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a library's error that says something."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..types import ModelSpec
 
 DEFAULT_OPSET = 20
@@ -44,7 +44,7 @@ def export_network(network: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPS
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise ModelError(f"PyTorch could not export {spec.name}: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"PyTorch could not export {spec.name}: {first_line(error)}") from error
     assert program is not None
     model: ir.Model = program.model
     return model

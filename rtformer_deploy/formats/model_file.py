@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..files import read_bytes, write_atomic
 from ..types import ModelSpec
 
@@ -34,7 +34,7 @@ def parse_model(data: bytes, name: str = "the model") -> ir.Model:
         onnx.checker.check_model(proto)
         return ir.serde.deserialize_model(proto)
     except Exception as error:  # the checker and the deserialiser raise what they like on strangers' files
-        raise ModelError(f"{name} is not a valid ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}") from error
 
 
 def serialize_model(model: ir.Model) -> bytes:
@@ -61,7 +61,3 @@ def read_spec(model: ir.Model) -> ModelSpec | None:
         return ModelSpec.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"The model's {SPEC_KEY} cannot be read: {error}.", "Export the model again.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import first_line
 from ..types import Say
 
 #: A graph's replay may differ from the run without it by this share of what another input changes: kernels that add in any order do.
@@ -81,7 +82,7 @@ class LaneGraphs:
         except Exception as error:
             work.read()  # an error that broke the GPU and not the capture alone shows here
             entry.tries = _TRIES
-            self._say(f"CUDA graphs: {name} could not be captured and runs without: {_first_line(error)}")
+            self._say(f"CUDA graphs: {name} could not be captured and runs without: {first_line(error)}")
             return
         entry.tries += 1
         why = self._doubt(graph, work, mine)
@@ -134,7 +135,3 @@ def _distance(first: NDArray[Any], second: NDArray[Any]) -> float:
 def _close(entry: _Entry) -> None:
     if entry.graph is not None:
         entry.graph.close()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

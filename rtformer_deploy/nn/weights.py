@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import WeightsError, first_line
 from ..files import read_bytes, write_atomic
 from .pdparams import parse_pdparams
 
@@ -107,7 +107,7 @@ def _from_torch(path: Path) -> State:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsError(f"{path} is refused: it is not a file of plain PyTorch weights ({_first_line(error)}).") from error
+        raise WeightsError(f"{path} is refused: it is not a file of plain PyTorch weights ({first_line(error)}).") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -128,7 +128,3 @@ def _misshapen(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> lis
 def _listed(title: str, keys: list[str]) -> list[str]:
     """One block of the message, every key on its line."""
     return [f"  {title} ({len(keys)}):", *(f"    {key}" for key in keys)] if keys else []
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...errors import BuildError, MissingPackageError
+from ...errors import BuildError, MissingPackageError, first_line
 from ...files import sha256
 from ...formats.model_file import parse_model, serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from ..cpu import first_line, judge, refuse_foreign_options
+from ..cpu import judge, refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
 
 _CONVOLVE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConvInteger"})
