@@ -1,9 +1,9 @@
 """The whole frame on a CPU, side by side: from a decoded frame to a label map, ours against what people write today.
 
-    python benchmarks/cpu.py --weights slim.pdparams --frames DIR [--rounds 15] [--json benchmarks/results/cpu.json]
+    python benchmarks/cpu.py [--weights slim.pdparams] [--frames DIR] [--rounds 15] [--json benchmarks/results/cpu.json]
 
-One worker process for each contestant, called in turn, so that medians and peak memory are each one's own and noise falls on all
-alike. Slim takes the weights given (PaddleSeg's form or safetensors), Base seeded random ones. Contestants:
+One worker process for each contestant, called in turn. Slim takes the weights given (PaddleSeg's form or safetensors), Base seeded
+random ones. Contestants:
 
     torch                eager PyTorch, NCHW, interpolate and argmax
     torch-channels-last  the same in channels-last
@@ -18,106 +18,27 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import harness
 import numpy as np
-from workers import answer_calls, call_in_turn, memory
+from harness import Json, Size
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from rtformer_deploy.types import Frame, LabelMap
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-SIZES = ((512, 1024), (1024, 2048))
-NAMES = ("torch", "torch-channels-last", "onnxruntime-logits", "openvino-logits", "ours-onnxruntime", "ours-openvino")
-
-
-# ---------------------------------------------------------------------------------------------------------------- worker
-
-
-def usual_preprocess(frame: np.ndarray) -> np.ndarray:
-    """What is usually written: floats, normalise, transpose; the frame already has the engine's size."""
-    return np.ascontiguousarray(((frame.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[None])
-
-
-def make_torch(channels_last: bool) -> Callable[[Path, dict[str, Any]], Callable[[np.ndarray], np.ndarray]]:
-    def make(folder: Path, case: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-        import torch
-        import torch.nn.functional as F
-
-        from rtformer_deploy.export.weights_choice import choose_network
-
-        torch.set_num_threads(case["threads"])
-        weights = Path(case["weights"]) if case["weights"] else None
-        network = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0).network
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        network = network.to(memory_format=layout)
-
-        @torch.inference_mode()
-        def run(frame: np.ndarray) -> np.ndarray:
-            image = torch.from_numpy(usual_preprocess(frame)).contiguous(memory_format=layout)
-            logits = F.interpolate(network(image), size=frame.shape[:2], mode="bilinear", align_corners=False)
-            return logits.argmax(1)[0].to(torch.uint8).numpy()
-
-        return run
-
-    return make
-
-
-def make_onnxruntime_logits(folder: Path, case: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = case["threads"]
-    session = onnxruntime.InferenceSession(str(folder / "logits.onnx"), options, providers=["CPUExecutionProvider"])
-    return lambda frame: session.run(None, {"input": usual_preprocess(frame)})[0].argmax(1)[0].astype(np.uint8)
-
-
-def make_openvino_logits(folder: Path, case: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-    import openvino
-
-    config = {"INFERENCE_NUM_THREADS": case["threads"], "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(folder / "logits.onnx"), "CPU", config)
-    request = compiled.create_infer_request()
-    return lambda frame: request.infer({"input": usual_preprocess(frame)})[0].argmax(1)[0].astype(np.uint8)
-
-
-def make_ours(backend: str) -> Callable[[Path, dict[str, Any]], Callable[[np.ndarray], np.ndarray]]:
-    def make(folder: Path, case: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
-        from rtformer_deploy import load_engine, open_engine
-
-        runner = open_engine(load_engine(folder / f"{backend}.plan"), threads=case["threads"])
-        session = runner.sessions[0]
-
-        def run(frame: np.ndarray) -> np.ndarray:
-            start = time.perf_counter()
-            runner.preprocess_into(session, [frame])
-            ready = time.perf_counter()
-            session.start(1)
-            output = session.wait()
-            inferred = time.perf_counter()
-            labels = runner.postprocess(output, [frame.shape[:2]])[0]
-            run.stages = (ready - start, inferred - ready, time.perf_counter() - inferred)  # type: ignore[attr-defined]
-            return labels
-
-        return run
-
-    return make
-
-
-MAKERS: dict[str, Callable[[Path, dict[str, Any]], Callable[[np.ndarray], np.ndarray]]] = {
-    "torch": make_torch(False),
-    "torch-channels-last": make_torch(True),
-    "onnxruntime-logits": make_onnxruntime_logits,
-    "openvino-logits": make_openvino_logits,
-    "ours-onnxruntime": make_ours("onnxruntime"),
-    "ours-openvino": make_ours("openvino"),
-}
-#: what an idle process of each contestant has loaded
+SIZES: tuple[Size, ...] = ((512, 1024), (1024, 2048))
+FRAMES = 8
+STAGES = ("preprocess", "engine", "postprocess")
+#: contestant -> what an idle process of it has loaded
 IMPORTS = {
     "torch": ("torch",),
     "torch-channels-last": ("torch",),
@@ -126,68 +47,126 @@ IMPORTS = {
     "ours-onnxruntime": ("rtformer_deploy.pipeline", "onnxruntime"),
     "ours-openvino": ("rtformer_deploy.pipeline", "openvino"),
 }
+NAMES = tuple(IMPORTS)
+
+#: A decoded frame to its label map and, for ours, the seconds of each stage.
+Run = Callable[["Frame"], tuple["LabelMap", dict[str, float]]]
+
+
+# ---------------------------------------------------------------------------------------------------------------- worker
+
+
+def usual_preprocess(frame: Frame) -> NDArray[np.float32]:
+    """What is usually written: floats, normalise, transpose; the frame already has the engine's size."""
+    return np.ascontiguousarray(((frame.astype(np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[None], np.float32)
+
+
+def usual_labels(logits: NDArray[np.float32]) -> LabelMap:
+    return np.asarray(logits.argmax(1)[0], np.uint8)
+
+
+def make_torch(case: Json, channels_last: bool) -> Run:
+    import torch
+    import torch.nn.functional as F
+
+    from rtformer_deploy.training.scoring import to_channels_last
+
+    torch.set_num_threads(case["threads"])
+    network = harness.network_of(case).network
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = to_channels_last(network) if channels_last else network
+
+    @torch.inference_mode()
+    def run(frame: Frame) -> tuple[LabelMap, dict[str, float]]:
+        image = torch.from_numpy(usual_preprocess(frame)).contiguous(memory_format=layout)
+        logits = F.interpolate(network(image), size=frame.shape[:2], mode="bilinear", align_corners=False)
+        return logits.argmax(1)[0].to(torch.uint8).numpy(), {}
+
+    return run
+
+
+def make_onnxruntime(folder: Path, case: Json) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = case["threads"]
+    session = onnxruntime.InferenceSession(str(folder / "logits.onnx"), options, providers=["CPUExecutionProvider"])
+    return lambda frame: (usual_labels(session.run(None, {"input": usual_preprocess(frame)})[0]), {})
+
+
+def make_openvino(folder: Path, case: Json) -> Run:
+    import openvino
+
+    config = {"INFERENCE_NUM_THREADS": case["threads"], "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(str(folder / "logits.onnx"), "CPU", config).create_infer_request()
+    return lambda frame: (usual_labels(request.infer({"input": usual_preprocess(frame)})[0]), {})
+
+
+def make_ours(folder: Path, case: Json, backend: str) -> Run:
+    from rtformer_deploy import load_engine, open_engine
+    from rtformer_deploy.timing.bench import run_stages
+
+    runner = open_engine(load_engine(folder / f"{backend}.plan"), threads=case["threads"])
+
+    def run(frame: Frame) -> tuple[LabelMap, dict[str, float]]:
+        labels, stages = run_stages(runner, [frame])
+        return labels[0], stages
+
+    return run
+
+
+def make(name: str, folder: Path, case: Json) -> Run:
+    """A contestant, ready to be called."""
+    if name.startswith("torch"):
+        return make_torch(case, channels_last=name == "torch-channels-last")
+    if name.startswith("ours-"):
+        return make_ours(folder, case, name.removeprefix("ours-"))
+    return make_onnxruntime(folder, case) if name == "onnxruntime-logits" else make_openvino(folder, case)
 
 
 def worker(name: str, folder: Path) -> None:
-    """Reads a frame's index from stdin, runs it, writes a JSON line with its time; at the end the memory."""
+    """Runs the frames that are called for; answers with the seconds each took, its stages and this process's memory."""
     case = json.loads((folder / "case.json").read_text())
     for module in IMPORTS[name]:
         importlib.import_module(module)
     frames = np.load(folder / "frames.npy")
-    idle = memory("VmRSS")
-    run = MAKERS[name](folder, case)
+    idle = harness.memory("VmRSS")
+    run = make(name, folder, case)
 
-    def answer(index: int) -> dict[str, Any]:
+    def answer(index: int) -> Json:
         start = time.perf_counter()
-        labels = run(frames[index])
+        labels, stages = run(frames[index])
         seconds = time.perf_counter() - start
         np.save(folder / f"{name}.npy", labels)
-        return {"seconds": seconds, "stages": getattr(run, "stages", None), "idle": idle, "peak": memory("VmHWM")}
+        return {"seconds": seconds, "stages": stages, "idle": idle, "peak": harness.memory("VmHWM")}
 
-    answer_calls(answer)
+    harness.answer_calls(answer)
 
 
 # ---------------------------------------------------------------------------------------------------------------- driver
 
 
-def load_frames(folder: Path, size: tuple[int, int], count: int) -> np.ndarray:
-    """The pictures of a folder, each cut to the engine's shape in the middle and brought to its size: (N, H, W, 3) RGB."""
-    import cv2
-
-    from rtformer_deploy import load_image
-
-    height, width = size
-    frames = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in {".jpg", ".png"})[:count]:
-        frame = load_image(path)
-        tall, wide = frame.shape[:2]
-        cut_tall, cut_wide = min(tall, wide * height // width), min(wide, tall * width // height)
-        top, left = (tall - cut_tall) // 2, (wide - cut_wide) // 2
-        frames.append(cv2.resize(frame[top : top + cut_tall, left : left + cut_wide], (width, height)))
-    return np.stack(frames)
-
-
-def prepare(folder: Path, case: dict[str, Any], size: tuple[int, int]) -> float:
-    """Exports both models and builds our engines into `folder`; returns the mean share of mixed cells."""
-    from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model
-    from rtformer_deploy.backends import open_engine
+def prepare(folder: Path, case: Json, frames: NDArray[np.uint8]) -> float:
+    """Frames, both models and our engines into `folder`; returns the mean share of mixed cells."""
+    from rtformer_deploy import BuildOptions, build_engine, export_model, open_engine, save_engine, save_model
     from rtformer_deploy.graph.functions import inline_functions
     from rtformer_deploy.image.upsample import mixed_share
 
-    weights = Path(case["weights"]) if case["weights"] else None
-    choice = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0)
-    for head in ("logits", "lowres"):
-        made = export_model(choice.network, choice.recipe.spec(size=size, head=head))  # type: ignore[arg-type]
-        save_model(inline_functions(made.model), folder / f"{head}.onnx")  # OpenVINO reads no ONNX functions
-    for backend in ("openvino", "onnxruntime"):
-        engine = build_engine(made.model, made.spec, backend, BuildOptions(threads=case["threads"]))  # type: ignore[arg-type]
-        save_engine(engine, folder / f"{backend}.plan")
+    np.save(folder / "frames.npy", frames)
     (folder / "case.json").write_text(json.dumps(case))
+    choice = harness.network_of(case)
+    full = export_model(choice.network, choice.recipe.spec(size=case["size"], head="logits"))
+    save_model(inline_functions(full.model), folder / "logits.onnx")  # OpenVINO reads no ONNX functions
+    made = export_model(choice.network, choice.recipe.spec(size=case["size"]))
+    for backend in ("openvino", "onnxruntime"):
+        engine = build_engine(made.model, made.spec, backend, BuildOptions(threads=case["threads"]))
+        save_engine(engine, folder / f"{backend}.plan")
     with open_engine(engine, threads=case["threads"]) as runner:
-        return float(np.mean([mixed_share(runner.logits([frame])[0]) for frame in np.load(folder / "frames.npy")]))
+        return float(np.mean([mixed_share(runner.logits([frame])[0]) for frame in frames]))
 
 
-def measure(folder: Path, frames: int, rounds: int) -> dict[str, Any]:
+def measure(folder: Path, frames: int, rounds: int) -> Json:
+    """Calls the contestants in turn -> a row each."""
     changed: dict[str, list[float]] = {name: [] for name in NAMES}
 
     def compare() -> None:
@@ -195,13 +174,14 @@ def measure(folder: Path, frames: int, rounds: int) -> dict[str, Any]:
         for name in NAMES:
             changed[name].append(float(np.mean(np.load(folder / f"{name}.npy") != reference)))
 
-    answers = call_in_turn(__file__, folder, NAMES, frames, rounds, compare)
-    return {name: summary(answers[name], max(changed[name])) for name in NAMES}
+    answers = harness.call_in_turn(__file__, folder, NAMES, frames, rounds, compare)
+    return {name: row_of(answers[name], max(changed[name])) for name in NAMES}
 
 
-def summary(answers: list[dict[str, Any]], changed: float) -> dict[str, Any]:
+def row_of(answers: Sequence[Json], changed: float) -> Json:
+    """A contestant's answers -> its row; `changed` is the largest share of pixels unlike eager torch's in any frame."""
     times = sorted(answer["seconds"] * 1000 for answer in answers)
-    result = {
+    row = {
         "p50_ms": statistics.median(times),
         "min_ms": times[0],
         "max_ms": times[-1],
@@ -209,14 +189,23 @@ def summary(answers: list[dict[str, Any]], changed: float) -> dict[str, Any]:
         "peak_mib_above_idle": answers[-1]["peak"] - answers[-1]["idle"],
         "pixels_unlike_torch": changed,
     }
-    if answers[0]["stages"]:
-        stages = [statistics.median(answer["stages"][index] for answer in answers) * 1000 for index in range(3)]
-        result["stages_ms"] = dict(zip(("preprocess", "engine", "postprocess"), stages, strict=True))
-        result["pre_and_post_share"] = (stages[0] + stages[2]) / sum(stages)
-    return result
+    if not answers[0]["stages"]:
+        return row
+    stages = {stage: statistics.median(answer["stages"][stage] for answer in answers) * 1000 for stage in STAGES}
+    return row | {"stages_ms": stages, "pre_and_post_share": 1 - stages["engine"] / sum(stages.values())}
 
 
-def report(case: dict[str, Any]) -> None:
+def run_case(case: Json, arguments: argparse.Namespace) -> Json:
+    """A variant at a size: every contestant."""
+    frames = harness.frames_at(arguments.frames, case["size"], FRAMES)
+    with tempfile.TemporaryDirectory() as name:
+        mixed = prepare(Path(name), case | {"threads": arguments.threads}, frames)
+        contestants = measure(Path(name), len(frames), arguments.rounds)
+    weights = Path(case["weights"]).name if case["weights"] else "random, seed 0"
+    return case | {"weights": weights, "frames": len(frames), "mixed_cells": mixed, "contestants": contestants}
+
+
+def report(case: Json) -> None:
     ours = case["contestants"]["ours-openvino"]
     print(f"\n{case['variant']} {case['size'][0]}x{case['size'][1]}, {case['mixed_cells']:.0%} mixed cells")
     print(f"  {'':22}{'p50 ms':>9}{'ours is':>9}{'peak MiB':>10}{'pre+post':>10}{'unlike':>9}")
@@ -228,51 +217,35 @@ def report(case: dict[str, Any]) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="weights of Slim")
-    parser.add_argument("--frames", type=Path, help="folder of pictures")
-    parser.add_argument("--variants", nargs="+", default=["slim", "base"])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "cpu.json")
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+def compare(arguments: argparse.Namespace) -> Json:
+    """The whole run."""
+    from rtformer_deploy.image import native
+
+    measured = []
+    for case in harness.cases(arguments):
+        measured.append(run_case(case, arguments))
+        report(measured[-1])
+    figures: dict[str, Any] = {"rounds": arguments.rounds, "threads": arguments.threads}
+    figures |= {"native_postprocessing": native.available(), "cases": measured}
+    return harness.stamped("end to end, decoded frame to label map, milliseconds; one worker process each, called in turn", figures)
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.command_line(__doc__, harness.RESULTS / "cpu.json")
+    harness.add_cases(parser, SIZES)
+    harness.add_threads(parser)
+    harness.add_worker(parser)
+    parser.add_argument("--rounds", type=harness.positive, default=15)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = parse(words)
     if arguments.worker:
         worker(arguments.worker, arguments.folder)
-        return
-    if arguments.weights is None or arguments.frames is None:
-        parser.error("--weights and --frames are needed")
-
-    from rtformer_deploy.image import native
-    from rtformer_deploy.machine import environment
-
-    cases = []
-    for variant in arguments.variants:
-        for size in SIZES:
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                weights = str(arguments.weights.resolve()) if variant == "slim" else None
-                case = {"variant": variant, "recipe": f"rtformer-{variant}-cityscapes", "size": size, "weights": weights}
-                frames = load_frames(arguments.frames, size, 8)
-                np.save(folder / "frames.npy", frames)
-                mixed = prepare(folder, case | {"threads": arguments.threads}, size)
-                contestants = measure(folder, len(frames), arguments.rounds)
-                case |= {"weights": arguments.weights.name if weights else "random, seed 0", "frames": len(frames), "mixed_cells": mixed}
-                cases.append(case | {"contestants": contestants})
-                report(cases[-1])
-    result = {
-        "what": "end to end, decoded frame to label map, milliseconds; one worker process each, called in turn",
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": arguments.rounds,
-        "threads": arguments.threads,
-        "native_postprocessing": native.available(),
-        "environment": environment(),
-        "cases": cases,
-    }
-    arguments.json.write_text(json.dumps(result, indent=1) + "\n")
+        return 0
+    return 1 if harness.run_script(arguments.json, lambda: compare(arguments)) is None else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

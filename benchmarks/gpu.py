@@ -1,6 +1,6 @@
 """Engines on a GPU, side by side: ours against torch eager, torch.compile and ONNX Runtime's CUDA provider; FP16, batch 1.
 
-THIS SCRIPT HAS NEVER RUN ON A GPU. What is not a launch is tested (tests/test_benchmark_gpu.py); expect to mend the rest.
+THIS SCRIPT HAS NEVER RUN ON A GPU. What is not a launch is tested (tests/benchmarks); expect to fix the rest.
 
     python benchmarks/gpu.py [--weights slim.pdparams] [--frames DIR] [--rounds 10] [--lanes 4] [--json benchmarks/results/gpu.json]
 
@@ -10,60 +10,47 @@ kernels alone (gpu_kernels.py). Every figure that is asked for gets a verdict (g
 floors: its multiply-adds at the device's measured matrix rate; its weights, input and logits at the measured copy rate (activations
 left out, so an engine moves more). Slim takes the weights given, else random ones as Base.
 
-`--device cpu` tries the way without a GPU: torch eager alone, no verdict, and a file only where --json names one.
+`--device cpu` tries the script without a GPU: torch eager alone, no verdict, and a file only if --json names one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import harness
 import numpy as np
 from gpu_contestants import NAMES, OURS, why_not
 from gpu_floors import Verdict, engine_bytes, engine_verdicts, floors, gmacs, kernel_verdicts
-from workers import call_in_turn
+from harness import Json, Size
 
-Size = tuple[int, int]
+if TYPE_CHECKING:
+    from rtformer_deploy.types import Frame
+
 SIZES: tuple[Size, ...] = ((1024, 2048), (720, 960))
-RESULT = Path(__file__).parent / "results" / "gpu.json"
+RESULT = harness.RESULTS / "gpu.json"
 WORKER = str(Path(__file__).with_name("gpu_contestants.py"))
 
 
 # ---------------------------------------------------------------------------------------------------------------- one case
 
 
-def load_frame(folder: Path | None, size: Size) -> np.ndarray:
-    """The first picture of a folder, or the bundled photograph, resized to (H, W, 3)."""
-    import cv2
-
-    from rtformer_deploy import load_image
-    from rtformer_deploy.image.frames import images_in
-    from rtformer_deploy.image.samples import sample_frame
-
-    if folder is None:
-        return sample_frame(size)
-    return np.asarray(cv2.resize(load_image(images_in(folder)[0]), size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def prepare(folder: Path, case: Mapping[str, Any], frame: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def prepare(folder: Path, case: Mapping[str, Any], frame: Frame, names: Sequence[str]) -> Json:
     """Frame, input and what the contestants open, into `folder`; returns the spec, the parameters, and what is known of our engines."""
-    from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model, save_png
+    from rtformer_deploy import BuildOptions, build_engine, export_model, save_engine, save_model, save_png
     from rtformer_deploy.image.frames import preprocess
     from rtformer_deploy.pipeline import prepare_model
 
-    weights = Path(case["weights"]) if case["weights"] else None
-    choice = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0)
+    choice = harness.network_of(case)
     spec = choice.recipe.spec(size=case["size"], labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
     np.save(folder / "frame.npy", frame)
     np.save(folder / "input.npy", preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None])
     (folder / "case.json").write_text(json.dumps(case))
-    engines: dict[str, Any] = {}
+    engines: Json = {}
     options = BuildOptions(precision="fp16")
     if set(names) - {"torch", "torch-compile"}:
         save_png(folder / "frame.png", frame)
@@ -71,7 +58,7 @@ def prepare(folder: Path, case: Mapping[str, Any], frame: np.ndarray, names: Seq
         if "onnxruntime-cuda" in names:
             save_model(prepare_model(model, "tensorrt", options), folder / "fp16.onnx")
         for name in [name for name in names if name in OURS]:
-            engine = build_engine(model, spec, name, options)  # type: ignore[arg-type]
+            engine = build_engine(model, spec, name, options)
             save_engine(engine, folder / f"{name}.plan")
             info = engine.info
             engines[name] = {"version": info.builder_version, "precision": info.precision.state, "flips": info.flips}
@@ -79,13 +66,13 @@ def prepare(folder: Path, case: Mapping[str, Any], frame: np.ndarray, names: Seq
     return {"spec": spec, "parameters": parameters, "engines": engines}
 
 
-def measure(folder: Path, names: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
+def measure(folder: Path, names: Sequence[str], rounds: int) -> dict[str, Json]:
     """Calls the contestants in turn -> a row each, with the share of low-resolution classes unlike eager torch's."""
-    answers = call_in_turn(WORKER, folder, names, 1, rounds, lambda: None)
+    answers = harness.call_in_turn(WORKER, folder, names, 1, rounds)
     return {name: row_of(answers[name], unlike_torch(folder, name)) for name in names}
 
 
-def row_of(answers: Sequence[Mapping[str, Any]], unlike: float | None) -> dict[str, Any]:
+def row_of(answers: Sequence[Mapping[str, Any]], unlike: float | None) -> Json:
     """A contestant's answers -> its row, or its error."""
     failed = next((answer["error"] for answer in answers if "error" in answer), None)
     if failed is not None:
@@ -96,14 +83,14 @@ def row_of(answers: Sequence[Mapping[str, Any]], unlike: float | None) -> dict[s
 
 
 def unlike_torch(folder: Path, name: str) -> float | None:
-    """The share of low-resolution positions whose class differs from eager torch's; None where either gave none."""
+    """The share of low-resolution positions whose class differs from eager torch's; None if either gave none."""
     mine, theirs = folder / f"{name}.npy", folder / "torch.npy"
     if not mine.exists() or not theirs.exists():
         return None
     return float(np.mean(np.load(mine).argmax(1) != np.load(theirs).argmax(1)))
 
 
-def bench_ours(plan: Path, image: Path, lanes: int, seconds: float) -> dict[str, Any]:
+def bench_ours(plan: Path, image: Path, lanes: int, seconds: float) -> Json:
     """One of our engines from a decoded frame to a label map, alone: the reports of one lane and of several."""
     from rtformer_deploy.timing.bench import bench_path
 
@@ -111,13 +98,11 @@ def bench_ours(plan: Path, image: Path, lanes: int, seconds: float) -> dict[str,
     return {mode: bench_path(plan, lanes=count, seconds=seconds, image=image).to_json() for mode, count in modes.items()}
 
 
-def run_case(
-    folder: Path, case: dict[str, Any], frames: Path | None, arguments: argparse.Namespace, rates: dict[str, float] | None
-) -> dict[str, Any]:
+def run_case(folder: Path, case: Json, arguments: argparse.Namespace, rates: dict[str, float] | None) -> Json:
     """A variant at a size: every contestant that can take part, our bench reports, kernels, floors and verdicts."""
     left_out = {name: reason for name in NAMES if (reason := why_not(name, case["device"]))}
     names = [name for name in NAMES if name not in left_out]
-    made = prepare(folder, case, load_frame(frames, case["size"]), names)
+    made = prepare(folder, case, harness.frames_at(arguments.frames, case["size"], 1)[0], names)
     rows = measure(folder, names, arguments.rounds)
     told = {key: case[key] for key in ("variant", "recipe", "size", "device")} | {"weights": made["spec"].weights}
     result = told | {"contestants": rows, "left_out": left_out, "engines": made["engines"]}
@@ -174,7 +159,7 @@ def kernel_lines(kernels: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def device_facts(device: str) -> dict[str, Any]:
+def device_facts(device: str) -> Json:
     """What a figure depends on: machine.environment, and the GPU, its driver and the versions of CUDA's libraries."""
     from rtformer_deploy.machine import environment, versions
     from rtformer_deploy.nvidia.driver import gpu_at
@@ -190,93 +175,48 @@ def device_facts(device: str) -> dict[str, Any]:
     return facts | told | {"driver_cuda": gpu.driver, "torch_cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
 
 
-def size_of(text: str) -> Size:
-    """ "1024x2048" -> (1024, 2048)."""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write HEIGHTxWIDTH, such as 1024x2048")
-    return int(height), int(width)
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no count of 1 or more")
-    return int(text)
-
-
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="weights of Slim for Cityscapes [default: random, seed 0]")
-    parser.add_argument("--frames", type=Path, help="folder of pictures; the first is taken [default: the bundled photograph]")
-    parser.add_argument("--variants", nargs="+", choices=("slim", "base"), default=["slim", "base"])
-    parser.add_argument("--sizes", nargs="+", type=size_of, default=list(SIZES), metavar="HxW")
-    parser.add_argument("--rounds", type=positive, default=10)
-    parser.add_argument("--steps", type=positive, default=50, help="steps of one contestant in a round")
-    parser.add_argument("--lanes", type=positive, default=4, help="lanes of throughput mode")
+    parser = harness.command_line(__doc__)
+    harness.add_cases(parser, SIZES)
+    parser.add_argument("--rounds", type=harness.positive, default=10)
+    parser.add_argument("--steps", type=harness.positive, default=50, help="steps of one contestant in a round")
+    parser.add_argument("--lanes", type=harness.positive, default=4, help="lanes of throughput mode")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each bench measurement")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--json", type=Path, help="where the figures go [default: results/gpu.json; with --device cpu nowhere]")
     arguments = parser.parse_args(words)
     if arguments.json is None and arguments.device == "cuda":
         arguments.json = RESULT
     return arguments
 
 
-def trouble(arguments: argparse.Namespace) -> str:
-    """Why nothing can be measured here; empty where it can. torch with CUDA is needed: it measures the device's rates."""
+def compare(arguments: argparse.Namespace) -> Json:
+    """The whole run. Raises DeployError without torch or, unless --device is cpu, its CUDA: it measures the device's rates."""
+    from rtformer_deploy import DeployError
+
     if reason := why_not("torch", arguments.device):
-        return f"benchmarks/gpu.py cannot measure here: {reason}."
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        return f"There is no folder {arguments.json.parent} to write the figures to."
-    return ""
-
-
-def compare(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The whole run."""
+        raise DeployError(f"benchmarks/gpu.py cannot measure here: {reason}.")
     rates = None
     if arguments.device == "cuda":
         from gpu_kernels import measured_rates
 
         rates = measured_rates()
         print(f"measured: {rates['gbytes_per_s']:.0f} GB/s copied (read + written), {rates['gmacs_per_s'] / 1000:.0f} FP16 TMAC/s")
-    cases = []
-    for variant in arguments.variants:
-        for size in arguments.sizes:
-            weights = str(arguments.weights.resolve()) if variant == "slim" and arguments.weights else None
-            case = {"variant": variant, "recipe": f"rtformer-{variant}-cityscapes", "size": size, "weights": weights}
-            case |= {"device": arguments.device, "steps": arguments.steps}
-            with tempfile.TemporaryDirectory() as name:
-                cases.append(run_case(Path(name), case, arguments.frames, arguments, rates))
-            print(report(cases[-1]), flush=True)
-    return {
-        "what": "network input to low-resolution logits in ms, one worker process each, called in turn; FP16, batch 1",
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rounds": arguments.rounds,
-        "steps": arguments.steps,
-        "lanes": arguments.lanes,
-        "rates": rates,
-        "environment": device_facts(arguments.device),
-        "cases": cases,
-    }
+    measured = []
+    for case in harness.cases(arguments):
+        case |= {"device": arguments.device, "steps": arguments.steps}
+        with tempfile.TemporaryDirectory() as name:
+            measured.append(run_case(Path(name), case, arguments, rates))
+        print(report(measured[-1]), flush=True)
+    figures = {"rounds": arguments.rounds, "steps": arguments.steps, "lanes": arguments.lanes, "rates": rates, "cases": measured}
+    what = "network input to low-resolution logits in ms, one worker process each, called in turn; FP16, batch 1"
+    return harness.stamped(what, figures, device_facts(arguments.device))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """0: measured; 1: nothing could be, or a contestant failed or a bound was missed (the figures are written all the same)."""
-    from rtformer_deploy.errors import DeployError
-    from rtformer_deploy.files import write_atomic
-
     arguments = parse(words)
-    if reason := trouble(arguments):
-        print(reason, file=sys.stderr)
-        return 1
-    try:
-        result = compare(arguments)
-    except DeployError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if arguments.json is not None:
-        write_atomic(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
-    return 1 if missed(result) else 0
+    result = harness.run_script(arguments.json, lambda: compare(arguments))
+    return 1 if result is None or missed(result) else 0
 
 
 def missed(result: Mapping[str, Any]) -> bool:

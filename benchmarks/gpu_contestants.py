@@ -22,13 +22,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import harness
 import numpy as np
-from workers import answer_calls
+from harness import Json
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Runs a burst of so many steps and gives each one's ms.
 Burst = Callable[[int], list[float]]
+#: A contestant: its burst, and the logits (1, classes, h, w) of the input.
+Made = tuple[Burst, NDArray[np.float32]]
+#: Makes one from the case's folder and the case.
+Maker = Callable[[Path, Json], Made]
 OURS = ("tensorrt-rtx", "tensorrt")
 NAMES = ("torch", "torch-compile", "onnxruntime-cuda", *OURS)
 _MODULES = {
@@ -42,7 +51,7 @@ FIRST_RUNS = 5
 
 
 def why_not(name: str, device: str) -> str:
-    """Why a contestant cannot take part on this machine; empty where it can."""
+    """Why a contestant cannot take part on this machine; empty if it can."""
     from rtformer_deploy.nvidia.driver import gpus, why_none
 
     if importlib.util.find_spec(_MODULES[name]) is None:
@@ -85,14 +94,12 @@ def by_clock(step: Callable[[], Any], count: int) -> list[float]:
     return [1000 * (end - begin) for begin, end in itertools.pairwise(times)]
 
 
-def make_torch(folder: Path, case: dict[str, Any], compiled: bool = False) -> tuple[Burst, np.ndarray]:
+def make_torch(folder: Path, case: Json, compiled: bool = False) -> Made:
     import torch
 
-    from rtformer_deploy.export.weights_choice import choose_network
+    from rtformer_deploy.training.scoring import to_channels_last
 
-    weights = Path(case["weights"]) if case["weights"] else None
-    network = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0).network
-    network = network.to(case["device"], torch.float16, memory_format=torch.channels_last)
+    network: Callable[[Tensor], Tensor] = to_channels_last(harness.network_of(case).network.to(case["device"], torch.float16))
     image = torch.from_numpy(np.load(folder / "input.npy")).to(case["device"], torch.float16, memory_format=torch.channels_last)
     if compiled:
         import torch._dynamo
@@ -101,7 +108,7 @@ def make_torch(folder: Path, case: dict[str, Any], compiled: bool = False) -> tu
         network = torch.compile(network, mode="max-autotune")
 
     @torch.no_grad()
-    def step() -> Any:
+    def step() -> Tensor:
         if compiled:
             torch.compiler.cudagraph_mark_step_begin()
         return network(image)
@@ -113,11 +120,11 @@ def make_torch(folder: Path, case: dict[str, Any], compiled: bool = False) -> tu
     return lambda count: timed(step, count), output
 
 
-def make_compiled(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray]:
+def make_compiled(folder: Path, case: Json) -> Made:
     return make_torch(folder, case, compiled=True)
 
 
-def make_onnxruntime(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray]:
+def make_onnxruntime(folder: Path, case: Json) -> Made:
     import onnxruntime
 
     onnxruntime.preload_dlls()  # CUDA's libraries where pip put them
@@ -137,8 +144,8 @@ def make_onnxruntime(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndar
     return lambda count: by_clock(step, count), binding.copy_outputs_to_cpu()[0].astype(np.float32)
 
 
-def make_ours(backend: str) -> Callable[[Path, dict[str, Any]], tuple[Burst, np.ndarray]]:
-    def make(folder: Path, case: dict[str, Any]) -> tuple[Burst, np.ndarray]:
+def make_ours(backend: str) -> Maker:
+    def make(folder: Path, case: Json) -> Made:
         from rtformer_deploy import load_engine, open_engine
 
         runner = open_engine(load_engine(folder / f"{backend}.plan"))
@@ -158,7 +165,7 @@ def make_ours(backend: str) -> Callable[[Path, dict[str, Any]], tuple[Burst, np.
     return make
 
 
-MAKERS: dict[str, Callable[[Path, dict[str, Any]], tuple[Burst, np.ndarray]]] = {
+MAKERS: dict[str, Maker] = {
     "torch": make_torch,
     "torch-compile": make_compiled,
     "onnxruntime-cuda": make_onnxruntime,
@@ -178,7 +185,7 @@ class Contestant:
         self._burst: Burst | None = None
         self._error = ""
 
-    def answer(self, index: int) -> dict[str, Any]:
+    def answer(self, index: int) -> Json:
         with contextlib.redirect_stdout(sys.stderr):  # stdout carries answers and nothing else
             if not self._error:
                 try:
@@ -202,7 +209,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries in C write to stdout
     sys.stdout = answers
-    answer_calls(Contestant(arguments.worker, arguments.folder).answer)
+    harness.answer_calls(Contestant(arguments.worker, arguments.folder).answer)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness import Size
+
 #: Multiply-adds of one image at 1024x2048, in 10^9; every layer's work is in proportion to the pixels.
 GMACS = {"slim": 37.8, "base": 138.9}
 GMACS_SIZE = (1024, 2048)
@@ -15,8 +17,6 @@ SPEEDUP, THROUGHPUT_SHARE, TAIL, UPSAMPLE_SPEEDUP, OVER_COPY = 1.5, 0.9, 1.2, 10
 
 #: The least that the large batch of a kernel's copy test moves, so that no cache holds it.
 LARGE_BYTES = 256_000_000
-
-Size = tuple[int, int]
 
 
 def gmacs(variant: str, size: Size) -> float:

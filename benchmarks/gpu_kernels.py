@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 from gpu_floors import large_batch, upsample_bytes
+from harness import Size
+from numpy.typing import NDArray
 
-Size = tuple[int, int]
 #: (B, C, N) and groups of the attention in Slim's and Base's low-resolution branch at 1024x2048.
 NORMS = (((1, 256, 2048), 8), ((1, 512, 2048), 8))
 
@@ -32,7 +33,7 @@ def graph_ms(call: Callable[[], Any], repeats: int = 20, replays: int = 15) -> f
         for _ in range(repeats):
             call()
     graph.replay()
-    times = []
+    times: list[float] = []
     for _ in range(replays):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
@@ -56,7 +57,7 @@ def measured_rates(copy_bytes: int = 2**30, side: int = 8192) -> dict[str, float
     return {"gbytes_per_s": 2 * copy_bytes / copy / 1e6, "gmacs_per_s": side**3 / product / 1e6}
 
 
-def smooth_logits(classes: int, grid: Size, seed: int = 0) -> np.ndarray:
+def smooth_logits(classes: int, grid: Size, seed: int = 0) -> NDArray[np.float32]:
     """(C, h, w) float32 in even regions, as a trained network's: on pure noise every cell has to be interpolated."""
     draw = np.random.default_rng(seed)
     rows, columns = (-(-length // 8) for length in grid)

@@ -14,7 +14,7 @@ import sys
 import time
 
 import numpy as np
-from workers import memory
+from harness import memory
 
 
 def main(model: str, inputs: str, output: str) -> None:

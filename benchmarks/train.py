@@ -10,24 +10,25 @@ Together should be near compute: then the loader is not what limits.
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import harness
 import torch
+from harness import Json
 
 from rtformer_deploy.commands.train import TrainingRun, TrainOptions, pick_device
 from rtformer_deploy.formats.recipe import load_recipe
-from rtformer_deploy.machine import environment
 
 WARMUP = 3
 
 
-def medians(step: Callable[[], object], steps: int) -> float:
+def median_seconds(step: Callable[[], object], steps: int) -> float:
     """The median seconds of a step, after the warm-up."""
     times = []
     for number in range(WARMUP + steps):
@@ -39,54 +40,58 @@ def medians(step: Callable[[], object], steps: int) -> float:
 
 
 def measure(options: TrainOptions, steps: int) -> dict[str, float]:
-    """Images per second: loading, compute, together; and the loader's share of its time that is left over."""
+    """The seconds of a step: loading, compute, together."""
     run = TrainingRun(load_recipe("rtformer-slim-camvid"), options, resume=False, watch=lambda record: None)
     for index in range(len(run.batches.frames.dataset)):
         run.batches.frames[index]  # decoded once, as after the first epoch
-    numbers = iter(range(10**6))
-    loading = medians(lambda: run.batches.batch(next(numbers)), steps)
+    numbers = itertools.count()
+    loading = median_seconds(lambda: run.batches.batch(next(numbers)), steps)
     views, labels = run.batches.batch(0)
-    compute = medians(lambda: run.step(views, labels), steps)
-    ahead = run.batches.ahead(0, WARMUP + steps, 1)
-    together = medians(lambda: run.step(*next(ahead)), steps)
-    ahead.close()
-    speeds = {"loading": loading, "compute": compute, "together": together}
-    return {name: options.batch / seconds for name, seconds in speeds.items()} | {"seconds_per_step": together}
+    compute = median_seconds(lambda: run.step(views, labels), steps)
+    with contextlib.closing(run.batches.ahead(0, WARMUP + steps, 1)) as ahead:
+        together = median_seconds(lambda: run.step(*next(ahead)), steps)
+    return {"loading": loading, "compute": compute, "together": together}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="the CamVid folder")
-    parser.add_argument("--crop", default="256x256")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    height, width = (int(number) for number in arguments.crop.split("x"))
+def compare(arguments: argparse.Namespace) -> Json:
+    """The whole run."""
     with tempfile.TemporaryDirectory() as folder:
         options = TrainOptions(
-            root=arguments.root, output=Path(folder), size=(360, 480), crop=(height, width), batch=arguments.batch, balance=1.1, rare=0.35,
+            root=arguments.root, output=Path(folder), size=(360, 480), crop=arguments.crop, batch=arguments.batch, balance=1.1, rare=0.35,
             mix=0.2, threads=arguments.threads, device=pick_device(arguments.device),
         )  # fmt: skip
-        found = measure(options, arguments.steps)
-    report = {
-        "crop": arguments.crop,
+        seconds = measure(options, arguments.steps)
+    speeds = {name: round(options.batch / value, 2) for name, value in seconds.items()}
+    for name, value in speeds.items():
+        print(f"{name:10} {value:8.1f} images a second")
+    height, width = arguments.crop
+    figures = {
+        "crop": f"{height}x{width}",
         "batch": arguments.batch,
         "steps": arguments.steps,
         "device": options.device if options.device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
-        "images_per_second": {name: round(found[name], 2) for name in ("loading", "compute", "together")},
-        "seconds_per_step": round(found["seconds_per_step"], 4),
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "environment": environment(),
+        "images_per_second": speeds,
+        "seconds_per_step": round(seconds["together"], 4),
     }
-    for name, value in report["images_per_second"].items():
-        print(f"{name:10} {value:8.1f} images a second")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    return harness.stamped("training Slim on CamVid: images per second of the loader, of the steps, and of both together", figures)
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.command_line(__doc__)
+    harness.add_threads(parser)
+    parser.add_argument("--root", type=Path, required=True, help="the CamVid folder")
+    parser.add_argument("--crop", type=harness.size_of, default=(256, 256), metavar="HxW")
+    parser.add_argument("--batch", type=harness.positive, default=8)
+    parser.add_argument("--steps", type=harness.positive, default=20)
+    parser.add_argument("--device", default="auto")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = parse(words)
+    return 1 if harness.run_script(arguments.json, lambda: compare(arguments)) is None else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine can do."""
+"""`doctor`: check this machine and suggest fixes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 @options.json_flag
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """What this machine can do, what is missing, and the command that mends it.
+    """Check this machine and suggest fixes.
 
-    Every library is really imported, in a process of its own. The exit code is 1 where something is broken; what is merely missing
-    is optional.
+    Every library is really imported, in a process of its own. The exit code is 1 if something is broken; what is only missing is
+    optional.
     """
     from ..commands.doctor import examine
 
@@ -35,14 +35,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def _print(checks: Sequence[Check]) -> None:
-    """A table a group, then the commands that mend things."""
+    """A table a group, then the commands that fix things."""
     from .show import console, table
 
     out = console()
     for group in dict.fromkeys(check.group for check in checks):
         rows = ((check.state, check.name, check.detail) for check in checks if check.group == group)
         out.print(table(group, ("", "", ""), rows))
-    for state, title in (("broken", "Broken; to mend it:"), ("missing", "Missing, and optional; to have it:")):
+    for state, title in (("broken", "Broken; to fix it:"), ("missing", "Missing, and optional; to add it:")):
         fixes = [(check.name, check.fix) for check in checks if check.state == state and check.fix]
         if fixes:
             out.print(title, style="bold")

@@ -19,7 +19,7 @@ COMMANDS = {
     "profile": ("profile", "Time per layer of an engine, as a table and a picture."),
     "segment": ("segment", "Images to label maps and coloured overlays."),
     "inspect": ("inspect", "What a model or an engine holds."),
-    "doctor": ("doctor", "What this machine can do, and what mends what it cannot."),
+    "doctor": ("doctor", "Check this machine and suggest fixes."),
     "import-weights": ("import_weights", "PaddleSeg or PyTorch weights to safetensors."),
     "train": ("train", "A dataset to a trained network, its log and its weights."),
     "evaluate": ("evaluate", "mIoU of a network, model or engine on a labelled dataset."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +43,13 @@ class Evaluation:
         )
 
 
-def evaluate(runner: Runner, dataset: Dataset, progress: Progress = no_progress) -> Evaluation:
+def evaluate(
+    runner: Runner, dataset: Dataset, progress: Progress = no_progress, watch: Callable[[LabelMap], None] = lambda labels: None
+) -> Evaluation:
     """Runs every frame of a split and counts, at each label's own size, what every pixel was taken for.
 
-    Raises DatasetError where the model has another number of classes than the dataset, or a pair cannot be read. `progress` may stop
-    it: KeyboardInterrupt.
+    `watch` gets each frame's label map, in the order of the split. Raises DatasetError if the model has another number of classes
+    than the dataset, or a pair cannot be read.
     """
     names, classes = dataset.labels.names, runner.spec.classes
     if len(names) != len(classes):
@@ -60,6 +62,7 @@ def evaluate(runner: Runner, dataset: Dataset, progress: Progress = no_progress)
     for frames, labels in _chunks(dataset, max(1, getattr(runner, "max_batch", 1)) * 4):
         for label, predicted in zip(labels, runner.run(frames), strict=True):
             matrix += confusion(label, predicted, len(names), dataset.labels.ignore_index)
+            watch(predicted)
         done += len(frames)
         progress("evaluate", done, len(dataset))
     return Evaluation(runner.spec.name, dataset.name, dataset.split, len(dataset), names, matrix, _note(names, classes))

@@ -132,6 +132,23 @@ def _check_pace(fps: float | None, deadline_ms: float | None, batch: int) -> Non
         raise UsageError(f"--fps paces single frames; a batch of {batch} has no moment at which it is due.", "Leave --batch out.")
 
 
+def run_stages(
+    runner: FrameRunner, frames: Sequence[Frame], clock: Callable[[], float] = time.perf_counter
+) -> tuple[list[LabelMap], dict[str, float]]:
+    """Runs one batch of frames in the runner's first session, which nothing else may use meanwhile.
+
+    Returns the label maps and the seconds of each stage: "preprocess", "engine", "postprocess".
+    """
+    session = runner.sessions[0]
+    begin = clock()
+    runner.load(session, frames)
+    ready = clock()
+    output = runner.execute(session, len(frames))
+    done = clock()
+    labels = runner.labels_of(session, output, _sizes(frames))
+    return labels, {"preprocess": ready - begin, "engine": done - ready, "postprocess": clock() - done}
+
+
 def _on_gpu(runner: FrameRunner) -> bool:
     return runner.info is not None and backend_row(runner.info.backend).on_gpu
 
@@ -206,18 +223,12 @@ def _one_by_one(latencies_ms: Sequence[float], batch: int) -> Timing:
 
 def _whole_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, dict[str, float]]:
     """A decoded frame to a label map, with the median of each stage."""
-    session, laps = runner.sessions[0], _Laps()
-    sizes = _sizes(frames)
+    laps = _Laps()
 
     def step() -> None:
-        begin = watch.clock()
-        runner.load(session, frames)
-        ready = watch.clock()
-        output = runner.execute(session, len(frames))
-        done = watch.clock()
-        _use(runner.labels_of(session, output, sizes))
-        end = watch.clock()
-        laps.add(end - begin, preprocess=ready - begin, engine=done - ready, postprocess=end - done)
+        labels, stages = run_stages(runner, frames, watch.clock)
+        _use(labels)
+        laps.add(sum(stages.values()), **stages)
 
     watch.repeat("end to end", step)
     stages = {name: float(np.median(values)) for name, values in laps.stages.items()}

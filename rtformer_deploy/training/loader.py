@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +15,9 @@ from ..datasets import Dataset
 from ..types import Frame, LabelMap
 from .augment import Augmentation, random_view
 from .schedule import Schedule
+
+#: Views (N, H, W, 3) and their label maps (N, H, W).
+Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 #: A class with a smaller share of the pixels than this is rare: what `mix` pastes.
 RARE_SHARE = 0.02
@@ -86,7 +89,7 @@ class Batches:
             self._class_weights = weights / weights.sum()
             self._rare_classes = np.flatnonzero((shares > 0) & (shares < RARE_SHARE))
 
-    def batch(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def batch(self, step: int) -> Batch:
         """The batch of step `step`."""
         stage = self.schedule.stage(step)
         first = self.schedule.first_sample(step)
@@ -120,9 +123,9 @@ class Batches:
         order: NDArray[np.int64] = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.frames.dataset))
         return int(order[place])
 
-    def ahead(self, start: int, stop: int, threads: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    def ahead(self, start: int, stop: int, threads: int) -> Generator[Batch, None, None]:
         """The batches of steps `start` to `stop`, in order, made by `threads` threads up to four batches each ahead."""
-        waiting: deque[Future[tuple[NDArray[np.uint8], NDArray[np.uint8]]]] = deque()
+        waiting: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
             try:
                 for step in range(start, stop):

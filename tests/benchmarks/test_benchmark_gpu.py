@@ -25,7 +25,7 @@ from rtformer_deploy.image import frames as image
 from rtformer_deploy.nvidia.driver import GpuInfo
 
 RATES = {"gbytes_per_s": 2000.0, "gmacs_per_s": 200_000.0}
-SIBLINGS = ("workers", "gpu_floors", "gpu_kernels", "gpu_contestants")
+SIBLINGS = ("harness", "gpu_floors", "gpu_kernels", "gpu_contestants")
 
 
 @pytest.fixture
@@ -40,6 +40,11 @@ def bench(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield module
     for name in SIBLINGS:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def harness(bench: ModuleType) -> ModuleType:
+    return importlib.import_module("harness")
 
 
 @pytest.fixture
@@ -181,7 +186,7 @@ def test_without_a_gpu_there_is_one_message_and_no_file(
 
 def test_a_missing_folder_is_told_before_anything_runs(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--device", "cpu", "--json", str(tmp_path / "nowhere" / "gpu.json")]) == 1
-    assert "There is no folder" in capsys.readouterr().err
+    assert "does not exist; make it first" in capsys.readouterr().err
 
 
 def test_bad_input_is_one_message_and_no_file(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,14 +215,14 @@ def test_why_a_contestant_is_left_out(contestants: ModuleType, monkeypatch: pyte
     assert contestants.why_not("onnxruntime-cuda", "cuda") == "no CUDA provider: there are CPUExecutionProvider"
 
 
-def test_arguments(bench: ModuleType) -> None:
+def test_arguments(bench: ModuleType, harness: ModuleType) -> None:
     given = bench.parse(["--sizes", "64x128", "720x960", "--variants", "base"])
     assert (given.sizes, given.variants, given.device, given.json) == ([(64, 128), (720, 960)], ["base"], "cuda", bench.RESULT)
     assert bench.parse([]).sizes == [(1024, 2048), (720, 960)]
     assert bench.parse(["--device", "cpu"]).json is None
     for wrong in ("64", "0x64", "64x", "axb"):
         with pytest.raises(argparse.ArgumentTypeError):
-            bench.size_of(wrong)
+            harness.size_of(wrong)
     with pytest.raises(SystemExit):
         bench.parse(["--rounds", "0"])
 
@@ -276,9 +281,9 @@ def test_a_contestant_is_made_once_and_answers_with_its_times(
     assert bench.unlike_torch(tmp_path, "tensorrt") == pytest.approx(1 / 12)
 
 
-def test_what_the_engines_are_built_from(bench: ModuleType, tmp_path: Path) -> None:
+def test_what_the_engines_are_built_from(bench: ModuleType, harness: ModuleType, tmp_path: Path) -> None:
     case = {"recipe": "rtformer-slim-cityscapes", "size": (64, 128), "weights": None}
-    made = bench.prepare(tmp_path, case, bench.load_frame(None, (64, 128)), ["torch", "onnxruntime-cuda"])
+    made = bench.prepare(tmp_path, case, harness.frames_at(None, (64, 128), 1)[0], ["torch", "onnxruntime-cuda"])
     assert {path.name for path in tmp_path.iterdir()} == {"frame.npy", "input.npy", "case.json", "frame.png", "fp16.onnx"}
     assert made["parameters"] == 5365043
     import onnxruntime
@@ -312,13 +317,18 @@ def test_the_drawn_logits_have_even_regions(kernels: ModuleType) -> None:
 
 
 def test_our_engine_as_a_contestant_and_its_bench_reports_on_a_fake_gpu(
-    contestants: ModuleType, bench: ModuleType, floors: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    contestants: ModuleType,
+    bench: ModuleType,
+    floors: ModuleType,
+    harness: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install(monkeypatch)
     monkeypatch.setattr("rtformer_deploy.timing.bench._gpu_of", lambda runner, device: None)  # nothing to sample
     engine = make_engine(plan_sha256=sha256(b"plan"))
     save_engine(engine, tmp_path / "tensorrt.plan")
-    frame = bench.load_frame(None, engine.info.spec.size)
+    frame = harness.frames_at(None, engine.info.spec.size, 1)[0]
     np.save(tmp_path / "frame.npy", frame)
     save_png(tmp_path / "frame.png", frame)
     burst, logits = contestants.MAKERS["tensorrt"](tmp_path, {})

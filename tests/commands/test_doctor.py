@@ -1,22 +1,28 @@
-"""doctor: findings about libraries that work, are missing, are too old, crash or hang; and that its list is the project's own."""
+"""doctor: libraries that work, are missing, are too old, crash or hang; and that what it asks for is what the project requires."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tomllib
+from email.message import Message
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from rtformer_deploy import machine
-from rtformer_deploy.commands import doctor
-from rtformer_deploy.commands.doctor import PACKAGES, Check, Package
+from rtformer_deploy.commands import checks, doctor
+from rtformer_deploy.commands.checks import Check, Need, Package
+from rtformer_deploy.commands.doctor import PACKAGES
 
 
-def check(trial: str, module: str = "json", minimum: tuple[int, ...] = (1,), extra: str | None = None, patience: float = 60) -> Check:
-    return doctor._package(Package("thing", module, minimum, "testing", trial, extra), patience)
+def check(
+    trial: str, module: str = "json", wanted: str = "thing>=1", extra: str | None = None, patience: float = 60, known: bool = True
+) -> Check:
+    need = Need(Requirement(wanted), extra) if known else None
+    return checks.check_package(Package("thing", module, "testing", trial), need, patience)
 
 
 def test_a_library_that_works() -> None:
@@ -31,9 +37,24 @@ def test_a_library_that_is_missing_is_broken_or_optional() -> None:
 
 
 def test_a_library_that_is_too_old() -> None:
-    found = check("print('1.9.9+cpu')", minimum=(2, 6))
-    assert found.state == "broken"
-    assert found.fix == "pip install --upgrade 'thing>=2.6'"
+    found = check("print('1.9.9+cpu')", wanted="thing[cu13]>=2.6; extra == 'gpu'")
+    assert (found.state, found.detail) == ("broken", "1.9.9+cpu, but thing[cu13]>=2.6 is needed")
+    assert found.fix == "pip install --upgrade 'thing[cu13]>=2.6'"
+
+
+@pytest.mark.parametrize("version", ["2.6", "2.6.0+cpu", "2.10", "3.0.dev1"])
+def test_a_library_that_is_new_enough(version: str) -> None:
+    assert check(f"print({version!r})", wanted="thing>=2.6").state == "ok"
+
+
+def test_a_version_that_is_none_is_not_new_enough() -> None:
+    assert check("print('unknown')").state == "broken"
+
+
+def test_without_a_known_requirement_any_version_is_fine_and_nothing_is_required() -> None:
+    assert check("print('0.1')", known=False) == Check("Libraries", "thing", "ok", "0.1")
+    missing = check("", module="no_such_module_here", known=False)
+    assert (missing.state, missing.fix) == ("missing", "pip install thing")
 
 
 def test_a_library_that_fails_says_its_last_words() -> None:
@@ -66,16 +87,55 @@ def test_two_onnxruntimes_over_each_other() -> None:
 
 
 def test_every_library_is_one_of_the_projects(root: Path) -> None:
-    """Names and oldest versions are those of pyproject.toml."""
+    """Each one is named in pyproject.toml, and each that every install needs is one of doctor's."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    wanted: dict[str, tuple[int, ...]] = {}
-    for requirement in [*project["dependencies"], *(entry for extra in project["optional-dependencies"].values() for entry in extra)]:
-        found = re.match(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)", requirement)
-        assert found, requirement
-        wanted[found[1]] = tuple(int(part) for part in found[2].split("."))
-    for package in PACKAGES:
-        name = next(name for name in (package.name, f"{package.name}-cu13") if name in wanted)
-        assert wanted[name] == package.minimum, package.name
+    required = {Requirement(line).name for line in project["dependencies"]}
+    extras = {Requirement(line).name for lines in project["optional-dependencies"].values() for line in lines}
+    ours = {package.name: set(package.distributions or (package.name,)) for package in PACKAGES}
+    for name, distributions in ours.items():
+        assert distributions <= required | extras, name
+    assert required <= set().union(*ours.values())
+
+
+def described(monkeypatch: pytest.MonkeyPatch, *requirements: str) -> None:
+    """Metadata of an installed rtformer-deploy with the extras gpu and dev."""
+    text = Message()
+    for extra in ("gpu", "dev"):
+        text["Provides-Extra"] = extra
+    for line in requirements:
+        text["Requires-Dist"] = line
+    monkeypatch.setattr(checks, "metadata", lambda name: text)
+
+
+def test_the_requirements_are_those_of_the_installed_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    described(
+        monkeypatch,
+        "numpy>=1.26",
+        "onnxruntime-gpu>=1.19; sys_platform == 'nowhere'",
+        "onnxruntime>=1.19; sys_platform != 'nowhere'",
+        "cuda-core[cu13]>=1.0; extra == 'gpu'",
+        "cuda-core[cu13]>=1.0; extra == 'dev'",
+    )
+    needs = checks.project_needs()
+    assert {name: (need.text, need.extra) for name, need in needs.items()} == {
+        "numpy": ("numpy>=1.26", None),
+        "onnxruntime": ("onnxruntime>=1.19", None),
+        "cuda-core": ("cuda-core[cu13]>=1.0", "gpu"),
+    }
+    onnxruntime = next(package for package in PACKAGES if package.name == "onnxruntime")
+    assert checks.need_of(onnxruntime, needs) is needs["onnxruntime"]
+    assert checks.need_of(Package("other", "other", "testing", ""), needs) is None
+
+
+def test_a_checkout_that_is_not_installed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(checks, "metadata", nothing)
+    found, needs = doctor._itself()
+    assert (found.state, found.fix, needs) == ("missing", "pip install -e .", {})
+    assert "not installed" in found.detail
+    assert "not checked" in found.detail
 
 
 def test_the_machine_is_described() -> None:
@@ -88,16 +148,23 @@ def test_the_machine_is_described() -> None:
 
 
 def test_it_answers_where_nothing_is_installed(root: Path) -> None:
-    """doctor itself needs the standard library alone."""
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import rtformer_deploy.commands.doctor; print('there')"
+    """doctor itself needs the standard library alone, and says what it cannot find out without the rest."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from rtformer_deploy.commands import checks, doctor\n"
+        "checks.metadata = lambda name: None\n"
+        "print(doctor._itself()[0].fix, doctor._python().state)"
+    )
     done = subprocess.run([sys.executable, "-S", "-I", "-c", code, str(root)], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "there", done.stderr
+    assert done.stdout.strip() == "pip install packaging ok", done.stderr
 
 
 @pytest.mark.slow
 def test_this_machine_is_examined() -> None:
-    checks = {found.name: found for found in doctor.examine()}
-    assert checks["numpy"].state == "ok"
-    assert checks["openvino"].state == "ok"
-    assert "CPU" in checks["onnxruntime"].detail
-    assert {found.state for found in checks.values()} <= {"ok", "missing", "broken"}
+    found = {check.name: check for check in doctor.examine()}
+    assert found["numpy"].state == "ok"
+    assert found["openvino"].state == "ok"
+    assert "CPU" in found["onnxruntime"].detail
+    assert found["pre- and post-processing"].state in {"ok", "missing"}
+    assert found["default backend"].state == "ok"
+    assert found["NVIDIA GPU"].state in {"ok", "missing"}
+    assert {check.state for check in found.values()} <= {"ok", "missing", "broken"}
