@@ -171,6 +171,7 @@ def prepare(folder: Path, case: dict[str, Any], size: tuple[int, int]) -> float:
     """Exports both models and builds our engines into `folder`; returns the mean share of mixed cells."""
     from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model
     from rtformer_deploy.backends import open_engine
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.functions import inline_functions
     from rtformer_deploy.image.upsample import mixed_share
 
@@ -178,7 +179,7 @@ def prepare(folder: Path, case: dict[str, Any], size: tuple[int, int]) -> float:
     choice = choose_network(recipe=case["recipe"], weights=weights, random_seed=None if weights else 0)
     for head in ("logits", "lowres"):
         made = export_model(choice.network, choice.recipe.spec(size=size, head=head))  # type: ignore[arg-type]
-        save_model(inline_functions(made.model), folder / f"{head}.onnx")  # OpenVINO reads no ONNX functions
+        save_model(inline_functions(clone(made.model)), folder / f"{head}.onnx")  # OpenVINO reads no ONNX functions
     for backend in ("openvino", "onnxruntime"):
         engine = build_engine(made.model, made.spec, backend, BuildOptions(threads=case["threads"]))  # type: ignore[arg-type]
         save_engine(engine, folder / f"{backend}.plan")

@@ -63,6 +63,7 @@ def calibrate(folder: Path) -> None:
     from rtformer_deploy.calibrate.collect import Collector, float_tensors
     from rtformer_deploy.formats.model_file import load_model, read_spec
     from rtformer_deploy.formats.ranges import save_ranges
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.functions import inline_functions
     from rtformer_deploy.image.frames import load_image, preprocess
     from rtformer_deploy.types import Ranges
@@ -70,7 +71,7 @@ def calibrate(folder: Path) -> None:
     model = load_model(folder / "model.onnx")
     spec = read_spec(model)
     assert spec is not None
-    inlined = inline_functions(model)
+    inlined = inline_functions(clone(model))
     idle = memory("VmRSS")
     start = time.perf_counter()
     collector = Collector(inlined, float_tensors(model, inlined))
@@ -94,13 +95,14 @@ def calibrate(folder: Path) -> None:
 def export(folder: Path, weights: Path | None, size: Size | None) -> Any:
     """The recipe's network at a size -> model.onnx, and the same without functions as flat.onnx; returns what was exported."""
     from rtformer_deploy import choose_network, export_model, save_model
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.functions import inline_functions
 
     choice = choose_network(recipe=RECIPE, weights=weights)
     spec = choice.recipe.spec(size=size, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
     made = export_model(choice.network, spec)
     save_model(made.model, folder / "model.onnx")
-    save_model(inline_functions(made.model), folder / "flat.onnx")
+    save_model(inline_functions(clone(made.model)), folder / "flat.onnx")
     return made
 
 
