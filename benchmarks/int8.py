@@ -83,13 +83,14 @@ def calibrate(method: str, folder: Path) -> None:
 def export(folder: Path, weights: Path | None, size: Size | None) -> Exported:
     """The recipe's network at a size -> model.onnx, and the same without functions as flat.onnx; returns what was exported."""
     from rtformer_deploy import choose_network, export_model, save_model
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.functions import inline_functions
 
     choice = choose_network(recipe=RECIPE, weights=weights)
     spec = choice.recipe.spec(size=size, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
     made = export_model(choice.network, spec)
     save_model(made.model, folder / "model.onnx")
-    save_model(inline_functions(made.model), folder / "flat.onnx")
+    save_model(inline_functions(clone(made.model)), folder / "flat.onnx")
     return made
 
 

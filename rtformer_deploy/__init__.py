@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from .formats.model_file import load_model, save_model
     from .formats.recipe import load_recipe, recipe_names
     from .image.frames import colourize, load_image, overlay, save_png
-    from .pipeline import build_engine, export_model, open_any, spec_of
+    from .opening import open_any
+    from .pipeline import build_engine, export_model, spec_of
     from .types import BuildOptions, Engine, EngineInfo, ModelSpec, Runner, TensorSpec
 
 #: public name -> the module it lives in
@@ -36,7 +37,7 @@ _HOMES = {
     "load_image": "image.frames",
     "load_model": "formats.model_file",
     "load_recipe": "formats.recipe",
-    "open_any": "pipeline",
+    "open_any": "opening",
     "open_engine": "backends",
     "overlay": "image.frames",
     "recipe_names": "formats.recipe",

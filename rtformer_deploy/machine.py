@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from .errors import MissingPackageError
 from .nvidia.driver import gpus
 
 #: Distributions whose version changes a figure or a result.
@@ -30,6 +32,12 @@ PACKAGES = (
 )
 
 _MIB = 1024 * 1024
+
+
+def require(package: str, extra: str, wanted_by: str) -> None:
+    """Raises MissingPackageError, with the pip command, if a package of an extra is not installed; imports nothing."""
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(package, extra, wanted_by)
 
 
 def environment() -> dict[str, Any]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from .backends import REFERENCE, backend_row, build, open_engine
-from .errors import BuildError, CalibrationError, MissingPackageError, ModelError, OutputError, PrecisionError
-from .formats.engine_file import load_engine, save_info
+from .errors import CalibrationError, ModelError, PrecisionError
 from .formats.external_model import Foreign, fix_size, foreign_spec
-from .formats.model_file import file_sha256, load_model, read_spec, stamp_spec, weights_sha256
+from .formats.model_file import file_sha256, read_spec, stamp_spec, weights_sha256
 from .formats.ranges import check_ranges, ranges_hash
-from .graph.fp16 import KEEP_FP32, to_fp16
+from .graph.edit import clone
+from .graph.fp16 import FP32_OPERATORS, to_fp16
 from .graph.functions import add_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
@@ -27,8 +25,8 @@ from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
 from .image.frames import load_image
 from .image.samples import drawn_street, sample_photograph
-from .runtime.frame_runner import FrameRunner
-from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, Runner, no_progress
+from .machine import require
+from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +53,7 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
     from .export.export import DEFAULT_OPSET, export_network
     from .export.parity import check_export
 
-    model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)))
+    model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)), spec.arch["name"])
     model = set_head(simplify(add_functions(model)), spec)
     stamp_spec(model, spec)
     return Exported(model, spec, check_export(network, model, spec))
@@ -66,26 +64,30 @@ def prepare_model(
     backend: Backend,
     options: BuildOptions,
     ranges: Ranges | None = None,
-    keep: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     fp32: Sequence[str] = (),
 ) -> ir.Model:
-    """A model as its builder wants it: Q/DQ for INT8, FP16 written into the graph for TensorRT (strongly typed); no functions.
+    """A model -> a copy as its builder wants it: Q/DQ for INT8, FP16 written into the graph for TensorRT (strongly typed), no functions.
 
-    `keep` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway.
+    `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. The
+    model given stays as it is: it is cloned here, once, and the passes change the clone.
     """
     row = backend_row(backend)
+    model = clone(model)
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        model = to_qdq(model, ranges, row.placement, keep)
+        to_qdq(model, ranges, row.placement, exclude)
     plugins = options.plugins and row.plugins  # the other builders refuse them
     if row.on_gpu and options.precision != "fp32":
-        model = to_fp16(model, fp32, () if plugins else KEEP_FP32)
+        to_fp16(model, fp32, () if plugins else FP32_OPERATORS)
     if plugins:
-        model = use_quick_plugins(model)
-    model = inline_functions(model)
+        use_quick_plugins(model)
+    inline_functions(model)
     quantised = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us, or by another tool before
-    return flatten_gathers(model) if quantised and not row.on_gpu else model
+    if quantised and not row.on_gpu:
+        flatten_gathers(model)
+    return model
 
 
 def build_engine(
@@ -160,7 +162,7 @@ def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOption
     """The share of pixels whose class differs between the engine and ONNX Runtime on its model, on the sample frame."""
     frame = probe_frame(spec)
     plain = BuildOptions(batch=options.batch, threads=options.threads)
-    reference = build(inline_functions(model), spec, REFERENCE, plain, model_sha256=file_sha256(model))
+    reference = build(inline_functions(clone(model)), spec, REFERENCE, plain, model_sha256=file_sha256(model))
     with open_engine(reference, threads=options.threads) as runner:
         wanted = runner.run([frame])[0]
     with open_engine(engine, device=options.device, threads=options.threads) as runner:
@@ -188,69 +190,6 @@ def spec_of(model: ir.Model, name: str, said: Foreign | None = None) -> ModelSpe
     return spec
 
 
-def open_any(
-    path: Path,
-    *,
-    device: int = 0,
-    threads: int | None = None,
-    lanes: int = 1,
-    graphs: bool = True,
-    strict: bool = False,
-    said: Foreign | None = None,
-) -> FrameRunner:
-    """A plan, an ONNX model (through ONNX Runtime) or a network's safetensors (through PyTorch), opened as a Runner.
-
-    `device`, `threads`, `lanes` and `graphs` are `runtime.open_engine`'s. Raises a DeployError that says why a file cannot be opened here.
-    """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        return _open_network(path, threads)
-    engine = engine_of(path, device=device, threads=threads, strict=strict, said=said)
-    return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
-
-
-def engine_of(path: Path, *, device: int = 0, threads: int | None = None, strict: bool = False, said: Foreign | None = None) -> Engine:
-    """A plan, or an ONNX model that ONNX Runtime is to run -> the Engine, not opened yet; see `open_any`."""
-    path = Path(path)
-    if path.suffix == ".onnx":
-        return _build_in_memory(path, threads, said)
-    loaded = load_engine(path)
-    engine = complete_precision(loaded, device)
-    if engine.info != loaded.info:
-        with contextlib.suppress(OutputError):  # in a folder that cannot be written the layers are read again next time
-            save_info(engine.info, path)
-    if strict or engine.info.options.get("strict"):
-        refuse_mismatch(engine)
-    return engine
-
-
-def require(package: str, extra: str, wanted_by: str) -> None:
-    """Raises MissingPackageError with the pip command where a package of an extra is not installed."""
-    import importlib.util
-
-    if importlib.util.find_spec(package) is None:
-        raise MissingPackageError(package, extra, wanted_by)
-
-
-def _build_in_memory(path: Path, threads: int | None, said: Foreign | None) -> Engine:
-    model = load_model(path)
-    spec = spec_of(model, path.name, said)
-    batch = spec.input.shape[0]
-    sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
-    options = BuildOptions(batch=sizes, threads=threads)
-    return build(inline_functions(model), spec, REFERENCE, options, model_sha256=file_sha256(model))
-
-
-def _open_network(path: Path, threads: int | None) -> FrameRunner:
-    require("torch", "export", "Opening a network's weights")
-    from .backends.torch.run import open_network
-    from .export.weights_choice import choose_network
-
-    choice = choose_network(weights=path)
-    spec = choice.recipe.spec(labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
-    return open_network(choice.network, spec, threads=threads)
-
-
 def _check_io(model: ir.Model, spec: ModelSpec, name: str) -> None:
     """A stamp that does not fit the graph it stands on (an edited file) is refused."""
     inputs = [value.name for value in model.graph.inputs if value.name not in model.graph.initializers]
@@ -260,20 +199,3 @@ def _check_io(model: ir.Model, spec: ModelSpec, name: str) -> None:
             f"{name} has the inputs {inputs} and outputs {outputs}; its stamp says {spec.input.name} and {spec.output.name}.",
             "Export it again.",
         )
-
-
-__all__ = [
-    "BuildError",
-    "Exported",
-    "Foreign",
-    "Runner",
-    "build_engine",
-    "complete_precision",
-    "engine_of",
-    "export_model",
-    "flips",
-    "open_any",
-    "prepare_model",
-    "require",
-    "spec_of",
-]

@@ -40,7 +40,7 @@ def exported(head: Head, dynamic: bool) -> tuple[Any, ModelSpec]:
 
     choice = network()
     spec = choice.recipe.spec(size=SIZE, batch="batch" if dynamic else 1, head=head, sha256=choice.sha256)
-    model = strip_traces(name_tensors(export_network(choice.network, spec)))
+    model = strip_traces(name_tensors(export_network(choice.network, spec)), "rtformer")
     return set_head(add_functions(model), spec), spec
 
 
@@ -52,11 +52,12 @@ def ranges() -> Ranges:
 
     from rtformer_deploy.calibrate import observer
     from rtformer_deploy.calibrate.collect import Collector, float_tensors
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.functions import inline_functions
     from rtformer_deploy.image import frames as image
 
     model, spec = exported("lowres", False)
-    inlined = inline_functions(model)
+    inlined = inline_functions(clone(model))
     collector = Collector(inlined, float_tensors(model, inlined))
     for index, frame in enumerate(frames(*[SIZE] * 4)):
         collector.show(image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None], str(index))
@@ -69,15 +70,19 @@ def ranges() -> Ranges:
 def built(backend: Backend, precision: PrecisionName, batch: Batch = (1, 1, 1), head: Head = "lowres") -> Engine:
     """An engine of the network for this GPU."""
     from rtformer_deploy.backends import build
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.fp16 import to_fp16
     from rtformer_deploy.graph.functions import inline_functions
 
     model, spec = exported(head, batch[2] > 1)
+    model = clone(model)
     if precision == "int8":
         from rtformer_deploy.graph.qdq import to_qdq
 
-        model = to_qdq(model, ranges(), "tensorrt")
-    model = inline_functions(model if precision == "fp32" else to_fp16(model))
+        to_qdq(model, ranges(), "tensorrt")
+    if precision != "fp32":
+        to_fp16(model)
+    inline_functions(model)
     return build(model, spec, backend, BuildOptions(precision=precision, batch=batch))
 
 
@@ -99,9 +104,10 @@ def reference_logits_of() -> Callable[[NDArray[np.float32]], NDArray[np.float32]
     import onnxruntime
 
     from rtformer_deploy.formats.model_file import serialize_model
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.functions import inline_functions
 
-    session = onnxruntime.InferenceSession(serialize_model(inline_functions(model)), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(serialize_model(inline_functions(clone(model))), providers=["CPUExecutionProvider"])
     return lambda images: np.asarray(session.run(None, {"input": images})[0], np.float32)
 
 

@@ -41,7 +41,7 @@ def command(
     from ..datasets import open_dataset
     from ..evaluation.evaluate import evaluate
     from ..files import check_writable
-    from ..pipeline import open_any
+    from ..opening import open_any
     from .show import progress_bar
 
     for path in filter(None, (json_path, picture_path)):

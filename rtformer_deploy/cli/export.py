@@ -53,7 +53,7 @@ def command(
             "Name what to export: --variant slim|base, --recipe NAME, or --weights FILE whose metadata names its recipe."
         )
     from ..files import check_writable
-    from ..pipeline import require
+    from ..machine import require
 
     check_writable(output)
     require("torch", "export", "export")

@@ -25,7 +25,7 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
     rtformer-deploy import-weights model.pdparams --recipe rtformer-slim-cityscapes
     """
     from ..files import check_writable
-    from ..pipeline import require
+    from ..machine import require
 
     output = output or Path(file.name).with_suffix(".safetensors")
     check_writable(output)

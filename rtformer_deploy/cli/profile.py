@@ -39,8 +39,8 @@ def command(
 
     The engine's own library measures each layer, in medians over --rounds runs. A layer that was fused into another does not appear.
     """
+    from ..commands.profile import profile_path
     from ..files import check_writable
-    from ..timing.profile import profile_path
 
     for path in filter(None, (json_path, svg_path)):
         check_writable(path)

@@ -34,7 +34,7 @@ def command(
     """
     from ..commands.segment import plan_jobs, segment
     from ..errors import ImageError
-    from ..pipeline import open_any
+    from ..opening import open_any
     from .show import progress_bar
 
     jobs = plan_jobs(inputs, output)

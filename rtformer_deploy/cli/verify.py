@@ -52,7 +52,7 @@ def command(
     from ..errors import UsageError
     from ..evaluation.verify import check_gates, dataset_items, image_items, said_about, verify
     from ..files import check_writable
-    from ..pipeline import open_any
+    from ..opening import open_any
     from .show import progress_bar
 
     if (dataset_name is None) != (root is None):

@@ -17,6 +17,7 @@ from ..files import check_writable, sha256, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
+from ..graph.edit import clone
 from ..graph.functions import inline_functions
 from ..image.frames import load_image, preprocess
 from ..pipeline import spec_of
@@ -49,7 +50,7 @@ def calibrate_file(
     model = load_model(model_path)
     spec = spec_of(model, model_path.name, said)
     paths = pick_images(images, limit, seed)
-    inlined = inline_functions(model)
+    inlined = inline_functions(clone(model))
     collector = Collector(inlined, float_tensors(model, inlined), threads)
     names = [str(path.relative_to(images)) for path in paths]
     identity = sha256(json.dumps([sha256(serialize_model(model)), names]).encode())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .edit import constant, initializer, label
+
 
 def plain_batch_norms(model: ir.Model) -> ir.Model:
-    """Gives each BatchNormalization mean 0, variance 1 and epsilon 0, with the statistics moved into scale and bias.
+    """Gives each BatchNormalization mean 0, variance 1 and epsilon 0, with the statistics moved into scale and bias; changes the model.
 
     Computed in double precision. In FP16 a variance under its normal range (6.1e-5) would lose its digits otherwise, and an
     epsilon of 1e-6 all.
@@ -19,7 +21,7 @@ def plain_batch_norms(model: ir.Model) -> ir.Model:
 
 
 def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
-    arrays = [_array(value) for value in node.inputs[1:5]]
+    arrays = [constant(value) for value in node.inputs[1:5]]
     if any(array is None for array in arrays):
         return
     scale, bias, mean, variance = (np.asarray(array, np.float64) for array in arrays)
@@ -27,12 +29,5 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     factor = scale / np.sqrt(variance + epsilon)
     new = {"scale": factor, "bias": bias - mean * factor, "mean": np.zeros_like(mean), "var": np.ones_like(variance)}
     for index, (part, array) in enumerate(new.items(), start=1):
-        tensor = ir.tensor(array.astype(np.float32), name=f"{node.name}/{part}")
-        value = ir.Value(name=tensor.name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(array.shape), const_value=tensor)
-        graph.register_initializer(value)
-        node.replace_input_with(index, value)
+        node.replace_input_with(index, initializer(graph, f"{label(node)}/{part}", array.astype(np.float32)))
     node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.0)
-
-
-def _array(value: ir.Value | None) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
-    return None if value is None or value.const_value is None else value.const_value.numpy()

@@ -11,27 +11,27 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ModelError
 from .batchnorm import plain_batch_norms
+from .edit import constant, initializer, label, lift_constants
 from .functions import DOMAIN
 
-KEEP_FP32 = {(DOMAIN, "GroupedDoubleNorm")}
+#: (domain, name) of the operators that compute in FP32 all the same.
+FP32_OPERATORS = frozenset({(DOMAIN, "GroupedDoubleNorm")})
 _LARGEST = float(np.finfo(np.float16).max)
-#: inputs that ONNX defines as FP32 whatever the data's type: Resize's roi and scales
+#: Inputs that ONNX defines as FP32 whatever the data's type: Resize's roi and scales
 _FP32_INPUTS = {"Resize": (1, 2)}
 
 
-def to_fp16(model: ir.Model, fp32: Sequence[str] = (), keep: Collection[tuple[str, str]] = KEEP_FP32) -> ir.Model:
-    """An FP32 model -> a copy that computes in FP16, but for the nodes whose name matches a glob in `fp32` and the operators
-    (domain, name) in `keep`.
+def to_fp16(model: ir.Model, fp32: Sequence[str] = (), operators: Collection[tuple[str, str]] = FP32_OPERATORS) -> ir.Model:
+    """Has an FP32 model compute in FP16, except for the nodes that match a glob in `fp32` and the `operators`; changes the model.
 
-    Neighbours in FP32 hand each other FP32. Raises ModelError where a weight is beyond FP16's range, naming it, and where `fp32` names
-    nothing, or a node whose body is shared with others.
+    Neighbours in FP32 hand each other FP32. Raises ModelError if a weight is beyond FP16's range, naming it, and if `fp32` names
+    nothing, or a node whose body is shared with others; the model is then left half changed.
     """
-    model = ir.serde.deserialize_model(ir.serde.serialize_model(model))
-    LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
+    lift_constants(model)
     plain_batch_norms(model)
     nodes = list(model.graph)
     fenced = _fenced(nodes, fp32)
@@ -39,7 +39,7 @@ def to_fp16(model: ir.Model, fp32: Sequence[str] = (), keep: Collection[tuple[st
     inputs = [value for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT]
     outputs = [value for value in model.graph.outputs if value.dtype == ir.DataType.FLOAT]
     for node in nodes:
-        if node in fenced or (node.domain, node.op_type) in keep:
+        if node in fenced or (node.domain, node.op_type) in operators:
             _fence(model.graph, node)
         else:
             _convert(model.graph, node, halves)
@@ -48,7 +48,7 @@ def to_fp16(model: ir.Model, fp32: Sequence[str] = (), keep: Collection[tuple[st
     for value in outputs:
         _cast_output(model.graph, value)
     for function in model.functions.values():
-        if (function.domain, function.name) not in keep:
+        if (function.domain, function.name) not in operators:
             _convert_constants(function)
     RemoveUnusedNodesPass()(model)
     return model
@@ -62,7 +62,7 @@ def _fenced(nodes: Sequence[ir.Node], globs: Sequence[str]) -> set[ir.Node]:
         if not named:
             raise ModelError(f"fp32 = {glob} matches no node of the model.", "rtformer-deploy inspect names its operators.")
         found |= named
-    shared = next((node for node in nodes if node in found and node.domain and (node.domain, node.op_type) not in KEEP_FP32), None)
+    shared = next((node for node in nodes if node in found and node.domain and (node.domain, node.op_type) not in FP32_OPERATORS), None)
     if shared is not None:
         raise ModelError(f"{shared.name} is a {shared.op_type}, whose body is in FP16 for all nodes of its kind: it cannot be FP32 alone.")
     return found
@@ -84,6 +84,7 @@ def _convert(graph: ir.Graph, node: ir.Node, halves: dict[str, ir.Value]) -> Non
 
 def _fence(graph: ir.Graph, node: ir.Node) -> None:
     """Puts casts around a node so that it reads and writes FP32 in an FP16 graph."""
+    casts = 0
     for index, value in enumerate(node.inputs):
         if value is None or value.name in graph.initializers or value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
             continue
@@ -91,7 +92,8 @@ def _fence(graph: ir.Graph, node: ir.Node) -> None:
         if exact is not None:
             node.replace_input_with(index, exact)
         elif not (value.dtype == ir.DataType.FLOAT and value.is_graph_input()):
-            cast = _cast(value, ir.DataType.FLOAT, f"{node.name}/to_fp32")
+            cast = _cast(value, ir.DataType.FLOAT, f"{label(node)}/to_fp32" + (f"_{casts}" if casts else ""))
+            casts += 1
             graph.insert_before(node, cast)
             node.replace_input_with(index, cast.outputs[0])
     for output in node.outputs:
@@ -144,18 +146,14 @@ def _redirect(value: ir.Value, cast: ir.Node, exempt: set[ir.Node] | None = None
 
 def _half(graph: ir.Graph, value: ir.Value, halves: dict[str, ir.Value]) -> ir.Value:
     """The FP16 twin of an initializer, made once."""
-    name = value.name
+    name, array = value.name, constant(value)
     assert name is not None
-    assert value.const_value is not None
+    assert array is not None
     if name not in halves:
-        array = value.const_value.numpy()
         largest = float(np.abs(array).max(initial=0.0))
         if not largest <= _LARGEST:  # NaN fails this too
             raise ModelError(f"The weight {name} holds {largest:g}, which FP16 cannot.", "Build with --fp32.")
-        half = ir.tensor(array.astype(np.float16), name=f"{name}/fp16")
-        twin = ir.Value(name=half.name, type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape, const_value=half)
-        graph.register_initializer(twin)
-        halves[name] = twin
+        halves[name] = initializer(graph, f"{name}/fp16", array.astype(np.float16))
     return halves[name]
 
 

@@ -62,7 +62,7 @@ _BODIES = {
 
 
 def add_functions(model: ir.Model) -> ir.Model:
-    """Gives the model the function of every `rtformer` node it holds."""
+    """Gives the model the function of every `rtformer` node it holds; changes the model."""
     opset = model.opset_imports.get("", 20)
     for name in sorted({node.op_type for node in model.graph if node.domain == DOMAIN}):
         proto = onnx.parser.parse_function(_BODIES[name].format(opset=opset))
@@ -73,10 +73,9 @@ def add_functions(model: ir.Model) -> ir.Model:
 
 
 def inline_functions(model: ir.Model) -> ir.Model:
-    """Puts every function's body in the place of its nodes; the model given stays as it is."""
-    copy = ir.serde.deserialize_model(ir.serde.serialize_model(model))
-    inlined = InlinePass()(copy).model
-    inlined.functions.clear()
-    if not any(node.domain == DOMAIN for node in inlined.graph):  # what has no function is a plugin's
-        inlined.opset_imports.pop(DOMAIN, None)
-    return inlined
+    """Puts every function's body in the place of its nodes; changes the model."""
+    InlinePass()(model)
+    model.functions.clear()
+    if not any(node.domain == DOMAIN for node in model.graph):  # what has no function is a plugin's
+        model.opset_imports.pop(DOMAIN, None)
+    return model

@@ -6,16 +6,17 @@ import numpy as np
 import onnx_ir as ir
 
 from ..types import ModelSpec
+from .edit import initializer
 
 
 def set_head(model: ir.Model, spec: ModelSpec) -> ir.Model:
-    """A model whose output is stride-8 `logits` -> the same with the output that `spec.head` and `spec.output` say.
+    """Gives a model whose output is stride-8 `logits` the output that `spec.head` and `spec.output` name; changes the model.
 
     The upsampling is bilinear with half-pixel centres; labels take the lowest class on a tie and are uint8.
     """
     logits = model.graph.outputs[0]
     if spec.head != "lowres":
-        logits.name = "seghead.conv2"
+        logits.name = _module(logits)
         model.graph.outputs.clear()
         full = _resize(model, logits, spec)
         model.graph.outputs.append(full if spec.head == "logits" else _argmax(model, full))
@@ -30,10 +31,10 @@ def _resize(model: ir.Model, logits: ir.Value, spec: ModelSpec) -> ir.Value:
     height, width = spec.size
     batch = spec.input.shape[0]
     if isinstance(batch, int):
-        sizes = _constant(model, "head/sizes", np.array([batch, len(spec.classes), height, width], np.int64))
+        sizes = initializer(model.graph, "head/sizes", np.array([batch, len(spec.classes), height, width], np.int64))
     else:  # sizes for two axes alone would do, but TensorRT does not take that form with a dynamic batch
         start = _append(model, ir.node("Shape", [logits], {"start": 0, "end": 2}), "head/Shape", ir.DataType.INT64)
-        size = _constant(model, "head/size", np.array([height, width], np.int64))
+        size = initializer(model.graph, "head/size", np.array([height, width], np.int64))
         sizes = _append(model, ir.node("Concat", [start, size], {"axis": 0}), "head/Concat", ir.DataType.INT64)
     attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
     node = ir.node("Resize", [logits, None, None, sizes], attributes)
@@ -47,14 +48,16 @@ def _argmax(model: ir.Model, logits: ir.Value) -> ir.Value:
     return _append(model, ir.node("Cast", [number], {"to": ir.DataType.UINT8}), "head/Cast_1", ir.DataType.UINT8)
 
 
+def _module(value: ir.Value) -> str:
+    """The name that `name_tensors` gave to the module which makes a value."""
+    node = value.producer()
+    assert node is not None
+    assert node.name, "an exported model's nodes are named after their modules"
+    return node.name
+
+
 def _append(model: ir.Model, node: ir.Node, name: str, dtype: ir.DataType) -> ir.Value:
     node.name = node.outputs[0].name = name
     node.outputs[0].dtype = dtype
     model.graph.append(node)
     return node.outputs[0]
-
-
-def _constant(model: ir.Model, name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> ir.Value:
-    value = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(array.shape), const_value=ir.tensor(array, name=name))
-    model.graph.initializers[name] = value
-    return value

@@ -16,7 +16,10 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def name_tensors(model: ir.Model) -> ir.Model:
-    """Renames the tensors and nodes of a freshly exported model after their modules; inputs, outputs and weights keep their names."""
+    """Renames the tensors and nodes of a freshly exported model after their modules; changes the model.
+
+    Inputs, outputs and weights keep their names.
+    """
     scopes = [_scope(node) for node in model.graph]
     parents = {scope[:cut] for scope in set(scopes) for cut in range(len(scope)) if scope[cut] == "."} | {""}
     last = {scope: index for index, scope in enumerate(scopes)}
@@ -43,8 +46,8 @@ def home(name: str) -> str:
     return ".".join(parts[:-1][:2]) or name
 
 
-def strip_traces(model: ir.Model) -> ir.Model:
-    """Removes what the exporter noted about its own sources: paths and stack traces of the machine that exported."""
+def strip_traces(model: ir.Model, name: str) -> ir.Model:
+    """Removes the exporter's notes about its own sources, paths and stack traces, and calls the graph `name`; changes the model."""
     for node in model.graph:
         node.metadata_props.clear()
         node.doc_string = None
@@ -52,7 +55,7 @@ def strip_traces(model: ir.Model) -> ir.Model:
         value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.metadata_props.clear()
-    model.graph.name = "rtformer"
+    model.graph.name = name
     return model
 
 

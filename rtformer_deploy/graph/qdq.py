@@ -1,12 +1,12 @@
-"""Q/DQ placement: an FP32 model and its ranges -> a model whose convolutions read eight-bit activations and weights.
+"""Q/DQ placement: has the convolutions of an FP32 model read eight-bit activations and weights, by its ranges.
 
 Symmetric; activations per tensor, weights per output channel; nothing between a convolution and the BatchNorm, ReLU or Add behind
 it. Works on the model before its functions are inlined, where the `rtformer` nodes still have their names. Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
     openvino     uint8 activations, before convolutions only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
-    onnxruntime  the same, and what a convolution (with its ReLU) gives is quantised too: its int8 kernel writes eight bits, and a
-                 convolution that nothing quantises behind runs in FP32 on dequantised values, slower than if it had been left alone
+    onnxruntime  the same, and the result of a convolution (with its ReLU) is quantised too: its int8 kernel writes eight bits, and a
+                 convolution without a Q behind it runs in FP32 on dequantised values, slower than if it had been left alone
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import CalibrationError, ModelError
 from ..types import Ranges
+from .edit import constant, initializer, label
 from .functions import DOMAIN
 
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
@@ -32,48 +33,48 @@ _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stor
 
 @dataclass(slots=True)
 class _Work:
-    """One rewriting: what is quantised already and with which range."""
+    """One run of the pass: the quantised twin of each tensor so far, and the ranges that a Concat shares."""
 
     graph: ir.Graph
     ranges: Ranges
     placement: Placement
     shared: dict[str, float] = field(default_factory=dict)
-    done: dict[str, ir.Value] = field(default_factory=dict)
+    twins: dict[str, ir.Value] = field(default_factory=dict)
 
 
-def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, keep: Sequence[str] = ()) -> ir.Model:
-    """A model -> a copy with Q/DQ round its convolutions; nodes whose name matches a glob in `keep` stay in high precision.
+def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Sequence[str] = ()) -> ir.Model:
+    """Puts Q/DQ around the convolutions, except for those whose name matches a glob in `exclude`; changes the model.
 
-    Raises CalibrationError where a tensor has no range, ModelError where `keep` names nothing or nothing is left to quantise.
+    Raises CalibrationError if a tensor has no range, ModelError if a glob matches nothing or nothing is left to quantise; the model
+    may then be half changed.
     """
-    model = ir.serde.deserialize_model(ir.serde.serialize_model(model))
-    _check_names(model, keep)
-    convolutions = [node for node in model.graph if quantizable(node, model, keep) and ranges_of(node, ranges) > 0]
+    _check_names(model, exclude)
+    convolutions = [node for node in model.graph if quantizable(node, model, exclude) and ranges_of(node, ranges) > 0]
     if not convolutions:
         raise ModelError("Nothing in the model can be quantised: every convolution is excluded.", "Keep fewer nodes, or build with --fp16.")
     work = _Work(model.graph, ranges, placement)
     skips = [(node, index) for node, index in residual_skips(model, convolutions) if placement == "tensorrt"]
-    given = [value for value in map(_given, convolutions) if placement == "onnxruntime" and _amax(ranges, str(value.name)) > 0]
-    read = [node.inputs[0] for node in convolutions] + [node.inputs[index] for node, index in skips] + given
+    results = [value for value in map(_result, convolutions) if placement == "onnxruntime" and _amax(ranges, str(value.name)) > 0]
+    read = [node.inputs[0] for node in convolutions] + [node.inputs[index] for node, index in skips] + results
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
     for node in convolutions:
         node.replace_input_with(0, _activation(work, node.inputs[0]))
         node.replace_input_with(1, _weight(work, node))
     for node, index in skips:
         node.replace_input_with(index, _activation(work, node.inputs[index]))
-    for value in given:
+    for value in results:
         _read_quantised(work, value)
     RemoveUnusedNodesPass()(model)
     return model
 
 
-def quantizable(node: ir.Node, model: ir.Model, keep: Sequence[str] = ()) -> bool:
-    """Whether a node is a convolution that gains from INT8 and stands it.
+def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = ()) -> bool:
+    """Whether a node is a convolution that benefits from INT8 and tolerates it.
 
-    Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), what reads or feeds an `rtformer` node's fine values,
-    the classifier's last convolution, and what `keep` names.
+    Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), neighbours of an `rtformer` node with its fine values,
+    the classifier's last convolution, and names that match a glob in `exclude`.
     """
-    if node.op_type != "Conv" or node.domain != "" or any(fnmatch.fnmatchcase(node.name or "", glob) for glob in keep):
+    if node.op_type != "Conv" or node.domain != "" or any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
         return False
     weight = node.inputs[1]
     if weight is None or weight.const_value is None or weight.shape is None:
@@ -92,7 +93,7 @@ def quantizable(node: ir.Node, model: ir.Model, keep: Sequence[str] = ()) -> boo
 def residual_skips(model: ir.Model, convolutions: Iterable[ir.Node]) -> list[tuple[ir.Node, int]]:
     """Each residual Add behind a quantised convolution, and the index of its other input, the skip."""
     quantised = set(convolutions)
-    found = []
+    skips = []
     for node in model.graph:
         if node.op_type != "Add" or len(node.inputs) != 2:
             continue
@@ -100,13 +101,13 @@ def residual_skips(model: ir.Model, convolutions: Iterable[ir.Node]) -> list[tup
             producer = None if value is None else value.producer()
             skip = node.inputs[1 - index]
             if producer in quantised and value is not None and len(value.uses()) == 1 and skip is not None and skip.producer() is not None:
-                found.append((node, 1 - index))
+                skips.append((node, 1 - index))
                 break
-    return found
+    return skips
 
 
 def shared_ranges(model: ir.Model, ranges: Ranges, read: set[str]) -> dict[str, float]:
-    """Ranges of what a quantised Concat joins: the largest of its inputs and its output, so that joining requantises nothing."""
+    """Ranges of the tensors of a quantised Concat: the largest of its inputs and its output, so that joining requantises nothing."""
     shared: dict[str, float] = {}
     for node in model.graph:
         if node.op_type != "Concat" or node.outputs[0].name not in read:
@@ -117,8 +118,8 @@ def shared_ranges(model: ir.Model, ranges: Ranges, read: set[str]) -> dict[str, 
     return shared
 
 
-def _given(node: ir.Node) -> ir.Value:
-    """What a convolution gives: its output, or the ReLU's that alone reads it."""
+def _result(node: ir.Node) -> ir.Value:
+    """A convolution's output, or that of the ReLU that alone reads it."""
     readers = [reader for reader, _ in node.outputs[0].uses()]
     return readers[0].outputs[0] if len(readers) == 1 and readers[0].op_type == "Relu" else node.outputs[0]
 
@@ -131,7 +132,7 @@ def _read_quantised(work: _Work, value: ir.Value) -> None:
 
 
 def ranges_of(node: ir.Node, ranges: Ranges) -> float:
-    """The range of a convolution's input. Raises CalibrationError where it was not measured."""
+    """The range of a convolution's input. Raises CalibrationError if it was not measured."""
     value = node.inputs[0]
     return _amax(ranges, "" if value is None else str(value.name))
 
@@ -148,8 +149,8 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
     """The eight-bit twin of a tensor, made once and read by all."""
     assert value is not None
     name = str(value.name)
-    if name in work.done:
-        return work.done[name]
+    if name in work.twins:
+        return work.twins[name]
     amax = work.shared.get(name, _amax(work.ranges, name))
     if work.placement == "tensorrt":
         zero, scale = np.array(0, np.int8), amax / 127
@@ -158,7 +159,10 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
     else:
         zero, scale = np.array(128, np.uint8), amax / 127
     scales = _scales(np.array(scale), work.placement)
-    parameters = [_constant(work.graph, f"{name}/activation_scale", scales), _constant(work.graph, f"{name}/activation_zero_point", zero)]
+    parameters = [
+        initializer(work.graph, f"{name}/activation_scale", scales),
+        initializer(work.graph, f"{name}/activation_zero_point", zero),
+    ]
     quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{name}/quantize")
     kind = ir.DataType.INT8 if work.placement == "tensorrt" else ir.DataType.UINT8
     _describe(quantize.outputs[0], f"{name}/quantized", kind, value)
@@ -169,28 +173,28 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
         work.graph.insert_before(work.graph[0], [quantize, dequantize])
     else:
         work.graph.insert_after(producer, [quantize, dequantize])
-    work.done[name] = dequantize.outputs[0]
+    work.twins[name] = dequantize.outputs[0]
     return dequantize.outputs[0]
 
 
 def _weight(work: _Work, node: ir.Node) -> ir.Value:
     """A convolution's weights as int8 with one scale an output channel, and the node that dequantises them."""
     value = node.inputs[1]
+    stored = constant(value)
     assert value is not None
-    assert value.const_value is not None
-    name = f"{node.name}/weight"
-    array = value.const_value.numpy().astype(np.float64)
+    assert stored is not None
+    name, array = f"{label(node)}/weight", stored.astype(np.float64)
     largest = np.abs(array).reshape(len(array), -1).max(1)
     if not np.isfinite(largest).all():
         raise ModelError(f"The weight {value.name} holds NaN or infinity.")
     scales = _scales(np.where(largest > 0, largest, 1.0) / 127, work.placement)
     quantized = np.clip(np.rint(array / scales.astype(np.float64)[:, None, None, None]), -127, 127).astype(np.int8)
-    stored = _constant(work.graph, f"{name}/int8", quantized)
-    parameters = [
-        _constant(work.graph, f"{name}/scale", scales),
-        _constant(work.graph, f"{name}/zero_point", np.zeros(len(array), np.int8)),
+    inputs = [
+        initializer(work.graph, f"{name}/int8", quantized),
+        initializer(work.graph, f"{name}/scale", scales),
+        initializer(work.graph, f"{name}/zero_point", np.zeros(len(array), np.int8)),
     ]
-    dequantize = ir.node("DequantizeLinear", [stored, *parameters], {"axis": 0}, name=f"{name}/dequantize")
+    dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
     work.graph.insert_before(node, dequantize)
     return dequantize.outputs[0]
@@ -228,22 +232,13 @@ def _is_last(node: ir.Node, model: ir.Model) -> bool:
     return False
 
 
-def _check_names(model: ir.Model, keep: Sequence[str]) -> None:
+def _check_names(model: ir.Model, exclude: Sequence[str]) -> None:
     names = [node.name or "" for node in model.graph]
-    for glob in keep:
+    for glob in exclude:
         if not fnmatch.filter(names, glob):
             raise ModelError(
                 f"--keep {glob} matches no node of the model.", "rtformer-deploy inspect names its operators; * stands for anything."
             )
-
-
-def _constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    if name in graph.initializers:
-        return graph.initializers[name]
-    tensor = ir.tensor(array, name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
-    graph.register_initializer(value)
-    return value
 
 
 def _describe(value: ir.Value, name: str, dtype: ir.DataType, like: ir.Value) -> None:

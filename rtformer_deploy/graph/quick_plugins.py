@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..image.geometry import Size, cell_at, output_axes
+from .edit import initializer
 from .functions import DOMAIN
 
 PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
 
 
 def use_quick_plugins(model: ir.Model) -> ir.Model:
-    """A model -> a copy whose GroupedDoubleNorm nodes, and whose end where `set_head` made it give labels, are plugins' nodes."""
-    model = ir.serde.deserialize_model(ir.serde.serialize_model(model))
+    """Makes plugins' nodes of GroupedDoubleNorm, and of the end if `set_head` made it give labels; changes the model."""
     for node in model.graph:
         if (node.domain, node.op_type) == (DOMAIN, "GroupedDoubleNorm"):
             for name, value in PLUGIN.items():
@@ -46,7 +44,7 @@ def _replace_head(model: ir.Model, logits: ir.Value | None) -> None:
         "column_weight": columns.weight,
         "column_cell": cell_at(columns),
     }
-    inputs = [logits, *(_initializer(model, f"head/{name}", table) for name, table in tables.items())]
+    inputs = [logits, *(initializer(graph, f"head/{name}", table) for name, table in tables.items())]
     attributes: dict[str, Any] = {"height": size[0], "width": size[1], **PLUGIN}
     node = ir.node("UpsampleArgmax", inputs, attributes, domain=DOMAIN, name="head/UpsampleArgmax")
     output = node.outputs[0]
@@ -65,10 +63,3 @@ def _extent(value: ir.Value | None) -> Size:
     assert isinstance(height, int), "an engine has one spatial size"
     assert isinstance(width, int), "an engine has one spatial size"
     return height, width
-
-
-def _initializer(model: ir.Model, name: str, table: NDArray[Any]) -> ir.Value:
-    tensor = ir.tensor(np.array(table), name=name)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(table.shape), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import onnx
 import onnx_ir as ir
 
 from ..errors import ModelError
 
 
 def simplify(model: ir.Model) -> ir.Model:
-    """An onnx_ir.Model -> the same function with fewer nodes, and the same metadata. Raises ModelError where they differ."""
+    """Gives a model a graph of fewer nodes that computes the same, and keeps its metadata; changes the model.
+
+    Raises ModelError if the simplified graph computes something else; the model is then as it was.
+    """
     import onnxsim  # here, because a machine that only builds and runs engines never simplifies
 
     proto = ir.serde.serialize_model(model)
@@ -18,6 +20,8 @@ def simplify(model: ir.Model) -> ir.Model:
         raise ModelError(
             "The simplified model does not give what the exported model gives.", "Report this with the recipe and the package versions."
         )
-    del simplified.metadata_props[:]
-    onnx.helper.set_model_props(simplified, dict(model.metadata_props))
-    return ir.serde.deserialize_model(simplified)
+    smaller = ir.serde.deserialize_model(simplified)
+    model.graph = smaller.graph
+    model.functions.clear()
+    model.functions.update(smaller.functions)
+    return model

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from .. import machine, pipeline
+from .. import machine, opening
 from ..backends import backend_row
 from ..errors import UsageError
 from ..formats.external_model import Foreign
@@ -108,7 +108,7 @@ def bench_path(
     frame = None if image is None else load_image(image)
     before = machine.resident_mb()
     machine.reset_peak()
-    with pipeline.open_any(path, device=device, threads=threads, lanes=lanes, graphs=graphs, said=said) as runner:
+    with opening.open_any(path, device=device, threads=threads, lanes=lanes, graphs=graphs, said=said) as runner:
         frame, source = (sample_frame(runner.spec.size), sample_source()) if frame is None else (frame, str(image))
         with watch_over(_gpu_of(runner, device)) as gpu:
             report = bench(runner, [frame] * batch, seconds=seconds, warmup=warmup, progress=progress)

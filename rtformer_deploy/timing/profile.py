@@ -1,4 +1,4 @@
-"""An engine or model to the time of its layers and blocks, beside what the engine takes without profiling."""
+"""An engine -> the time of its layers and blocks, beside the time of the engine without profiling."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import pipeline
 from ..backends import layer_times, open_engine
-from ..errors import ModelError, UsageError
-from ..formats.external_model import Foreign
+from ..errors import UsageError
 from ..graph.names import home
 from ..image.samples import sample_frame
 from ..runtime.frame_runner import FrameRunner
@@ -93,19 +90,14 @@ class Profile:
         }
 
 
-def profile_path(path: Path, *, rounds: int = 20, device: int = 0, threads: int | None = None, said: Foreign | None = None) -> Profile:
-    """A plan, or an ONNX model that ONNX Runtime runs (`said` is about one from elsewhere), to its Profile on the sample frame.
+def profile_engine(engine: Engine, *, rounds: int = 20, device: int = 0, threads: int | None = None) -> Profile:
+    """An engine -> its Profile on the sample frame, in the engine's smallest batch.
 
-    The batch is the engine's smallest. Medians of `rounds` runs, first without profiling, then with it; TensorRT runs
-    without CUDA graphs both times. Raises what opening raises, and ModelError for a network's weights,
-    which are no engine, UsageError for no rounds.
+    Medians of `rounds` runs, first without profiling, then with it; TensorRT runs without CUDA graphs both times. Raises what opening
+    raises, and UsageError for no rounds.
     """
     if rounds < 1:
         raise UsageError(f"{rounds} rounds have no median; they start at 1.")
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        raise ModelError(f"{path} holds a network's weights, which have no engine's layers.", "Export and build it, then profile the plan.")
-    engine = pipeline.engine_of(path, device=device, threads=threads, said=said)
     images, whole_ms = _without_profiling(engine, rounds, device, threads)
     spec = engine.info.spec
     layers = layer_times(engine, images, rounds, device=device, threads=threads)

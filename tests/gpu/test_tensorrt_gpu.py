@@ -183,11 +183,12 @@ def test_a_plan_for_this_gpu_says_so(backend: Backend) -> None:
 def test_our_rule_for_which_gpus_an_ahead_of_time_plan_runs_on_is_tensorrt_rtxs(monkeypatch: pytest.MonkeyPatch) -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx", exc_type=ImportError)
     from rtformer_deploy.backends import build
+    from rtformer_deploy.graph.edit import clone
     from rtformer_deploy.graph.functions import inline_functions
 
     model, spec = exported("lowres", False)
     monkeypatch.setattr("rtformer_deploy.backends.tensorrt.build.gpus", lambda: ())  # as on a machine without one
-    engine = build(inline_functions(model), spec, "tensorrt-rtx", BuildOptions())
+    engine = build(inline_functions(clone(model)), spec, "tensorrt-rtx", BuildOptions())
     validity, reasons = trt.Runtime(trt.Logger(trt.Logger.ERROR)).get_engine_validity(engine.plan)
     print(f"a plan for {engine.info.gpu} on {gpus()[0]}: {validity} {reasons}")
     assert runs_on(engine.info, gpus()[0]) == (validity != trt.EngineValidity.INVALID)

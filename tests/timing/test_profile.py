@@ -19,13 +19,14 @@ from rtformer_deploy.backends import build, layer_times
 from rtformer_deploy.backends.onnxruntime.layers import read_events
 from rtformer_deploy.backends.openvino.layers import split_kernel
 from rtformer_deploy.cli import main
+from rtformer_deploy.commands.profile import profile_path
 from rtformer_deploy.errors import EngineError, ModelError, UsageError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.engine_file import save_engine
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.pictures.layers import draw_layers, shorten
 from rtformer_deploy.runtime.layer_times import LayerTime
-from rtformer_deploy.timing.profile import LAYOUT, NO_MODULE, Profile, block_of, profile_path
+from rtformer_deploy.timing.profile import LAYOUT, NO_MODULE, Profile, block_of, profile_engine
 from rtformer_deploy.types import Backend, BuildOptions
 
 Run = Callable[..., Result]
@@ -150,7 +151,7 @@ def test_the_command_prints_tables_of_80_columns_and_writes_whole_files(run: Run
 
 def test_a_long_name_fits_the_table(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = LayerTime("layer4." + "x" * 90, "AVeryLongKindOfLayerIndeed", "brgconv_avx512_vnni", "int8", (1.0,))
-    monkeypatch.setattr("rtformer_deploy.timing.profile.profile_path", lambda *_, **__: made(long))
+    monkeypatch.setattr("rtformer_deploy.commands.profile.profile_path", lambda *_, **__: made(long))
     result = run("profile", model)
     layers = result.output.split("By block")[0].strip().splitlines()
     assert [len(line) for line in layers[1:]] == [80, 80, 80], "a row does not fill one line"
@@ -159,7 +160,7 @@ def test_a_long_name_fits_the_table(run: Run, model: Path, monkeypatch: pytest.M
 
 
 def test_an_unwritable_output_is_refused_before_anything_runs(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtformer_deploy.timing.profile.profile_path", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr("rtformer_deploy.commands.profile.profile_path", lambda *_, **__: pytest.fail("it ran"))
     result = run("profile", model, "--svg", "nowhere/out.svg")
     assert result.exit_code == 1
     assert "nowhere" in result.output
@@ -175,7 +176,7 @@ def test_what_cannot_be_profiled_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="weights"):
         profile_path(tmp_path / "model.safetensors")
     with pytest.raises(UsageError, match="rounds"):
-        profile_path(tmp_path / "bad.onnx", rounds=0)
+        profile_engine(build(tiny_model(), tiny_spec(), "onnxruntime", BuildOptions()), rounds=0)
 
 
 def test_the_picture_escapes_names_and_draws_nothing_from_nothing() -> None:

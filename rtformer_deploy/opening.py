@@ -1,0 +1,79 @@
+"""Files, opened: a plan, an ONNX model or a network's weights -> a Runner."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from .backends import REFERENCE, build, open_engine
+from .errors import OutputError
+from .formats.engine_file import load_engine, save_info
+from .formats.external_model import Foreign
+from .formats.model_file import file_sha256, load_model
+from .graph.functions import inline_functions
+from .machine import require
+from .pipeline import complete_precision, refuse_mismatch, spec_of
+from .runtime.frame_runner import FrameRunner
+from .types import BuildOptions, Engine
+
+
+def open_any(
+    path: Path,
+    *,
+    device: int = 0,
+    threads: int | None = None,
+    lanes: int = 1,
+    graphs: bool = True,
+    strict: bool = False,
+    said: Foreign | None = None,
+) -> FrameRunner:
+    """A plan, an ONNX model (through ONNX Runtime) or a network's safetensors (through PyTorch) -> a Runner.
+
+    `device`, `threads`, `lanes` and `graphs` are those of `backends.open_engine`; `said` describes an ONNX model from elsewhere. With
+    `strict` a plan whose layers do not have the precision that was asked for raises PrecisionError. Raises a DeployError that says
+    why a file cannot be opened here.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        return _open_network(path, threads)
+    engine = engine_of(path, device=device, threads=threads, strict=strict, said=said)
+    return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
+
+
+def engine_of(path: Path, *, device: int = 0, threads: int | None = None, strict: bool = False, said: Foreign | None = None) -> Engine:
+    """A plan, or an ONNX model that ONNX Runtime is to run -> the Engine, not opened yet; see `open_any`."""
+    path = Path(path)
+    if path.suffix == ".onnx":
+        return _build_in_memory(path, threads, said)
+    engine = _with_precision(load_engine(path), path, device)
+    if strict or engine.info.options.get("strict"):
+        refuse_mismatch(engine)
+    return engine
+
+
+def _with_precision(engine: Engine, path: Path, device: int) -> Engine:
+    """Reads the precision of a plan that was built elsewhere when it is opened here first, and keeps it in the plan's sidecar."""
+    complete = complete_precision(engine, device)
+    if complete.info != engine.info:
+        with contextlib.suppress(OutputError):  # in a folder that cannot be written the layers are read again next time
+            save_info(complete.info, path)
+    return complete
+
+
+def _build_in_memory(path: Path, threads: int | None, said: Foreign | None) -> Engine:
+    model = load_model(path)
+    spec = spec_of(model, path.name, said)
+    batch = spec.input.shape[0]
+    sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
+    options = BuildOptions(batch=sizes, threads=threads)
+    return build(inline_functions(model), spec, REFERENCE, options, model_sha256=file_sha256(model))
+
+
+def _open_network(path: Path, threads: int | None) -> FrameRunner:
+    require("torch", "export", "Opening a network's weights")
+    from .backends.torch.run import open_network
+    from .export.weights_choice import choose_network
+
+    choice = choose_network(weights=path)
+    spec = choice.recipe.spec(labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
+    return open_network(choice.network, spec, threads=threads)
