@@ -101,6 +101,8 @@ PACKAGES = (
         "export",
     ),
     Package("onnxscript", "onnxscript", (0, 5), "export", _plain("onnxscript"), "export"),
+    Package("matplotlib", "matplotlib", (3, 10), "pictures", _plain("matplotlib"), "report"),
+    Package("jinja2", "jinja2", (3, 1), "the page of bench", _from_metadata("jinja2", "jinja2"), "report"),
     Package("tensorrt", "tensorrt", (10, 0, 1), "TensorRT engines", "import tensorrt as m; m.Logger(); print(m.__version__)", "tensorrt"),
     Package(
         "tensorrt-rtx",
