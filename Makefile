@@ -12,7 +12,7 @@ setup: $(READY)
 # The native post-processing is compiled where a C++ compiler is there; without one the NumPy path is taken, and `doctor` says so.
 $(READY): pyproject.toml constraints.txt setup.py rtformer_deploy/image/_native.cpp $(wildcard plugins/*.cuh)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,tensorrt-rtx,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,tensorrt-rtx,dev]'
 	touch $@
 
 demo: $(READY)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Literal
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -109,3 +111,9 @@ def stop_at(last: int) -> Progress:
             raise StoppedError(phase)
 
     return stop_then
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Makes packages look as if they were not installed."""
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)

@@ -15,8 +15,14 @@ import pytest
 from rtformer_deploy.cli.group import COMMANDS
 
 PACKAGE = "rtformer_deploy"
-#: torch and TensorRT are at home in these; elsewhere they may be imported inside functions only.
-TORCH = {"nn", "export", "training", "backends/torch", "commands/train", "commands/import_weights"}
+#: Where heavy packages are at home; elsewhere they may be imported inside functions only.
+HOMES = {
+    "torch": {"nn", "export", "training", "backends/torch", "commands/train", "commands/import_weights"},
+    "tensorrt": set(),
+    "tensorrt_rtx": set(),
+    "matplotlib": {"pictures"},
+    "jinja2": {"pictures"},
+}
 
 
 def sources(root: Path) -> list[Path]:
@@ -30,12 +36,12 @@ def test_rooms_import_from_the_levels_below_their_own(root: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("package", ["torch", "tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("package", HOMES)
 def test_heavy_packages_stay_at_home(root: Path, package: str) -> None:
     wrong = []
     for path in sources(root):
         name = path.relative_to(PACKAGE).with_suffix("").as_posix()
-        if package == "torch" and any(name == home or name.startswith(home + "/") for home in TORCH):
+        if any(name == home or name.startswith(home + "/") for home in HOMES[package]):
             continue
         for node in ast.parse((root / path).read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -45,9 +51,23 @@ def test_heavy_packages_stay_at_home(root: Path, package: str) -> None:
 
 
 def test_importing_the_package_loads_neither_torch_nor_tensorrt() -> None:
-    heavy = ("torch", "tensorrt", "tensorrt_rtx", "onnxruntime", "openvino")
+    heavy = (*HOMES, "onnxruntime", "openvino")
     code = f"import sys, rtformer_deploy; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_commands_load_matplotlib_only_when_they_draw() -> None:
+    modules = [f"rtformer_deploy.cli.{module}" for module, _ in COMMANDS.values()]
+    modules += [f"rtformer_deploy.commands.{name}" for name in ("evaluate", "export", "train", "tune", "verify")]
+    code = f"import sys, {', '.join(modules)}; print([name for name in ('matplotlib', 'jinja2') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_wheel_carries_the_templates(root: Path) -> None:
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["*"]
+    others = [path for path in (root / PACKAGE / "pictures").iterdir() if path.suffix != ".py" and path.is_file()]
+    assert others
+    assert all(any(path.match(pattern) for pattern in patterns) for path in others)
 
 
 def test_the_wheel_lists_every_package(root: Path) -> None:

@@ -47,11 +47,14 @@ def command(
 ) -> None:
     """Latency and throughput of MODEL, an engine plan or an ONNX model: the engine alone, and from a decoded frame to a label map."""
     from ..files import check_writable
+    from ..pictures import HTML, require_report
     from ..timing.bench import bench_path
     from .show import progress_bar
 
     for path in filter(None, (json_path, html_path)):
         check_writable(path)
+    if html_path is not None:
+        require_report("--html", HTML)
     with progress_bar() as progress:
         report = bench_path(
             model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,19 +29,7 @@ from .options import output
 )
 @click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="ONNX operator set.")
 @output("model.onnx", "Where to write the model.")
-def command(
-    variant: str | None,
-    recipe: str | None,
-    weights: Path | None,
-    num_classes: int | None,
-    random_weights: bool,
-    seed: int,
-    size: tuple[int, int] | None,
-    batch: int | str,
-    head: str,
-    opset: int,
-    output: Path,
-) -> None:
+def command(**values: Any) -> None:
     """Write an ONNX model of a network, with the attention as recognisable nodes of the domain `rtformer`, simplified and
     checked: ONNX Runtime must give what PyTorch gives, to 1e-4 of the largest logit.
 
@@ -48,32 +37,14 @@ def command(
     rtformer-deploy export --variant slim
     rtformer-deploy export --recipe rtformer-base-ade20k --weights model.pdparams --size 512x512
     """
-    if variant is None and recipe is None and weights is None:
+    if values["variant"] is None and values["recipe"] is None and values["weights"] is None:
         raise click.UsageError(
             "Name what to export: --variant slim|base, --recipe NAME, or --weights FILE whose metadata names its recipe."
         )
-    from ..files import check_writable
-    from ..machine import require
+    from ..commands.export import ExportRequest, export_to_file
 
-    check_writable(output)
-    require("torch", "export", "export")
-    from ..export.weights_choice import choose_network
-    from ..formats.model_file import save_model
-    from ..pipeline import export_model
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    choice = choose_network(
-        recipe=recipe, variant=variant, weights=weights, classes=num_classes, random_seed=seed if random_weights else None, say=say
-    )
-    spec = choice.recipe.spec(size=size, batch=batch, head=head, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)  # type: ignore[arg-type]
-    height, width = spec.size
-    say(f"Exporting {spec.name} ({choice.origin}) at {height}x{width}, batch {batch}, head {head}, opset {opset} ...")
-    exported = export_model(choice.network, spec, opset)
-    save_model(exported.model, output)
-    flips = f", {exported.parity.flips:.4%} of the pixels change class by rounding" if exported.parity.flips else ", no pixel changes class"
-    if head == "labels":
-        click.echo(f"{output}: agrees with PyTorch{flips}.")
-    else:
-        click.echo(f"{output}: agrees with PyTorch to {exported.parity.difference:.1e} of the largest logit{flips}.")
+    request = ExportRequest(**values)
+    parity = export_to_file(request, lambda line: click.echo(line, err=True)).parity
+    flips = f", {parity.flips:.4%} of the pixels change class by rounding" if parity.flips else ", no pixel changes class"
+    bound = "" if request.head == "labels" else f" to {parity.difference:.1e} of the largest logit"
+    click.echo(f"{request.output}: agrees with PyTorch{bound}{flips}.")

@@ -41,9 +41,12 @@ def command(
     """
     from ..commands.profile import profile_path
     from ..files import check_writable
+    from ..pictures import require_report
 
     for path in filter(None, (json_path, svg_path)):
         check_writable(path)
+    if svg_path is not None:
+        require_report("--svg")
     profile = profile_path(model, rounds=rounds, device=device, threads=threads, said=said)
     _save(profile, top, json_path, svg_path)
     _print(profile, top)
@@ -63,7 +66,7 @@ def _save(profile: Profile, top: int, json_path: Path | None, svg_path: Path | N
 
 
 def _print(profile: Profile, top: int) -> None:
-    from ..pictures.layers import shorten
+    from ..pictures.text import shorten
     from .show import console, table
 
     out = console()

@@ -59,7 +59,8 @@ def command(**values: Any) -> None:
     with progress_bar() as progress:
         tuned = tune(request, click.echo, progress)
     _print(tuned)
-    click.echo(f"{request.output}: tune.json, tune.svg" + ("" if tuned.chosen is None else ", recipe.toml, ranges.json"))
+    files = ("tune.json", "tune.svg", *(() if tuned.chosen is None else ("recipe.toml", "ranges.json")))
+    click.echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
     check_gate(tuned)
     click.echo(f"Build it:\n  {build_command(request, tuned.backend)}")
 

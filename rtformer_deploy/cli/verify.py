@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,6 @@ from . import options
 
 if TYPE_CHECKING:
     from ..evaluation.verify import Verification
-    from ..formats.external_model import Foreign
 
 
 def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -31,7 +29,7 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @click.argument("a", type=options.PATH)
 @click.argument("b", type=options.PATH)
 @click.argument("images", type=options.PATH, nargs=-1, metavar="IMAGES...")
-@click.option("--dataset", "dataset_name", metavar="NAME|FILE", help="Compare on this labelled dataset too, with mIoU; needs --root.")
+@click.option("--dataset", metavar="NAME|FILE", help="Compare on this labelled dataset too, with mIoU; needs --root.")
 @click.option("--root", type=options.PATH, metavar="DIR", help="The dataset's folder.")
 @click.option("--split", default="val", show_default=True, help="Which part of it.")
 @click.option("--max-flips", callback=_share, metavar="X", help="Fail (exit 3) above this share of changed pixels: 0.005 or 0.5%.")
@@ -42,53 +40,17 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @options.foreign
 @options.threads
 @options.device
-def command(
-    a: Path, b: Path, images: tuple[Path, ...], dataset_name: str | None, root: Path | None, split: str,
-    json_path: Path | None, picture_path: Path | None, max_flips: float | None, max_drop: float | None, margin: float | None,
-    said: Foreign, **where: Any,
-) -> None:  # fmt: skip
+def command(**values: Any) -> None:
     """Compares A with B (each a network's safetensors, an ONNX model or an engine plan) on images and folders."""
-    from ..datasets import open_dataset
-    from ..errors import UsageError
-    from ..evaluation.verify import check_gates, dataset_items, image_items, said_about, verify
-    from ..files import check_writable
-    from ..opening import open_any
+    from ..commands.verify import VerifyRequest, verify_files
+    from ..evaluation.verify import check_gates
     from .show import progress_bar
 
-    if (dataset_name is None) != (root is None):
-        raise UsageError("--dataset and --root belong together.")
-    if max_drop is not None and dataset_name is None:
-        raise UsageError("--max-drop needs labels.", "Give --dataset and --root.")
-    if not images and dataset_name is None:
-        raise UsageError("There is nothing to compare on.", "Name images or folders, or a dataset with --dataset and --root.")
-    for path in filter(None, (json_path, picture_path)):
-        check_writable(path)
-    items, ignore, dataset = image_items(images), 255, None
-    if dataset_name is not None and root is not None:
-        dataset = open_dataset(dataset_name, root, split)
-        ignore = dataset.labels.ignore_index
-    about = said_about(a, said), said_about(b, said)
-    if said.given() and not any(each.given() for each in about):
-        raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std and --input out.")
-    with open_any(a, said=about[0], **where) as one, open_any(b, said=about[1], **where) as other, progress_bar() as progress:
-        if dataset is not None:
-            items += dataset_items(dataset, len(one.spec.classes))
-        found = verify(one, other, items, names=(str(a), str(b)), margin=margin, ignore=ignore, progress=progress)
-    _save(found, json_path, picture_path)
+    request = VerifyRequest(**values)
+    with progress_bar() as progress:
+        found = verify_files(request, progress)
     _print(found)
-    check_gates(found, max_flips, max_drop)
-
-
-def _save(found: Verification, json_path: Path | None, picture_path: Path | None) -> None:
-    import json
-
-    from ..files import write_atomic
-    from ..image.frames import save_png
-
-    if json_path is not None:
-        write_atomic(json_path, json.dumps(found.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
-    if picture_path is not None and found.picture is not None:
-        save_png(picture_path, found.picture)
+    check_gates(found, request.max_flips, request.max_drop)
 
 
 def _print(found: Verification) -> None:

@@ -21,11 +21,11 @@ from torch import nn
 
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, DeployError, UsageError
-from ..files import make_folder
+from ..files import make_folder, write_atomic
 from ..formats.recipe import Recipe, load_labels
 from ..nn import build_network
 from ..nn.weights import save_weights
-from ..pictures.training import plot_log
+from ..pictures import why_not_drawn
 from ..training.augment import Augmentation
 from ..training.checkpoint import State, restore, save
 from ..training.ema import Average
@@ -35,6 +35,7 @@ from ..training.log import Log
 from ..training.losses import Loss, class_weights
 from ..training.options import PATHS, TrainOptions, check_resumed, make_schedule, plain
 from ..training.scoring import Normalise, score, to_channels_last
+from ..types import Say
 
 __all__ = ["TrainOptions", "TrainingRun", "open_splits", "pick_device", "train", "with_dataset"]
 
@@ -48,14 +49,19 @@ def train(
     resume: bool = False,
     watch: Watch = lambda record: None,
     stop: Callable[[], bool] = lambda: False,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Trains a recipe's network; returns the last log record. `watch` gets every record; `stop` is asked after each step.
 
     In `options.output`: checkpoint.safetensors (the run goes on from it with `resume`, also with another `steps`: the schedule is
     a function of step / steps), log.jsonl, log.svg, and at the end NAME.safetensors, the averaged weights in FP16.
+    Without the extra `report` log.svg is not drawn; `say` is told at the beginning.
     Raises DatasetError, WeightsError, UsageError, OutputError, and DeployError where the loss is no longer a number.
     """
     run = TrainingRun(recipe, options, resume, watch)
+    undrawn = why_not_drawn("log.svg")
+    if undrawn is not None:
+        say(undrawn)
     return run.loop(stop)
 
 
@@ -120,7 +126,7 @@ class TrainingRun:
                 self.record(last)
                 return last
         self.ship()
-        plot_log(self.log.records, self.folder / "log.svg")
+        self.draw()
         return last
 
     def step(self, views: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, float]:
@@ -167,6 +173,16 @@ class TrainingRun:
         metadata = {"recipe": self.recipe.name, "size": f"{self.size[0]}x{self.size[1]}", "steps": str(self.state.step)}
         metadata["miou"] = json.dumps({split: values["miou"] for split, values in found.items()})
         save_weights(weights, self.folder / f"{self.recipe.name}.safetensors", metadata)
+
+    def draw(self) -> None:
+        """Writes the picture of the log, if it can be drawn here; one of an earlier run does not stay."""
+        path = self.folder / "log.svg"
+        if why_not_drawn(path.name) is not None:
+            path.unlink(missing_ok=True)
+            return
+        from ..pictures.training import draw_training
+
+        write_atomic(path, draw_training(self.log.records).encode())
 
     def record(self, record: Mapping[str, Any]) -> None:
         self.log.write(record)

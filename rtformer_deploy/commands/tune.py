@@ -27,7 +27,7 @@ from ..formats.model_file import file_sha256, load_model, serialize_model, weigh
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
-from ..pictures.pareto import draw_pareto
+from ..pictures import why_not_drawn
 from ..pipeline import spec_of
 from ..tuning.blocks import find_blocks
 from ..tuning.measure import Workshop
@@ -65,6 +65,7 @@ class TuneRequest:
 def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progress) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
 
+    Without the extra `report` tune.svg is not drawn; `say` is told at the beginning.
     What was measured is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
     BuildError, EngineError, OutputError; KeyboardInterrupt where `progress` says stop.
     """
@@ -78,6 +79,9 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progres
     backend = pick_backend(request.backend, say)
     _refuse_unrunnable(backend, request.device, say)
     folder = make_folder(request.output)
+    undrawn = why_not_drawn("tune.svg")
+    if undrawn is not None:
+        say(undrawn)
     ranges = _ranges(request, spec, folder, say, progress)
     check_ranges(ranges, spec.name, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
@@ -189,7 +193,12 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
     }
     title = f"{workshop.spec.name}, {workshop.backend}, {workshop.dataset.name} {workshop.dataset.split}"
     write_atomic(folder / "tune.json", json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
-    write_atomic(folder / "tune.svg", draw_pareto(tuned.points, tuned.chosen, request.max_drop, title).encode())
+    if why_not_drawn("tune.svg") is None:
+        from ..pictures.pareto import draw_pareto
+
+        write_atomic(folder / "tune.svg", draw_pareto(tuned.points, tuned.chosen, request.max_drop, title).encode())
+    else:
+        (folder / "tune.svg").unlink(missing_ok=True)  # of an earlier run, whose points were others
     if tuned.chosen is None:
         (folder / "recipe.toml").unlink(missing_ok=True)
     else:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Dataset, read_frame
-from ..errors import DatasetError, GateError, ImageError, ModelError
-from ..formats.external_model import Foreign
-from ..formats.model_file import load_model, read_spec
-from ..image.frames import images_in, load_image
-from ..pictures.changes import draw_changes
+from ..errors import GateError, ImageError, ModelError
 from ..runtime.frame_runner import FrameRunner
 from ..types import Frame, LabelMap, Progress, no_progress
 from .boundary import Borders
@@ -30,6 +24,16 @@ class Item:
     name: str
     decode: Callable[[], Frame]
     label: Callable[[], LabelMap] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """One image's frame (H, W, 3) and masks (H, W): the pixels whose class changed, and those whose margin is within the threshold (None:
+    no threshold is known)."""
+
+    frame: Frame
+    changed: NDArray[np.bool_]
+    near: NDArray[np.bool_] | None
 
 
 @dataclass(slots=True)
@@ -50,7 +54,7 @@ class Verification:
     matrices: tuple[Matrix, Matrix] | None = None
     worst: str = ""
     worst_share: float = -1.0
-    picture: Frame | None = None
+    worst_changes: Changes | None = None
 
     @property
     def first_difference(self) -> str | None:
@@ -76,7 +80,7 @@ class Verification:
         return None if both is None else 100 * (both[0].miou - both[1].miou)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the picture; shares are from 0 to 1, `miou_drop` is in points."""
+        """Everything but the changes; shares are from 0 to 1, `miou_drop` is in points."""
         both = self.scores
         stages = [
             {"stage": name, "differs": stage.differs, "difference": _finite(stage.difference), "detail": stage.detail, "image": image}
@@ -124,24 +128,6 @@ def verify(
     return found
 
 
-def image_items(paths: Sequence[Path]) -> list[Item]:
-    """Files, and folders of images (one level, sorted) -> items. Raises ImageError for what is missing and for a folder without any."""
-    return [_item(image) for path in paths for image in _images(path)]
-
-
-def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
-    """A labelled split -> items with labels. Raises DatasetError where the models have another number of `classes`."""
-    if len(dataset.labels.names) != classes:
-        raise DatasetError(f"A tells {classes} classes apart and {dataset.name} has {len(dataset.labels.names)}: no IoU can be counted.")
-    return [_labelled(dataset, index) for index in range(len(dataset))]
-
-
-def said_about(path: Path, said: Foreign) -> Foreign:
-    """What was said about models from elsewhere, for this file: nothing where it says itself what it is."""
-    foreign = path.suffix == ".onnx" and said.given() and read_spec(load_model(path)) is None
-    return said if foreign else Foreign()
-
-
 def check_gates(found: Verification, max_flips: float | None, max_drop: float | None) -> None:
     """Raises GateError, naming every bound that is passed: `max_flips` a share from 0 to 1, `max_drop` in points of mIoU."""
     failed = []
@@ -166,7 +152,7 @@ def _count(found: Verification, compared: Compared, name: str) -> None:
     found.within = None if near is None or found.within is None else found.within + int((changed & near).sum())
     if count / changed.size > found.worst_share:
         found.worst, found.worst_share = name, count / changed.size
-        found.picture = draw_changes(compared.frame, changed, near)
+        found.worst_changes = Changes(compared.frame, changed, near)
 
 
 def _near(compared: Compared, margin: float | None) -> NDArray[np.bool_] | None:
@@ -178,23 +164,6 @@ def _near(compared: Compared, margin: float | None) -> NDArray[np.bool_] | None:
 def _score(found: Verification, compared: Compared, label: LabelMap, ignore: int) -> None:
     one, other = (confusion(label, labels, len(found.classes), ignore) for labels in (compared.labels_a, compared.labels_b))
     found.matrices = (one, other) if found.matrices is None else (found.matrices[0] + one, found.matrices[1] + other)
-
-
-def _item(path: Path) -> Item:
-    return Item(str(path), lambda: load_image(path))
-
-
-def _labelled(dataset: Dataset, index: int) -> Item:
-    sample = dataset.samples[index]
-    return Item(str(sample.image), lambda: read_frame(sample), lambda: dataset.load(index)[1])
-
-
-def _images(path: Path) -> list[Path]:
-    if not path.is_dir():
-        if not path.exists():
-            raise ImageError(f"There is no image {path}.")
-        return [path]
-    return images_in(path)
 
 
 def _finite(value: float) -> float | None:

@@ -3,42 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from xml.sax.saxutils import escape
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
+from numpy.typing import NDArray
 
 from ..evaluation.metrics import Matrix
+from .style import BACK, BLUE, INK, LINE, house_style
+from .svg import add_axes, add_heading, alone, new_figure
+from .text import clean, shorten
+
+_FEW = 20  # classes whose cells are large enough for a number
+_LARGE, _SMALL = 40, 12  # pixels of a cell
+_LONGEST = 30  # characters of a name
+_NAMED = 0.005  # a smaller share has no number and no tip
+_VISIBLE = 0.02  # a cell of less opacity is not drawn
+_STRONG = 0.5  # on a larger share the number is light
 
 
+@house_style()
 def draw_confusion(matrix: Matrix, names: Sequence[str], title: str) -> str:
     """A matrix of pixel counts (rows: true, columns: predicted) -> SVG text; each row is in percent of its true pixels."""
-    total = matrix.sum(1, keepdims=True)
-    shares = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
     count = len(names)
-    cell = 40 if count <= 20 else 8
-    left = 20 + 7 * max(len(name) for name in names)
-    top = left + 24
-    width, height = left + cell * count + 20, top + cell * count + 20
-    font = f'font-family="sans-serif" font-size="{12 if cell == 40 else 7}"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {font}>',
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="10" y="18" font-size="14">{escape(title)}</text>',
-    ]
-    for row, name in enumerate(names):
-        middle = cell * row + cell / 2
-        parts.append(f'<text x="{left - 6}" y="{top + middle + 3:.0f}" text-anchor="end">{escape(name)}</text>')
-        across, up = left + middle + 3, top - 6
-        parts.append(f'<text x="{across:.0f}" y="{up}" transform="rotate(-90 {across:.0f} {up})">{escape(name)}</text>')
-        parts += [_cell(left + cell * column, top + cell * row, cell, float(shares[row, column])) for column in range(count)]
-    return "\n".join([*parts, "</svg>\n"])
+    cell = _LARGE if count <= _FEW else _SMALL
+    figure = new_figure(cell * count, cell * count)
+    axes = add_axes(figure, 0, 0, *figure.bbox.size)
+    _frame(axes, [shorten(clean(name), _LONGEST) for name in names], size=12 if count <= _FEW else 10)
+    shares = _shares(matrix)
+    _faint_cells(axes, shares)
+    tips = _cells(axes, shares, names, numbers=count <= _FEW)
+    add_heading(figure, title)
+    return alone(figure, title, tips)
 
 
-def _cell(x: int, y: int, size: int, share: float) -> str:
-    """One square, from white to dark blue; its percentage stands in it where there is room and something to say."""
-    red, green, blue = (round(255 + (dark - 255) * share**0.5) for dark in (8, 48, 107))
-    square = f'<rect x="{x}" y="{y}" width="{size}" height="{size}" fill="rgb({red},{green},{blue})" stroke="#eee"/>'
-    if size < 40 or share < 0.005:
-        return square
-    colour = "white" if share > 0.35 else "black"
-    return square + f'<text x="{x + size // 2}" y="{y + size // 2 + 4}" text-anchor="middle" fill="{colour}">{100 * share:.0f}</text>'
+def _shares(matrix: Matrix) -> NDArray[np.float64]:
+    """Each row as parts of its sum; a class without pixels has a row of zeros."""
+    total = matrix.sum(1, keepdims=True)
+    shares = np.zeros(matrix.shape)
+    np.divide(matrix, total, out=shares, where=total > 0)
+    return shares
+
+
+def _frame(axes: Axes, names: Sequence[str], size: int) -> None:
+    """The names beside the rows and over the columns, and lines between the cells."""
+    count = len(names)
+    axes.set(xlim=(0, count), ylim=(count, 0))
+    axes.spines[:].set_visible(True)
+    axes.xaxis.tick_top()
+    middles = np.arange(count) + 0.5
+    axes.set_xticks(middles, names, rotation=90, rotation_mode="anchor", ha="left", va="center", size=size)
+    axes.set_yticks(middles, names, size=size)
+    axes.hlines(range(1, count), 0, count, LINE, linewidth=0.8, zorder=0.5)
+    axes.vlines(range(1, count), 0, count, LINE, linewidth=0.8, zorder=0.5)
+
+
+def _cells(axes: Axes, shares: NDArray[np.float64], names: Sequence[str], numbers: bool) -> dict[str, str]:
+    """Draws the cells that have a tip, the stronger the larger their share; returns the tips."""
+    tips = {}
+    for row, column in np.argwhere(shares >= _NAMED).tolist():
+        share, gid = float(shares[row, column]), f"cell {row} {column}"
+        tips[gid] = f"{names[row]} taken for {names[column]}: {100 * share:.1f} %"
+        axes.add_artist(Rectangle((column, row), 1, 1, facecolor=BLUE, alpha=share**0.5, gid=gid, in_layout=False))
+        if numbers:
+            colour = BACK if share > _STRONG else INK
+            axes.text(column + 0.5, row + 0.5, f"{100 * share:.0f}", color=colour, ha="center", va="center", in_layout=False)
+    return tips
+
+
+def _faint_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
+    """Draws the other cells that can be seen, all of one opacity as one path: there may be thousands."""
+    opacities = np.where(shares < _NAMED, np.sqrt(shares).round(2), 0)
+    for opacity in np.unique(opacities[opacities >= _VISIBLE]).tolist():
+        corners = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1), (x, y)] for y, x in np.argwhere(opacities == opacity).tolist()]
+        codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY] * len(corners)
+        axes.add_artist(PathPatch(Path(np.reshape(corners, (-1, 2)), codes), facecolor=BLUE, alpha=opacity, in_layout=False))

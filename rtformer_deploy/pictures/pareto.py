@@ -1,99 +1,71 @@
-"""Points -> one SVG picture: mIoU against latency, the Pareto front, the bound, the chosen mix."""
+"""Points -> an SVG picture: mIoU against latency, the Pareto front, the bound, the chosen mix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 
-import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from ..tuning.points import Point, front
+from .style import BLUE, GREEN, ORANGE, SOFT, house_style
+from .svg import add_axes, add_heading, alone, new_figure
+from .text import clean, shorten
 
-_WIDTH, _HEIGHT = 760, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 30, 60, 60
-_GREY, _BLUE, _RED, _GREEN = "#8a8a8a", "#1f77b4", "#d62728", "#2ca02c"
-
-
-class _Axes:
-    """Where a latency (ms) and an mIoU (percent) lie in the picture."""
-
-    def __init__(self, points: Sequence[Point], floor: float) -> None:
-        self.across = _bounds([point.latency_ms for point in points])
-        self.up = _bounds([*(100 * point.miou for point in points), floor])
-
-    def x(self, latency: float) -> float:
-        low, high = self.across
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (latency - low) / (high - low)
-
-    def y(self, miou: float) -> float:
-        low, high = self.up
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (miou - low) / (high - low)
+_WIDTH, _HEIGHT = 660, 340
+_LONGEST = 30  # characters of a name
+#: Where a point's name may stand: pixels to the right and up, and which of its ends is there.
+_SPOTS = ((11, 0, "left"), (-11, 0, "right"), (7, 14, "left"), (7, -14, "left"), (-7, 14, "right"), (-7, -14, "right"))
 
 
+@house_style()
 def draw_pareto(points: Sequence[Point], chosen: Point | None, max_drop: float, title: str) -> str:
-    """Points, the baseline first -> SVG text."""
-    floor = 100 * points[0].miou - max_drop
-    axes = _Axes(points, floor)
-    best = front(points)
-    line = " ".join(f"{axes.x(point.latency_ms):.1f},{axes.y(100 * point.miou):.1f}" for point in best)
-    bound = axes.y(floor)
-    body = [
-        *_grid(axes),
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bound:.1f}" y2="{bound:.1f}" stroke="{_RED}" stroke-dasharray="6 4"/>',
-        f'<text x="{_WIDTH - _RIGHT - 4}" y="{bound - 5:.1f}" text-anchor="end" fill="{_RED}">FP32 - {max_drop:g} points</text>',
-        f'<polyline points="{line}" fill="none" stroke="{_BLUE}" stroke-width="1.5"/>',
-        *(_dot(axes, point, point in best, point is chosen) for point in points),
-        *_names(axes, points, chosen),
-    ]
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" font-family="sans-serif" font-size="12">\n'
-        f'<rect width="100%" height="100%" fill="white"/>\n<text x="{_LEFT}" y="28" font-size="15">{escape(title)}</text>\n'
-        f'<text x="{_LEFT}" y="46" fill="{_GREY}">line: Pareto front; green: chosen; latency of the engine alone</text>'
-    )
-    return "\n".join([head, *body, "</svg>\n"])
+    """Points, the baseline first -> SVG text. `max_drop` is in points (percent) of mIoU below the baseline."""
+    figure = new_figure(_WIDTH, _HEIGHT)
+    axes = add_axes(figure, 0, 0, _WIDTH, _HEIGHT)
+    axes.spines[:].set_visible(True)
+    axes.grid()
+    floor, best = 100 * points[0].miou - max_drop, front(points)
+    axes.set(xlabel="latency, ms", xlim=_bounds([point.latency_ms for point in points]))
+    axes.set(ylabel="mIoU, %", ylim=_bounds([*(100 * point.miou for point in points), floor]))
+    bound = axes.axhline(floor, color=ORANGE, dashes=(6, 4))
+    label = axes.annotate(f"FP32 - {max_drop:g} points", (1, floor), (-6, -4), axes.get_yaxis_transform(), "offset points", color=ORANGE)
+    label.set(ha="right", va="top")
+    (line,) = axes.plot([point.latency_ms for point in best], [100 * point.miou for point in best], color=BLUE)
+    for number, point in enumerate(points):
+        colour, size = (GREEN, 14) if point is chosen else (BLUE, 10) if point in best else (SOFT, 8)
+        axes.scatter(point.latency_ms, 100 * point.miou, size**2, color=colour, linewidth=0, zorder=3, gid=f"point {number}")
+    _write_names(axes, points, chosen, [line, bound], label.get_window_extent())
+    add_heading(figure, title, "line: Pareto front; green: chosen; latency of the engine alone")
+    return alone(figure, title, {f"point {number}": _tip(point) for number, point in enumerate(points)})
 
 
-def _grid(axes: _Axes) -> Iterable[str]:
-    bottom = _HEIGHT - _BOTTOM
-    yield f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{bottom - _TOP}" fill="none" stroke="#ccc"/>'
-    for value in _ticks(axes.across):
-        x = axes.x(value)
-        yield f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#eee"/>'
-        yield f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:g}</text>'
-    for value in _ticks(axes.up):
-        y = axes.y(value)
-        yield f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#eee"/>'
-        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>'
-    yield f'<text x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{_HEIGHT - 16}" text-anchor="middle">latency, ms</text>'
-    middle = (_TOP + bottom) / 2
-    yield f'<text transform="translate(18 {middle:.0f}) rotate(-90)" text-anchor="middle">mIoU, %</text>'
+def _tip(point: Point) -> str:
+    return f"{point.name}, {point.in_int8} blocks in INT8: {100 * point.miou:.2f} %, {point.latency_ms:.3g} ms"
 
 
-def _dot(axes: _Axes, point: Point, best: bool, chosen: bool) -> str:
-    colour, radius = (_GREEN, 7) if chosen else (_BLUE, 5) if best else (_GREY, 4)
-    where = f'cx="{axes.x(point.latency_ms):.1f}" cy="{axes.y(100 * point.miou):.1f}"'
-    text = f"{point.name}, {point.in_int8} blocks in INT8: {100 * point.miou:.2f} %, {point.latency_ms:.3g} ms"
-    return f'<circle {where} r="{radius}" fill="{colour}"><title>{escape(text)}</title></circle>'
-
-
-def _names(axes: _Axes, points: Sequence[Point], chosen: Point | None) -> Iterable[str]:
-    """Each point's name beside it, where no other name stands yet; the chosen one's and the baseline's always."""
-    taken = [(axes.x(point.latency_ms) - 5, axes.y(100 * point.miou) + 5, 10.0, 10.0) for point in points]  # left, bottom, width, height
+def _write_names(axes: Axes, points: Sequence[Point], chosen: Point | None, lines: Sequence[Line2D], label: Bbox) -> None:
+    """Each point's name beside it, if a spot is free of other names, points and lines; the chosen one's and the baseline's in any case."""
+    paths = [line.get_transform().transform_path(line.get_path()) for line in lines]
+    frame = axes.get_window_extent()
+    centres = axes.transData.transform([(point.latency_ms, 100 * point.miou) for point in points])
+    taken = [label, *(Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres.tolist())]
     for point in sorted(points, key=lambda point: (point is not chosen, point is not points[0])):
-        x, y, width = axes.x(point.latency_ms), axes.y(100 * point.miou), 7.0 * len(point.name)
-        sides = [x - 10 - width] if x + 10 + width > _WIDTH - _RIGHT else [x + 10, x - 10 - width]
-        spots = [(left, y + 4 + shift) for left in sides for shift in (0, -14, 14)]
-        free = [spot for spot in spots if not any(_meet((*spot, width, 12), other) for other in taken)]
-        if not free and point not in (chosen, points[0]):
-            continue
-        left, base = (free or spots)[0]
-        taken.append((left, base, width, 12))
-        weight = ' font-weight="bold"' if point is chosen else ""
-        yield f'<text x="{left:.1f}" y="{base:.1f}"{weight}>{escape(point.name)}</text>'
-
-
-def _meet(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> bool:
-    return one[0] < other[0] + other[2] and other[0] < one[0] + one[2] and abs(one[1] - other[1]) < one[3]
+        place = point.latency_ms, 100 * point.miou
+        text = axes.annotate(shorten(clean(point.name), _LONGEST), place, (0, 0), textcoords="offset points")
+        text.set(va="center", weight="bold" if point is chosen else "normal")
+        for right, up, side in (*_SPOTS, _SPOTS[0]):
+            text.set(position=(right, up), ha=side)
+            box = text.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
+            if inside and not box.count_overlaps(taken) and not any(path.intersects_bbox(box, filled=False) for path in paths):
+                break
+        else:
+            if point is not chosen and point is not points[0]:
+                text.remove()
+                continue
+        taken.append(box)
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
@@ -101,12 +73,3 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     air = 0.1 * (high - low) or 0.05 * abs(high) or 1.0
     return low - air, high + air
-
-
-def _ticks(bounds: tuple[float, float]) -> list[float]:
-    """Four to nine round numbers within the bounds."""
-    low, high = bounds
-    raw = (high - low) / 5
-    power = 10.0 ** np.floor(np.log10(raw))
-    step = power * min((1, 2, 5, 10), key=lambda factor: abs(factor - raw / power))
-    return [round(float(number * step), 10) for number in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]

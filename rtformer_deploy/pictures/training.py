@@ -1,64 +1,64 @@
-"""A training log -> one SVG picture: loss and learning rate above, mean IoU of every check below."""
+"""A training log -> an SVG picture: loss and learning rate above, mean IoU of every check below."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ..files import write_atomic
+from matplotlib.axes import Axes
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT = 760, 200, 60, 60
-_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd")
-Points = Sequence[tuple[float, float]]
+from .style import BLUE, SERIES, house_style
+from .svg import add_axes, alone, new_figure
+from .text import clean
+
+_WIDTH, _HEIGHT, _GAP = 640, 200, 50
+_RATE = SERIES[3]
+Curve = Sequence[tuple[float, float]]  # step, value
 
 
-def plot_log(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Writes the picture, whole or not at all. Raises OutputError."""
+@house_style()
+def draw_training(records: Sequence[Mapping[str, Any]]) -> str:
+    """A log's records -> SVG text."""
     steps = [record for record in records if record["kind"] == "step"]
+    figure = new_figure(_WIDTH, 2 * _HEIGHT + _GAP)
+    losses, scores = (add_axes(figure, 0, top, _WIDTH, _HEIGHT) for top in (0, _HEIGHT + _GAP))
+    _plot(losses, {"loss": _smooth([(record["step"], record["loss"]) for record in steps])}, [BLUE])
+    rates = losses.twinx()
+    _plot(rates, {"learning rate": [(record["step"], record["lr"]) for record in steps]}, [_RATE], right=True)
+    _plot(scores, {f"mIoU {split}, %": curve for split, curve in _checks(records).items()}, SERIES, marker="o")
+    end = max([float(record["step"]) for record in records] + [1.0])
+    for axes in (losses, scores):
+        axes.set_xlim(0, end)
+    losses.tick_params(labelbottom=False)
+    scores.set_xlabel("step")
+    return alone(figure, f"Training, {end:.0f} steps: loss and learning rate, mean IoU", {})
+
+
+def _checks(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Every split that was scored -> its mean IoU in percent, by step."""
     checks: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         if record["kind"] == "scores":
             for split, values in record["scores"].items():
                 checks.setdefault(split, []).append((record["step"], 100 * (values["miou"] or 0.0)))
-    end = max([float(record["step"]) for record in records] + [1.0])
-    losses = _smooth([(record["step"], record["loss"]) for record in steps])
-    rates = [(record["step"], record["lr"]) for record in steps]
-    body = [
-        _panel(30, {"loss": losses}, end, _COLOURS, "left"),
-        _panel(30, {"learning rate": rates}, end, _COLOURS[3:], "right"),
-        _panel(30 + _HEIGHT + 60, {f"mIoU {split}": points for split, points in checks.items()}, end, _COLOURS, "left"),
-        f'<text x="{_LEFT}" y="{2 * _HEIGHT + 118}">0</text>',
-        f'<text x="{_WIDTH - _RIGHT}" y="{2 * _HEIGHT + 118}" text-anchor="end">step {end:.0f}</text>',
-    ]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{2 * _HEIGHT + 130}" font-family="sans-serif" font-size="12">'
-    write_atomic(path, "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *body, "</svg>\n"]).encode())
+    return checks
 
 
-def _panel(top: int, curves: Mapping[str, Points], end: float, colours: Sequence[str], side: str) -> str:
-    """One frame with its curves and the bounds of its vertical axis, which begins at zero."""
-    highest = max([value for points in curves.values() for _, value in points] + [1e-9])
-    edge, anchor = (_LEFT - 6, "end") if side == "left" else (_WIDTH - _RIGHT + 6, "start")
-    parts = [
-        f'<rect x="{_LEFT}" y="{top}" width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT}" fill="none" stroke="#ccc"/>',
-        f'<text x="{edge}" y="{top + 10}" text-anchor="{anchor}">{highest:.3g}</text>',
-        f'<text x="{edge}" y="{top + _HEIGHT}" text-anchor="{anchor}">0</text>',
-    ]
-    for number, ((title, points), colour) in enumerate(zip(curves.items(), colours, strict=False)):
-        line = " ".join(f"{_across(x, end):.1f},{top + _HEIGHT * (1 - y / highest):.1f}" for x, y in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        x = _LEFT + 8 + 130 * number if side == "left" else _WIDTH - _RIGHT - 8
-        parts.append(f'<text x="{x}" y="{top - 8}" fill="{colour}" text-anchor="{"start" if side == "left" else "end"}">{title}</text>')
-    return "\n".join(parts)
+def _plot(axes: Axes, curves: Mapping[str, Curve], colours: Sequence[str], marker: str = "", right: bool = False) -> None:
+    """Curves from zero up; their names in their colours over the panel, on the side where their axis is."""
+    lines = []
+    for number, (name, curve) in enumerate(curves.items()):
+        points = [step for step, _ in curve], [value for _, value in curve]
+        lines += axes.plot(*points, label=clean(name), color=colours[number % len(colours)], marker=marker, markersize=5)
+    axes.set_ylim(0, 1.05 * max([value for curve in curves.values() for _, value in curve] + [1e-9]))
+    axes.grid(not right, axis="y")
+    place = (int(right), 1.03)
+    axes.legend(handles=lines, loc="lower right" if right else "lower left", bbox_to_anchor=place, ncols=4, labelcolor="linecolor")
 
 
-def _across(step: float, end: float) -> float:
-    return _LEFT + (_WIDTH - _LEFT - _RIGHT) * step / end
-
-
-def _smooth(points: Points, share: float = 0.1) -> list[tuple[float, float]]:
+def _smooth(curve: Curve, share: float = 0.1) -> list[tuple[float, float]]:
     """An exponential moving average, so that the trend shows through the noise of single batches."""
     smooth: list[tuple[float, float]] = []
-    for x, y in points:
+    for x, y in curve:
         smooth.append((x, y if not smooth else smooth[-1][1] + share * (y - smooth[-1][1])))
     return smooth

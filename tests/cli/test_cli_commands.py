@@ -28,6 +28,8 @@ from rtformer_deploy.types import BuildOptions
 
 #: What --help must never load.
 HEAVY = (
+    "matplotlib",
+    "jinja2",
     "numpy",
     "cv2",
     "PIL",

@@ -22,7 +22,6 @@ from rtformer_deploy.errors import DatasetError
 from rtformer_deploy.evaluation.evaluate import evaluate
 from rtformer_deploy.evaluation.metrics import confusion, scores
 from rtformer_deploy.formats.recipe import load_recipe
-from rtformer_deploy.pictures.confusion import draw_confusion
 from rtformer_deploy.types import Frame, LabelMap, ModelSpec, TensorSpec
 
 
@@ -112,14 +111,6 @@ def test_progress_is_told_and_may_stop(dataset: Dataset) -> None:
     assert seen == [(4, 6), (6, 6)]
     with pytest.raises(StoppedError):
         evaluate(runner, dataset, stop)  # type: ignore[arg-type]
-
-
-def test_the_picture_is_svg_and_names_every_class() -> None:
-    picture = draw_confusion(np.array([[8, 2], [0, 0]]), ("a<b", "c"), "title & more")
-    texts = [element.text for element in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")]
-    assert texts.count("a<b") == 2
-    assert "80" in texts
-    assert "title & more" in texts
 
 
 def write_model(path: Path) -> None:

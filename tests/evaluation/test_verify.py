@@ -21,7 +21,6 @@ from rtformer_deploy.cli import main
 from rtformer_deploy.evaluation.boundary import Borders
 from rtformer_deploy.formats.engine_file import save_engine
 from rtformer_deploy.formats.model_file import save_model, stamp_spec
-from rtformer_deploy.pictures.changes import CLEAR, NEAR, draw_changes
 from rtformer_deploy.types import BuildOptions
 
 
@@ -97,12 +96,6 @@ def test_borders_by_hand() -> None:
         borders = Borders(2)
         borders.add(a, np.roll(a, shift, 1) if shift == 0 else np.pad(a, ((0, 0), (shift, 0)))[:, :100])
         assert borders.score() == wanted
-
-
-def test_the_picture_marks_what_changed() -> None:
-    changed = np.array([[True, True, False]])
-    picture = draw_changes(np.full((1, 3, 3), 100, np.uint8), changed, np.array([[True, False, True]]))
-    assert picture[0].tolist() == [list(NEAR), list(CLEAR), [45, 45, 45]]
 
 
 def test_labels_give_miou_and_its_gate(here: Path) -> None:

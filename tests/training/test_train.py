@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import hide
 from safetensors.numpy import load_file
 from small_training import small_recipe, write_dataset
 
@@ -105,6 +106,14 @@ def test_what_a_run_leaves_behind(dataset: Path, tmp_path: Path) -> None:
     assert all(value.dtype == np.float16 for value in tensors.values())
     assert not any(name.startswith("seghead_extra") for name in tensors)
     load_into(build_network(recipe.arch, 3, aux=False), load_weights(weights), "the shipped weights")
+
+
+def test_without_the_extra_everything_but_the_picture_is_written(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, said = options(dataset, tmp_path / "run", steps=1), list[str]()
+    hide(monkeypatch, "matplotlib")
+    train(small_recipe(dataset), run, say=said.append)
+    assert said == ["log.svg is not drawn: matplotlib is not installed. Run: pip install 'rtformer-deploy[report]'"]
+    assert sorted(path.name for path in run.output.iterdir()) == ["checkpoint.safetensors", "log.jsonl", "small.safetensors"]
 
 
 @pytest.mark.slow

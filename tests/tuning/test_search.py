@@ -1,15 +1,13 @@
-"""The search on made-up errors and drops, the points and the picture: no engine is built."""
+"""The search on made-up errors and drops, and the points: no engine is built."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 from rtformer_deploy.errors import UsageError
 from rtformer_deploy.graph.names import home
-from rtformer_deploy.pictures.pareto import draw_pareto
 from rtformer_deploy.tuning.blocks import Block
 from rtformer_deploy.tuning.points import Point, choose, front, key_of, summarise
 from rtformer_deploy.tuning.search import Levels, first_within, ladder, put_back, without_light
@@ -108,18 +106,6 @@ def test_names_become_modules() -> None:
         "layer1.0", "layer1.0", "conv1", "seghead", "conv0",
     ]  # fmt: skip
     assert home("/layer4/layer4.0/conv1/Conv") == "layer4.layer4"
-
-
-def test_the_picture_is_svg_with_every_point_and_names_escaped() -> None:
-    points = [point("FP32", 0.7, 1.0), point("a<b", 0.69, 0.5), point("INT8", 0.6, 0.4)]
-    root = ElementTree.fromstring(draw_pareto(points, points[1], 0.5, "x & y"))
-    marks = [item for item in root.iter() if item.tag.endswith("circle")]
-    assert len(marks) == 3
-    assert sum(item.get("fill") == "#2ca02c" for item in marks) == 1
-    texts = [item.text for item in root.iter() if item.tag.endswith("text")]
-    assert {"a<b", "x & y", "FP32"} <= set(texts)
-    one = [point("FP32", 0.7, 1.0)] * 2
-    assert "nan" not in draw_pareto(one, None, 0.0, "all alike")
 
 
 def test_the_state_goes_on_and_refuses_what_is_not_its_own(tmp_path: Path) -> None:

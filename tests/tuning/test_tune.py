@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from helpers import hide
 from small_network import Small, write_small
 
 from rtformer_deploy.cli import main
@@ -149,6 +150,17 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(small: Small, monkeypa
     monkeypatch.setattr(bench_module, "bench", None)
     tune(resumed, say=said.append)  # a finished run has nothing left to measure
     assert len(records()) == size
+
+
+def test_without_the_extra_everything_but_the_picture_is_written(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "matplotlib")
+    Path("tuned").mkdir()
+    Path("tuned/tune.svg").write_text("of an earlier run")
+    result = call(*arguments(small))
+    assert result.exit_code == 0, result.output
+    assert "tune.svg is not drawn: matplotlib is not installed. Run: pip install 'rtformer-deploy[report]'\n" in result.output
+    assert "tuned: tune.json, recipe.toml, ranges.json\n" in result.output
+    assert not Path("tuned/tune.svg").exists()
 
 
 def test_a_gate_that_cannot_be_met_is_exit_code_3(small: Small, call: Call) -> None:

@@ -1,0 +1,56 @@
+"""What `evaluate` does with files: a model and a labelled dataset in; scores out, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..datasets import open_dataset
+from ..evaluation.evaluate import Evaluation, evaluate
+from ..files import check_writable, write_atomic
+from ..formats.external_model import Foreign
+from ..opening import open_any
+from ..pictures import require_report
+from ..types import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """Which model on which split, and where the scores (JSON) and the confusion matrix (SVG) go, if anywhere."""
+
+    model: Path
+    dataset: str
+    root: Path
+    split: str = "val"
+    json_path: Path | None = None
+    picture_path: Path | None = None
+    threads: int | None = None
+    device: int = 0
+    said: Foreign = field(default_factory=Foreign)
+
+
+def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) -> Evaluation:
+    """Scores a plan, an ONNX model or a network's weights on a labelled split and writes the files that were asked for.
+
+    Raises OutputError and MissingPackageError before the work, and what opening the model, the dataset and `evaluate` raise.
+    """
+    for path in filter(None, (request.json_path, request.picture_path)):
+        check_writable(path)
+    if request.picture_path is not None:
+        require_report("--picture")
+    dataset = open_dataset(request.dataset, request.root, request.split)
+    with open_any(request.model, device=request.device, threads=request.threads, said=request.said) as runner:
+        evaluation = evaluate(runner, dataset, progress)
+    if request.json_path is not None:
+        write_atomic(request.json_path, json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+    if request.picture_path is not None:
+        write_atomic(request.picture_path, _picture(evaluation).encode())
+    return evaluation
+
+
+def _picture(evaluation: Evaluation) -> str:
+    from ..pictures.confusion import draw_confusion
+
+    title = f"{evaluation.model} on {evaluation.dataset} {evaluation.split}: percent of the true class (row)"
+    return draw_confusion(evaluation.matrix, evaluation.names, title)

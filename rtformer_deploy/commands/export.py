@@ -1,0 +1,53 @@
+"""What `export` does with files: a network's weights in, an ONNX model that was checked out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..files import check_writable
+from ..formats.model_file import save_model
+from ..machine import require
+from ..pipeline import Exported, export_model
+from ..types import Head, Say
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """Which network (see `choose_network`) as which model, and where to. `size` None is the recipe's, `seed` that of random weights."""
+
+    output: Path
+    variant: str | None = None
+    recipe: str | None = None
+    weights: Path | None = None
+    num_classes: int | None = None
+    random_weights: bool = False
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    batch: int | str = 1
+    head: Head = "lowres"
+    opset: int = 20
+
+
+def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
+    """Exports a network, checks the model against it and writes it to `request.output`.
+
+    Raises OutputError and MissingPackageError before the work, RecipeError, WeightsError, ModelError.
+    """
+    check_writable(request.output)
+    require("torch", "export", "export")
+    from ..export.weights_choice import choose_network
+
+    choice = choose_network(
+        recipe=request.recipe, variant=request.variant, weights=request.weights, classes=request.num_classes,
+        random_seed=request.seed if request.random_weights else None, say=say,
+    )  # fmt: skip
+    spec = choice.recipe.spec(
+        size=request.size, batch=request.batch, head=request.head, labels=choice.labels, weights=choice.origin, sha256=choice.sha256
+    )
+    height, width = spec.size
+    what = f"{height}x{width}, batch {request.batch}, head {request.head}, opset {request.opset}"
+    say(f"Exporting {spec.name} ({choice.origin}) at {what} ...")
+    exported = export_model(choice.network, spec, request.opset)
+    save_model(exported.model, request.output)
+    return exported

@@ -1,0 +1,118 @@
+"""What `verify` does with files: two models, images and labelled datasets in; what differs out, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..datasets import Dataset, open_dataset, read_frame
+from ..errors import DatasetError, ImageError, UsageError
+from ..evaluation.verify import Item, Verification, verify
+from ..files import check_writable, write_atomic
+from ..formats.external_model import Foreign
+from ..formats.model_file import load_model, read_spec
+from ..image.frames import images_in, load_image, save_png
+from ..opening import open_any
+from ..pictures.changes import draw_changes
+from ..types import Progress, no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRequest:
+    """Which two models, what to compare them on, the bounds, and where the result (JSON) and the worst image (PNG) go, if anywhere.
+
+    `max_flips` is a share of the pixels from 0 to 1, `max_drop` in points of mIoU, `margin` in units of the logits.
+    """
+
+    a: Path
+    b: Path
+    images: tuple[Path, ...] = ()
+    dataset: str | None = None
+    root: Path | None = None
+    split: str = "val"
+    max_flips: float | None = None
+    max_drop: float | None = None
+    margin: float | None = None
+    json_path: Path | None = None
+    picture_path: Path | None = None
+    threads: int | None = None
+    device: int = 0
+    said: Foreign = field(default_factory=Foreign)
+
+
+def verify_files(request: VerifyRequest, progress: Progress = no_progress) -> Verification:
+    """Compares two plans, ONNX models or networks' weights and writes the files that were asked for; the bounds are the caller's to check.
+
+    Raises UsageError and OutputError before the work, and what opening the models, the dataset and `verify` raise.
+    """
+    _check(request)
+    items, ignore, dataset = image_items(request.images), 255, None
+    if request.dataset is not None and request.root is not None:
+        dataset = open_dataset(request.dataset, request.root, request.split)
+        ignore = dataset.labels.ignore_index
+    about_a, about_b = (said_about(path, request.said) for path in (request.a, request.b))
+    if request.said.given() and not (about_a.given() or about_b.given()):
+        raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std and --input out.")
+    with (
+        open_any(request.a, said=about_a, device=request.device, threads=request.threads) as a,
+        open_any(request.b, said=about_b, device=request.device, threads=request.threads) as b,
+    ):
+        if dataset is not None:
+            items += dataset_items(dataset, len(a.spec.classes))
+        names = str(request.a), str(request.b)
+        verification = verify(a, b, items, names=names, margin=request.margin, ignore=ignore, progress=progress)
+    if request.json_path is not None:
+        write_atomic(request.json_path, json.dumps(verification.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+    if request.picture_path is not None and verification.worst_changes is not None:
+        changes = verification.worst_changes
+        save_png(request.picture_path, draw_changes(changes.frame, changes.changed, changes.near))
+    return verification
+
+
+def image_items(paths: Sequence[Path]) -> list[Item]:
+    """Files, and folders of images (one level, sorted) -> items. Raises ImageError for what is missing and for a folder without any."""
+    return [_item(image) for path in paths for image in _images(path)]
+
+
+def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
+    """A labelled split -> items with labels. Raises DatasetError where the models have another number of `classes`."""
+    if len(dataset.labels.names) != classes:
+        raise DatasetError(f"A tells {classes} classes apart and {dataset.name} has {len(dataset.labels.names)}: no IoU can be counted.")
+    return [_labelled(dataset, index) for index in range(len(dataset))]
+
+
+def said_about(path: Path, said: Foreign) -> Foreign:
+    """What was said about models from elsewhere, for this file: nothing where it says itself what it is."""
+    foreign = path.suffix == ".onnx" and said.given() and read_spec(load_model(path)) is None
+    return said if foreign else Foreign()
+
+
+def _check(request: VerifyRequest) -> None:
+    """Raises UsageError for options that do not fit together, OutputError for a file that cannot be written."""
+    if (request.dataset is None) != (request.root is None):
+        raise UsageError("--dataset and --root belong together.")
+    if request.max_drop is not None and request.dataset is None:
+        raise UsageError("--max-drop needs labels.", "Give --dataset and --root.")
+    if not request.images and request.dataset is None:
+        raise UsageError("There is nothing to compare on.", "Name images or folders, or a dataset with --dataset and --root.")
+    for path in filter(None, (request.json_path, request.picture_path)):
+        check_writable(path)
+
+
+def _item(path: Path) -> Item:
+    return Item(str(path), lambda: load_image(path))
+
+
+def _labelled(dataset: Dataset, index: int) -> Item:
+    sample = dataset.samples[index]
+    return Item(str(sample.image), lambda: read_frame(sample), lambda: dataset.load(index)[1])
+
+
+def _images(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise ImageError(f"There is no image {path}.")
+        return [path]
+    return images_in(path)
