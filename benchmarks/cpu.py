@@ -90,17 +90,16 @@ def make_ours(backend: str) -> Callable[[Path, dict[str, Any]], Callable[[np.nda
     def make(folder: Path, case: dict[str, Any]) -> Callable[[np.ndarray], np.ndarray]:
         from rtformer_deploy import load_engine, open_engine
 
-        runner = open_engine(load_engine(folder / f"{backend}.plan"), threads=case["threads"])
-        session = runner.sessions[0]
+        session = open_engine(load_engine(folder / f"{backend}.plan"), threads=case["threads"]).sessions[0]
 
         def run(frame: np.ndarray) -> np.ndarray:
             start = time.perf_counter()
-            runner.preprocess_into(session, [frame])
+            session.load([frame])
             ready = time.perf_counter()
-            session.start(1)
-            output = session.wait()
+            session.begin("labels")
+            session.synchronize()
             inferred = time.perf_counter()
-            labels = runner.postprocess(output, [frame.shape[:2]])[0]
+            labels = session.take()[0]
             run.stages = (ready - start, inferred - ready, time.perf_counter() - inferred)  # type: ignore[attr-defined]
             return labels
 

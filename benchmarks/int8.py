@@ -40,17 +40,16 @@ def time_engine(name: str, folder: Path) -> None:
 
     frames = np.load(folder / "frames.npy")
     threads = int((folder / "threads").read_text())
-    runner = open_engine(load_engine(folder / f"{name}.plan"), threads=threads)
-    session = runner.sessions[0]
+    session = open_engine(load_engine(folder / f"{name}.plan"), threads=threads).sessions[0]
 
     def answer(index: int) -> dict[str, Any]:
         times = [time.perf_counter()]
-        runner.preprocess_into(session, [frames[index]])
+        session.load([frames[index]])
         times.append(time.perf_counter())
-        session.start(1)
-        output = session.wait()
+        session.begin("labels")
+        session.synchronize()
         times.append(time.perf_counter())
-        runner.postprocess(output, [frames[index].shape[:2]])
+        session.take()
         times.append(time.perf_counter())
         return {"stages": [1000 * (end - begin) for begin, end in itertools.pairwise(times)], "peak": memory("VmHWM")}
 
