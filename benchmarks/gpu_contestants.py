@@ -147,16 +147,18 @@ def make_onnxruntime(folder: Path, case: Json) -> Made:
 def make_ours(backend: str) -> Maker:
     def make(folder: Path, case: Json) -> Made:
         from rtformer_deploy import load_engine, open_engine
+        from rtformer_deploy.runtime.cpu_session import preprocess_frames
 
         runner = open_engine(load_engine(folder / f"{backend}.plan"))
-        session: Any = runner.sessions[0]
-        logits = runner.logits([np.load(folder / "frame.npy")])
-        runner.preprocess_into(session, [np.load(folder / "frame.npy")])
+        lane: Any = runner.sessions[0].engine
+        frame = np.load(folder / "frame.npy")
+        logits = runner.logits([frame])
+        preprocess_frames([frame], runner.spec, lane.input)
 
         def step() -> float:
-            session.start(runner.engine_batch(1))
-            session.wait()
-            return float(session.device_ms())
+            lane.start(runner.engine_batch(1))
+            lane.wait()
+            return float(lane.device_ms())
 
         for _ in range(FIRST_RUNS):
             step()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,7 +113,7 @@ def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, 
     row = backend_row(info.backend)
     options: dict[str, Any] = {"graphs": graphs} if row.on_gpu else {}
     begin = time.perf_counter()
-    sessions: list[Session] = _part(row, "run").open_sessions(engine, device, threads, lanes, **options)
+    sessions: Sequence[Session] = _part(row, "run").open_sessions(engine, device, threads, lanes, **options)
     runner = FrameRunner(sessions, info.spec, info.batch, threads, info)
     runner.start_ms = 1000 * (time.perf_counter() - begin)
     return runner

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..image.frames import preprocess
 from ..image.upsample import upsampled
+from ..runtime.cpu_session import label_maps, preprocess_frames
 from ..runtime.frame_runner import FrameRunner
 from ..types import Frame, LabelMap, ModelSpec
 
@@ -80,14 +81,14 @@ def compare_image(a: FrameRunner, b: FrameRunner, decode: Callable[[], Frame]) -
 
 
 def _pass(runner: FrameRunner, frame: Frame) -> _Passed:
-    spec, session = runner.spec, runner.sessions[0]
+    spec, engine = runner.spec, runner.sessions[0].engine
     levels = (1 / 255,) * 3  # undoes the division by 255
     resized = preprocess(frame, spec.size, (0.0, 0.0, 0.0), levels, spec.resize, threads=runner.threads)
-    runner.preprocess_into(session, [frame])
-    normalised = session.input[0].copy()
-    session.start(runner.engine_batch(1))
-    output = session.wait()[:1]
-    labels = runner.postprocess(output, [(frame.shape[0], frame.shape[1])])[0]
+    preprocess_frames([frame], spec, engine.input, runner.threads)
+    normalised = engine.input[0].copy()
+    engine.start(runner.engine_batch(1))
+    output = engine.wait()[:1]
+    labels = label_maps(output, [(frame.shape[0], frame.shape[1])], spec, runner.threads)[0]
     logits = None if spec.head == "labels" else np.array(output[0], np.float32)
     return _Passed(frame, resized, normalised, logits, labels)
 

@@ -6,7 +6,7 @@ Arrays speak `__cuda_array_interface__`. Streams speak `__cuda_stream__`, or are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 from ..errors import ImageError, UsageError
 from ..image.geometry import Size
 from ..nvidia.driver import memory_owner, stream_context
+from ..runtime.frame_checks import check_host_frames, is_on_device
+from ..types import Frame
 
 _LEGACY_STREAM = 1  # CU_STREAM_LEGACY, which is what handle 0 means
 _OTHER_CONTEXT = (
@@ -53,9 +55,18 @@ class DeviceLabels:
         return {"shape": self.shape, "typestr": "|u1", "data": (self.address, False), "version": 3, "strides": None, "stream": None}
 
 
-def is_on_device(frame: object) -> bool:
-    """Whether a frame says that it lies in device memory."""
-    return not isinstance(frame, np.ndarray) and hasattr(frame, "__cuda_array_interface__")
+def check_frames(frames: Sequence[Any]) -> Sequence[Frame] | Sequence[DeviceFrame]:
+    """A caller's frames to NumPy arrays or DeviceFrames, all of them one or the other.
+
+    Raises ImageError for what is no frame, UsageError if some are in host memory and some on the GPU.
+    """
+    on_device = [is_on_device(frame) for frame in frames]
+    if not any(on_device):
+        check_host_frames(frames)
+        return frames
+    if not all(on_device):
+        raise UsageError("Some of the frames are on the GPU and some in host memory.", "Submit them apart.")
+    return [device_frame(frame, index) for index, frame in enumerate(frames)]
 
 
 def device_frame(frame: Any, index: int = 0) -> DeviceFrame:

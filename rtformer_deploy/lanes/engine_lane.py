@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.tensorrt.plan import OpenPlan, set_batch
 from ..errors import EngineError
 from .buffers import PairedMemory, TensorBuffers
+from .engine import ExecutionContext
 from .graphs import LaneGraphs
 from .request import LaneWork, Step
 from .shared import LaneShare
 
 
 class EngineLane:
-    """A Session around one execution context on a stream of its own; also `bench.DeviceTimed`.
+    """Implements `EngineSession` and `DeviceTimed` around one execution context on a stream of its own.
 
     Everything a request needs lives as long as the lane: buffers and events are made here and freed in `close`, after the stream has
     come to rest. Any thread may use it, one at a time: each call makes the GPU's primary context current in its thread, and a caller's
@@ -29,13 +29,13 @@ class EngineLane:
     def __init__(self, share: LaneShare) -> None:
         self._share = share
         self._cuda = share.cuda
-        info = share.plan.info
+        info = share.engine.info
         with share.current() as gpu:
             self._stream = gpu.create_stream()
             self._handle = int(self._stream.handle)
             self._begin, self._end = (gpu.create_event(self._cuda.EventOptions(timing_enabled=True)) for _ in range(2))
             self._done = gpu.create_event()
-            self._context = share.plan.create_context(share.config)
+            self._context: ExecutionContext | None = share.engine.create_context()
             self._source, self._target = (
                 TensorBuffers(self._cuda, gpu, self._stream, (info.batch[2], *map(int, spec.shape[1:])), spec.dtype)
                 for spec in (info.inputs[0], info.outputs[0])
@@ -48,15 +48,10 @@ class EngineLane:
         share.opened()
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should hear about all lanes of the runner."""
-        return tuple(self._share.notes)
-
-    @property
     def input(self) -> NDArray[np.float32]:
         """The engine's input in pinned host memory, for `start`; it is made when it is first asked for."""
         if self._context is None:
-            return np.empty((0, *map(int, self._share.plan.info.inputs[0].shape[1:])), np.float32)
+            return np.empty((0, *map(int, self._share.engine.info.inputs[0].shape[1:])), np.float32)
         with self._at_work():
             return self._source.array
 
@@ -83,20 +78,24 @@ class EngineLane:
         """The GPU's time for the last `start` that was waited for, in ms, without the copies."""
         return float(self._end - self._begin)
 
-    def take(self) -> Any:
-        """Waits for what was started and gives what it makes; may be called again."""
-        if self._finish is None:
-            raise EngineError("Nothing was started, so there is nothing to wait for.")
+    def synchronize(self) -> None:
+        """Waits for what was started; may be called again."""
+        self._started()
         with self._at_work():
-            self._share.health.wait(self._done)
-            self._busy = False
-            return self._finish()
+            self._wait()
 
-    def with_context(self, change: Callable[[OpenPlan, Any], None]) -> None:
-        """Calls `change` with the plan and this lane's execution context while nothing is in flight."""
+    def take(self) -> Any:
+        """Waits for what was started and returns what it makes; may be called again."""
+        finish = self._started()
+        with self._at_work():
+            self._wait()
+            return finish()
+
+    def with_context(self, change: Callable[[ExecutionContext], None]) -> None:
+        """Calls `change` with this lane's execution context while nothing is in flight."""
         with self._at_work():
             self._come_to_rest()
-            change(self._share.plan, self._context)
+            change(self._open_context())
             self._busy = False
 
     def close(self) -> None:
@@ -135,8 +134,7 @@ class EngineLane:
         self._target.to_host(self._stream)
 
     def _execute(self) -> None:
-        if not self._context.execute_async_v3(self._handle):
-            raise self._share.plan.failure("TensorRT could not start the engine")
+        self._open_context().execute(self._handle)
 
     def _work(
         self,
@@ -176,6 +174,20 @@ class EngineLane:
             self._rest()
         self._busy = True
 
+    def _started(self) -> Callable[[], Any]:
+        """What makes the value of what was started."""
+        if self._finish is None:
+            raise EngineError("Nothing was started, so there is nothing to wait for.")
+        return self._finish
+
+    def _wait(self) -> None:
+        self._share.health.wait(self._done)
+        self._busy = False
+
+    def _open_context(self) -> ExecutionContext:
+        assert self._context is not None, "the lane was closed"
+        return self._context
+
     def _rest(self) -> None:
         self._stream.record(self._done)
         self._share.health.wait(self._done)
@@ -194,10 +206,9 @@ class EngineLane:
         if batch == self._batch:
             return
         self._batch = 0
-        plan = self._share.plan
-        set_batch(self._context, plan.info, batch, plan)
-        for spec, buffers in ((plan.info.inputs[0], self._source), (plan.info.outputs[0], self._target)):
-            if not self._context.set_tensor_address(spec.name, buffers.address):
-                raise plan.failure(f"TensorRT does not take the memory for {spec.name}")
+        context, info = self._open_context(), self._share.engine.info
+        context.set_batch(batch)
+        for spec, buffers in ((info.inputs[0], self._source), (info.outputs[0], self._target)):
+            context.bind(spec.name, buffers.address)
             buffers.use_images(batch)
         self._batch = batch

@@ -75,7 +75,7 @@ class LaneGraphs:
 
     def _capture(self, entry: _Entry, name: str, work: Work) -> None:
         """Warms up, captures and proves; where one of them fails, `entry` stays without a graph and a note says why."""
-        work.enqueue()  # TensorRT settles what a new shape needs in its first run, which cannot be captured
+        work.enqueue()  # an engine settles what a new shape needs in its first run, which cannot be captured
         mine = work.read()
         try:
             graph = self._captured(work)

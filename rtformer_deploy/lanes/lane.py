@@ -14,9 +14,9 @@ import numpy as np
 from ..errors import UsageError
 from ..image.frames import resize_labels
 from ..nvidia import driver as driver
-from ..runtime.session import Want
-from ..types import LabelMap
-from .device_arrays import DeviceFrame, DeviceLabels, check_memory, check_stream, stream_handle
+from ..runtime.session import OutputKind
+from ..types import Frame, LabelMap
+from .device_arrays import DeviceFrame, DeviceLabels, check_frames, check_memory, check_stream, stream_handle
 from .engine_lane import EngineLane
 from .kernels import FLAG_BYTES, check_flag
 from .memory import FrameMemory, Placed
@@ -25,27 +25,41 @@ from .shared import LaneShare
 
 
 class Lane(EngineLane):
-    """A FrameSession: an EngineLane with the kernels before and after it, and the memory of frames and label maps.
+    """Implements `Session` on a GPU: an EngineLane with the kernels before and after it, and the memory of frames and label maps.
 
-    That memory grows with the largest submission; else nothing is allocated after a size has come once. The second submission of a
-    shape captures its CUDA graph and tries it out, so `begin` takes longer that once. `start` and `wait` run the engine alone.
+    That memory grows with the largest submission; apart from that nothing is allocated once a size has been seen. The second submission
+    of a shape captures its CUDA graph and tries it out, so `begin` takes longer that once. `start` and `wait` run the engine alone.
     """
 
     def __init__(self, share: LaneShare) -> None:
         super().__init__(share)
         with share.current() as gpu:
             self._read = gpu.create_event()  # the caller's frames have been read
-        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.plan.info.batch[2])
+        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2])
         self._frames: list[DeviceFrame] | None = None  # loaded frames that lie on the device
         self._placed: list[Placed] = []
         self._callers: list[Any] = []  # streams that made them
 
+    @property
+    def engine(self) -> EngineLane:
+        """The lane itself: `start` and `wait` run the engine alone."""
+        return self
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should hear about all lanes of the runner."""
+        return tuple(self._share.notes)
+
     # Frames to label maps.
 
+    def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Frame] | Sequence[DeviceFrame]:
+        checked = check_frames(frames)
+        if stream is not None and not any(isinstance(frame, DeviceFrame) for frame in checked):
+            raise UsageError("A stream orders frames that are on the GPU; these are in host memory.", "Leave stream out.")
+        return checked
+
     def load(self, frames: Sequence[Any], stream: Any = None) -> None:
-        """See FrameSession; frames are (H, W, 3) uint8 arrays or DeviceFrames. Raises UsageError for memory or streams of another
-        GPU or context.
-        """
+        """See `Session`. Raises UsageError for memory or streams of another GPU or context."""
         with self._at_work() as gpu:
             self._come_to_rest()
             self._finish, self._callers = None, []
@@ -54,7 +68,7 @@ class Lane(EngineLane):
             if on_device:
                 self._accept(on_device, stream)
             sizes = [(int(frame.shape[0]), int(frame.shape[1])) for frame in frames]
-            labels = self._share.plan.info.spec.head != "labels"
+            labels = self._share.engine.info.spec.head != "labels"
             self._placed, moved = self._memory.place(gpu, sizes, on_host=not on_device, with_labels=labels)
             if moved and self._graphs is not None:
                 self._graphs.drop()
@@ -62,17 +76,17 @@ class Lane(EngineLane):
                 for frame, placed in zip(frames, self._placed, strict=True):
                     np.copyto(self._memory.host_frame(placed), frame)
 
-    def begin(self, want: Want) -> None:
+    def begin(self, kind: OutputKind) -> None:
         with self._at_work() as gpu, self._at_rest_if_refused():
-            labels_head = self._share.plan.info.spec.head == "labels"
-            if labels_head and want == "device labels":
+            labels_head = self._share.engine.info.spec.head == "labels"
+            if labels_head and kind == "device labels":
                 raise UsageError("An engine that was built with --head labels gives its label maps in host memory.")
             self._finish = None
-            batch = max(len(self._placed), self._share.plan.info.batch[0])
+            batch = max(len(self._placed), self._share.engine.info.batch[0])
             self._bind(batch)
             if self._frames is not None:
                 self._preprocess()
-            tail = "device" if want == "device labels" else "output" if want == "logits" or labels_head else "labels"
+            tail = "device" if kind == "device labels" else "output" if kind == "logits" or labels_head else "labels"
             work = self._frame_work(tail, batch)
             sizes = tuple(placed.tables.size for placed in self._placed)
             key = ("frames" if self._frames is None else "input", tail, batch, sizes)
@@ -81,7 +95,7 @@ class Lane(EngineLane):
             self._stream.record(self._done)
             for caller in self._callers:
                 caller.wait(self._read)  # there the next frame may be written when this one has been read
-            self._finish = self._finisher(want, tail, kept)
+            self._finish = self._finisher(kind, tail, kept)
 
     def take(self) -> Any:
         value = super().take()
@@ -156,15 +170,15 @@ class Lane(EngineLane):
 
     # What becomes of the output.
 
-    def _finisher(self, want: Want, tail: str, kept: list[DeviceLabels] | None) -> Callable[[], Any]:
-        if want == "logits":
+    def _finisher(self, kind: OutputKind, tail: str, kept: list[DeviceLabels] | None) -> Callable[[], Any]:
+        if kind == "logits":
             return lambda: self._target.array[: len(self._placed)].astype(np.float32)
         if tail == "output":
             return self._resized_labels
         return lambda: self._checked_labels(kept)
 
     def _resized_labels(self) -> list[LabelMap]:
-        spec = self._share.plan.info.spec
+        spec = self._share.engine.info.spec
         outputs = zip(self._target.array, self._placed, strict=False)
         return [resize_labels(labels.copy(), placed.tables.size, spec.size, spec.resize) for labels, placed in outputs]
 

@@ -1,4 +1,4 @@
-"""What the lanes of one runner share: the open plan, the GPU with its kernels and its health, and what there is to say about them."""
+"""What the lanes of one runner share: the open engine, the GPU with its kernels and its health, and notes for the user."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backends.tensorrt.plan import OpenPlan
 from ..nvidia import driver as gpu
+from .engine import CudaEngine
 from .health import GpuHealth
 from .kernels import FrameKernels
 
 
 @dataclass(slots=True)
 class LaneShare:
-    """`cuda` is the module cuda.core, `config` what execution contexts are made with (None: nothing special).
+    """`cuda` is the module cuda.core.
 
     `capture` says whether lanes capture CUDA graphs of their own; `notes` collects what a user should hear, once each. `on_last_close` is
     called when the last lane closes, while the engine is still open.
     """
 
-    plan: OpenPlan
+    engine: CudaEngine
     cuda: Any
     device: int
     kernels: FrameKernels
     health: GpuHealth
     capture: bool
-    config: Any = None
     on_last_close: Callable[[], object] = lambda: None
     notes: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from .session import Session
+from .session import EngineSession
 
 #: Runs that are not counted: the first ones allocate, and choose or compile kernels.
 WARM_UP = 2
@@ -29,7 +29,7 @@ class LayerTime:
         return statistics.median(self.runs_ms)
 
 
-def run_once(session: Session, batch: int) -> Any:
-    """One request on the input as it stands, waited for."""
-    session.start(batch)
-    return session.wait()
+def run_once(engine: EngineSession, batch: int) -> Any:
+    """Runs an engine once on its input as it stands, waits, and returns the output."""
+    engine.start(batch)
+    return engine.wait()

@@ -1,11 +1,11 @@
-"""What every backend gives the runner: sessions that own their buffers; and what every backend asks of a plan before it opens it."""
+"""What the runner holds, what a backend gives it, and what every backend asks of a plan before it opens it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,11 @@ from ..errors import EngineError
 from ..types import EngineInfo
 
 
-class Session(Protocol):
-    """One request to an engine, with the memory it reads and writes; one thread at a time uses it.
+class EngineSession(Protocol):
+    """An engine alone, one run at a time, with the memory it reads and writes. One thread at a time uses it.
 
-    `input` is (largest batch, 3, H, W) float32 and writable whenever nothing is in flight. `start` returns at once where the
-    backend can; `wait` gives a view of the output for that batch, valid until the next `start`, and raises what went wrong. After an
+    `input` is (largest batch, 3, H, W) float32 and writable while nothing runs. `start` runs the first `batch` images and returns at once
+    if the backend can. `wait` returns that run's output, which is valid until the next `start`, and raises what went wrong. After an
     interrupt `wait` may be called again.
     """
 
@@ -32,32 +32,65 @@ class Session(Protocol):
     def close(self) -> None: ...
 
 
-#: What becomes of frames: label maps in host memory, label maps in device memory, or the engine's logits in host memory.
-Want = Literal["labels", "device labels", "logits"]
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """An EngineSession that knows how long the device itself worked, which trtexec 11 counts and trtexec 10 does not stop at."""
+
+    def device_ms(self) -> float:
+        """The device's time for the last finished run in ms, copies to and from it left out."""
+        ...
 
 
-class FrameSession(Session, Protocol):
-    """A Session whose device also does what comes before and after the engine: it takes frames and gives label maps.
+#: What frames become: label maps in host memory, label maps in device memory, or the engine's logits in host memory.
+OutputKind = Literal["labels", "device labels", "logits"]
 
-    `load` takes frames, all of them in host memory or all on the device; a caller's `stream` says what device frames wait for. `begin`
-    returns at once. `take` waits and gives a list of label maps, or logits (N, classes, h, w) float32; they are the caller's own. After
-    an interrupt `take` may be called again.
+
+class Session(Protocol):
+    """Frames to label maps or logits, one submission at a time: what the runner holds.
+
+    A submission is `load`, `begin` and `take`, in that order. One thread at a time uses a session; only `check` may be called at any
+    time. `engine` is the engine alone, for measuring it and for looking at its output; use it while no submission is in flight.
     """
 
-    def load(self, frames: Sequence[Any], stream: Any = None) -> None: ...
+    @property
+    def engine(self) -> EngineSession: ...
 
-    def begin(self, want: Want) -> None: ...
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should hear, such as how the session started."""
+        ...
 
-    def take(self) -> Any: ...
+    def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Any]:
+        """A caller's frames to frames as `load` takes them.
 
+        Raises ImageError for what is no frame, UsageError for frames, a stream or a kind of output that this session does not take.
+        """
+        ...
 
-def as_frame_session(session: Session) -> FrameSession | None:
-    """The session itself where it is a FrameSession, else None."""
-    return session if hasattr(type(session), "take") else None  # type: ignore[return-value]
+    def load(self, frames: Sequence[Any], stream: Any = None) -> None:
+        """Puts checked frames where the session reads them. `stream` is the caller's; device frames are ready when it is."""
+        ...
+
+    def begin(self, kind: OutputKind) -> None:
+        """Starts the work on what was loaded and returns at once if the backend can."""
+        ...
+
+    def synchronize(self) -> None:
+        """Waits until what was begun has run, so that `take` no longer waits. Raises what went wrong."""
+        ...
+
+    def take(self) -> Any:
+        """Waits if needed and returns one label map for each frame, or logits (N, classes, h, w) float32; they are the caller's own.
+
+        Raises what went wrong. After an interrupt it may be called again.
+        """
+        ...
+
+    def close(self) -> None: ...
 
 
 class WorkerSession:
-    """A Session for a library that only knows blocking calls: `execute` runs on a thread of its own, so that `start` returns at once."""
+    """An EngineSession for a library that only knows blocking calls: `execute` runs on a thread of its own, so `start` returns at once."""
 
     def __init__(self, shape: tuple[int, ...], name: str) -> None:
         self.input: NDArray[np.float32] = np.zeros(shape, np.float32)
@@ -65,7 +98,7 @@ class WorkerSession:
         self._running: Future[NDArray[Any]] | None = None
 
     def execute(self, batch: int) -> NDArray[Any]:
-        """Runs the first `batch` images of `input` and gives their output."""
+        """Runs the first `batch` images of `input` and returns their output."""
         raise NotImplementedError
 
     def start(self, batch: int) -> None:
@@ -81,7 +114,7 @@ class WorkerSession:
 
 
 def refuse_newer(info: EngineInfo, package: str, version: str) -> None:
-    """Raises EngineError where the plan was built by a newer `package` than the `version` that is installed here.
+    """Raises EngineError if the plan was built by a newer `package` than the `version` that is installed here.
 
     Only the first two numbers count; an older plan opens in a newer library.
     """

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,9 @@ from ..image.frames import load_image
 from ..image.samples import sample_frame, sample_source
 from ..image.upsample import mixed_share
 from ..nvidia.nvml import watch_over
+from ..runtime.cpu_session import preprocess_frames
 from ..runtime.frame_runner import FrameRunner
-from ..runtime.session import Session
+from ..runtime.session import DeviceTimed, EngineSession
 from ..types import Frame, LabelMap, Progress, no_progress
 from .paced import run_paced
 from .report import Report, Timing
@@ -32,15 +33,6 @@ STEPS_FOR_P99 = 100
 LEAST_STEPS = 3
 MANY_MIXED_CELLS = 0.4
 _FIRST_RUNS = 2  # the second one captures a CUDA graph
-
-
-@runtime_checkable
-class DeviceTimed(Protocol):
-    """A session that knows how long the device itself worked, which trtexec 11 counts and trtexec 10 does not stop at."""
-
-    def device_ms(self) -> float:
-        """The device's time for the last finished request in ms, copies to and from it left out."""
-        ...
 
 
 @dataclass(slots=True)
@@ -141,11 +133,12 @@ def run_stages(
     """
     session = runner.sessions[0]
     begin = clock()
-    runner.load(session, frames)
+    session.load(frames)
     ready = clock()
-    output = runner.execute(session, len(frames))
+    session.begin("labels")
+    session.synchronize()
     done = clock()
-    labels = runner.labels_of(session, output, _sizes(frames))
+    labels: list[LabelMap] = session.take()
     return labels, {"preprocess": ready - begin, "engine": done - ready, "postprocess": clock() - done}
 
 
@@ -200,17 +193,17 @@ def bench(
 
 
 def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, Timing | None]:
-    """start and wait on an input that stays as it is; and the device's own share of that, where the session knows it."""
-    session, laps = _filled(runner, frames)[0], _Laps()
+    """start and wait on an input that stays as it is; and the device's own share of that, if the engine knows it."""
+    engine, laps = _filled(runner, frames)[0], _Laps()
     device: list[float] = []
 
     def step() -> None:
         begin = watch.clock()
-        session.start(runner.engine_batch(len(frames)))
-        session.wait()
+        engine.start(runner.engine_batch(len(frames)))
+        engine.wait()
         laps.add(watch.clock() - begin)
-        if isinstance(session, DeviceTimed):
-            device.append(session.device_ms())
+        if isinstance(engine, DeviceTimed):
+            device.append(engine.device_ms())
 
     watch.repeat("engine only", step)
     return _one_by_one(laps.total, len(frames)), _one_by_one(device, len(frames)) if device else None
@@ -236,24 +229,24 @@ def _whole_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwat
 
 
 def _engine_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
-    """Every session always has work: the oldest is waited for and started again. What is still running at the end is not counted."""
+    """Every session's engine always has work: the oldest is waited for and started again. What still runs at the end is not counted."""
     laps = _Laps()
-    running: deque[tuple[Session, float]] = deque()
-    for session in _filled(runner, frames):
-        running.append((session, watch.clock()))
-        session.start(runner.engine_batch(len(frames)))
+    running: deque[tuple[EngineSession, float]] = deque()
+    for engine in _filled(runner, frames):
+        running.append((engine, watch.clock()))
+        engine.start(runner.engine_batch(len(frames)))
 
     def step() -> None:
-        session, begin = running.popleft()
-        session.wait()
+        engine, begin = running.popleft()
+        engine.wait()
         now = watch.clock()
         laps.add(now - begin)
-        running.append((session, now))
-        session.start(runner.engine_batch(len(frames)))
+        running.append((engine, now))
+        engine.start(runner.engine_batch(len(frames)))
 
     elapsed = watch.repeat("engine only", step)
-    for session, _ in running:
-        session.wait()
+    for engine, _ in running:
+        engine.wait()
     return Timing(tuple(laps.total), len(frames), elapsed)
 
 
@@ -275,18 +268,15 @@ def _whole_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stop
     return Timing(tuple(laps.total), len(frames), elapsed)
 
 
-def _filled(runner: FrameRunner, frames: Sequence[Frame]) -> list[Session]:
-    """The runner's sessions, each with the preprocessed frames in its input, and past what only its first runs do."""
-    for session in runner.sessions:
-        runner.preprocess_into(session, frames)
+def _filled(runner: FrameRunner, frames: Sequence[Frame]) -> list[EngineSession]:
+    """The sessions' engines, each with the preprocessed frames in its input, and past what only its first runs do."""
+    engines = [session.engine for session in runner.sessions]
+    for engine in engines:
+        preprocess_frames(frames, runner.spec, engine.input, runner.threads)
         for _ in range(_FIRST_RUNS):
-            session.start(runner.engine_batch(len(frames)))
-            session.wait()
-    return list(runner.sessions)
-
-
-def _sizes(frames: Sequence[Frame]) -> list[tuple[int, int]]:
-    return [(frame.shape[0], frame.shape[1]) for frame in frames]
+            engine.start(runner.engine_batch(len(frames)))
+            engine.wait()
+    return engines
 
 
 def _use(labels: list[LabelMap]) -> None:
@@ -322,7 +312,7 @@ def _conventions(runner: FrameRunner) -> dict[str, str]:
     else:
         engine = "start to output in host memory: copies to and from the GPU are counted, as trtexec 10 does and trtexec 11 does not"
     told = {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
-    if all(isinstance(session, DeviceTimed) for session in runner.sessions):
+    if all(isinstance(session.engine, DeviceTimed) for session in runner.sessions):
         told["engine_without_copies"] = "how long the GPU itself was busy with the engine, by CUDA events: what trtexec 11 counts"
     return told
 

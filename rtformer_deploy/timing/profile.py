@@ -16,8 +16,10 @@ from ..backends import layer_times, open_engine
 from ..errors import UsageError
 from ..graph.names import home
 from ..image.samples import sample_frame
+from ..runtime.cpu_session import preprocess_frames
 from ..runtime.frame_runner import FrameRunner
 from ..runtime.layer_times import WARM_UP, LayerTime, run_once
+from ..runtime.session import DeviceTimed
 from ..types import Engine
 
 #: Blocks of what belongs to no module: the library's own copies between memory layouts, and layers whose name has one part only.
@@ -114,21 +116,22 @@ def block_of(layer: LayerTime) -> str:
 def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | None) -> tuple[NDArray[np.float32], float]:
     """The engine's input, preprocessed from the sample frame (N, 3, H, W), and the median of a run in ms."""
     with open_engine(engine, device=device, threads=threads, graphs=False) as runner:
-        session, batch = runner.sessions[0], runner.engine_batch(1)
-        runner.preprocess_into(session, [sample_frame(runner.spec.size)] * batch)
-        images = session.input[:batch].copy()
+        batch = runner.engine_batch(1)
+        images = runner.sessions[0].engine.input[:batch]
+        preprocess_frames([sample_frame(runner.spec.size)] * batch, runner.spec, images, runner.threads)
+        images = images.copy()
         return images, statistics.median(_latencies(runner, batch, rounds))
 
 
 def _latencies(runner: FrameRunner, batch: int, rounds: int) -> Sequence[float]:
-    """In ms; a GPU's own time where the session knows it, since that is what its layers are parts of."""
-    session, times = runner.sessions[0], []
+    """In ms; the GPU's own time if the engine knows it, since that is what its layers are parts of."""
+    engine, times = runner.sessions[0].engine, []
     for number in range(WARM_UP + rounds):
         begin = time.perf_counter()
-        run_once(session, batch)
+        run_once(engine, batch)
         taken = 1000 * (time.perf_counter() - begin)
         if number >= WARM_UP:
-            times.append(session.device_ms() if hasattr(session, "device_ms") else taken)
+            times.append(engine.device_ms() if isinstance(engine, DeviceTimed) else taken)
     return times
 
 

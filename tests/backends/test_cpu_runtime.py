@@ -1,4 +1,4 @@
-"""What is particular to the CPU sessions: bound memory, settings that arrive, lanes, and what a missing package says."""
+"""What is particular to engines on the CPU: bound memory, settings that arrive, several at once, and what a missing package says."""
 
 from __future__ import annotations
 
@@ -11,28 +11,34 @@ import pytest
 import torch
 from helpers import frames, tiny_model, tiny_spec
 
-from rtformer_deploy.backends import build, open_engine
+from rtformer_deploy.backends import BACKENDS, build, open_engine
 from rtformer_deploy.backends.onnxruntime import run as onnxruntime_runtime
 from rtformer_deploy.backends.openvino.plan import compile_plan
 from rtformer_deploy.backends.torch.run import open_network
 from rtformer_deploy.errors import EngineError, MissingPackageError, ModelError
+from rtformer_deploy.runtime.cpu_session import preprocess_frames
 from rtformer_deploy.runtime.session import WorkerSession, rebuild_command
-from rtformer_deploy.types import BuildOptions, Engine
+from rtformer_deploy.types import Backend, BuildOptions, Engine
 
-CPU = ["openvino", "onnxruntime"]
+ON_CPU = [row.name for row in BACKENDS.values() if not row.on_gpu]
 
 
-@pytest.fixture(scope="module", params=CPU)
+@pytest.fixture(scope="module", params=ON_CPU)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return build(tiny_model("batch"), tiny_spec("batch"), request.param, BuildOptions(batch=(1, 1, 3), threads=1))
 
 
+def fill(session: Any, batch: int, seed: int) -> None:
+    """Preprocessed frames into the input of a session's engine."""
+    preprocess_frames(frames(*[(64, 96)] * batch, seed=seed), tiny_spec("batch"), session.input)
+
+
 def test_the_output_is_written_where_it_was_bound(engine: Engine) -> None:
     with open_engine(engine, threads=1) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         seen = []
         for batch in (3, 1, 2, 2):
-            runner.preprocess_into(session, frames(*[(64, 96)] * batch, seed=batch))
+            fill(session, batch, seed=batch)
             session.start(runner.engine_batch(batch))
             output = session.wait()
             assert output.shape == (batch, 5, 8, 12)
@@ -44,7 +50,7 @@ def test_the_output_is_written_where_it_was_bound(engine: Engine) -> None:
 
 def test_a_smaller_batch_touches_no_more_than_itself(engine: Engine) -> None:
     with open_engine(engine, threads=1) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         session._output[:] = -7
         session.start(2)
         session.wait()
@@ -52,16 +58,16 @@ def test_a_smaller_batch_touches_no_more_than_itself(engine: Engine) -> None:
         assert not np.any(np.all(session._output[:2] == -7, axis=(1, 2, 3)))
 
 
-def test_two_lanes_work_on_two_requests_at_once(engine: Engine) -> None:
+def test_two_engine_sessions_run_at_once(engine: Engine) -> None:
     with open_engine(engine, threads=2, lanes=2) as runner:
-        first, second = runner.sessions
-        runner.preprocess_into(first, frames((64, 96), seed=1))
-        runner.preprocess_into(second, frames((64, 96), seed=2))
+        first, second = (session.engine for session in runner.sessions)
+        fill(first, 1, seed=1)
+        fill(second, 1, seed=2)
         first.start(1)
         second.start(1)
         outputs = [first.wait().copy(), second.wait().copy()]
         assert not np.array_equal(*outputs)
-        runner.preprocess_into(first, frames((64, 96), seed=2))
+        fill(first, 1, seed=2)
         first.start(1)
         np.testing.assert_allclose(first.wait(), outputs[1], rtol=1e-5, atol=1e-5)
 
@@ -80,8 +86,8 @@ def test_onnxruntime_uses_the_cores_it_was_given() -> None:
     assert 1 <= onnxruntime_runtime.available_threads() <= (os.cpu_count() or 1)
 
 
-@pytest.mark.parametrize("backend", CPU)
-def test_a_missing_package_is_named(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_a_missing_package_is_named(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = build(tiny_model(), tiny_spec(), backend, BuildOptions(threads=1))
     monkeypatch.setitem(sys.modules, backend, None)
     with pytest.raises(

@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -14,23 +15,44 @@ import onnxruntime
 import pytest
 import torch
 from helpers import Batch, frames, tiny_model, tiny_spec, tiny_weights
+from null_engines import engine_of, install
 from numpy.typing import NDArray
 
-from rtformer_deploy.backends import build, open_engine
+from rtformer_deploy.backends import BACKENDS, BackendRow, build, open_engine
 from rtformer_deploy.backends.torch.run import open_network
 from rtformer_deploy.errors import EngineError, ImageError, UsageError
 from rtformer_deploy.formats.model_file import serialize_model
 from rtformer_deploy.image import frames as image
+from rtformer_deploy.nvidia.driver import gpus, why_none
+from rtformer_deploy.runtime.cpu_session import preprocess_frames
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.types import BuildOptions, Engine, Frame, Head, LabelMap, Ticket
+from rtformer_deploy.runtime.session import OutputKind
+from rtformer_deploy.types import Backend, BuildOptions, Engine, Frame, Head, LabelMap, Ticket
 
 SIZES = ((64, 96), (50, 70), (131, 200), (1, 1), (97, 33))
+TORCH = "torch"  # the network itself, which has no row among the backends
+Bounds = tuple[int, int, int]
 Open = Callable[..., FrameRunner]
 
 
 @functools.cache
-def engine(backend: str, batch: Batch, bounds: tuple[int, int, int], head: Head) -> Engine:
+def built(backend: Backend, batch: Batch, bounds: Bounds, head: Head) -> Engine:
     return build(tiny_model(batch, head), tiny_spec(batch, head), backend, BuildOptions(batch=bounds, threads=1))
+
+
+def engine_maker(row: BackendRow, monkeypatch: pytest.MonkeyPatch) -> Callable[[Batch, Bounds, Head], Engine]:
+    """What makes a backend's engine of the tiny network: its builder; for TensorRT a fake one on a fake GPU, which needs no GPU."""
+    if row.folder != "tensorrt":
+        if row.on_gpu and not gpus():
+            pytest.skip(f"needs an NVIDIA GPU: {why_none()}")
+        return functools.partial(built, row.name)
+    machine = install(monkeypatch)
+
+    def fake(batch: Batch, bounds: Bounds, head: Head) -> Engine:
+        fixed = bounds if batch == "batch" else (batch, batch, batch)
+        return engine_of(machine, row.name, tiny_model("batch", head), tiny_spec(batch, head), fixed)
+
+    return fake
 
 
 class Network(torch.nn.Module):
@@ -49,23 +71,24 @@ class Network(torch.nn.Module):
         return x.argmax(1).to(torch.uint8) if self.head == "labels" else x
 
 
-@pytest.fixture(params=["openvino", "onnxruntime", "torch"])
+@pytest.fixture(params=[*BACKENDS, TORCH])
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 @pytest.fixture
-def opened(backend: str) -> Iterator[Open]:
+def opened(backend: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Opens a runner of the backend: batch (N or "batch"), its bounds, head, lanes. All are closed in the end."""
     runners: list[FrameRunner] = []
+    make_engine = None if backend == TORCH else engine_maker(BACKENDS[backend], monkeypatch)
 
-    def opener(batch: Batch = 1, bounds: tuple[int, int, int] = (1, 1, 1), head: Head = "lowres", lanes: int = 1) -> FrameRunner:
-        if backend == "torch":
+    def opener(batch: Batch = 1, bounds: Bounds = (1, 1, 1), head: Head = "lowres", lanes: int = 1) -> FrameRunner:
+        if make_engine is None:
             largest = bounds[2] if batch == "batch" else batch
             runner = open_network(Network(head).eval(), tiny_spec(batch, head), batch=largest, threads=1, lanes=lanes)
         else:
-            runner = open_engine(engine(backend, batch, bounds, head), threads=1, lanes=lanes)
+            runner = open_engine(make_engine(batch, bounds, head), threads=1, lanes=lanes)
         runners.append(runner)
         return runner
 
@@ -248,68 +271,108 @@ def test_a_closed_runner_is_closed(opened: Open) -> None:
         runner.result(ticket)
 
 
+class OnDevice:
+    """What says that it is a frame on the GPU."""
+
+    __cuda_array_interface__ = MappingProxyType({"shape": (64, 96, 3), "typestr": "|u1", "data": (4096, False), "version": 3})
+
+
+def test_what_lies_on_a_gpu_is_for_engines_on_a_gpu(opened: Open, backend: str) -> None:
+    runner = opened()
+    given = frames((64, 96))
+    elsewhere = backend == TORCH or not BACKENDS[backend].on_gpu
+    refusals: list[tuple[list[Any], dict[str, Any]]] = [([OnDevice()], {}), (given, {"stream": 7}), (given, {"on_device": True})]
+    for wrong, keywords in refusals if elsewhere else ():
+        with pytest.raises(UsageError, match=r"Only a TensorRT engine takes frames on the GPU, streams and on_device.*\n.*NumPy arrays"):
+            runner.submit(wrong, **keywords)
+    if not elsewhere:
+        with pytest.raises(UsageError, match="CUDA knows no device memory at its address"):
+            runner.submit([OnDevice()])
+        with pytest.raises(UsageError, match="A stream orders frames that are on the GPU"):
+            runner.submit(given, stream=7)
+    assert_same(runner.run(given), given)
+
+
+def test_the_engine_alone_gives_what_logits_gives(opened: Open) -> None:
+    runner = opened("batch", (2, 2, 3))
+    given = frames((64, 96), (50, 70))
+    wanted = runner.logits(given)
+    for session in runner.sessions:
+        assert session.engine.input.shape == (3, 3, 64, 96)
+        preprocess_frames(given, runner.spec, session.engine.input)
+        session.engine.start(runner.engine_batch(len(given)))
+        np.testing.assert_allclose(session.engine.wait(), wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_the_stages_of_a_session_can_be_taken_apart(opened: Open) -> None:
+    runner = opened("batch", (1, 2, 2))
+    given = frames((64, 96), (50, 70))
+    session = runner.sessions[0]
+    for _ in range(3):
+        session.load(session.check(given, "labels", None))
+        session.begin("labels")
+        session.synchronize()
+        assert_same(session.take(), given)
+        assert_same(session.take(), given)  # as after an interrupt
+
+
 def test_an_error_belongs_to_its_ticket_alone(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = opened()
     session = runner.sessions[0]
-    wait = session.wait
+    take, begin = session.take, session.begin
     given = frames((64, 96))
     bad = runner.submit(given)
 
-    def failing() -> NDArray[Any]:
-        wait()
+    def failing() -> Any:
+        take()
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(session, "wait", failing)
-    monkeypatch.setattr(session, "start", _restoring(session.start, lambda: setattr(session, "wait", wait)))
-    good = runner.submit(given)  # the house is full: this finishes the first, which fails
+    def restoring(kind: OutputKind) -> None:
+        monkeypatch.setattr(session, "take", take)
+        begin(kind)
+
+    monkeypatch.setattr(session, "take", failing)
+    monkeypatch.setattr(session, "begin", restoring)
+    good = runner.submit(given)  # every session is busy: this finishes the first, which fails
     assert_same(runner.result(good), given)
     with pytest.raises(EngineError, match="The engine failed on this request: out of luck"):
         runner.result(bad)
     assert_same(runner.run(given), given)
 
 
-def _restoring(start: Callable[[int], None], restore: Callable[[], None]) -> Callable[[int], None]:
-    def wrapped(batch: int) -> None:
-        restore()
-        start(batch)
-
-    return wrapped
-
-
 def test_an_error_in_one_part_of_a_run_leaves_nothing_behind(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = opened()
-    session = runner.sessions[0]
     given = frames((64, 96), (64, 96))
     with monkeypatch.context() as patch:
-        patch.setattr(session, "start", _raising)
+        patch.setattr(runner.sessions[0], "begin", _raising)
         with pytest.raises(RuntimeError, match="no start"):
             runner.run(given)
     assert_same(runner.run(given), given)
 
 
-def _raising(batch: int) -> None:
+def _raising(kind: OutputKind) -> None:
     raise RuntimeError("no start")
 
 
 def test_close_waits_for_what_is_in_flight(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = opened()
     session = runner.sessions[0]
-    wait, close = session.wait, session.close
+    take, close = session.take, session.close
     reached, go = threading.Event(), threading.Event()
     order: list[str] = []
 
-    def slow() -> NDArray[Any]:
+    def slow() -> Any:
         reached.set()
         go.wait(10)
-        output = wait()
+        labels = take()
         order.append("waited")
-        return output
+        return labels
 
     def closing() -> None:
         order.append("closed")
         close()
 
-    monkeypatch.setattr(session, "wait", slow)
+    monkeypatch.setattr(session, "take", slow)
     monkeypatch.setattr(session, "close", closing)
     given = frames((64, 96))
     with ThreadPoolExecutor(2) as pool:

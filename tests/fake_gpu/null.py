@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -39,6 +40,7 @@ class NullGpu:
         self.spec = spec
         self.journal: list[str] = []
         self.streams: dict[int, Stream] = {}
+        self.events: list[Event] = []
         self.memory: weakref.WeakValueDictionary[int, Buffer] = weakref.WeakValueDictionary()
         self.foreign: dict[int, tuple[int, int]] = {}  # callers' memory and streams: the device and the context
         self.lock = threading.RLock()
@@ -97,6 +99,16 @@ class NullGpu:
     def count(self, start: str) -> int:
         return sum(line.startswith(start) for line in self.journal)
 
+    def calls(self, work: Callable[[], object]) -> Counter[str]:
+        """How often `work` makes which call."""
+        before = len(self.journal)
+        work()
+        return Counter(self.journal[before:])
+
+    def idle(self) -> bool:
+        """Whether everything that was enqueued has run."""
+        return not any(stream.queue for stream in self.streams.values())
+
     def live(self) -> int:
         """The bytes of all memory that was not freed."""
         return sum(buffer.size for buffer in list(self.memory.values()))
@@ -139,7 +151,9 @@ class Device:
 
     def create_event(self, options: dict[str, bool] | None = None) -> Event:
         assert self.gpu.call() == self.index
-        return Event(self.gpu, bool(options and options.get("timing_enabled")))
+        event = Event(self.gpu, bool(options and options.get("timing_enabled")))
+        self.gpu.events.append(event)
+        return event
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
         assert isinstance(stream, Stream)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
 import pytest
 from helpers import tiny_spec
 from null_tensorrt import NullTensorRT
 
 from rtformer_deploy.backends.tensorrt.library import TrtLibrary
+from rtformer_deploy.formats.model_file import serialize_model
 from rtformer_deploy.nvidia.driver import GpuInfo
-from rtformer_deploy.types import Engine, EngineInfo, Head, PrecisionFound
+from rtformer_deploy.types import Backend, Engine, EngineInfo, Head, ModelSpec, PrecisionFound
 
+_TENSORRT_TYPES = {"float32": "FLOAT", "uint8": "UINT8"}
 GPU = GpuInfo(0, "NVIDIA Fake", "8.6", 8192, "13.0")
 
 
@@ -35,6 +40,17 @@ def make_info(head: Head = "lowres", **changes: Any) -> EngineInfo:
 
 def make_engine(head: Head = "lowres", **changes: Any) -> Engine:
     return Engine(b"plan", make_info(head, **changes))
+
+
+def engine_of(fake: NullTensorRT, backend: Backend, model: ir.Model, spec: ModelSpec, batch: tuple[int, int, int]) -> Engine:
+    """An engine for the fake GPU that computes what an ONNX model with a free batch computes; any batch may be asked of it."""
+    session = onnxruntime.InferenceSession(serialize_model(model), providers=["CPUExecutionProvider"])
+    fake.network = lambda images: np.asarray(session.run(None, {spec.input.name: images})[0])
+    fake.rtx = backend == "tensorrt-rtx"
+    fake.spec = spec
+    fake.io = {tensor.name: _TENSORRT_TYPES[tensor.dtype] for tensor in (spec.input, spec.output)}
+    version = f"{backend} {fake.module().__version__}"
+    return make_engine(backend=backend, spec=spec, inputs=(spec.input,), outputs=(spec.output,), batch=batch, builder_version=version)
 
 
 def set_gpus(monkeypatch: pytest.MonkeyPatch, *found: GpuInfo) -> None:

@@ -38,7 +38,7 @@ MIB = 2**20
 
 def expected(runner: FrameRunner, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The CPU's label map of a frame: preprocessed and upsampled there, with the engine's own logits in between."""
-    spec, session = runner.spec, runner.sessions[0]
+    spec, session = runner.spec, runner.sessions[0].engine
     image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=session.input[0])
     session.start(runner.batch[0])
     return image.upsample_argmax(session.wait()[0].astype(np.float32), frame.shape[:2], spec.size, spec.resize)
@@ -65,7 +65,7 @@ def test_the_kernels_around_the_engine_give_the_cpus_bits(backend: Backend, prec
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_gpus_preprocessing_feeds_the_engine_what_the_cpus_does(backend: Backend, precision: PrecisionName) -> None:
     with open_engine(built(backend, precision)) as runner:
-        session, spec = runner.sessions[0], runner.spec
+        session, spec = runner.sessions[0].engine, runner.spec
         for frame in frames(*SIZES):
             given = runner.logits([frame])[0]
             image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=session.input[0])
@@ -75,7 +75,7 @@ def test_the_gpus_preprocessing_feeds_the_engine_what_the_cpus_does(backend: Bac
 
 def test_an_engine_that_gives_labels(backend: Backend) -> None:
     with open_engine(built(backend, "fp16", head="labels")) as runner:
-        session, spec = runner.sessions[0], runner.spec
+        session, spec = runner.sessions[0].engine, runner.spec
         for seed in range(3):
             for frame in frames(*SIZES, seed=seed):
                 given = runner.run([frame])[0]
@@ -194,8 +194,7 @@ def run_python(code: str, *arguments: str, timeout: float = 300) -> str:
 START = """
 import sys
 from pathlib import Path
-from rtformer_deploy.engine_file import load_engine
-from rtformer_deploy.runtime import open_engine
+from rtformer_deploy import load_engine, open_engine
 with open_engine(load_engine(Path(sys.argv[1]))) as runner:
     print([note for note in runner.notes if note.startswith("Start")][0])
 """
@@ -218,9 +217,8 @@ import sys, threading, time
 from pathlib import Path
 import numpy as np
 import cuda.core as cuda
-from rtformer_deploy.engine_file import load_engine
+from rtformer_deploy import load_engine, open_engine
 from rtformer_deploy.errors import EngineError
-from rtformer_deploy.runtime import open_engine
 runner = open_engine(load_engine(Path(sys.argv[1])), lanes=4)
 frame = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
 said = {}

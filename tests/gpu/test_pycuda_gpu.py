@@ -22,8 +22,7 @@ import numpy as np
 import pycuda.autoprimaryctx
 import pycuda.driver
 import pycuda.gpuarray
-from rtformer_deploy.engine_file import load_engine
-from rtformer_deploy.runtime import open_engine
+from rtformer_deploy import load_engine, open_engine
 rng = np.random.default_rng(0)
 with open_engine(load_engine(Path(sys.argv[1])), lanes=2) as runner:
     stream = pycuda.driver.Stream()
@@ -49,9 +48,8 @@ import numpy as np
 import pycuda.autoinit
 import pycuda.driver
 import pycuda.gpuarray
-from rtformer_deploy.engine_file import load_engine
+from rtformer_deploy import load_engine, open_engine
 from rtformer_deploy.errors import UsageError
-from rtformer_deploy.runtime import open_engine
 frame = np.random.default_rng(0).integers(0, 256, (256, 512, 3), np.uint8)
 with open_engine(load_engine(Path(sys.argv[1]))) as runner:
     array = pycuda.gpuarray.to_gpu(frame)

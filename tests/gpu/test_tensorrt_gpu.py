@@ -17,6 +17,7 @@ from rtformer_deploy.backends.tensorrt.plan import runs_on
 from rtformer_deploy.backends.tensorrt.run import precision_after_open
 from rtformer_deploy.errors import EngineError
 from rtformer_deploy.nvidia.driver import gpus, why_none
+from rtformer_deploy.runtime.cpu_session import preprocess_frames
 from rtformer_deploy.types import Backend, BuildOptions, Engine, PrecisionName
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpus(), reason=f"needs an NVIDIA GPU: {why_none()}")]
@@ -91,12 +92,12 @@ def test_many_requests_in_flight_give_what_single_ones_give(backend: Backend) ->
 def test_sessions_overlap_and_wait_for_their_own(backend: Backend) -> None:
     engine = built(backend, "fp16")
     with open_engine(engine, lanes=2) as runner:
-        first, second = runner.sessions
+        first, second = (session.engine for session in runner.sessions)
         expected = []
-        for session, seed in ((first, 1), (second, 2)):
-            runner.preprocess_into(session, frames(SIZES[0], seed=seed))
-            session.start(1)
-            expected.append(session.wait().copy())
+        for engine_session, seed in ((first, 1), (second, 2)):
+            preprocess_frames(frames(SIZES[0], seed=seed), runner.spec, engine_session.input)
+            engine_session.start(1)
+            expected.append(engine_session.wait().copy())
         assert not np.array_equal(*expected)
         for _ in range(20):
             first.start(1)
@@ -109,10 +110,10 @@ def test_a_dynamic_batch(backend: Backend) -> None:
     batch: Batch = (1, 2, 4)
     given = frames(*[SIZES[0]] * 7)
     with open_engine(built(backend, "fp32", batch)) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         alone = [runner.logits([frame])[0] for frame in given]
         for size in (4, 1, 3, 2, 4):
-            runner.preprocess_into(session, given[:size])
+            preprocess_frames(given[:size], runner.spec, session.input)
             session.start(size)
             output = session.wait()
             assert output.shape[0] == size
@@ -141,7 +142,7 @@ def test_the_devices_own_time_is_a_part_of_the_whole(backend: Backend) -> None:
     import time
 
     with open_engine(built(backend, "fp16")) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         for _ in range(5):
             begin = time.perf_counter()
             session.start(1)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rtformer_deploy.backends import open_engine
 from rtformer_deploy.errors import EngineError, ImageError, UsageError
 from rtformer_deploy.image import frames as image
+from rtformer_deploy.lanes.health import GpuHealth
 from rtformer_deploy.timing.bench import bench
 
 HANG_S = 30.0
@@ -51,53 +52,59 @@ def test_label_maps_are_those_of_the_cpu(machine: NullTensorRT, graphs: bool) ->
                 np.testing.assert_array_equal(labels, reference(frame))
 
 
-def test_the_steps_of_a_frame(machine: NullTensorRT) -> None:
+def test_a_frame_is_one_run_and_one_copy_each_way(machine: NullTensorRT) -> None:
     frame = frames((50, 70))[0]
     with open_engine(make_engine(), graphs=False) as runner:
-        runner.run([frame])
-        before = len(machine.journal)
-        runner.run([frame])
-        assert machine.journal[before:] == [
-            "copy pinned to device",
-            "launch preprocess",
-            "execute 1",
-            "fill",
-            "launch upsample_argmax",
-            "copy device to pinned",
-        ]
+        check(runner, [frame])
+        calls = machine.calls(lambda: check(runner, [frame]))
+    assert calls == {
+        "copy pinned to device": 1,
+        "launch preprocess": 1,
+        "execute 1": 1,
+        "fill": 1,  # clears the flag
+        "launch upsample_argmax": 1,
+        "copy device to pinned": 1,
+    }
 
 
 def test_one_copy_brings_the_labels_of_a_whole_batch(machine: NullTensorRT) -> None:
     with open_engine(make_engine(), graphs=False) as runner:
         given = frames(*SIZES[:3])
-        before = len(machine.journal)
-        for labels, frame in zip(runner.run(given), given, strict=True):
-            np.testing.assert_array_equal(labels, reference(frame))
-        said = machine.journal[before:]
-        assert said.count("copy device to pinned") == 1
-        assert said.count("copy pinned to device") == 1 + 3  # the frames, and the tables of three sizes
-        assert said.count("launch preprocess") == said.count("launch upsample_argmax") == 3
+
+        def run() -> None:
+            for labels, frame in zip(runner.run(given), given, strict=True):
+                np.testing.assert_array_equal(labels, reference(frame))
+
+        calls = machine.calls(run)
+        assert calls["copy device to pinned"] == 1
+        assert calls["copy pinned to device"] == 1 + 3  # the frames, and the tables of three sizes
+        assert calls["execute 3"] == 1
+        assert calls["launch preprocess"] == calls["launch upsample_argmax"] == 3
 
 
 def test_submit_returns_before_anything_has_run_and_result_waits_for_its_own_alone(machine: NullTensorRT) -> None:
     given = [frames(SIZES[0], seed=seed)[0] for seed in range(3)]
     with open_engine(make_engine(), lanes=3, graphs=False) as runner:
-        lanes: Any = runner.sessions
         tickets = [runner.submit([frame]) for frame in given]
-        assert all(lane._stream.queue for lane in lanes)
-        np.testing.assert_array_equal(runner.result(tickets[1])[0], reference(given[1]))
-        assert [len(lane._stream.queue) > 0 for lane in lanes] == [True, False, True]
-        for index in (2, 0):
+        assert machine.runs_done == 0
+        for done, index in enumerate((1, 2, 0), 1):
             np.testing.assert_array_equal(runner.result(tickets[index])[0], reference(given[index]))
+            assert machine.runs_done == done, "the others have not run yet"
 
 
 def test_lanes_take_turns(machine: NullTensorRT) -> None:
-    with open_engine(make_engine(), lanes=3) as runner:
+    """Three lanes take three submissions without waiting; the fourth makes the oldest one finish, and that one alone."""
+    given = [frames(SIZES[0], seed=seed)[0] for seed in range(4)]
+    with open_engine(make_engine(), lanes=3, graphs=False) as runner:
         for turn in range(4):
-            tickets = [runner.submit(frames(SIZES[0], seed=turn)) for _ in range(3)]
-            assert [request.session for request in runner._running] == list(runner.sessions)
-            for ticket in tickets:
-                runner.result(ticket)
+            tickets = [runner.submit([frame]) for frame in given[:3]]
+            assert machine.runs_done == 4 * turn
+            tickets.append(runner.submit([given[3]]))
+            assert machine.runs_done == 4 * turn + 1
+            np.testing.assert_array_equal(runner.result(tickets[0])[0], reference(given[0]))
+            assert machine.runs_done == 4 * turn + 1, "it was the oldest that has finished"
+            for index in (1, 2, 3):
+                np.testing.assert_array_equal(runner.result(tickets[index])[0], reference(given[index]))
 
 
 def test_more_submissions_than_lanes_keep_every_result(machine: NullTensorRT) -> None:
@@ -158,13 +165,16 @@ def test_memory_grows_with_the_largest_frame_only(machine: NullTensorRT) -> None
 def test_tables_of_sizes_are_bounded(machine: NullTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtformer_deploy.lanes.memory.TABLES", 1)
     monkeypatch.setattr("rtformer_deploy.lanes.graphs.GRAPHS", 2)
+    sizes = [(height, 40) for height in range(29, 19, -1)]  # the first frame is the largest
     with open_engine(make_engine()) as runner:
-        lane: Any = runner.sessions[0]
-        for turn in range(3):
-            for height in range(20, 30):
-                check(runner, [frames((height, 40), seed=turn)[0]] * 2)
-            assert len(lane._memory._tables) == 4
-            assert len(lane._graphs._entries) <= 2
+        live = []
+        for turn in range(4):
+            for size in sizes:
+                check(runner, [frames(size, seed=turn)[0]] * 2)
+                live.append(machine.live())
+                assert machine.count("capture") - machine.count("close graph") <= 2
+        assert max(live[4:]) <= live[3], "from the fifth size on a new size takes the place of another"
+        assert machine.count("capture") >= 10
 
 
 def test_logits(machine: NullTensorRT) -> None:
@@ -278,13 +288,20 @@ def test_a_lost_gpu_is_an_error_and_not_a_hang(machine: NullTensorRT, monkeypatc
     in_time(runner.close)
 
 
-def test_one_lane_that_waits_hears_from_another(machine: NullTensorRT) -> None:
+def test_one_lane_that_waits_hears_from_another(machine: NullTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
     """The patience is a minute; what another lane finds out does not take that long."""
+    shared: list[GpuHealth] = []
+
+    def make(name: str, patience_s: float) -> GpuHealth:
+        shared.append(GpuHealth(name, patience_s))
+        return shared[-1]
+
+    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.run.GpuHealth", make)
     with open_engine(make_engine(), lanes=2) as runner:
         machine.lost = True
         ticket = runner.submit(frames(SIZES[0]))
-        lanes: Any = runner.sessions
-        threading.Timer(0.1, lambda: lanes[1]._share.health.fail("somebody saw it")).start()
+        (health,) = shared
+        threading.Timer(0.1, lambda: health.fail("somebody saw it")).start()
         with pytest.raises(EngineError, match="somebody saw it"):
             in_time(lambda: runner.result(ticket))
 

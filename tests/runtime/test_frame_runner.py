@@ -1,4 +1,4 @@
-"""FrameRunner over a session that watches how it is used: never by two at once, never overwritten, every result its own."""
+"""FrameRunner over an engine that watches how it is used: never by two at once, never overwritten, every result its own."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from helpers import CLASSES, SIZE, tiny_spec
 from numpy.typing import NDArray
 
 from rtformer_deploy.errors import EngineError, UsageError
+from rtformer_deploy.runtime.cpu_session import CpuSession
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.runtime.session import Session
 from rtformer_deploy.types import Frame
 
 
@@ -59,14 +59,14 @@ def grey(kind: int) -> Frame:
 
 
 def watched(lanes: int, smallest: int = 1) -> tuple[FrameRunner, list[Watched]]:
-    sessions = [Watched(seed) for seed in range(lanes)]
-    as_sessions: list[Session] = list(sessions)
-    return FrameRunner(as_sessions, tiny_spec(), (smallest, 2, 2), threads=1), sessions
+    engines = [Watched(seed) for seed in range(lanes)]
+    sessions = [CpuSession(engine, tiny_spec(), smallest, threads=1) for engine in engines]
+    return FrameRunner(sessions, tiny_spec(), (smallest, 2, 2), threads=1), engines
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 def test_many_threads_and_few_sessions(lanes: int) -> None:
-    runner, sessions = watched(lanes)
+    runner, engines = watched(lanes)
 
     def work(seed: int) -> None:
         chosen = random.Random(seed)
@@ -91,23 +91,23 @@ def test_many_threads_and_few_sessions(lanes: int) -> None:
     with ThreadPoolExecutor(6) as pool:
         for future in [pool.submit(work, seed) for seed in range(6)]:
             future.result()
-    assert sum(len(session.starts) for session in sessions) == 240
-    assert all(session.starts for session in sessions)
+    assert sum(len(engine.starts) for engine in engines) == 240
+    assert all(engine.starts for engine in engines)
     runner.close()
-    assert all(session.closed for session in sessions)
+    assert all(engine.closed for engine in engines)
 
 
 def test_lanes_take_turns() -> None:
-    runner, sessions = watched(3)
+    runner, engines = watched(3)
     given = [grey(index % 4) for index in range(12)]
     assert [int(labels[0, 0]) for labels in runner.run(given)] == [index % 4 for index in range(12)]
-    assert [session.starts for session in sessions] == [[2, 2]] * 3
+    assert [engine.starts for engine in engines] == [[2, 2]] * 3
 
 
 def test_a_small_submission_is_padded_to_the_smallest_batch() -> None:
-    runner, sessions = watched(1, smallest=2)
+    runner, engines = watched(1, smallest=2)
     assert [labels.shape for labels in runner.run([grey(1), grey(2), grey(3)])] == [(21, 30), (22, 30), (23, 30)]
-    assert sessions[0].starts == [2, 2]
+    assert engines[0].starts == [2, 2]
     assert runner.logits([grey(1)]).shape == (1, CLASSES, 8, 12)
 
 
@@ -122,7 +122,7 @@ def test_a_part_that_fails_takes_its_run_with_it_and_nothing_else() -> None:
 
 
 def test_closing_among_threads_ends_them_all() -> None:
-    runner, sessions = watched(2)
+    runner, engines = watched(2)
     started = threading.Barrier(5)
 
     def work() -> str:
@@ -141,18 +141,18 @@ def test_closing_among_threads_ends_them_all() -> None:
         runner.close()
         for future in futures:
             assert future.result(30) == "This runner was closed."
-    assert all(session.closed for session in sessions)
+    assert all(engine.closed for engine in engines)
 
 
 def test_an_interrupted_wait_leaves_the_request_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner, sessions = watched(1)
+    runner, engines = watched(1)
     ticket = runner.submit([grey(1)])
     with monkeypatch.context() as patch:
-        patch.setattr(sessions[0], "wait", _interrupted)
+        patch.setattr(engines[0], "wait", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             runner.result(ticket)
     runner.close()
-    assert sessions[0].closed
+    assert engines[0].closed
 
 
 def _interrupted() -> NDArray[Any]:

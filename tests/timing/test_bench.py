@@ -19,6 +19,7 @@ from rtformer_deploy.image import native
 from rtformer_deploy.image.samples import drawn_street
 from rtformer_deploy.image.upsample import mixed_share
 from rtformer_deploy.pictures.report import render
+from rtformer_deploy.runtime.cpu_session import CpuSession
 from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.timing.bench import bench, bench_path
 from rtformer_deploy.timing.report import Report, Timing, histogram
@@ -34,8 +35,8 @@ class Clock:
         return self.now
 
 
-class KnownSession:
-    """A session whose engine takes `seconds` of the clock and sees class 1 on the left and class 2 on the right."""
+class KnownEngine:
+    """An engine session that takes `seconds` of the clock and sees class 1 on the left and class 2 on the right."""
 
     def __init__(self, clock: Clock, seconds: float, batch: int = 2) -> None:
         self.input: NDArray[np.float32] = np.zeros((batch, 3, *SIZE), np.float32)
@@ -55,10 +56,15 @@ class KnownSession:
         self.input = np.empty(0, np.float32)
 
 
-def known(lanes: int = 1, seconds: float = 0.01) -> tuple[FrameRunner, list[KnownSession], Clock]:
+def runner_of(*engines: KnownEngine) -> FrameRunner:
+    spec = tiny_spec("batch")
+    return FrameRunner([CpuSession(engine, spec) for engine in engines], spec, (1, 1, 2))
+
+
+def known(lanes: int = 1, seconds: float = 0.01) -> tuple[FrameRunner, list[KnownEngine], Clock]:
     clock = Clock()
-    sessions = [KnownSession(clock, seconds) for _ in range(lanes)]
-    return FrameRunner(sessions, tiny_spec("batch"), (1, 1, 2)), sessions, clock
+    engines = [KnownEngine(clock, seconds) for _ in range(lanes)]
+    return runner_of(*engines), engines, clock
 
 
 def measured(lanes: int = 1, batch: int = 1) -> Report:
@@ -78,17 +84,16 @@ def test_latency_mode_times_the_engine_and_each_stage() -> None:
     assert report.stages == pytest.approx({"preprocess": 0, "engine": 10, "postprocess": 0})
 
 
-class DeviceSession(KnownSession):
-    """A session whose device worked for 4 of the 10 ms."""
+class DeviceEngine(KnownEngine):
+    """An engine session whose device worked for 4 of the 10 ms."""
 
     def device_ms(self) -> float:
         return 4.0
 
 
-def test_both_conventions_where_the_session_knows_the_devices_time() -> None:
+def test_both_conventions_where_the_engine_knows_the_devices_time() -> None:
     clock = Clock()
-    runner = FrameRunner([DeviceSession(clock, 0.01)], tiny_spec("batch"), (1, 1, 2))
-    report = bench(runner, frames(SIZE), seconds=0.1, warmup=0, clock=clock)
+    report = bench(runner_of(DeviceEngine(clock, 0.01)), frames(SIZE), seconds=0.1, warmup=0, clock=clock)
     assert report.engine.percentile(50) == pytest.approx(10)
     assert report.engine_without_copies is not None
     assert report.engine_without_copies.fps == pytest.approx(250)
@@ -112,13 +117,13 @@ def test_a_batch_counts_all_its_frames() -> None:
 
 
 def test_throughput_mode_keeps_every_lane_busy() -> None:
-    runner, sessions, clock = known(lanes=3)
+    runner, engines, clock = known(lanes=3)
     report = bench(runner, frames(SIZE), seconds=0.5, warmup=0.1, clock=clock)
     assert (report.mode, report.lanes, report.stages) == ("throughput", 3, {})
     assert report.engine.percentile(50) == pytest.approx(30), "each waits for the two before it"
     assert report.engine.fps == pytest.approx(100)
     assert report.end_to_end.fps == pytest.approx(100)
-    assert max(len(session.batches) for session in sessions) - min(len(session.batches) for session in sessions) <= 10
+    assert max(len(engine.batches) for engine in engines) - min(len(engine.batches) for engine in engines) <= 10
     assert any("stages overlap" in note for note in report.notes)
 
 

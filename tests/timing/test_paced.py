@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rtformer_deploy.errors import EngineError, UsageError
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.pictures.report import render
+from rtformer_deploy.runtime.cpu_session import CpuSession
 from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.timing.bench import bench_path
 from rtformer_deploy.timing.paced import Paced, run_paced
@@ -49,8 +50,8 @@ class Clock:
             heapq.heapify(self.asleep)
 
 
-class TimedSession:
-    """A session whose engine takes the given seconds, in turn, of the clock."""
+class TimedEngine:
+    """An engine session that takes the given seconds, in turn, of the clock."""
 
     def __init__(self, clock: Clock, *seconds: float) -> None:
         self.input: NDArray[np.float32] = np.zeros((1, 3, *SIZE), np.float32)
@@ -67,9 +68,13 @@ class TimedSession:
         self.input = np.empty(0, np.float32)
 
 
+def runner_of(*engines: TimedEngine) -> FrameRunner:
+    return FrameRunner([CpuSession(engine, tiny_spec()) for engine in engines], tiny_spec(), (1, 1, 1))
+
+
 def paced(*engine: float, lanes: int = 1, fps: float = 50, seconds: float = 1.0, **options: Any) -> Paced:
     clock = Clock(lanes)
-    runner = FrameRunner([TimedSession(clock, *engine) for _ in range(lanes)], tiny_spec(), (1, 1, 1))
+    runner = runner_of(*(TimedEngine(clock, *engine) for _ in range(lanes)))
     return run_paced(runner, frames(SIZE)[0], fps, seconds=seconds, clock=clock, sleep=clock.sleep, **options)
 
 
@@ -117,13 +122,13 @@ def test_three_lanes_that_cannot_keep_up() -> None:
 
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_what_fails_ends_the_run(lanes: int) -> None:
-    class Broken(TimedSession):
+    class Broken(TimedEngine):
         def wait(self) -> NDArray[Any]:
             super().wait()
             raise RuntimeError("out of order")
 
     clock = Clock(lanes)
-    runner = FrameRunner([Broken(clock, 0.01) for _ in range(lanes)], tiny_spec(), (1, 1, 1))
+    runner = runner_of(*(Broken(clock, 0.01) for _ in range(lanes)))
     with pytest.raises(EngineError, match="out of order"):
         run_paced(runner, frames(SIZE)[0], 50, clock=clock, sleep=clock.sleep)
 

@@ -10,12 +10,13 @@ import psutil
 from numpy.typing import NDArray
 
 from ...errors import EngineError, MissingPackageError
+from ...runtime.cpu_session import CpuSession
 from ...runtime.session import Session, WorkerSession, rebuild_hint, refuse_newer
 from ...types import Engine, EngineInfo
 
 
 def check(info: EngineInfo) -> None:
-    """Raises MissingPackageError or EngineError where a plan of this kind cannot be opened here."""
+    """Raises MissingPackageError or EngineError if a plan of this kind cannot be opened here."""
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -26,7 +27,8 @@ def check(info: EngineInfo) -> None:
 def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
     """An ONNX Runtime plan to `lanes` sessions over one InferenceSession on the CPU; `device` means nothing here. Raises EngineError."""
     model = open_model(engine, session_options(threads))
-    return [ONNXRuntimeSession(model, engine.info) for _ in range(lanes)]
+    info = engine.info
+    return [CpuSession(ONNXRuntimeSession(model, info), info.spec, info.batch[0], threads) for _ in range(lanes)]
 
 
 def session_options(threads: int | None) -> Any:
@@ -51,7 +53,7 @@ def open_model(engine: Engine, options: Any) -> Any:
 
 
 class ONNXRuntimeSession(WorkerSession):
-    """A Session around one IOBinding; the engine writes its output straight into memory that was allocated here."""
+    """An EngineSession around one IOBinding; the engine writes its output straight into memory that was allocated here."""
 
     def __init__(self, model: Any, info: EngineInfo) -> None:
         source, target = info.inputs[0], info.outputs[0]

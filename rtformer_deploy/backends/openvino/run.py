@@ -9,30 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EngineError
+from ...runtime.cpu_session import CpuSession
 from ...runtime.session import Session, rebuild_hint, refuse_newer
 from ...types import Engine, EngineInfo
 from .plan import compile_plan, import_openvino, reason, version
 
 
 def check(info: EngineInfo) -> None:
-    """Raises MissingPackageError or EngineError where a plan of this kind cannot be opened here."""
+    """Raises MissingPackageError or EngineError if a plan of this kind cannot be opened here."""
     refuse_newer(info, "openvino", version())
 
 
 def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
     """An OpenVINO plan to `lanes` sessions over one compiled model; `device` means nothing on a CPU.
 
-    One lane is tuned for latency (all threads work on one request); more share the threads, one stream each. Raises EngineError.
+    One session is tuned for latency (all threads work on one request); more share the threads, one stream each. Raises EngineError.
     """
+    info = engine.info
     try:
         compiled = compile_plan(engine.plan, threads, lanes)
-        return [OpenVINOSession(compiled, engine.info) for _ in range(lanes)]
+        return [CpuSession(OpenVINOSession(compiled, info), info.spec, info.batch[0], threads) for _ in range(lanes)]
     except (zipfile.BadZipFile, KeyError, RuntimeError) as error:  # OpenVINO's own exceptions are RuntimeErrors
-        raise EngineError(f"OpenVINO cannot open this plan: {reason(error)}", rebuild_hint(engine.info)) from error
+        raise EngineError(f"OpenVINO cannot open this plan: {reason(error)}", rebuild_hint(info)) from error
 
 
 class OpenVINOSession:
-    """A Session around one InferRequest; the engine writes its output straight into memory that was allocated here."""
+    """An EngineSession around one InferRequest; the engine writes its output straight into memory that was allocated here."""
 
     def __init__(self, compiled: Any, info: EngineInfo) -> None:
         source, target = info.inputs[0], info.outputs[0]

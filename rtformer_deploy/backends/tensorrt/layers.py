@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EngineError
+from ...lanes.engine import ExecutionContext
 from ...lanes.engine_lane import EngineLane
 from ...runtime.layer_times import WARM_UP, LayerTime, run_once
 from ...types import Engine
 from .found_precision import layer_facts
-from .plan import OpenPlan
-from .run import open_sessions
+from .plan import PlanContext
+from .run import open_lanes
 
 
 def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
@@ -22,9 +23,8 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
 
     Raises EngineError where this TensorRT has no profiler, or told of no layers.
     """
-    lane = open_sessions(engine, device, threads, 1, graphs=False)[0]
+    lane = open_lanes(engine, device, 1, graphs=False)[0]
     try:
-        assert isinstance(lane, EngineLane)
         lane.input[: len(images)] = images
         runs, facts = _profiled(lane, len(images), rounds)
     finally:
@@ -43,9 +43,10 @@ def _profiled(lane: EngineLane, batch: int, rounds: int) -> tuple[list[dict[str,
     def report(name: str, ms: float) -> None:
         current[name] = current.get(name, 0.0) + ms
 
-    def attach(plan: OpenPlan, context: Any) -> None:
-        attach_profiler(plan.library.module, context, report)
-        facts.update(_facts(plan, context))
+    def attach(lane_context: ExecutionContext) -> None:
+        assert isinstance(lane_context, PlanContext), "lanes over a plan have its contexts"
+        attach_profiler(lane_context.plan.library.module, lane_context.context, report)
+        facts.update(_facts(lane_context))
 
     for _ in range(WARM_UP):
         run_once(lane, batch)
@@ -76,10 +77,10 @@ def attach_profiler(trt: Any, context: Any, report: Callable[[str, float], None]
     context.profiler = LayerProfiler()
 
 
-def _facts(plan: OpenPlan, context: Any) -> dict[str, tuple[str, str]]:
-    inspector = plan.engine.create_engine_inspector()
-    inspector.execution_context = context
-    return layer_facts(inspector.get_engine_information(plan.library.module.LayerInformationFormat.JSON))
+def _facts(settled: PlanContext) -> dict[str, tuple[str, str]]:
+    inspector = settled.plan.engine.create_engine_inspector()
+    inspector.execution_context = settled.context
+    return layer_facts(inspector.get_engine_information(settled.plan.library.module.LayerInformationFormat.JSON))
 
 
 def _times(name: str, runs: list[dict[str, float]]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""A TensorRT plan, before and while it is open: whether it can run here, and the engine that sessions share."""
+"""A TensorRT plan, before and while it is open: whether it can run here, and the engine and contexts that lanes run."""
 
 from __future__ import annotations
 
@@ -28,26 +28,48 @@ INVALID_BECAUSE = {
 
 
 class OpenPlan:
-    """A deserialized plan with what it stands on: library, log, runtime, engine; they live while any session refers to this."""
+    """Implements `lanes.engine.CudaEngine`: a deserialized plan with its library, log, runtime and engine, which live as long as this.
+
+    `runtime_config` is the engine's runtime configuration that contexts are made with; None if there is nothing to configure.
+    """
 
     def __init__(self, info: EngineInfo, library: TrtLibrary, log: MessageLog, runtime: Any, engine: Any) -> None:
         self.info, self.library, self.log = info, library, log
         self.runtime, self.engine = runtime, engine
+        self.runtime_config: Any = None
 
-    def create_context(self, config: Any = None) -> Any:
-        """A new execution context with its own device memory; TensorRT-RTX compiles its kernels here. Raises EngineError.
-
-        `config` is a runtime configuration of the engine's, where the library has them.
-        """
+    def create_context(self) -> PlanContext:
+        """A new execution context with its own device memory; TensorRT-RTX compiles its kernels here. Raises EngineError."""
+        config = self.runtime_config
         context = self.engine.create_execution_context() if config is None else self.engine.create_execution_context(config)
         if context is None:
             raise self.failure("TensorRT could not make an execution context; the GPU's memory may be full")
-        return context
+        return PlanContext(self, context)
 
     def failure(self, what: str) -> EngineError:
-        """An error with what TensorRT said."""
-        said = self.log.text()
-        return EngineError(f"{what}:\n{said}" if said else f"{what}; it gave no reason.")
+        """An error with TensorRT's own words."""
+        words = self.log.text()
+        return EngineError(f"{what}:\n{words}" if words else f"{what}; it gave no reason.")
+
+
+class PlanContext:
+    """Implements `lanes.engine.ExecutionContext` over `context`, TensorRT's IExecutionContext of an open plan."""
+
+    def __init__(self, plan: OpenPlan, context: Any) -> None:
+        self.plan, self.context = plan, context
+
+    def set_batch(self, batch: int) -> None:
+        source = self.plan.info.inputs[0]
+        if not self.context.set_input_shape(source.name, (batch, *map(int, source.shape[1:]))):
+            raise self.plan.failure(f"The engine does not take a batch of {batch}")
+
+    def bind(self, name: str, address: int) -> None:
+        if not self.context.set_tensor_address(name, address):
+            raise self.plan.failure(f"TensorRT does not take the memory for {name}")
+
+    def execute(self, stream: int) -> None:
+        if not self.context.execute_async_v3(stream):
+            raise self.plan.failure("TensorRT could not start the engine")
 
 
 def refuse_what_cannot_open(info: EngineInfo) -> None:
@@ -105,13 +127,6 @@ def open_plan(engine: Engine) -> OpenPlan:
     plan = OpenPlan(info, library, log, runtime, opened)
     _check_tensors(plan)
     return plan
-
-
-def set_batch(context: Any, info: EngineInfo, batch: int, plan: OpenPlan) -> None:
-    """Tells the context the input's shape. Raises EngineError where the engine does not take that batch."""
-    source = info.inputs[0]
-    if not context.set_input_shape(source.name, (batch, *map(int, source.shape[1:]))):
-        raise plan.failure(f"The engine does not take a batch of {batch}")
 
 
 def _check_tensors(plan: OpenPlan) -> None:

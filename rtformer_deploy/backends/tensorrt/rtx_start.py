@@ -22,37 +22,38 @@ def cache_path(plan: Path) -> Path:
 
 
 class RtxStart:
-    """`config` is what execution contexts are made with; None where the library has no such thing, as standard TensorRT of before.
+    """`runtime_config` is what execution contexts are made with; None if the library has no such thing, as older standard TensorRTs.
 
     What TensorRT-RTX compiles for this GPU is kept beside the plan, with the plan, library, GPU and driver that it was compiled for;
     a cache of another one, or a damaged one, is ignored and written anew.
     """
 
     def __init__(self, plan: OpenPlan, engine: Engine, gpu: GpuInfo, graphs: bool) -> None:
-        self.config: Any = None
+        self.runtime_config: Any = None
         self.own_graphs = False
         self.first_ms: float | None = None
-        self._cache: Any = None
+        self._runtime_cache: Any = None
         self._saved = b""
         self._path = None if engine.path is None else cache_path(engine.path)
         self._key = {"plan": sha256(engine.plan), "library": plan.library.version, "gpu": str(gpu), "driver": gpu.driver}
         if not hasattr(plan.engine, "create_runtime_config"):
             return
-        self.config = plan.engine.create_runtime_config()
+        self.runtime_config = plan.engine.create_runtime_config()
         trt = plan.library.module
-        if hasattr(self.config, "cuda_graph_strategy") and hasattr(trt, "CudaGraphStrategy"):
+        if hasattr(self.runtime_config, "cuda_graph_strategy") and hasattr(trt, "CudaGraphStrategy"):
             self.own_graphs = True
-            self.config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE if graphs else trt.CudaGraphStrategy.DISABLED
-        if self._path is not None and hasattr(self.config, "create_runtime_cache"):
-            self._cache = self.config.create_runtime_cache()
+            strategies = trt.CudaGraphStrategy
+            self.runtime_config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if graphs else strategies.DISABLED
+        if self._path is not None and hasattr(self.runtime_config, "create_runtime_cache"):
+            self._runtime_cache = self.runtime_config.create_runtime_cache()
             self._read()
-            self.config.set_runtime_cache(self._cache)
+            self.runtime_config.set_runtime_cache(self._runtime_cache)
 
     def save(self, start_ms: float | None = None) -> str | None:
         """Writes the cache where it has grown; `start_ms` is how long a start took without one. A note where it cannot be written."""
-        if self._cache is None or self._path is None:
+        if self._runtime_cache is None or self._path is None:
             return None
-        blob = bytes(self._cache.serialize() or b"")
+        blob = bytes(self._runtime_cache.serialize() or b"")
         if not blob or blob == self._saved:
             return None
         if self.first_ms is None:
@@ -67,7 +68,7 @@ class RtxStart:
 
     def told(self, start_ms: float) -> str:
         """One line about how long the start took, and how long it takes without the cache."""
-        if self._cache is None or self._path is None:
+        if self._runtime_cache is None or self._path is None:
             return f"Start: {start_ms:.0f} ms."
         if self._saved and self.first_ms is not None and self.first_ms != start_ms:
             return f"Start: {start_ms:.0f} ms with {self._path.name}; the first one, which compiled, took {self.first_ms:.0f} ms."
@@ -79,5 +80,5 @@ class RtxStart:
             head, blob = self._path.read_bytes().split(b"\n", 1)
             told = json.loads(head)
             fits = told["magic"] == _MAGIC and all(told[name] == value for name, value in self._key.items())
-            if fits and blob and self._cache.deserialize(blob):
+            if fits and blob and self._runtime_cache.deserialize(blob):
                 self._saved, self.first_ms = blob, told["first_ms"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...errors import DeployError, EngineError
@@ -15,7 +16,7 @@ from ...runtime.session import Session, rebuild_hint
 from ...types import Engine, EngineInfo, PrecisionFound
 from ..verdict import judge
 from .found_precision import layer_precisions
-from .plan import choose_gpu, open_plan, refuse_what_cannot_open, set_batch
+from .plan import choose_gpu, open_plan, refuse_what_cannot_open
 from .rtx_start import RtxStart
 
 #: A request that a GPU has not finished after so many seconds will not be finished.
@@ -24,34 +25,39 @@ _UNTOLD = "; the opened plan's layers tell no types"
 
 
 def check(info: EngineInfo) -> None:
-    """Raises EngineError or MissingPackageError, with the command that mends it, where a plan of this kind cannot be opened here."""
+    """Raises EngineError or MissingPackageError, with the command that fixes it, if a plan of this kind cannot be opened here."""
     refuse_what_cannot_open(info)
     import_cuda()
 
 
-def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int, graphs: bool = True) -> list[Session]:
-    """A TensorRT plan to `lanes` Lanes over one engine on GPU `device`, in its primary context; `threads` means nothing on a GPU.
+def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int, graphs: bool = True) -> Sequence[Session]:
+    """A TensorRT plan to `lanes` sessions; see `open_lanes`. `threads` means nothing on a GPU."""
+    return open_lanes(engine, device, lanes, graphs=graphs)
 
-    `graphs`: with CUDA graphs where they can be captured. Raises EngineError with TensorRT's own words, UsageError where there is no
-    such GPU, MissingPackageError without cuda.core or NVRTC.
+
+def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list[Lane]:
+    """A TensorRT plan to `lanes` Lanes over one engine on GPU `device`, in its primary context.
+
+    `graphs`: with CUDA graphs if they can be captured. Raises EngineError with TensorRT's own words, UsageError if there is no such GPU,
+    MissingPackageError without cuda.core or NVRTC.
     """
     gpu = choose_gpu(engine.info, device)
     cuda = import_cuda()
-    sessions: list[Session] = []
+    sessions: list[Lane] = []
     try:
         begin = time.perf_counter()
         with on_device(cuda, device) as current:
             plan = open_plan(engine)
             start = RtxStart(plan, engine, gpu, graphs)
+            plan.runtime_config = start.runtime_config
             info = engine.info
             share = LaneShare(
-                plan=plan,
+                engine=plan,
                 cuda=cuda,
                 device=device,
                 kernels=FrameKernels(cuda, current, info.spec, info.inputs[0].dtype, info.outputs[0].dtype),
                 health=GpuHealth(str(gpu), PATIENCE_S),
                 capture=graphs and not start.own_graphs,
-                config=start.config,
                 on_last_close=start.save,
             )
             for _ in range(lanes):
@@ -81,9 +87,9 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
         inspector = plan.engine.create_engine_inspector()
         layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
         if not layers:  # some builders settle the kernels with the context
-            context = plan.create_context()
-            set_batch(context, engine.info, engine.info.batch[1], plan)
-            inspector.execution_context = context
+            settled = plan.create_context()
+            settled.set_batch(engine.info.batch[1])
+            inspector.execution_context = settled.context
             layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     before = engine.info.precision
     if layers:

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...errors import ModelError
+from ...runtime.cpu_session import CpuSession
 from ...runtime.frame_runner import FrameRunner
 from ...runtime.session import WorkerSession
 from ...types import ModelSpec
@@ -33,12 +34,12 @@ def open_network(
         raise ModelError("The network is in training mode, where it gives other logits.", "Call network.eval() first.")
     if threads is not None:
         torch.set_num_threads(threads)
-    sessions = [TorchSession(network, spec, batch, channels_last, device) for _ in range(lanes)]
+    sessions = [CpuSession(TorchSession(network, spec, batch, channels_last, device), spec, threads=threads) for _ in range(lanes)]
     return FrameRunner(sessions, spec, (1, batch, batch), threads)
 
 
 class TorchSession(WorkerSession):
-    """A Session around a module; PyTorch allocates its output anew each time."""
+    """An EngineSession around a module; PyTorch allocates its output anew each time."""
 
     def __init__(self, network: torch.nn.Module, spec: ModelSpec, batch: int, channels_last: bool, device: str) -> None:
         super().__init__((batch, 3, *spec.size), "torch")

@@ -1,4 +1,4 @@
-"""The TensorRT sessions over a fake GPU: order of calls, lifetimes, and every message about a plan that does not open here."""
+"""The TensorRT engine alone over a fake GPU: its calls, lifetimes, and every message about a plan that does not open here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rtformer_deploy.image import frames as image
 from rtformer_deploy.lanes.buffers import import_cuda
 from rtformer_deploy.nvidia.driver import GpuInfo
 from rtformer_deploy.pipeline import complete_precision
-from rtformer_deploy.timing.bench import DeviceTimed
+from rtformer_deploy.runtime.session import DeviceTimed
 from rtformer_deploy.types import PrecisionFound
 
 
@@ -53,75 +53,70 @@ def test_an_engine_that_gives_labels(machine: NullTensorRT) -> None:
     machine.spec = tiny_spec("batch", "labels")
     with open_engine(make_engine("labels")) as runner:
         labels = runner.run(frames((64, 96)))[0]
-        runner.sessions[0].start(1)
-        assert runner.sessions[0].wait().dtype == np.uint8
+        runner.sessions[0].engine.start(1)
+        assert runner.sessions[0].engine.wait().dtype == np.uint8
     assert labels.shape == (64, 96)
     assert len(np.unique(labels)) > 1
 
 
-def test_the_order_of_one_request(machine: NullTensorRT) -> None:
+def run(session: Any, batch: int) -> Any:
+    session.start(batch)
+    return session.wait()
+
+
+def test_a_batch_is_set_once_and_a_run_is_one_copy_each_way(machine: NullTensorRT) -> None:
     with open_engine(make_engine(), graphs=False) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
+        run(session, 3)  # the host's side of the output is made when it is first asked for
         expected = fill(session, 2, seed=1)
-        assert session._target.array.shape[0] == 3  # the host's side is made when it is first asked for
-        before = len(machine.journal)
-        session.start(2)
+        one_run = {"copy pinned to device": 1, "execute 2": 1, "copy device to pinned": 1}
+        assert machine.calls(lambda: run(session, 2)) == {"shape 2": 1, "address input": 1, "address logits": 1, **one_run}
+        assert machine.calls(lambda: run(session, 2)) == one_run
         np.testing.assert_allclose(session.wait(), expected, rtol=1e-6)
-        assert machine.journal[before:] == [
-            "shape 2",
-            "address input",
-            "address logits",
-            "copy pinned to device",
-            "execute 2",
-            "copy device to pinned",
-        ]
-        before = len(machine.journal)
-        session.start(2)  # nothing to set again
-        session.wait()
-        assert machine.journal[before:] == ["copy pinned to device", "execute 2", "copy device to pinned"]
 
 
 def test_each_batch_gets_its_own_shape_and_copies_only_itself(machine: NullTensorRT) -> None:
     with open_engine(make_engine()) as runner:
-        session: Any = runner.sessions[0]
-        for batch in (3, 1, 2, 2, 3):
+        session: Any = runner.sessions[0].engine
+        whole = run(session, 3)
+        for batch in (1, 3, 1, 2, 2, 3):
             expected = fill(session, batch, seed=batch)
-            session._target.array[:] = -7
-            session.start(batch)
-            output = session.wait()
+            whole[:] = -7
+            output = run(session, batch)
             assert output.shape == (batch, 5, 8, 12)
             np.testing.assert_allclose(output, expected, rtol=1e-6)
-            assert np.all(session._target.array[batch:] == -7)
-        assert [line for line in machine.journal if line.startswith("shape")] == ["shape 3", "shape 1", "shape 2", "shape 3"]
+            assert np.all(whole[batch:] == -7)
+        assert machine.count("shape 1") == 2
+        assert machine.count("shape 2") == 1
+        assert machine.count("shape 3") == 3
 
 
 def test_start_returns_before_anything_has_run(machine: NullTensorRT) -> None:
     with open_engine(make_engine()) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         expected = fill(session, 1, seed=1)
-        session._target.array[:] = -7
         session.start(1)
-        assert np.all(session._target.array == -7)
+        assert machine.runs_done == 0
         np.testing.assert_allclose(session.wait(), expected, rtol=1e-6)
         np.testing.assert_allclose(session.wait(), expected, rtol=1e-6)  # as after an interrupt
+        assert machine.runs_done == 1
 
 
 def test_waiting_waits_for_its_own_request_alone(machine: NullTensorRT) -> None:
     with open_engine(make_engine(), lanes=3) as runner:
-        sessions: Any = runner.sessions
-        expected = [fill(session, 1, seed) for seed, session in enumerate(sessions)]
-        for session in sessions:
-            session.start(1)
-        np.testing.assert_allclose(sessions[1].wait(), expected[1], rtol=1e-6)
-        assert [len(session._stream.queue) > 0 for session in sessions] == [True, False, True]
-        np.testing.assert_allclose(sessions[2].wait(), expected[2], rtol=1e-6)
-        np.testing.assert_allclose(sessions[0].wait(), expected[0], rtol=1e-6)
-        np.testing.assert_allclose(sessions[1].wait(), expected[1], rtol=1e-6)
+        engines: Any = [session.engine for session in runner.sessions]
+        expected = [fill(engine, 1, seed) for seed, engine in enumerate(engines)]
+        for engine in engines:
+            engine.start(1)
+        for done, index in enumerate((1, 2, 0), 1):
+            np.testing.assert_allclose(engines[index].wait(), expected[index], rtol=1e-6)
+            assert machine.runs_done == done, "the others have not run yet"
+        np.testing.assert_allclose(engines[1].wait(), expected[1], rtol=1e-6)
 
 
 def test_the_input_starts_as_zeros_and_is_the_pinned_memory(machine: NullTensorRT) -> None:
     with open_engine(make_engine()) as runner:
-        session = runner.sessions[0]
+        session = runner.sessions[0].engine
         assert session.input.shape == (3, 3, 64, 96)
         assert session.input.dtype == np.float32
         assert not session.input.any()
@@ -130,16 +125,14 @@ def test_the_input_starts_as_zeros_and_is_the_pinned_memory(machine: NullTensorR
 
 def test_closing_waits_then_gives_up_the_context_then_the_memory_then_the_stream(machine: NullTensorRT) -> None:
     runner = open_engine(make_engine())
-    session: Any = runner.sessions[0]
+    session: Any = runner.sessions[0].engine
     fill(session, 3, seed=1)
     session.start(3)
     before = len(machine.journal)
     session.close()
     gc.collect()
     assert machine.journal[before:] == ["destroy context", "free device", "free pinned", "free device", "free pinned", "close stream"]
-    assert session._begin.closed
-    assert session._end.closed
-    assert session._done.closed
+    assert all(event.closed for event in machine.events)
     assert session.input.shape == (0, 3, 64, 96)
     before = len(machine.journal)
     runner.close()
@@ -159,7 +152,7 @@ def test_tickets_that_nobody_took_do_not_hinder_closing(machine: NullTensorRT) -
 
 def test_any_thread_may_use_a_session(machine: NullTensorRT) -> None:
     with open_engine(make_engine(), device=1) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         expected = fill(session, 1, seed=1)
         machine.here.context = PRIMARY  # somebody else's work on another GPU
         starter = threading.Thread(target=session.start, args=(1,))
@@ -175,7 +168,7 @@ def test_any_thread_may_use_a_session(machine: NullTensorRT) -> None:
 
 def test_the_devices_own_time(machine: NullTensorRT) -> None:
     with open_engine(make_engine()) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         assert isinstance(session, DeviceTimed)
         for batch in (2, 3):
             session.start(batch)
@@ -185,12 +178,12 @@ def test_the_devices_own_time(machine: NullTensorRT) -> None:
 
 def test_a_refused_execution_is_that_requests_error(machine: NullTensorRT) -> None:
     with open_engine(make_engine()) as runner:
-        session: Any = runner.sessions[0]
+        session: Any = runner.sessions[0].engine
         runner.run(frames((64, 96)))
         machine.runs = False
         with pytest.raises(EngineError, match=r"could not start the engine:\n  the kernel went missing"):
             runner.run(frames((64, 96)))
-        assert session._stream.queue == []
+        assert machine.idle()
         with pytest.raises(EngineError, match="Nothing was started"):
             session.wait()
         machine.runs = True
@@ -203,7 +196,7 @@ def test_a_refused_execution_is_that_requests_error(machine: NullTensorRT) -> No
 )
 def test_a_refused_shape_or_address_is_said_and_tried_again_next_time(machine: NullTensorRT, refuses: str, message: str) -> None:
     with open_engine(make_engine()) as runner:
-        session = runner.sessions[0]
+        session = runner.sessions[0].engine
         for batch in (3, 1):  # refused at first, then after a batch that was taken
             setattr(machine, refuses, False)
             with pytest.raises(EngineError, match=message):

@@ -1,0 +1,83 @@
+"""Frames to label maps with the CPU before and after the engine: the Session of every engine that only takes tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..image import frames as image
+from ..types import Frame, LabelMap, ModelSpec
+from .frame_checks import check_host_frames, is_on_device
+from .session import EngineSession, OutputKind
+
+Size = tuple[int, int]  # (H, W)
+
+
+def preprocess_frames(frames: Sequence[Frame], spec: ModelSpec, out: NDArray[np.float32], threads: int | None = None) -> None:
+    """Frames of any sizes into the first images of `out`, (N, 3, H, W) of the spec's size, normalised. `threads` None: all cores."""
+    for index, frame in enumerate(frames):
+        image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=out[index], threads=threads)
+
+
+def label_maps(output: NDArray[Any], sizes: Sequence[Size], spec: ModelSpec, threads: int | None = None) -> list[LabelMap]:
+    """An engine's output to label maps of these (H, W); images beyond them are padding and are left out. `threads` None: all cores.
+
+    Logits of any stride are interpolated once, straight to the frame's size, then argmax. Labels are resized to the nearest.
+    """
+    outputs = zip(output, sizes, strict=False)
+    if spec.head == "labels":
+        return [image.resize_labels(labels, size, spec.size, spec.resize) for labels, size in outputs]
+    return [image.upsample_argmax(logits, size, spec.size, spec.resize, threads=threads) for logits, size in outputs]
+
+
+class CpuSession:
+    """Implements `Session` around `engine`: frames are preprocessed into its input here, and label maps are made of its output.
+
+    `smallest` is the engine's smallest batch: fewer frames are padded with whatever the input holds, and the padding's output is dropped.
+    `threads` bounds the threads of pre- and post-processing (None: all cores).
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, engine: EngineSession, spec: ModelSpec, smallest: int = 1, threads: int | None = None) -> None:
+        self.engine = engine
+        self._spec, self._smallest, self._threads = spec, smallest, threads
+        self._sizes: list[Size] = []
+        self._kind: OutputKind = "labels"
+        self._output: NDArray[Any] | None = None
+
+    def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Frame]:
+        if stream is not None or kind == "device labels" or any(map(is_on_device, frames)):
+            raise UsageError("Only a TensorRT engine takes frames on the GPU, streams and on_device.", "Pass NumPy arrays.")
+        check_host_frames(frames)
+        return frames
+
+    def load(self, frames: Sequence[Frame], stream: Any = None) -> None:
+        self._sizes = [(frame.shape[0], frame.shape[1]) for frame in frames]
+        preprocess_frames(frames, self._spec, self.engine.input, self._threads)
+
+    def begin(self, kind: OutputKind) -> None:
+        self._kind, self._output = kind, None
+        self.engine.start(max(len(self._sizes), self._smallest))
+
+    def synchronize(self) -> None:
+        self._waited()
+
+    def take(self) -> Any:
+        output = self._waited()
+        if self._kind == "logits":
+            return np.array(output[: len(self._sizes)], np.float32)
+        return label_maps(output, self._sizes, self._spec, self._threads)
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _waited(self) -> NDArray[Any]:
+        """The output of what was begun; the engine is asked for it once."""
+        if self._output is None:
+            self._output = self.engine.wait()
+        return self._output

@@ -1,0 +1,22 @@
+"""Whether what a caller gives is a frame, and on which side of the bus it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import ImageError
+
+
+def is_on_device(frame: object) -> bool:
+    """Whether a frame says that it lies in device memory."""
+    return not isinstance(frame, np.ndarray) and hasattr(frame, "__cuda_array_interface__")
+
+
+def check_host_frames(frames: Sequence[object]) -> None:
+    """Raises ImageError unless every frame is a NumPy array, RGB uint8 (H, W, 3), with at least one pixel."""
+    for index, frame in enumerate(frames):
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+            what = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+            raise ImageError(f"Frame {index} is {what}; a frame is RGB uint8 (H, W, 3).", "Read images with rtformer_deploy.load_image.")
