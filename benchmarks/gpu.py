@@ -105,10 +105,10 @@ def unlike_torch(folder: Path, name: str) -> float | None:
 
 def bench_ours(plan: Path, image: Path, lanes: int, seconds: float) -> dict[str, Any]:
     """One of our engines from a decoded frame to a label map, alone: the reports of one lane and of several."""
-    from rtformer_deploy.timing.bench import bench_path
+    from rtformer_deploy.commands.bench import BenchRequest, bench_path
 
     modes = {"latency": 1, "throughput": lanes}
-    return {mode: bench_path(plan, lanes=count, seconds=seconds, image=image).to_json() for mode, count in modes.items()}
+    return {mode: bench_path(BenchRequest(plan, lanes=count, seconds=seconds, image=image)).to_json() for mode, count in modes.items()}
 
 
 def run_case(
