@@ -48,6 +48,14 @@ def json_flag(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")(command)
 
 
+def dataset(command: Command) -> Command:
+    """--dataset, --root and --split: a labelled dataset, which the command needs."""
+    known = "camvid, cityscapes, ade20k, cocostuff or a dataset file."
+    command = click.option("--split", default="val", show_default=True, help="Which part of it.")(command)
+    command = click.option("--root", type=PATH, required=True, metavar="DIR", help="The dataset's folder.")(command)
+    return click.option("--dataset", required=True, metavar="NAME|FILE", help=known)(command)
+
+
 def backend(command: Command) -> Command:
     """--backend NAME: one of the table of backends, or auto."""
     from ..backends import BACKENDS

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("tune")
 @click.argument("model", type=options.PATH, default="model.onnx")
-@click.option("--dataset", required=True, metavar="NAME|FILE", help="camvid, cityscapes, ade20k, cocostuff or a dataset file.")
-@click.option("--root", type=options.PATH, required=True, metavar="DIR", help="The dataset's folder.")
-@click.option("--split", default="val", show_default=True, help="Which part of it.")
+@options.dataset
 @click.option(
     "--max-drop", type=float, default=0.5, show_default=True, metavar="Y", help="Allowed loss of mIoU, in points; else exit code 3."
 )
