@@ -56,14 +56,8 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         check_model(recipe, spec.name, weights_sha256(model, spec))
     mix = Mix(request.precision or "fp32", request.keep) if recipe is None else recipe.mix
     backend = pick_backend(request.backend, feedback.say)
-    options = replace(
-        request.options,
-        precision=mix.precision,
-        mixed=bool(mix.keep or mix.fp32),
-        batch=_batch(request.profile, spec),
-        timing_cache=_read_cache(request.timing_cache),
-    )
-    check_options(options, backend)
+    options = _options(request, mix, spec)
+    check_options(options, backend)  # before images are shown
     if recipe is not None:
         _tell_mix(recipe, backend, feedback.say)
     ranges = _ranges(request, recipe, spec, feedback)
@@ -75,6 +69,16 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         write_atomic(request.timing_cache, engine.timing_cache)
     _tell(engine, request.output, feedback.say)
     return engine
+
+
+def _options(request: BuildRequest, mix: Mix, spec: ModelSpec) -> BuildOptions:
+    return replace(
+        request.options,
+        precision=mix.precision,
+        mixed=bool(mix.keep or mix.fp32),
+        batch=_batch(request.profile, spec),
+        timing_cache=_read_cache(request.timing_cache),
+    )
 
 
 def _recipe(request: BuildRequest) -> RecipeBuild | None:
@@ -115,7 +119,7 @@ def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Say) -> None:
 
 
 def _batch(profile: BatchProfile, spec: ModelSpec) -> tuple[int, int, int]:
-    """(min, opt, max) of the batch: a fixed one is the model's; of a dynamic one what was not said follows from what was."""
+    """(min, opt, max) of the batch: the model's, if that is fixed; if it is dynamic, a missing bound follows from the others."""
     for shape in profile:
         if shape is not None and len(shape) == 4 and shape[1:] != (3, *spec.size):
             wanted = "x".join(map(str, shape[1:]))
@@ -123,14 +127,13 @@ def _batch(profile: BatchProfile, spec: ModelSpec) -> tuple[int, int, int]:
                 f"The model takes 3x{spec.size[0]}x{spec.size[1]}, not {wanted}: an engine has one spatial size, profiles vary the batch.",
                 "Export at the size you want: rtformer-deploy export --size HxW.",
             )
-    said = [None if shape is None else shape[0] for shape in profile]
+    least, best, most = (None if shape is None else shape[0] for shape in profile)
     fixed = spec.input.shape[0]
-    if all(batch is None for batch in said):
+    if least is None and best is None and most is None:
         return (fixed, fixed, fixed) if isinstance(fixed, int) else (1, 1, 1)
-    given = [batch for batch in said if batch is not None]
-    smallest = said[0] or 1
-    usual = said[1] or said[2] or max(given)
-    largest = said[2] or usual
+    smallest = least or 1
+    usual = best or most or smallest
+    largest = most or usual
     if not smallest <= usual <= largest:
         raise UsageError(f"--min {smallest} --opt {usual} --max {largest} do not rise.")
     return smallest, usual, largest
