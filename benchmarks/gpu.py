@@ -92,10 +92,10 @@ def unlike_torch(folder: Path, name: str) -> float | None:
 
 def bench_ours(plan: Path, image: Path, lanes: int, seconds: float) -> Json:
     """One of our engines from a decoded frame to a label map, alone: the reports of one lane and of several."""
-    from rtformer_deploy.timing.bench import bench_path
+    from rtformer_deploy.commands.bench import BenchRequest, bench_path
 
     modes = {"latency": 1, "throughput": lanes}
-    return {mode: bench_path(plan, lanes=count, seconds=seconds, image=image).to_json() for mode, count in modes.items()}
+    return {mode: bench_path(BenchRequest(plan, lanes=count, seconds=seconds, image=image)).to_json() for mode, count in modes.items()}
 
 
 def run_case(folder: Path, case: Json, arguments: argparse.Namespace, rates: dict[str, float] | None) -> Json:

@@ -59,19 +59,14 @@ def time_engine(name: str, folder: Path) -> None:
 
 def calibrate(method: str, folder: Path) -> None:
     """Does what `calibrate` does, by one method; prints its seconds, and the memory of this process."""
-    from rtformer_deploy.commands.calibrate import calibrate_file
+    from rtformer_deploy.commands.calibrate import CalibrateRequest, calibrate_file
+    from rtformer_deploy.types import Feedback
 
     case = json.loads((folder / "case.json").read_text())
     idle = harness.memory("VmRSS")
     start = time.perf_counter()
-    ranges = calibrate_file(
-        folder / "model.onnx",
-        Path(case["images"]),
-        folder / f"{method}.json",
-        method=method,
-        limit=case["limit"],
-        say=lambda line: print(line, file=sys.stderr),
-    )
+    request = CalibrateRequest(folder / "model.onnx", Path(case["images"]), folder / f"{method}.json", method=method, limit=case["limit"])
+    ranges = calibrate_file(request, Feedback(lambda line: print(line, file=sys.stderr)))
     seconds = time.perf_counter() - start
     facts = {"images": ranges.images, "tensors": len(ranges.amax)}
     print(json.dumps({"seconds": seconds, "idle_mib": idle, "peak_mib": harness.memory("VmHWM"), **facts}))

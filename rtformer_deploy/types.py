@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,7 @@ Resize = Literal["stretch", "letterbox"]
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
 Backend = str  # a name in the table of backends, `backends.BACKENDS`
+Value = TypeVar("Value")
 
 #: Takes one line that a person should read.
 Say = Callable[[str], None]
@@ -195,23 +196,56 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How an engine is to be built. `batch` is (min, opt, max); sizes are MiB; what a backend does not know it refuses by name.
+class Flag:
+    """A build option on the command line. `kind` is the value that it takes: none, a number from `least` to `most`, or a file.
 
-    `mixed`: the model has its precision in part only, as was asked for, so that one layer of it is enough.
+    The option holds a file's bytes. `help` is a clause without a full stop: the command line adds which backends know the option.
+    """
+
+    name: str
+    help: str
+    kind: Literal["switch", "number", "file"] = "switch"
+    metavar: str | None = None
+    least: int = 0
+    most: int | None = None
+
+
+def _flagged(default: Value, flag: Flag) -> Value:
+    """A field of BuildOptions that only some backends know; the row of a backend in `backends.BACKENDS` lists those that it knows."""
+    made: Value = field(default=default, metadata={"flag": flag})
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How to build an engine; an option that the backend does not know raises BuildError.
+
+    `batch` is (min, opt, max), `device` the GPU to build for and `threads` how many CPU threads to try the engine with (None: all).
+    `mixed`: only part of the model is meant to be in `precision`; one such layer is enough.
     """
 
     precision: PrecisionName = "fp32"
     batch: tuple[int, int, int] = (1, 1, 1)
-    workspace_mib: int | None = None
-    optimization_level: int | None = None
-    timing_cache: bytes | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    plugins: bool = False
+    workspace_mib: int | None = _flagged(
+        None, Flag("--workspace", "Limit the memory that kernels may use while running", "number", "MIB", least=1)
+    )
+    optimization_level: int | None = _flagged(
+        None, Flag("--optimization-level", "Choose how long to look for fast kernels", "number", "0..5", most=5)
+    )
+    timing_cache: bytes | None = _flagged(
+        None, Flag("--timing-cache", "Take the kernel timings of earlier builds from FILE, and add this build's", "file", "FILE")
+    )
+    version_compatible: bool = _flagged(False, Flag("--version-compatible", "Make a plan that newer versions open too"))
+    hardware_compatible: bool = _flagged(False, Flag("--hardware-compatible", "Make a plan for other GPUs too, Ampere and newer"))
+    plugins: bool = _flagged(False, Flag("--plugins", "Use our kernels as plugins; experimental, never run so far"))
     threads: int | None = None
     device: int = 0
     mixed: bool = False
+
+    @classmethod
+    def flags(cls) -> dict[str, Flag]:
+        """The options that only some backends know: field name -> flag, in the order of the fields."""
+        return {item.name: item.metadata["flag"] for item in dataclasses.fields(cls) if "flag" in item.metadata}
 
 
 @dataclass(frozen=True, slots=True)

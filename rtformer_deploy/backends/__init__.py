@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import EngineError, UsageError
+from ..errors import BuildError, EngineError, UsageError
 from ..nvidia.driver import gpus, why_none
 from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, no_progress
 
@@ -36,7 +36,7 @@ class BackendRow:
     """One backend: `title` as people write it, `package` whose version counts, `folder` below this one, `placement` of its Q/DQ pairs.
 
     `on_gpu`: its engines run on an NVIDIA GPU, and the graph itself carries the precision (networks are strongly typed).
-    `module` is what Python imports; `plugins`: it takes our kernels as plugins.
+    `module` is what Python imports. `options`: those of BuildOptions' flags that its builder knows; `without` says why not the others.
     """
 
     name: Backend
@@ -46,12 +46,28 @@ class BackendRow:
     folder: str
     on_gpu: bool
     placement: Placement
-    plugins: bool = False
+    options: frozenset[str] = frozenset()
+    without: str = "these are options of a GPU builder"
 
+    @property
+    def plugins(self) -> bool:
+        """Whether it takes our kernels as plugins."""
+        return "plugins" in self.options
+
+
+#: What an RTX plan runs on when nothing else is asked for (TensorRT-RTX's support matrix).
+RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+
+_RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level"})
+_TENSORRT_OPTIONS = _RTX_OPTIONS | {"timing_cache", "version_compatible", "hardware_compatible", "plugins"}
+_WITHOUT = (
+    f"it keeps no timings, its plans open under its own version and run on every GPU of compute capability {', '.join(RTX_CAPABILITIES)} "
+    "as they are, and it has no plugins in Python"
+)
 
 _ROWS = (
-    BackendRow("tensorrt", "TensorRT", "tensorrt", "tensorrt", "tensorrt", True, "tensorrt", plugins=True),
-    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt"),
+    BackendRow("tensorrt", "TensorRT", "tensorrt", "tensorrt", "tensorrt", True, "tensorrt", _TENSORRT_OPTIONS),
+    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt", _RTX_OPTIONS, _WITHOUT),
     BackendRow("openvino", "OpenVINO", "openvino", "openvino", "openvino", False, "openvino"),
     BackendRow("onnxruntime", "ONNX Runtime", "onnxruntime-gpu", "onnxruntime", "onnxruntime", False, "onnxruntime"),
 )
@@ -88,12 +104,30 @@ def build(
     gave, which a builder cannot know once passes have made `model` from it; None if `model` is what was read. Raises BuildError,
     MissingPackageError, KeyboardInterrupt if the build was stopped with Ctrl-C.
     """
+    check_options(options, backend)
     if model_sha256 is None:
         from ..formats.model_file import file_sha256
 
         model_sha256 = file_sha256(model)
     engine: Engine = _part(backend_row(backend), "build").build(model, spec, options, progress, backend, model_sha256)
     return engine
+
+
+def check_options(options: BuildOptions, backend: Backend) -> None:
+    """Raises BuildError naming every option that is set and that the backend does not know."""
+    row = backend_row(backend)
+    default = BuildOptions()
+    unknown = {
+        name: flag.name
+        for name, flag in options.flags().items()
+        if name not in row.options and getattr(options, name) != getattr(default, name)
+    }
+    if not unknown:
+        return
+    flags = ", ".join(unknown.values())
+    others = [other.name for other in BACKENDS.values() if other.options >= unknown.keys()]
+    elsewhere = f", or choose --backend {' or '.join(others)}" if others else ""
+    raise BuildError(f"{row.title} has no {flags}: {row.without}.", f"Leave out {flags}{elsewhere}.")
 
 
 def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, lanes: int = 1, graphs: bool = True) -> FrameRunner:

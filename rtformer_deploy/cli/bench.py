@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 
 if TYPE_CHECKING:
-    from ..formats.external_model import Foreign
     from ..timing.report import Report
 
 
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Requests in flight; more than 1: throughput mode.")
 @click.option("--graphs/--no-graphs", default=True, show_default=True, help="TensorRT: run in CUDA graphs where they can be captured.")
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), metavar="F", help="Also run paced: a frame is due every 1/F s.")
-@click.option("--deadline", type=click.FloatRange(min=0, min_open=True), metavar="MS", help="Paced: ms that a frame has [default: 1/F].")
+@click.option(
+    "--deadline", "deadline_ms", type=click.FloatRange(min=0, min_open=True), metavar="MS", help="Paced: ms for each frame [default: 1/F]."
+)
 @click.option("--image", type=options.PATH, metavar="IMAGE", help="Picture to measure with, at its own size [default: a sample].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
 @click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
@@ -29,48 +30,20 @@ if TYPE_CHECKING:
 @options.batch
 @options.threads
 @options.device
-def command(
-    model: Path,
-    seconds: float,
-    warmup: float,
-    lanes: int,
-    graphs: bool,
-    fps: float | None,
-    deadline: float | None,
-    image: Path | None,
-    json_path: Path | None,
-    html_path: Path | None,
-    batch: int,
-    threads: int | None,
-    device: int,
-    said: Foreign,
-) -> None:
+def command(json_path: Path | None, html_path: Path | None, **values: Any) -> None:
     """Latency and throughput of MODEL, an engine plan or an ONNX model: the engine alone, and from a decoded frame to a label map."""
+    from ..commands.bench import BenchRequest, bench_path
     from ..files import check_writable
     from ..pictures import HTML, require_report
-    from ..timing.bench import bench_path
     from .show import progress_bar
 
+    request = BenchRequest(**values)
     for path in filter(None, (json_path, html_path)):
         check_writable(path)
     if html_path is not None:
         require_report("--html", HTML)
     with progress_bar() as progress:
-        report = bench_path(
-            model,
-            seconds=seconds,
-            warmup=warmup,
-            batch=batch,
-            lanes=lanes,
-            graphs=graphs,
-            device=device,
-            threads=threads,
-            image=image,
-            fps=fps,
-            deadline_ms=deadline,
-            said=said,
-            progress=progress,
-        )
+        report = bench_path(request, progress)
     _save(report, json_path, html_path)
     _print(report)
 

@@ -2,77 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from ..backends import BACKENDS
-from . import parse
-from .options import PATH, device, foreign, output, threads
+from . import options, parse
 
-if TYPE_CHECKING:
-    from ..formats.external_model import Foreign
-    from ..types import PrecisionName
+Bounds = tuple[int, ...] | None
 
 
 @click.command("build-engine")
-@click.argument("model", type=PATH, default="model.onnx")
+@click.argument("model", type=options.PATH, default="model.onnx")
 @click.option("--fp32", "precision", flag_value="fp32", default=None, help="FP32 [default].")
 @click.option("--fp16", "precision", flag_value="fp16", help="FP16, written into the graph; the double normalisation stays FP32.")
 @click.option("--int8", "precision", flag_value="int8", help="INT8 convolutions by Q/DQ; the rest FP16 on TensorRT, FP32 on a CPU.")
-@click.option("--ranges", type=PATH, metavar="FILE", help="INT8: ranges from calibrate [default: those that come with the recipe].")
-@click.option("--images", type=PATH, metavar="DIR", help="INT8: measure the ranges on these images first.")
+@options.ranges
 @click.option("--keep", multiple=True, metavar="NAME", help="INT8: leave nodes of this name (a glob) in high precision; repeatable.")
-@click.option(
-    "--recipe",
-    metavar="NAME|FILE",
-    help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", *BACKENDS]),
-    default="auto",
-    show_default=True,
-    help="auto: TensorRT where there is a GPU, else OpenVINO, else ONNX Runtime.",
-)
+@click.option("--recipe", metavar="NAME|FILE", help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.")
+@options.backend
 @click.option("--min", "smallest", callback=parse.profile, metavar="N|NxCxHxW", help="Smallest batch of a model with a dynamic batch.")
 @click.option("--opt", "usual", callback=parse.profile, metavar="N|NxCxHxW", help="Batch to optimise for.")
 @click.option("--max", "largest", callback=parse.profile, metavar="N|NxCxHxW", help="Largest batch.")
-@click.option("--workspace", type=click.IntRange(min=1), metavar="MIB", help="TensorRT: memory that kernels may use while running.")
-@click.option("--optimization-level", type=click.IntRange(0, 5), metavar="0..5", help="TensorRT: how long to look for fast kernels.")
-@click.option("--timing-cache", type=PATH, metavar="FILE", help="Standard TensorRT: kernel timings, read and written.")
-@click.option("--version-compatible", is_flag=True, help="TensorRT: a plan that newer versions open too.")
-@click.option("--hardware-compatible", is_flag=True, help="TensorRT: a plan for other GPUs, Ampere and newer.")
-@click.option("--plugins", is_flag=True, help="Standard TensorRT: our kernels as plugins. Experimental: never run so far.")
+@options.build_options
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
-@foreign
-@device
-@threads
-@output("engine.plan", "Where to write the plan; what it is goes beside it as .json.")
-def command(
-    model: Path,
-    precision: PrecisionName | None,
-    ranges: Path | None,
-    images: Path | None,
-    keep: tuple[str, ...],
-    recipe: str | None,
-    backend: str,
-    smallest: tuple[int, ...] | None,
-    usual: tuple[int, ...] | None,
-    largest: tuple[int, ...] | None,
-    workspace: int | None,
-    optimization_level: int | None,
-    timing_cache: Path | None,
-    version_compatible: bool,
-    hardware_compatible: bool,
-    plugins: bool,
-    strict: bool,
-    device: int,
-    threads: int | None,
-    output: Path,
-    said: Foreign,
-) -> None:
+@options.foreign
+@options.output("engine.plan", "Where to write the plan; what it is goes beside it as .json.")
+def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> None:
     """Build an engine from MODEL (default model.onnx): a plan, and beside it a JSON that says what it is.
 
     After the build the engine's layers are read and the precision found is printed; where this machine can run the engine, it
@@ -83,28 +38,8 @@ def command(
     rtformer-deploy build-engine model.onnx --backend tensorrt-rtx --fp16 --output slim.plan
     """
     from ..commands.build_engine import BuildRequest, build_to_file
-    from .show import progress_bar
+    from .show import feedback
 
-    request = BuildRequest(
-        model=model,
-        output=output,
-        backend=backend,
-        precision=precision,
-        ranges=ranges,
-        images=images,
-        keep=keep,
-        recipe=recipe,
-        profile=(smallest, usual, largest),
-        workspace_mib=workspace,
-        optimization_level=optimization_level,
-        timing_cache=timing_cache,
-        version_compatible=version_compatible,
-        hardware_compatible=hardware_compatible,
-        plugins=plugins,
-        strict=strict,
-        device=device,
-        threads=threads,
-        said=said,
-    )
-    with progress_bar() as progress:
-        build_to_file(request, click.echo, progress)
+    request = BuildRequest(profile=(smallest, usual, largest), **values)
+    with feedback() as told:
+        build_to_file(request, told)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from .options import PATH, foreign, output, threads
-
-if TYPE_CHECKING:
-    from ..formats.external_model import Foreign
+from . import options
 
 
 @click.command("calibrate")
-@click.argument("model", type=PATH, default="model.onnx")
-@click.option("--images", type=PATH, required=True, metavar="DIR", help="Folder of images like those that will be segmented.")
+@click.argument("model", type=options.PATH, default="model.onnx")
+@click.option("--images", type=options.PATH, required=True, metavar="DIR", help="Folder of images like those that will be segmented.")
 @click.option(
     "--method",
     type=click.Choice(["minmax", "entropy", "percentile", "mse"]),
@@ -25,20 +21,19 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N images, drawn at random [default: all].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
-@foreign
-@threads
-@output("ranges.json", "Where to write the ranges.")
-def command(model: Path, images: Path, method: str, limit: int | None, seed: int, threads: int | None, output: Path, said: Foreign) -> None:
+@options.foreign
+@options.threads
+@options.output("ranges.json", "Where to write the ranges.")
+def command(**values: Any) -> None:
     """Measure the range of every tensor of MODEL (default model.onnx) on images, for build-engine --int8.
 
     An interrupted run goes on where it stopped. The ranges belong to the weights and the configuration: they hold at every input
     size and are refused for other weights.
     """
-    from ..commands.calibrate import calibrate_file
-    from .show import progress_bar
+    from ..commands.calibrate import CalibrateRequest, calibrate_file
+    from .show import feedback
 
-    with progress_bar() as progress:
-        ranges = calibrate_file(
-            model, images, output, method=method, limit=limit, seed=seed, threads=threads, said=said, say=click.echo, progress=progress
-        )
-    click.echo(f"{output}: ranges of {len(ranges.amax)} tensors by {method}, from {ranges.images} images.")
+    request = CalibrateRequest(**values)
+    with feedback() as told:
+        ranges = calibrate_file(request, told)
+    click.echo(f"{request.output}: ranges of {len(ranges.amax)} tensors by {request.method}, from {ranges.images} images.")

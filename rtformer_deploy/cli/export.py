@@ -18,7 +18,7 @@ from .options import output
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Classes, where they are not the recipe's.")
 @click.option("--random-weights", is_flag=True, help="Random weights instead: to try the way, or to measure speed.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
-@click.option("--size", callback=parse.size, metavar="HxW", help="Input size [default: the recipe's].")
+@click.option("--size", callback=parse.size(least=64), metavar="HxW", help="Input size [default: the recipe's].")
 @click.option("--batch", callback=parse.batch, default="1", show_default=True, metavar="N|dynamic", help="Frames in one input.")
 @click.option(
     "--head",

@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from ..types import Flag
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+Values = dict[str, Any]
 
 #: A path as pathlib.Path; whether it exists is the library's to say, with its own message and exit code 1.
 PATH = click.Path(path_type=Path)
@@ -44,27 +48,99 @@ def json_flag(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")(command)
 
 
-def foreign(command: Command) -> Command:
-    """--classes, --mean, --std and --input, for a model from elsewhere; the command gets them as `said`, a foreign.Foreign."""
+def dataset(command: Command) -> Command:
+    """--dataset, --root and --split: a labelled dataset, which the command needs."""
+    known = "camvid, cityscapes, ade20k, cocostuff or a dataset file."
+    command = click.option("--split", default="val", show_default=True, help="Which part of it.")(command)
+    command = click.option("--root", type=PATH, required=True, metavar="DIR", help="The dataset's folder.")(command)
+    return click.option("--dataset", required=True, metavar="NAME|FILE", help=known)(command)
 
-    @functools.wraps(command)
-    def wrapper(*args: Any, classes: str | None, mean: Any, std: Any, input_name: str | None, **kwargs: Any) -> Any:
+
+def backend(command: Command) -> Command:
+    """--backend NAME: one of the table of backends, or auto."""
+    from ..backends import BACKENDS
+
+    text = "Backend to build for; auto: TensorRT if there is a GPU, else OpenVINO, else ONNX Runtime."
+    return click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True, help=text)(command)
+
+
+def build_options(command: Command) -> Command:
+    """--device, --threads and an option for every flag of BuildOptions; the command gets them as `options`, a BuildOptions.
+
+    An option that is a file's bytes comes beside it, as the file's path: reading it is the library's.
+    """
+    from ..backends import BACKENDS
+    from ..types import BuildOptions
+
+    flags = BuildOptions.flags()
+
+    def gather(values: Values) -> Values:
+        paths = {name: values.pop(name) for name, flag in flags.items() if flag.kind == "file"}
+        return {"options": BuildOptions(**values), **paths}
+
+    clicks = {name: _click(name, flag, [row.name for row in BACKENDS.values() if name in row.options]) for name, flag in flags.items()}
+    return _gathered(gather, **clicks, device=device, threads=threads)(command)
+
+
+def ranges(command: Command) -> Command:
+    """--ranges and --images, where INT8's ranges come from; the command gets them as `ranges`, a choices.RangesSource."""
+
+    def gather(values: Values) -> Values:
+        from ..commands.choices import RangesSource
+
+        return {"ranges": RangesSource(values["ranges"], values["images"])}
+
+    text = "INT8: use the ranges in FILE, from calibrate [default: those that come with the recipe]."
+    return _gathered(
+        gather,
+        ranges=click.option("--ranges", type=PATH, metavar="FILE", help=text),
+        images=click.option("--images", type=PATH, metavar="DIR", help="INT8: measure the ranges on these images first."),
+    )(command)
+
+
+def foreign(command: Command) -> Command:
+    """--classes, --mean, --std and --input, for a model from elsewhere; the command gets them as `said`, an external_model.Foreign."""
+
+    def gather(values: Values) -> Values:
         from ..formats.external_model import Foreign
 
-        return command(*args, said=Foreign(classes, mean, std, input_name), **kwargs)
+        return {"said": Foreign(**values)}
 
     elsewhere = "ONNX model from elsewhere: "
-    options = (
-        click.option("--classes", metavar="N|DATASET", help=elsewhere + "how many classes, or whose (cityscapes, FILE.toml)."),
-        click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "mean of RGB from 0 to 1."),
-        click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "standard deviation of RGB."),
-        click.option("--input", "input_name", metavar="[NAME:]HxW", help=elsewhere + "its input's name, its size, or both."),
-    )
-    decorated: Any = wrapper
-    for option in reversed(options):
-        decorated = option(decorated)
-    result: Command = decorated
-    return result
+    return _gathered(
+        gather,
+        classes=click.option("--classes", metavar="N|DATASET", help=elsewhere + "how many classes, or whose (cityscapes, FILE.toml)."),
+        mean=click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "mean of RGB from 0 to 1."),
+        std=click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "standard deviation of RGB."),
+        input=click.option("--input", metavar="[NAME:]HxW", help=elsewhere + "its input's name, its size, or both."),
+    )(command)
+
+
+def _gathered(gather: Callable[[Values], Values], **clicks: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Adds options, each under the name of its parameter; the command gets what `gather` makes of their values in their place."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapper(*args: Any, **values: Any) -> Any:
+            own = {name: values.pop(name) for name in clicks}
+            return command(*args, **gather(own), **values)
+
+        decorated: Any = wrapper
+        for option in reversed(clicks.values()):
+            decorated = option(decorated)
+        result: Command = decorated
+        return result
+
+    return decorate
+
+
+def _click(name: str, flag: Flag, backends: list[str]) -> Callable[[Any], Any]:
+    """A flag of BuildOptions as a click option; its help names the backends that know it."""
+    text = f"{flag.help} ({', '.join(backends)} only)."
+    if flag.kind == "switch":
+        return click.option(flag.name, name, is_flag=True, help=text)
+    kind = PATH if flag.kind == "file" else click.IntRange(flag.least, flag.most)
+    return click.option(flag.name, name, type=kind, metavar=flag.metavar, help=text)
 
 
 def _triple(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, float, float] | None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
-_LARGEST_SIDE = 8192
 
+def size(least: int = 1, most: int = 8192) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, int] | None]:
+    """A callback for HxW -> (H, W), height and width from `least` to `most`."""
 
-def size(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """HxW -> (H, W)."""
-    if value is None:
-        return None
-    parts = _numbers(value)
-    if parts is None or len(parts) != 2:
-        raise click.BadParameter(f"{value!r} is not a size such as 1024x2048 (height x width).")
-    height, width = parts
-    if min(parts) < 64 or max(parts) > _LARGEST_SIDE:
-        raise click.BadParameter(f"{value}: height and width must be from 64 to {_LARGEST_SIDE}.")
-    return height, width
+    def parse(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+        if value is None:
+            return None
+        parts = _numbers(value)
+        if parts is None or len(parts) != 2:
+            raise click.BadParameter(f"{value!r} is not a size such as 1024x2048 (height x width).")
+        height, width = parts
+        if min(parts) < least or max(parts) > most:
+            raise click.BadParameter(f"{value}: height and width must be from {least} to {most}.")
+        return height, width
+
+    return parse
 
 
 def batch(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..types import no_progress
+from ..types import Feedback, no_progress
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -82,6 +82,13 @@ def text(value: Any) -> str:
 def print_json(data: Any) -> None:
     """Any JSON value, indented, on stdout."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def feedback() -> Iterator[Feedback]:
+    """Lines on stdout, and a `progress_bar`."""
+    with progress_bar() as progress:
+        yield Feedback(click.echo, progress)
 
 
 @contextlib.contextmanager

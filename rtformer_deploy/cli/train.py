@@ -9,24 +9,8 @@ from typing import Any
 import click
 
 from ..errors import MissingPackageError, UsageError
+from . import parse
 from .options import PATH
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """HxW -> (H, W)."""
-
-    name = "HxW"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        height, _, width = str(value).partition("x")
-        if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-            self.fail(f"{value!r} is not a height and a width, as in 360x480", param, ctx)
-        return int(height), int(width)
-
-
-SIZE = Size()
 
 
 @click.command(context_settings={"show_default": True})
@@ -34,12 +18,12 @@ SIZE = Size()
 @click.option("--root", type=PATH, required=True, metavar="DIR", help="The dataset's folder.")
 @click.option("--dataset", default=None, metavar="NAME|FILE", help="Another dataset than the recipe's: its name or TOML file.")
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Folder for checkpoint, log, plot and weights.")
-@click.option("--size", type=SIZE, default=None, help="Input size of the network when it is scored [default: the recipe's].")
+@click.option("--size", callback=parse.size(), metavar="HxW", help="Input size of the network when it is scored [default: the recipe's].")
 @click.option("--steps", type=click.IntRange(min=1), default=10_000, help="Steps in all.")
 @click.option("--batch", type=click.IntRange(min=2), default=8, help="Views in a step.")
-@click.option("--crop", type=SIZE, default=None, help="Size of the random views [default: --size].")
+@click.option("--crop", callback=parse.size(), metavar="HxW", help="Size of the random views [default: --size].")
 @click.option("--final-share", type=click.FloatRange(0, 1), default=0.0, help="Share of the steps, at the end, with the next two.")
-@click.option("--final-crop", type=SIZE, default=None, help="Size of the views then [default: --size].")
+@click.option("--final-crop", callback=parse.size(), metavar="HxW", help="Size of the views then [default: --size].")
 @click.option("--final-batch", type=click.IntRange(min=2), default=None, help="Batch then [default: --batch].")
 @click.option("--lr", "rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, help="Peak learning rate of AdamW.")
 @click.option("--warmup", type=click.IntRange(min=0), default=300, help="Steps of linear warm-up.")

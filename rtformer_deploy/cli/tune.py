@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..backends import BACKENDS
 from . import options
 
 if TYPE_CHECKING:
@@ -15,9 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("tune")
 @click.argument("model", type=options.PATH, default="model.onnx")
-@click.option("--dataset", required=True, metavar="NAME|FILE", help="camvid, cityscapes, ade20k, cocostuff or a dataset file.")
-@click.option("--root", type=options.PATH, required=True, metavar="DIR", help="The dataset's folder.")
-@click.option("--split", default="val", show_default=True, help="Which part of it.")
+@options.dataset
 @click.option(
     "--max-drop", type=float, default=0.5, show_default=True, metavar="Y", help="Allowed loss of mIoU, in points; else exit code 3."
 )
@@ -29,15 +26,8 @@ if TYPE_CHECKING:
     metavar="N",
     help="Frames of the sensitivity pass; mIoU takes all.",
 )
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", *BACKENDS]),
-    default="auto",
-    show_default=True,
-    help="auto: TensorRT where there is a GPU, else OpenVINO, else ONNX Runtime.",
-)
-@click.option("--ranges", type=options.PATH, metavar="FILE", help="Ranges from calibrate [default: those that come with the recipe].")
-@click.option("--images", type=options.PATH, metavar="DIR", help="Measure the ranges on these images first.")
+@options.backend
+@options.ranges
 @click.option("--resume", is_flag=True, help="Go on from the measurements in --output, also with another --max-drop.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Time for each engine's latency."
@@ -53,11 +43,11 @@ def command(**values: Any) -> None:
     kept as it is made: after Ctrl-C --resume goes on from there. The mix is written as a recipe for build-engine --recipe.
     """
     from ..commands.tune import TuneRequest, build_command, check_gate, tune
-    from .show import progress_bar
+    from .show import feedback
 
     request = TuneRequest(**values)
-    with progress_bar() as progress:
-        tuned = tune(request, click.echo, progress)
+    with feedback() as told:
+        tuned = tune(request, told)
     _print(tuned)
     files = ("tune.json", "tune.svg", *(() if tuned.chosen is None else ("recipe.toml", "ranges.json")))
     click.echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..backends import choose_backend
-from ..errors import BuildError, CalibrationError, UsageError
+from ..backends import check_options
+from ..errors import BuildError, UsageError
 from ..files import check_writable, read_bytes, write_atomic
 from ..formats.build_table import Mix, RecipeBuild, check_model, ranges_of_build, read_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, weights_sha256
-from ..formats.ranges import load_ranges, shipped_ranges
 from ..pipeline import build_engine, spec_of
-from ..types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges, no_progress
-from .calibrate import calibrate_file
+from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
+from .calibrate import CalibrateRequest, calibrate_file
+from .choices import RangesSource, pick_backend, pick_ranges
 
-Profile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
+#: --min, --opt and --max: (N,) or (N, 3, H, W) each.
+BatchProfile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What to build from what, as the command line says it; `profile` holds --min, --opt and --max: (N,) or (N, 3, H, W) each.
+    """What to build from what. `options` is what its builder is told, but for what follows from the model and the rest of the request.
 
-    `precision` None is the recipe's, or FP32 without a recipe; `recipe` is a name or a TOML file.
+    That is the precision (`precision` and `keep`, or `recipe`, which is a name or a TOML file; FP32 without either), the batch
+    (`profile`), and the timing cache, which is read from the file `timing_cache` before the build and written to it afterwards.
     """
 
     model: Path
     output: Path
     backend: str = "auto"
+    options: BuildOptions = field(default_factory=BuildOptions)
     precision: PrecisionName | None = None
-    profile: Profile = (None, None, None)
-    workspace_mib: int | None = None
-    optimization_level: int | None = None
-    timing_cache: Path | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-    plugins: bool = False
-    strict: bool = False
-    device: int = 0
-    threads: int | None = None
-    ranges: Path | None = None
-    images: Path | None = None
     keep: tuple[str, ...] = ()
     recipe: str | None = None
+    ranges: RangesSource = field(default_factory=RangesSource)
+    profile: BatchProfile = (None, None, None)
+    timing_cache: Path | None = None
+    strict: bool = False
     said: Foreign = field(default_factory=Foreign)
 
 
-def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: Progress = no_progress) -> Engine:
-    """Builds `request.model` into `request.output`; `say` is told the backend and why, and what was found in the engine.
+def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
+    """Builds `request.model` into `request.output`, and says which backend builds it and why, and what was found in the engine.
 
     Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError.
     """
@@ -61,73 +55,30 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     if recipe is not None:
         check_model(recipe, spec.name, weights_sha256(model, spec))
     mix = Mix(request.precision or "fp32", request.keep) if recipe is None else recipe.mix
-    backend = pick_backend(request.backend, say)
+    backend = pick_backend(request.backend, feedback.say)
+    options = _options(request, mix, spec)
+    check_options(options, backend)  # before images are shown
     if recipe is not None:
-        _tell_mix(recipe, backend, say)
-    ranges = _ranges(request, recipe, spec, say, progress)
-    options = BuildOptions(
-        precision=mix.precision,
-        mixed=bool(mix.keep or mix.fp32),
-        batch=_batch(request.profile, spec),
-        workspace_mib=request.workspace_mib,
-        optimization_level=request.optimization_level,
-        timing_cache=_read_cache(request.timing_cache),
-        version_compatible=request.version_compatible,
-        hardware_compatible=request.hardware_compatible,
-        plugins=request.plugins,
-        threads=request.threads,
-        device=request.device,
-    )
+        _tell_mix(recipe, backend, feedback.say)
+    ranges = _ranges(request, recipe, spec, feedback)
     engine = build_engine(
-        model, spec, backend, options, ranges=ranges, keep=mix.keep, fp32=mix.fp32, strict=request.strict, progress=progress
+        model, spec, backend, options, ranges=ranges, keep=mix.keep, fp32=mix.fp32, strict=request.strict, progress=feedback.progress
     )
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
-    _tell(engine, request.output, say)
+    _tell(engine, request.output, feedback.say)
     return engine
 
 
-def pick_backend(asked: str, say: Callable[[str], None]) -> Backend:
-    """What --backend says -> the backend; for "auto" this machine's own, and `say` is told why."""
-    if asked != "auto":
-        return asked
-    backend, reason = choose_backend()
-    say(f"Backend {backend}: {reason}")
-    return backend
-
-
-def pick_ranges(
-    model: Path,
-    spec: ModelSpec,
-    ranges: Path | None,
-    images: Path | None,
-    *,
-    output: Path | None = None,
-    threads: int | None = None,
-    said: Foreign | None = None,
-    say: Callable[[str], None] = print,
-    progress: Progress = no_progress,
-) -> Ranges:
-    """The ranges for INT8: a file's, measured on images (and written to `output`), or those that come with the recipe.
-
-    Raises UsageError where both are given, CalibrationError.
-    """
-    if ranges and images:
-        raise UsageError("--ranges and --images exclude each other.")
-    if ranges:
-        return load_ranges(ranges)
-    if images:
-        say(f"Calibrating on {images} ...")
-        return calibrate_file(model, images, output, threads=threads, said=said, say=say, progress=progress)
-    shipped = shipped_ranges(spec)
-    if shipped is None:
-        raise CalibrationError(
-            f"INT8 needs ranges, and none come with {spec.name} for these weights.",
-            "Give --images DIR, or --ranges FILE from rtformer-deploy calibrate.",
-        )
-    say(f"Ranges: those that come with {spec.name} ({shipped.method}, {shipped.images} images).")
-    return shipped
+def _options(request: BuildRequest, mix: Mix, spec: ModelSpec) -> BuildOptions:
+    return replace(
+        request.options,
+        precision=mix.precision,
+        mixed=bool(mix.keep or mix.fp32),
+        batch=_batch(request.profile, spec),
+        timing_cache=_read_cache(request.timing_cache),
+    )
 
 
 def _recipe(request: BuildRequest) -> RecipeBuild | None:
@@ -137,28 +88,29 @@ def _recipe(request: BuildRequest) -> RecipeBuild | None:
     if request.precision or request.keep:
         raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8 and --keep out.")
     recipe = read_build(request.recipe)
-    if recipe.ranges is not None and (request.ranges or request.images):
+    if recipe.ranges is not None and request.ranges.given():
         raise UsageError(f"{request.recipe} names the ranges that its mix was tuned with: leave --ranges and --images out.")
     return recipe
 
 
-def _ranges(
-    request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, say: Callable[[str], None], progress: Progress
-) -> Ranges | None:
+def _ranges(request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, feedback: Feedback) -> Ranges | None:
     precision = request.precision if recipe is None else recipe.mix.precision
     if precision != "int8":
-        if request.ranges or request.images or request.keep:
+        if request.ranges.given() or request.keep:
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
     named = None if recipe is None else ranges_of_build(recipe)
     if named is not None:
         return named
-    return pick_ranges(
-        request.model, spec, request.ranges, request.images, threads=request.threads, said=request.said, say=say, progress=progress
-    )
+
+    def measure(images: Path) -> Ranges:
+        wanted = CalibrateRequest(request.model, images, threads=request.options.threads, said=request.said)
+        return calibrate_file(wanted, feedback)
+
+    return pick_ranges(request.ranges, spec, measure, feedback.say)
 
 
-def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Callable[[str], None]) -> None:
+def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Say) -> None:
     mix = recipe.mix
     parts = [f"{len(mix.keep)} names stay out of INT8"] * bool(mix.keep) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
     say(f"Recipe {recipe.recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
@@ -166,8 +118,8 @@ def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Callable[[str], None])
         say(f"The mix was tuned on {recipe.backend}; on {backend} its mIoU and latency were not measured.")
 
 
-def _batch(profile: Profile, spec: ModelSpec) -> tuple[int, int, int]:
-    """(min, opt, max) of the batch: a fixed one is the model's; of a dynamic one what was not said follows from what was."""
+def _batch(profile: BatchProfile, spec: ModelSpec) -> tuple[int, int, int]:
+    """(min, opt, max) of the batch: the model's, if that is fixed; if it is dynamic, a missing bound follows from the others."""
     for shape in profile:
         if shape is not None and len(shape) == 4 and shape[1:] != (3, *spec.size):
             wanted = "x".join(map(str, shape[1:]))
@@ -175,14 +127,13 @@ def _batch(profile: Profile, spec: ModelSpec) -> tuple[int, int, int]:
                 f"The model takes 3x{spec.size[0]}x{spec.size[1]}, not {wanted}: an engine has one spatial size, profiles vary the batch.",
                 "Export at the size you want: rtformer-deploy export --size HxW.",
             )
-    said = [None if shape is None else shape[0] for shape in profile]
+    least, best, most = (None if shape is None else shape[0] for shape in profile)
     fixed = spec.input.shape[0]
-    if all(batch is None for batch in said):
+    if least is None and best is None and most is None:
         return (fixed, fixed, fixed) if isinstance(fixed, int) else (1, 1, 1)
-    given = [batch for batch in said if batch is not None]
-    smallest = said[0] or 1
-    usual = said[1] or said[2] or max(given)
-    largest = said[2] or usual
+    smallest = least or 1
+    usual = best or most or smallest
+    largest = most or usual
     if not smallest <= usual <= largest:
         raise UsageError(f"--min {smallest} --opt {usual} --max {largest} do not rise.")
     return smallest, usual, largest
@@ -195,7 +146,7 @@ def _read_cache(path: Path | None) -> bytes | None:
     return read_bytes(path, BuildError, "a timing cache") if path.exists() else b""
 
 
-def _tell(engine: Engine, output: Path, say: Callable[[str], None]) -> None:
+def _tell(engine: Engine, output: Path, say: Say) -> None:
     info = engine.info
     builder = info.builder_version if info.builder_version.startswith(info.backend) else f"{info.backend} {info.builder_version}"
     say(f"{output} ({len(engine.plan) / 2**20:.1f} MiB) and {sidecar(output).name}: {builder}" + (f", for {info.gpu}" if info.gpu else ""))

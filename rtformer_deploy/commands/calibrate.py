@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +22,55 @@ from ..graph.edit import clone
 from ..graph.functions import inline_functions
 from ..image.frames import load_image, preprocess
 from ..pipeline import spec_of
-from ..types import ModelSpec, Progress, Ranges, Say, no_progress
+from ..types import Feedback, ModelSpec, Progress, Ranges, Say
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _EVERY = 25  # images between two checkpoints
 
 
-def calibrate_file(
-    model_path: Path,
-    images: Path,
-    output: Path | None,
-    *,
-    method: str = DEFAULT_METHOD,
-    limit: int | None = None,
-    seed: int = 0,
-    threads: int | None = None,
-    said: Foreign | None = None,
-    say: Say = print,
-    progress: Progress = no_progress,
-) -> Ranges:
-    """Measures the ranges of a model's tensors on images, `limit` of them drawn with `seed`; writes them where `output` is given.
+@dataclass(frozen=True, slots=True)
+class CalibrateRequest:
+    """Which model to measure on which folder of images, `limit` of them (None: all) drawn with `seed`; no `output` writes no file."""
 
-    An interrupted run goes on from its checkpoint where model and images are the same. Raises CalibrationError, ModelError, OutputError.
+    model: Path
+    images: Path
+    output: Path | None = None
+    method: str = DEFAULT_METHOD
+    limit: int | None = None
+    seed: int = 0
+    threads: int | None = None
+    said: Foreign = field(default_factory=Foreign)
+
+
+def calibrate_file(request: CalibrateRequest, feedback: Feedback) -> Ranges:
+    """Measures the ranges of a model's tensors on images, and writes them to `request.output`.
+
+    An interrupted run goes on from its checkpoint if model and images are the same. Raises CalibrationError, ModelError, OutputError.
     """
-    choose = observer(method)
-    if output is not None:
-        check_writable(output)
-    model = load_model(model_path)
-    spec = spec_of(model, model_path.name, said)
-    paths = pick_images(images, limit, seed)
+    choose = observer(request.method)
+    if request.output is not None:
+        check_writable(request.output)
+    model = load_model(request.model)
+    spec = spec_of(model, request.model.name, request.said)
+    paths = pick_images(request.images, request.limit, request.seed)
     inlined = inline_functions(clone(model))
-    collector = Collector(inlined, float_tensors(model, inlined), threads)
-    names = [str(path.relative_to(images)) for path in paths]
+    collector = Collector(inlined, float_tensors(model, inlined), request.threads)
+    names = [str(path.relative_to(request.images)) for path in paths]
     identity = sha256(json.dumps([sha256(serialize_model(model)), names]).encode())
-    checkpoint = None if output is None else output.with_name(f".{output.name}.calibration.npz")
-    start = _resume(collector, checkpoint, identity, say)
-    coloured = _show_all(collector, paths, spec, start, checkpoint, identity, progress)
-    if not coloured:
-        raise CalibrationError(f"Every image in {images} has one colour, so there are no ranges to measure.", "Give images of real scenes.")
+    checkpoint = _Checkpoint(request.output, identity)
+    start = checkpoint.resume(collector, feedback.say)
+    if not _show_all(collector, paths, spec, start, checkpoint, feedback.progress):
+        raise CalibrationError(
+            f"Every image in {request.images} has one colour, so there are no ranges to measure.", "Give images of real scenes."
+        )
     amax = {name: float(np.float32(choose(histogram))) for name, histogram in collector.histograms.items()}
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
-        say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
-    ranges = Ranges(amax, method, len(paths), weights_sha256(model, spec), spec.name)
-    if output is not None:
-        save_ranges(ranges, output)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+        feedback.say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
+    ranges = Ranges(amax, request.method, len(paths), weights_sha256(model, spec), spec.name)
+    if request.output is not None:
+        save_ranges(ranges, request.output)
+    checkpoint.remove()
     return ranges
 
 
@@ -84,13 +87,57 @@ def pick_images(folder: Path, limit: int | None, seed: int) -> list[Path]:
     return paths
 
 
+class _Checkpoint:
+    """What a run has seen so far, kept in a file beside its output; a run without an output keeps nothing."""
+
+    def __init__(self, output: Path | None, identity: str) -> None:
+        """`identity` tells the model and the images: another run's checkpoint is not used."""
+        self.path = None if output is None else output.with_name(f".{output.name}.calibration.npz")
+        self.identity = identity
+
+    def resume(self, collector: Collector, say: Say) -> tuple[int, bool]:
+        """Fills the collector from the file -> images done, and whether one of them had colours.
+
+        It begins anew, and says so, if the file is broken or belongs to another run.
+        """
+        if self.path is None or not self.path.is_file():
+            return 0, False
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                if str(arrays["identity"]) != self.identity:
+                    say(f"{self.path} belongs to another model or other images; beginning anew.")
+                    return 0, False
+                restore(collector.histograms, arrays)
+                done, coloured = (int(value) for value in arrays["done"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            say(f"{self.path} cannot be read ({error}); beginning anew.")
+            return 0, False
+        say(f"Going on after {done} images.")
+        return done, bool(coloured)
+
+    def save(self, collector: Collector, done: int, coloured: bool) -> None:
+        if self.path is None:
+            return
+        buffer = io.BytesIO()
+        arrays: dict[str, Any] = {
+            "identity": np.array(self.identity),
+            "done": np.array([done, coloured]),
+            **state(collector.histograms),
+        }
+        np.savez(buffer, **arrays)
+        write_atomic(self.path, buffer.getvalue())
+
+    def remove(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
 def _show_all(
     collector: Collector,
     paths: Sequence[Path],
     spec: ModelSpec,
     start: tuple[int, bool],
-    checkpoint: Path | None,
-    identity: str,
+    checkpoint: _Checkpoint,
     progress: Progress,
 ) -> bool:
     """Shows the images from `start` on; whether any of them has more than one colour."""
@@ -101,36 +148,11 @@ def _show_all(
         try:
             frame = load_image(paths[index])
         except ImageError as error:
-            raise CalibrationError(f"The image {paths[index]} cannot be read: {error.what}", "Remove it, or mend it.") from error
+            raise CalibrationError(f"The image {paths[index]} cannot be read: {error.what}", "Remove it, or fix it.") from error
         coloured = coloured or bool(np.any(frame != frame[0, 0]))
         ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
         collector.show(np.repeat(ready[None], repeats, 0), str(paths[index]))
         progress("Calibrate", index + 1, len(paths))
-        if checkpoint is not None and (index + 1) % _EVERY == 0:
-            buffer = io.BytesIO()
-            arrays: dict[str, Any] = {
-                "identity": np.array(identity),
-                "done": np.array([index + 1, coloured]),
-                **state(collector.histograms),
-            }
-            np.savez(buffer, **arrays)
-            write_atomic(checkpoint, buffer.getvalue())
+        if (index + 1) % _EVERY == 0:
+            checkpoint.save(collector, index + 1, coloured)
     return coloured
-
-
-def _resume(collector: Collector, checkpoint: Path | None, identity: str, say: Say) -> tuple[int, bool]:
-    """Images done and whether one had colours, from a checkpoint of the same model and images; a broken one is passed over, and said so."""
-    if checkpoint is None or not checkpoint.is_file():
-        return 0, False
-    try:
-        with np.load(checkpoint, allow_pickle=False) as arrays:
-            if str(arrays["identity"]) != identity:
-                say(f"{checkpoint} belongs to another model or other images; beginning anew.")
-                return 0, False
-            restore(collector.histograms, arrays)
-            done, coloured = (int(value) for value in arrays["done"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        say(f"{checkpoint} cannot be read ({error}); beginning anew.")
-        return 0, False
-    say(f"Going on after {done} images.")
-    return done, bool(coloured)

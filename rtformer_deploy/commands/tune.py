@@ -35,8 +35,9 @@ from ..tuning.points import Point, front, within
 from ..tuning.run import Run, Tuned
 from ..tuning.state import State, refuse_overwriting
 from ..tuning.written import recipe_text
-from ..types import Backend, ModelSpec, Progress, Ranges, Say, no_progress
-from .build_engine import pick_backend, pick_ranges
+from ..types import Backend, Feedback, ModelSpec, Ranges, Say
+from .calibrate import CalibrateRequest, calibrate_file
+from .choices import RangesSource, pick_backend, pick_ranges
 
 _STATE = "tune.state.jsonl"
 
@@ -53,8 +54,7 @@ class TuneRequest:
     split: str = "val"
     limit: int = 32
     backend: str = "auto"
-    ranges: Path | None = None
-    images: Path | None = None
+    ranges: RangesSource = field(default_factory=RangesSource)
     resume: bool = False
     threads: int | None = None
     seconds: float = 10.0
@@ -62,12 +62,12 @@ class TuneRequest:
     said: Foreign = field(default_factory=Foreign)
 
 
-def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progress) -> Tuned:
+def tune(request: TuneRequest, feedback: Feedback) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
 
     Without the extra `report` tune.svg is not drawn; `say` is told at the beginning.
     What was measured is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
-    BuildError, EngineError, OutputError; KeyboardInterrupt where `progress` says stop.
+    BuildError, EngineError, OutputError, and what `feedback.progress` raises.
     """
     if not request.resume:
         refuse_overwriting(request.output / _STATE)
@@ -76,20 +76,20 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progres
     dataset = open_dataset(request.dataset, request.root, request.split)
     if len(dataset.labels.names) != len(spec.classes):
         raise DatasetError(f"{spec.name} tells {len(spec.classes)} classes apart and {dataset.name} has {len(dataset.labels.names)}.")
-    backend = pick_backend(request.backend, say)
-    _refuse_unrunnable(backend, request.device, say)
+    backend = pick_backend(request.backend, feedback.say)
+    _refuse_unrunnable(backend, request.device, feedback.say)
     folder = make_folder(request.output)
     undrawn = why_not_drawn("tune.svg")
     if undrawn is not None:
-        say(undrawn)
-    ranges = _ranges(request, spec, folder, say, progress)
+        feedback.say(undrawn)
+    ranges = _ranges(request, spec, folder, feedback)
     check_ranges(ranges, spec.name, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
     state = State(folder / _STATE, _identity(request, model, dataset, backend, ranges), request.resume)
     if state.records:
-        say(f"Going on after {len(state.records)} measurements.")
-    run = Run(workshop, state, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, say=say, progress=progress)
+        feedback.say(f"Going on after {len(state.records)} measurements.")
+    run = Run(workshop, state, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, feedback=feedback)
     tuned = run.search()
     _write(request, workshop, tuned)
     return tuned
@@ -119,15 +119,16 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
         say("On a CPU FP16 is storage: it halves the plan and is no faster, so the mix is of INT8 and FP32.")
 
 
-def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progress: Progress) -> Ranges:
+def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, feedback: Feedback) -> Ranges:
     """The ranges as build-engine finds them; what was measured on images for this run is kept beside its state."""
     kept = folder / "ranges.json"
-    if request.images and not request.ranges and request.resume and kept.is_file() and (folder / _STATE).is_file():
+    if request.ranges.images is not None and request.resume and kept.is_file() and (folder / _STATE).is_file():
         return load_ranges(kept)
-    return pick_ranges(
-        request.model, spec, request.ranges, request.images,
-        output=kept, threads=request.threads, said=request.said, say=say, progress=progress,
-    )  # fmt: skip
+
+    def measure(images: Path) -> Ranges:
+        return calibrate_file(CalibrateRequest(request.model, images, kept, threads=request.threads, said=request.said), feedback)
+
+    return pick_ranges(request.ranges, spec, measure, feedback.say)
 
 
 def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: Backend, ranges: Ranges) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: 
     return {
         "model": sha256(serialize_model(model)),  # with the size that --input gave it, which its file does not hold
         "ranges": ranges_hash(ranges),
-        "images": None if request.images is None else str(request.images),
+        "images": None if request.ranges.images is None else str(request.ranges.images),
         "backend": f"{backend} {builder}",
         "machine": str(gpus()[request.device]) if backend_row(backend).on_gpu else cpu_name(),
         "dataset": dataset.name,

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import machine, opening
+from .. import machine
 from ..backends import backend_row
 from ..errors import UsageError
-from ..formats.external_model import Foreign
 from ..image import native
-from ..image.frames import load_image
-from ..image.samples import sample_frame, sample_source
 from ..image.upsample import mixed_share
-from ..nvidia.nvml import watch_over
 from ..runtime.cpu_session import preprocess_frames
 from ..runtime.frame_runner import FrameRunner
 from ..runtime.session import DeviceTimed, EngineSession
 from ..types import Frame, LabelMap, Progress, no_progress
-from .paced import run_paced
 from .report import Report, Timing
 
 #: Fewer steps than this make the 99th percentile little more than the slowest step.
@@ -73,57 +66,6 @@ class _Laps:
             self.stages.setdefault(name, []).append(value * 1000)
 
 
-def bench_path(
-    path: Path,
-    *,
-    seconds: float = 10.0,
-    warmup: float = 2.0,
-    batch: int = 1,
-    lanes: int = 1,
-    graphs: bool = True,
-    device: int = 0,
-    threads: int | None = None,
-    image: Path | None = None,
-    fps: float | None = None,
-    deadline_ms: float | None = None,
-    said: Foreign | None = None,
-    progress: Progress = no_progress,
-) -> Report:
-    """An engine plan, or an ONNX model that is built in memory first (`said` is about one from elsewhere), to a Report; see `bench`.
-
-    `image` is measured as it is; without one the bundled photograph, or a drawn street, stands in at the engine's own size.
-    `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` (see `paced.run_paced`). A GPU's clocks are sampled
-    meanwhile. `peak_memory_mb` starts to count before the engine is opened. Raises what opening, decoding, `bench` and `run_paced` raise,
-    UsageError for a paced batch or a deadline without `fps`.
-    """
-    _check_pace(fps, deadline_ms, batch)
-    frame = None if image is None else load_image(image)
-    before = machine.resident_mb()
-    machine.reset_peak()
-    with opening.open_any(path, device=device, threads=threads, lanes=lanes, graphs=graphs, said=said) as runner:
-        frame, source = (sample_frame(runner.spec.size), sample_source()) if frame is None else (frame, str(image))
-        with watch_over(_gpu_of(runner, device)) as gpu:
-            report = bench(runner, [frame] * batch, seconds=seconds, warmup=warmup, progress=progress)
-        paced = None if fps is None else run_paced(runner, frame, fps, seconds=seconds, deadline_ms=deadline_ms, progress=progress)
-        peak = machine.peak_mb()
-    return dataclasses.replace(
-        report,
-        peak_memory_mb=max(0.0, peak - before),
-        frame={**report.frame, "source": source},
-        paced=paced,
-        gpu=None if gpu is None else gpu.to_json(),
-        notes=(*report.notes, *(() if gpu is None else gpu.notes())),
-    )
-
-
-def _check_pace(fps: float | None, deadline_ms: float | None, batch: int) -> None:
-    """Raises UsageError where the options of a paced run do not go together."""
-    if fps is None and deadline_ms is not None:
-        raise UsageError("A deadline needs a rate to be kept at.", "Add --fps.")
-    if fps is not None and batch > 1:
-        raise UsageError(f"--fps paces single frames; a batch of {batch} has no moment at which it is due.", "Leave --batch out.")
-
-
 def run_stages(
     runner: FrameRunner, frames: Sequence[Frame], clock: Callable[[], float] = time.perf_counter
 ) -> tuple[list[LabelMap], dict[str, float]]:
@@ -140,15 +82,6 @@ def run_stages(
     done = clock()
     labels: list[LabelMap] = session.take()
     return labels, {"preprocess": ready - begin, "engine": done - ready, "postprocess": clock() - done}
-
-
-def _on_gpu(runner: FrameRunner) -> bool:
-    return runner.info is not None and backend_row(runner.info.backend).on_gpu
-
-
-def _gpu_of(runner: FrameRunner, device: int) -> int | None:
-    """The GPU that the runner works on; None on a CPU."""
-    return device if _on_gpu(runner) else None
 
 
 def bench(
@@ -305,9 +238,14 @@ def _model_facts(runner: FrameRunner) -> dict[str, Any]:
     return facts
 
 
+def on_gpu(runner: FrameRunner) -> bool:
+    """Whether the runner's engine works on a GPU."""
+    return runner.info is not None and backend_row(runner.info.backend).on_gpu
+
+
 def _conventions(runner: FrameRunner) -> dict[str, str]:
     """What the figures count, in the words of trtexec, whose versions 10 and 11 do not count the same."""
-    if not _on_gpu(runner):
+    if not on_gpu(runner):
         engine = "start to output; both lie in host memory, so trtexec 10, which counts copies, and 11, which does not, would agree"
     else:
         engine = "start to output in host memory: copies to and from the GPU are counted, as trtexec 10 does and trtexec 11 does not"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..types import Progress, Say
+from ..types import Feedback, Progress
 from .blocks import Block
 from .measure import Reference, Workshop, alone, everything
 from .points import Point, choose, key_of, summarise, within
@@ -34,10 +34,8 @@ class Run:
     `limit` is the frames of the sensitivity pass, `max_drop` in points of mIoU, `seconds` the time for an engine's latency.
     """
 
-    def __init__(
-        self, workshop: Workshop, state: State, *, limit: int, max_drop: float, seconds: float, say: Say, progress: Progress
-    ) -> None:
-        self.workshop, self.state, self.say, self.progress = workshop, state, say, progress
+    def __init__(self, workshop: Workshop, state: State, *, limit: int, max_drop: float, seconds: float, feedback: Feedback) -> None:
+        self.workshop, self.state, self.say, self.progress = workshop, state, feedback.say, feedback.progress
         self.limit, self.max_drop, self.seconds = limit, max_drop, seconds
         self.blocks = workshop.blocks
         self.reference: Reference | None = None

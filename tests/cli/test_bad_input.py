@@ -207,6 +207,7 @@ def test_a_full_disk_leaves_the_old_file(here: Path, monkeypatch: pytest.MonkeyP
         ("export", "--variant", "slim", "--size", "8x8"),
         ("export", "--variant", "slim", "--batch", "many"),
         ("export", "--variant", "slim", "--recipe", "rtformer-slim-camvid"),
+        ("train", "--recipe", "rtformer-slim-camvid", "--root", ".", "--output", "out", "--crop", "0x32"),
         ("build-engine", "--backend", "none"),
         ("build-engine", "--max", "axb"),
         ("bench",),

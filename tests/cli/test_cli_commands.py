@@ -15,15 +15,18 @@ from click.testing import CliRunner, Result
 from helpers import tiny_model, tiny_spec
 from PIL import Image
 
-from rtformer_deploy.backends import build
+from rtformer_deploy.backends import BACKENDS, build
 from rtformer_deploy.cli import main
 from rtformer_deploy.cli.group import COMMANDS
+from rtformer_deploy.commands import bench as bench_module
+from rtformer_deploy.commands import build_engine as build_module
 from rtformer_deploy.commands import doctor as doctor_module
+from rtformer_deploy.commands.build_engine import BuildRequest
+from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.doctor import Check
 from rtformer_deploy.formats.engine_file import save_engine
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.graph.functions import inline_functions
-from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.types import BuildOptions
 
 #: What --help must never load.
@@ -240,6 +243,39 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout.count("Usage:") == len(COMMANDS) + 1
     loaded = done.stdout.rsplit("LOADED", 1)[1].split()
     assert not set(HEAVY) & set(loaded)
+
+
+def test_build_engine_shows_every_build_option_with_the_backends_that_know_it() -> None:
+    context = main.make_context("rtformer-deploy", [], resilient_parsing=True)
+    command = main.get_command(context, "build-engine")
+    assert command is not None
+    shown = {parameter.name: (parameter.opts, getattr(parameter, "help", None)) for parameter in command.params}
+    for name, flag in BuildOptions.flags().items():
+        backends = ", ".join(row.name for row in BACKENDS.values() if name in row.options)
+        assert shown[name] == ([flag.name], f"{flag.help} ({backends} only).")
+
+
+def test_build_engine_hands_over_what_was_typed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[BuildRequest] = []
+    monkeypatch.setattr(build_module, "build_to_file", lambda request, feedback: asked.append(request))
+    tensorrt = ("--workspace", 64, "--optimization-level", 2, "--timing-cache", "t.cache", "--version-compatible", "--plugins")
+    mix = ("--int8", "--images", "pictures", "--keep", "a", "--keep", "b*")
+    result = run("build-engine", "m.onnx", *tensorrt, *mix, "--opt", 2, "--max", "4x3x64x96", "--device", 1, "--threads", 3, "--strict")
+    assert result.exit_code == 0, result.output
+    options = BuildOptions(workspace_mib=64, optimization_level=2, version_compatible=True, plugins=True, device=1, threads=3)
+    assert asked == [
+        BuildRequest(
+            Path("m.onnx"),
+            Path("engine.plan"),
+            options=options,
+            precision="int8",
+            keep=("a", "b*"),
+            ranges=RangesSource(images=Path("pictures")),
+            profile=(None, (2,), (4, 3, 64, 96)),
+            timing_cache=Path("t.cache"),
+            strict=True,
+        )
+    ]
 
 
 def test_every_command_and_option_has_a_help_text() -> None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import StoppedError, frames, stop_at, tiny_model
 
 from rtformer_deploy.commands import calibrate as calibration
-from rtformer_deploy.commands.calibrate import calibrate_file
+from rtformer_deploy.commands.calibrate import CalibrateRequest, calibrate_file
 from rtformer_deploy.errors import CalibrationError
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.formats.ranges import check_ranges, load_ranges
 from rtformer_deploy.image.frames import save_png
+from rtformer_deploy.types import Feedback, Ranges
+
+PRINT = Feedback()
+
+
+def calibrate(model: Path, images: Path, output: Path | None = None, feedback: Feedback = PRINT, **more: Any) -> Ranges:
+    return calibrate_file(CalibrateRequest(model, images, output, threads=1, **more), feedback)
 
 
 @pytest.fixture
@@ -31,13 +39,13 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_ranges_are_the_largest_values(model: Path, images: Path, tmp_path: Path) -> None:
-    ranges = calibrate_file(model, images, tmp_path / "ranges.json", method="minmax", threads=1)
+    ranges = calibrate(model, images, tmp_path / "ranges.json", method="minmax")
     assert ranges == load_ranges(tmp_path / "ranges.json")
     assert ranges.images == 6
     assert {"input", "conv0", "relu0", "conv1", "relu1", "conv2"} <= set(ranges.amax)
     assert 0 < ranges.amax["relu0"] <= ranges.amax["conv0"]
-    again = calibrate_file(model, images, None, method="minmax", limit=3, seed=5, threads=1)
-    assert again.amax == calibrate_file(model, images, None, method="minmax", limit=3, seed=5, threads=1).amax
+    again = calibrate(model, images, method="minmax", limit=3, seed=5)
+    assert again.amax == calibrate(model, images, method="minmax", limit=3, seed=5).amax
     assert all(again.amax[name] <= value for name, value in ranges.amax.items())
 
 
@@ -45,27 +53,27 @@ def test_an_interrupted_run_goes_on(model: Path, images: Path, tmp_path: Path, m
     monkeypatch.setattr(calibration, "_EVERY", 2)
     output, said = tmp_path / "ranges.json", list[str]()
     with pytest.raises(StoppedError):
-        calibrate_file(model, images, output, threads=1, progress=stop_at(5))
+        calibrate(model, images, output, feedback=Feedback(progress=stop_at(5)))
     assert not output.exists()
-    ranges = calibrate_file(model, images, output, threads=1, say=said.append)
+    ranges = calibrate(model, images, output, feedback=Feedback(said.append))
     assert said == ["Going on after 4 images."]
-    assert ranges.amax == calibrate_file(model, images, None, threads=1).amax
+    assert ranges.amax == calibrate(model, images).amax
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 def test_bad_images_are_named(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "some"
     with pytest.raises(CalibrationError, match="not a folder"):
-        calibrate_file(model, folder, None)
+        calibrate(model, folder)
     folder.mkdir()
     with pytest.raises(CalibrationError, match="no images"):
-        calibrate_file(model, folder, None)
+        calibrate(model, folder)
     save_png(folder / "grey.png", np.full((64, 96, 3), 90, np.uint8))
     with pytest.raises(CalibrationError, match="one colour"):
-        calibrate_file(model, folder, None, threads=1)
+        calibrate(model, folder)
     (folder / "broken.png").write_bytes(b"no image")
     with pytest.raises(CalibrationError, match=r"broken\.png"):
-        calibrate_file(model, folder, None, threads=1)
+        calibrate(model, folder)
 
 
 def test_nan_is_named_with_its_tensor(images: Path, tmp_path: Path) -> None:
@@ -79,11 +87,11 @@ def test_nan_is_named_with_its_tensor(images: Path, tmp_path: Path) -> None:
     weight.const_value = ir.tensor(array, name="weight1")
     save_model(model, tmp_path / "nan.onnx")
     with pytest.raises(CalibrationError, match="tensor conv1 holds NaN"):
-        calibrate_file(tmp_path / "nan.onnx", images, None, threads=1)
+        calibrate(tmp_path / "nan.onnx", images)
 
 
 def test_ranges_of_other_weights_are_refused(model: Path, images: Path) -> None:
-    ranges = calibrate_file(model, images, None, threads=1)
+    ranges = calibrate(model, images)
     check_ranges(ranges, "tiny", ranges.weights_sha256)
     with pytest.raises(CalibrationError, match="other weights"):
         check_ranges(ranges, "tiny", "f" * 64)

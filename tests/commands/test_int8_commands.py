@@ -224,7 +224,7 @@ def test_a_mix_of_three_precisions_for_tensorrt(small: Small, ranges: Path) -> N
     [
         (["--int8"], "INT8 needs ranges", 1),
         (["--int8", "--ranges", "no.json"], "no.json", 1),
-        (["--int8", "--ranges", "ranges.json", "--images", "x"], "exclude each other", 2),
+        (["--int8", "--ranges", "ranges.json", "--images", "x"], "cannot be combined", 2),
         (["--fp16", "--ranges", "ranges.json"], "belong to --int8", 2),
         (["--keep", "x"], "belong to --int8", 2),
         (["--int8", "--ranges", "ranges.json", "--keep", "nowhere*"], "matches no node", 1),
@@ -233,6 +233,12 @@ def test_a_mix_of_three_precisions_for_tensorrt(small: Small, ranges: Path) -> N
 )
 def test_calls_that_cannot_be(ranges: Path, call: Call, more: list[str], message: str, code: int) -> None:
     refused(call("build-engine", "--backend", "onnxruntime", *more), message, code)
+
+
+def test_an_option_that_the_backend_lacks_is_refused_before_the_images_are_shown(small: Small, call: Call) -> None:
+    result = call("build-engine", "--int8", "--images", small.images, "--backend", "openvino", "--timing-cache", "no.cache", "--plugins")
+    refused(result, "OpenVINO has no --timing-cache, --plugins")
+    assert "Calibrating" not in result.stdout
 
 
 def test_ranges_that_do_not_fit_are_refused(small: Small, ranges: Path, call: Call) -> None:

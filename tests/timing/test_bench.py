@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import CLASSES, SIZE, StoppedError, frames, stop, tiny_model, tiny_spec
+from helpers import CLASSES, SIZE, StoppedError, frames, stop, tiny_spec
 from numpy.typing import NDArray
 
-from rtformer_deploy.errors import ImageError, UsageError
-from rtformer_deploy.formats.model_file import save_model
+from rtformer_deploy.errors import UsageError
 from rtformer_deploy.image import native
 from rtformer_deploy.image.samples import drawn_street
 from rtformer_deploy.image.upsample import mixed_share
 from rtformer_deploy.pictures.report import render
 from rtformer_deploy.runtime.cpu_session import CpuSession
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.timing.bench import bench, bench_path
+from rtformer_deploy.timing.bench import bench
 from rtformer_deploy.timing.report import Report, Timing, histogram
 
 
@@ -236,22 +234,6 @@ def test_the_page_takes_names_as_text() -> None:
     report = bench(runner, frames(SIZE), seconds=0.1, warmup=0, clock=clock)
     report.model["name"] = "<script>x</script>"  # type: ignore[index]
     assert "<script>" not in render(report)
-
-
-def test_a_model_from_file_to_report(tmp_path: Path) -> None:
-    save_model(tiny_model("batch"), tmp_path / "model.onnx")
-    report = bench_path(tmp_path / "model.onnx", seconds=0.05, warmup=0, batch=2, lanes=2, threads=1)
-    assert report.model["backend"] == "onnxruntime"
-    assert report.frame["height"], report.frame["width"] == SIZE
-    assert report.frame["source"]
-    assert report.peak_memory_mb is not None
-    assert report.peak_memory_mb >= 0
-    assert (report.mode, report.batch) == ("throughput", 2)
-
-
-def test_a_bad_image_is_found_before_the_model_is_opened(tmp_path: Path) -> None:
-    with pytest.raises(ImageError):
-        bench_path(tmp_path / "no.onnx", image=tmp_path / "no.jpg")
 
 
 def test_the_drawn_street_is_the_same_each_time() -> None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import json
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import CLASSES, SIZE, StoppedError, frames, stop, tiny_model, tiny_spec
+from helpers import CLASSES, SIZE, StoppedError, frames, stop, tiny_spec
 from numpy.typing import NDArray
 
 from rtformer_deploy.errors import EngineError, UsageError
-from rtformer_deploy.formats.model_file import save_model
-from rtformer_deploy.pictures.report import render
 from rtformer_deploy.runtime.cpu_session import CpuSession
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.timing.bench import bench_path
 from rtformer_deploy.timing.paced import Paced, run_paced
 
 
@@ -150,23 +145,3 @@ def test_rates_and_deadlines_that_are_none() -> None:
     for options in ({"fps": 0}, {"fps": 30, "deadline_ms": -1}):
         with pytest.raises(UsageError):
             paced(0.01, **options)
-
-
-def test_a_model_at_a_rate_to_json_and_page(tmp_path: Path) -> None:
-    save_model(tiny_model("batch"), tmp_path / "model.onnx")
-    report = bench_path(tmp_path / "model.onnx", seconds=0.05, warmup=0, lanes=2, threads=1, fps=100)
-    data = json.loads(json.dumps(report.to_json()))["paced"]
-    assert (data["fps"], data["frames_due"], data["lanes"], data["deadline_ms"]) == (100, 5, 2, 10)
-    assert {"misses", "miss_share", "late_starts", "p50_ms", "p99_ms", "jitter_ms", "interval_std_ms"} <= data.keys()
-    assert "dropped" in data["conventions"]["queue"]
-    assert report.gpu is None
-    page = render(report)
-    assert "deadline misses" in page
-    assert "10.00 ms" in page
-
-
-def test_options_that_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs a rate"):
-        bench_path(tmp_path / "no.onnx", deadline_ms=5)
-    with pytest.raises(UsageError, match="single frames"):
-        bench_path(tmp_path / "no.onnx", fps=30, batch=2)

@@ -16,7 +16,7 @@ from rtformer_deploy.tuning.measure import Error
 from rtformer_deploy.tuning.run import ROUNDS, Run, Tuned
 from rtformer_deploy.tuning.search import Levels
 from rtformer_deploy.tuning.state import State
-from rtformer_deploy.types import no_progress
+from rtformer_deploy.types import Feedback
 
 BLOCKS = [
     Block("a", ("a.0",), ("a.0",), 0.4),
@@ -70,7 +70,7 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
 
     def searched(losses: Mapping[tuple[str, str], float], max_drop: float = 0.5) -> tuple[Tuned, MadeUp, list[dict[str, Any]]]:
         workshop, state = MadeUp(losses), State(tmp_path / "state", {}, False)
-        run = Run(workshop, state, limit=1, max_drop=max_drop, seconds=1, say=lambda text: None, progress=no_progress)  # type: ignore[arg-type]
+        run = Run(workshop, state, limit=1, max_drop=max_drop, seconds=1, feedback=Feedback(lambda text: None))  # type: ignore[arg-type]
         return run.search(), workshop, state.records
 
     return searched

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from small_network import Small, write_small
 
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import tune as tune_module
+from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.tune import TuneRequest, tune
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.engine_file import load_engine
@@ -24,6 +26,7 @@ from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.tuning.measure import Error, Reference, Workshop
+from rtformer_deploy.types import Feedback
 
 BACKENDS = ("openvino", "onnxruntime")
 Call = Callable[..., Result]
@@ -121,7 +124,7 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(small: Small, monkeypa
         100,
         limit=2,
         backend="onnxruntime",
-        images=small.images,
+        ranges=RangesSource(images=small.images),
         threads=1,
         seconds=0.02,
     )
@@ -131,7 +134,7 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(small: Small, monkeypa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(request, say=lambda text: None, progress=interrupt)
+        tune(request, Feedback(lambda text: None, interrupt))
     kept = records()
     assert [each["kind"] for each in kept] == ["run", "point", "error", "error"]
     assert not Path("tuned/tune.json").exists()
@@ -139,8 +142,8 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(small: Small, monkeypa
     real = Workshop.miou
     monkeypatch.setattr(Workshop, "miou", lambda self, key, *rest: built.append(key) or real(self, key, *rest))  # type: ignore[func-returns-value]
     said: list[str] = []
-    resumed = TuneRequest(**{**{name: getattr(request, name) for name in request.__dataclass_fields__}, "resume": True})
-    tuned = tune(resumed, say=said.append)
+    resumed = replace(request, resume=True)
+    tuned = tune(resumed, Feedback(said.append))
     assert "Going on after 3 measurements." in said
     assert records()[: len(kept)] == kept
     assert kept[1]["key"] not in built
@@ -148,7 +151,7 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(small: Small, monkeypa
     assert tuned.chosen is not None
     size = len(records())
     monkeypatch.setattr(bench_module, "bench", None)
-    tune(resumed, say=said.append)  # a finished run has nothing left to measure
+    tune(resumed, Feedback(said.append))  # a finished run has nothing left to measure
     assert len(records()) == size
 
 
@@ -210,7 +213,7 @@ def test_bad_calls(small: Small, call: Call) -> None:
     assert "INT8 needs ranges" in none.output
     both = call(*arguments(small, "--ranges", "r.json"))
     assert both.exit_code == 2
-    assert "exclude each other" in both.output
+    assert "cannot be combined" in both.output
     classes = call("tune", "model.onnx", "--dataset", "camvid", "--root", small.root)
     assert classes.exit_code == 1
     assert "Error:" in classes.output

@@ -15,7 +15,6 @@ from ...errors import BuildError, MissingPackageError, first_line
 from ...files import sha256
 from ...formats.model_file import parse_model, serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from ..cpu import refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
 from ..verdict import judge
 
@@ -38,7 +37,6 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         import onnxruntime as ort
     except ImportError as error:
         raise MissingPackageError("onnxruntime", None, "An ONNX Runtime engine") from error
-    refuse_foreign_options(options, "ONNX Runtime")
     source, target = tensors(model, spec)
     batch = batch_range(source, options)
     data = serialize_model(model)

@@ -12,7 +12,6 @@ from ...errors import BuildError
 from ...files import sha256
 from ...formats.model_file import serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
-from ..cpu import refuse_foreign_options
 from ..shapes import batch_range, output_shape, tensors
 from ..verdict import judge
 from .plan import compile_plan, import_openvino, pack, reason, version
@@ -30,7 +29,6 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     `PrecisionFound` is a mismatch that says so. Raises BuildError, MissingPackageError.
     """
     ov = import_openvino()
-    refuse_foreign_options(options, "OpenVINO")
     source, target = tensors(model, spec)
     batch = batch_range(source, options)
     data = serialize_model(model)

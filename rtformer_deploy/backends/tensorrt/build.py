@@ -15,6 +15,7 @@ from ...files import sha256
 from ...formats.model_file import serialize_model
 from ...nvidia.driver import GpuInfo, gpu_at, gpus, make_current
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
+from .. import RTX_CAPABILITIES, check_options
 from ..shapes import batch_range, tensors
 from .library import TrtLibrary, load_library
 from .log import MessageLog
@@ -22,8 +23,6 @@ from .messages import BuildMonitor, stopped_by_ctrl_c
 from .plugins import register_quick_plugins
 from .precision import precision_ahead
 
-#: What an RTX plan runs on when nothing else is asked for (TensorRT-RTX's support matrix).
-RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 _ANOTHER_CACHE = "Choose another file for --timing-cache, or delete this one."
 
 
@@ -34,7 +33,8 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     TensorRT's own words, UsageError where there is no GPU `options.device`, MissingPackageError, KeyboardInterrupt after Ctrl-C.
     """
     library = load_library(backend)
-    _refuse_what_means_nothing(options, library)
+    if library.is_rtx:  # also behind the bindings of standard TensorRT
+        check_options(options, "tensorrt-rtx")
     source, output = tensors(model, spec)
     batch = batch_range(source, options)
     gpu = _take_gpu(options)
@@ -173,21 +173,3 @@ def _target(library: TrtLibrary, gpu: GpuInfo | None) -> str:
     if library.is_rtx and not _needs_current_capability(library, gpu):
         return f"compute capability {', '.join(RTX_CAPABILITIES)}"
     return "unknown" if gpu is None else str(gpu)
-
-
-def _refuse_what_means_nothing(options: BuildOptions, library: TrtLibrary) -> None:
-    if not library.is_rtx:
-        return
-    asked = {
-        "--timing-cache": options.timing_cache is not None,
-        "--version-compatible": options.version_compatible,
-        "--hardware-compatible": options.hardware_compatible,
-        "--plugins": options.plugins,
-    }
-    given = [flag for flag, value in asked.items() if value]
-    if given:
-        raise BuildError(
-            f"TensorRT-RTX has no {', '.join(given)}: it keeps no timings, its plans open under its own version, and run on every GPU of "
-            f"compute capability {', '.join(RTX_CAPABILITIES)} as they are; plugins in Python it has none.",
-            f"Leave out {', '.join(given)}, or choose --backend tensorrt.",
-        )

@@ -17,12 +17,12 @@ from helpers import StoppedError, stop, tiny_model, tiny_spec
 from small_network import write_small
 
 from rtformer_deploy.backends import build, choose_backend
-from rtformer_deploy.commands.calibrate import calibrate_file
+from rtformer_deploy.commands.calibrate import CalibrateRequest, calibrate_file
 from rtformer_deploy.errors import BuildError, MissingPackageError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.pipeline import prepare_model
-from rtformer_deploy.types import BuildOptions
+from rtformer_deploy.types import BuildOptions, Feedback
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
 
@@ -202,7 +202,7 @@ def test_the_standard_path_takes_int8_and_a_recipe(tensorrt_11: Path, tmp_path: 
     assert info["backend"] == "tensorrt"
     assert info["precision"]["asked"] == "int8"
     assert info["precision"]["layers"] == {"int8": 4, "fp16": 2}
-    calibrate_file(small.model, small.images, tmp_path / "ranges.json", threads=1)
+    calibrate_file(CalibrateRequest(small.model, small.images, tmp_path / "ranges.json", threads=1), Feedback())
     (tmp_path / "mix.toml").write_text(
         f'name = "small"\ndataset = "{small.dataset}"\n[architecture]\nname = "small"\n[input]\nsize = [48, 64]\n[build]\n'
         'precision = "int8"\nranges = "ranges.json"\nkeep = ["body.*"]\nfp32 = ["stem.0", "stem.0/Relu"]\n'

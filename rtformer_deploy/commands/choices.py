@@ -1,0 +1,56 @@
+"""What several commands choose from what was asked for: the backend, and the ranges for INT8."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..backends import choose_backend
+from ..errors import CalibrationError, UsageError
+from ..formats.ranges import load_ranges, shipped_ranges
+from ..types import Backend, ModelSpec, Ranges, Say
+
+
+@dataclass(frozen=True, slots=True)
+class RangesSource:
+    """Where the ranges for INT8 come from: a `file`, or `images` to measure them on; if neither, those that come with the recipe.
+
+    Raises UsageError for both.
+    """
+
+    file: Path | None = None
+    images: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.file and self.images:
+            raise UsageError("--ranges and --images cannot be combined.")
+
+    def given(self) -> bool:
+        return self.file is not None or self.images is not None
+
+
+def pick_ranges(source: RangesSource, spec: ModelSpec, measure: Callable[[Path], Ranges], say: Say) -> Ranges:
+    """A source -> its ranges; `measure` takes a folder of images. Raises CalibrationError if none come with the recipe."""
+    if source.file is not None:
+        return load_ranges(source.file)
+    if source.images is not None:
+        say(f"Calibrating on {source.images} ...")
+        return measure(source.images)
+    shipped = shipped_ranges(spec)
+    if shipped is None:
+        raise CalibrationError(
+            f"INT8 needs ranges, and none come with {spec.name} for these weights.",
+            "Give --images DIR, or --ranges FILE from rtformer-deploy calibrate.",
+        )
+    say(f"Ranges: those that come with {spec.name} ({shipped.method}, {shipped.images} images).")
+    return shipped
+
+
+def pick_backend(asked: str, say: Say) -> Backend:
+    """The value of --backend -> the backend; for "auto" this machine's own, and `say` is told why."""
+    if asked != "auto":
+        return asked
+    backend, reason = choose_backend()
+    say(f"Backend {backend}: {reason}")
+    return backend

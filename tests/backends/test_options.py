@@ -1,0 +1,65 @@
+"""Build options: every flag stands once, in BuildOptions; each backend's row says which it knows, and the others are refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from helpers import tiny_model, tiny_spec
+
+from rtformer_deploy.backends import BACKENDS, build, check_options
+from rtformer_deploy.errors import BuildError
+from rtformer_deploy.types import BuildOptions
+
+FLAGS = BuildOptions.flags()
+#: A value of each option that is not its default.
+VALUES: dict[str, Any] = {
+    "workspace_mib": 512,
+    "optimization_level": 0,
+    "timing_cache": b"",
+    "version_compatible": True,
+    "hardware_compatible": True,
+    "plugins": True,
+}
+
+
+def test_a_row_knows_only_options_that_are_there() -> None:
+    assert VALUES.keys() == FLAGS.keys()
+    for row in BACKENDS.values():
+        assert row.options <= FLAGS.keys(), row.name
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_backend_takes_what_it_knows_and_refuses_the_rest(backend: str, name: str) -> None:
+    options = replace(BuildOptions(), **{name: VALUES[name]})
+    if name in BACKENDS[backend].options:
+        check_options(options, backend)
+        return
+    with pytest.raises(BuildError, match=f"{BACKENDS[backend].title} has no {FLAGS[name].name}: ") as caught:
+        check_options(options, backend)
+    assert str(caught.value.hint).startswith(f"Leave out {FLAGS[name].name}, or choose --backend tensorrt")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_defaults_are_for_every_backend(backend: str) -> None:
+    check_options(BuildOptions(precision="int8", batch=(1, 2, 4), threads=3, device=1, mixed=True), backend)
+
+
+def test_every_unsupported_option_is_named_and_the_hint_names_backends_that_know_them_all() -> None:
+    both = BuildOptions(workspace_mib=64, optimization_level=3)
+    with pytest.raises(BuildError) as caught:
+        check_options(both, "openvino")
+    assert caught.value.what == "OpenVINO has no --workspace, --optimization-level: these are options of a GPU builder."
+    assert caught.value.hint == "Leave out --workspace, --optimization-level, or choose --backend tensorrt or tensorrt-rtx."
+    with pytest.raises(BuildError) as caught:
+        check_options(replace(both, plugins=True), "onnxruntime")
+    assert caught.value.hint == "Leave out --workspace, --optimization-level, --plugins, or choose --backend tensorrt."
+    with pytest.raises(BuildError, match=r"TensorRT-RTX has no --plugins: it keeps no timings.*compute capability 8\.0, 8\.6, 8\.9, 12\.0"):
+        check_options(replace(both, plugins=True), "tensorrt-rtx")
+
+
+def test_a_build_checks_its_options_first() -> None:
+    with pytest.raises(BuildError, match="TensorRT-RTX has no --timing-cache"):
+        build(tiny_model(), tiny_spec(), "tensorrt-rtx", BuildOptions(timing_cache=b""))
