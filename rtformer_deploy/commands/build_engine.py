@@ -9,11 +9,12 @@ from pathlib import Path
 from ..backends import choose_backend
 from ..errors import BuildError, CalibrationError, UsageError
 from ..files import check_writable, read_bytes, sha256, write_atomic
-from ..formats.build_table import Mix, RecipeBuild, check_model, ranges_of_build, read_build
+from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model
 from ..formats.ranges import load_ranges, shipped_ranges
+from ..formats.recipe import Recipe, check_model, load_recipe
 from ..pipeline import build_engine, spec_of
 from ..types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges, no_progress
 from .calibrate import calibrate_file
@@ -60,14 +61,14 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     spec = spec_of(model, request.model.name, request.said)
     if recipe is not None:
         check_model(recipe, spec.name, spec.sha256 or sha256(serialize_model(model)))
-    mix = Mix(request.precision or "fp32", request.keep) if recipe is None else recipe.mix
+    mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     backend = pick_backend(request.backend, say)
     if recipe is not None:
         _tell_mix(recipe, backend, say)
     ranges = _ranges(request, recipe, spec, say, progress)
     options = BuildOptions(
         precision=mix.precision,
-        mixed=bool(mix.keep or mix.fp32),
+        mixed=mix.mixed,
         batch=_batch(request.profile, spec),
         workspace_mib=request.workspace_mib,
         optimization_level=request.optimization_level,
@@ -79,7 +80,7 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
         device=request.device,
     )
     engine = build_engine(
-        model, spec, backend, options, ranges=ranges, keep=mix.keep, fp32=mix.fp32, strict=request.strict, progress=progress
+        model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, progress=progress
     )
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
@@ -130,27 +131,25 @@ def pick_ranges(
     return shipped
 
 
-def _recipe(request: BuildRequest) -> RecipeBuild | None:
+def _recipe(request: BuildRequest) -> Recipe | None:
     """The recipe that says how to build; what it says cannot be said again."""
     if request.recipe is None:
         return None
     if request.precision or request.keep:
         raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8 and --keep out.")
-    recipe = read_build(request.recipe)
-    if recipe.ranges is not None and (request.ranges or request.images):
+    recipe = load_recipe(request.recipe)
+    if recipe.build.ranges is not None and (request.ranges or request.images):
         raise UsageError(f"{request.recipe} names the ranges that its mix was tuned with: leave --ranges and --images out.")
     return recipe
 
 
-def _ranges(
-    request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, say: Callable[[str], None], progress: Progress
-) -> Ranges | None:
-    precision = request.precision if recipe is None else recipe.mix.precision
+def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, say: Callable[[str], None], progress: Progress) -> Ranges | None:
+    precision = request.precision if recipe is None else recipe.build.mix.precision
     if precision != "int8":
         if request.ranges or request.images or request.keep:
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
-    named = None if recipe is None else ranges_of_build(recipe)
+    named = None if recipe is None else ranges_of_build(recipe.build)
     if named is not None:
         return named
     return pick_ranges(
@@ -158,12 +157,12 @@ def _ranges(
     )
 
 
-def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Callable[[str], None]) -> None:
-    mix = recipe.mix
-    parts = [f"{len(mix.keep)} names stay out of INT8"] * bool(mix.keep) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
-    say(f"Recipe {recipe.recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
-    if recipe.backend not in (None, backend):
-        say(f"The mix was tuned on {recipe.backend}; on {backend} its mIoU and latency were not measured.")
+def _tell_mix(recipe: Recipe, backend: Backend, say: Callable[[str], None]) -> None:
+    mix = recipe.build.mix
+    parts = [f"{len(mix.exclude)} names stay out of INT8"] * bool(mix.exclude) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
+    say(f"Recipe {recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
+    if recipe.build.backend not in (None, backend):
+        say(f"The mix was tuned on {recipe.build.backend}; on {backend} its mIoU and latency were not measured.")
 
 
 def _batch(profile: Profile, spec: ModelSpec) -> tuple[int, int, int]:

@@ -73,6 +73,7 @@ PACKAGES = (
     Package("rich", "rich", (13,), "tables and progress", _from_metadata("rich.console", "rich")),
     Package("psutil", "psutil", (5, 9), "reading memory and cores", _plain("psutil")),
     Package("safetensors", "safetensors", (0, 4), "weights", _plain("safetensors")),
+    Package("tomlkit", "tomlkit", (0, 13), "writing recipes", _plain("tomlkit")),
     Package("onnx", "onnx", (1, 16), "models", _plain("onnx")),
     Package("onnx-ir", "onnx_ir", (0, 1, 15), "models", _plain("onnx_ir")),
     Package("onnxsim", "onnxsim", (0, 4, 36), "simplifying models", _from_metadata("onnxsim", "onnxsim")),

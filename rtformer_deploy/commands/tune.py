@@ -18,7 +18,7 @@ from typing import Any
 
 from ..backends import backend_row
 from ..datasets import Dataset, open_dataset
-from ..errors import DatasetError, EngineError, GateError
+from ..errors import DatasetError, EngineError
 from ..files import make_folder, sha256, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model
@@ -28,15 +28,15 @@ from ..nvidia.driver import gpus, why_none
 from ..pictures.pareto import draw_pareto
 from ..pipeline import spec_of
 from ..tuning.blocks import find_blocks
+from ..tuning.journal import Journal, refuse_overwriting
 from ..tuning.measure import Workshop
-from ..tuning.points import Point, front, within
-from ..tuning.run import Run, Tuned
-from ..tuning.state import State, refuse_overwriting
-from ..tuning.written import recipe_text
-from ..types import Backend, ModelSpec, Progress, Ranges, Say, no_progress
+from ..tuning.run import Run, Tuned, check_gate
+from ..tuning.summary import recipe_of, summary
+from ..types import Backend, Feedback, ModelSpec, Progress, Ranges, Say, no_progress
 from .build_engine import pick_backend, pick_ranges
 
-_STATE = "tune.state.jsonl"
+_JOURNAL = "tune.state.jsonl"
+_RANGES = "ranges.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ class TuneRequest:
 def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progress) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
 
-    What was measured is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
+    Every measurement is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
     BuildError, EngineError, OutputError; KeyboardInterrupt where `progress` says stop.
     """
     if not request.resume:
-        refuse_overwriting(request.output / _STATE)
+        refuse_overwriting(request.output / _JOURNAL)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
     model_sha256 = sha256(serialize_model(model))
@@ -81,23 +81,13 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progres
     check_ranges(ranges, spec, model_sha256)
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
-    state = State(folder / _STATE, _identity(request, dataset, backend, ranges, model_sha256), request.resume)
-    if state.records:
-        say(f"Going on after {len(state.records)} measurements.")
-    run = Run(workshop, state, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, say=say, progress=progress)
-    tuned = run.search()
+    journal = Journal(folder / _JOURNAL, _identity(request, dataset, backend, ranges, model_sha256), request.resume)
+    if journal.records:
+        say(f"Going on after {len(journal.records)} measurements.")
+    feedback = Feedback(say, progress)
+    tuned = Run(workshop, journal, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, feedback=feedback).search()
     _write(request, workshop, tuned, model_sha256)
     return tuned
-
-
-def check_gate(tuned: Tuned) -> None:
-    """Raises GateError where no mix but FP32 itself is within the bound."""
-    if tuned.chosen is None:
-        nearest = min(tuned.points[1:], key=lambda point: point.drop)
-        raise GateError(
-            f"No mix is within --max-drop {tuned.max_drop:g}: the nearest, {nearest.name}, loses {nearest.drop:.2f} points of mIoU.",
-            "Allow more, calibrate with another --method or more images, or build with --fp32.",
-        )
 
 
 def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
@@ -115,9 +105,9 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
 
 
 def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progress: Progress) -> Ranges:
-    """The ranges as build-engine finds them; what was measured on images for this run is kept beside its state."""
-    kept = folder / "ranges.json"
-    if request.images and not request.ranges and request.resume and kept.is_file() and (folder / _STATE).is_file():
+    """The ranges as build-engine finds them; those that are measured on images for this run are kept beside its journal."""
+    kept = folder / _RANGES
+    if request.images and not request.ranges and request.resume and kept.is_file() and (folder / _JOURNAL).is_file():
         return load_ranges(kept)
     return pick_ranges(
         request.model, spec, request.ranges, request.images,
@@ -126,7 +116,7 @@ def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progr
 
 
 def _identity(request: TuneRequest, dataset: Dataset, backend: Backend, ranges: Ranges, model_sha256: str) -> dict[str, Any]:
-    """What measurements depend on. The bound is not among it: what was measured holds for any."""
+    """What measurements depend on. The bound is not part of it: a measurement holds for any."""
     try:
         builder = version(backend_row(backend).package)
     except PackageNotFoundError:
@@ -159,56 +149,23 @@ def build_command(request: TuneRequest, backend: str) -> str:
 
 def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned, model_sha256: str) -> None:
     """The files of a finished run; a recipe of an earlier bound that is not met now is removed."""
-    folder, best = request.output, front(tuned.points)
-    save_ranges(workshop.ranges, folder / "ranges.json")
-    data = {
-        "model": workshop.spec.name,
+    folder, spec = request.output, workshop.spec
+    save_ranges(workshop.ranges, folder / _RANGES)
+    facts = {
         "model_sha256": model_sha256,
-        "ranges_sha256": ranges_hash(workshop.ranges),
-        "backend": workshop.backend,
-        "dataset": workshop.dataset.name,
-        "split": workshop.dataset.split,
-        "frames": len(workshop.dataset),
-        "max_drop": request.max_drop,
-        "baseline": tuned.points[0].to_json(),
-        "chosen": None if tuned.chosen is None else tuned.chosen.to_json(),
         "command": None if tuned.chosen is None else build_command(request, workshop.backend),
-        "blocks": [
-            {
-                "name": block.name,
-                "work": round(block.work, 4),
-                "error": each["error"],
-                "flips": each["flips"],
-                "convolutions": block.convolutions,
-            }
-            for block, each in tuned.blocks
-        ],
-        "points": [point.to_json() | {"pareto": point in best, "within": within(point.drop, request.max_drop)} for point in tuned.points],
         "environment": environment(),
     }
-    title = f"{workshop.spec.name}, {workshop.backend}, {workshop.dataset.name} {workshop.dataset.split}"
+    data = summary(workshop, tuned, facts)
+    title = f"{spec.name}, {workshop.backend}, {workshop.dataset.name} {workshop.dataset.split}"
     write_atomic(folder / "tune.json", json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
     write_atomic(folder / "tune.svg", draw_pareto(tuned.points, tuned.chosen, request.max_drop, title).encode())
     if tuned.chosen is None:
         (folder / "recipe.toml").unlink(missing_ok=True)
-    else:
-        write_atomic(folder / "recipe.toml", _recipe(request, workshop, tuned.chosen, tuned.points[0], model_sha256).encode())
-
-
-def _recipe(request: TuneRequest, workshop: Workshop, chosen: Point, baseline: Point, model_sha256: str) -> str:
-    spec, mix = workshop.spec, workshop.mix(chosen.levels)
-    dataset = request.dataset
-    if dataset.endswith(".toml"):
-        dataset = os.path.relpath(dataset, request.output)
-    build = {"backend": workshop.backend, "model_sha256": spec.sha256 or model_sha256}
-    if mix.precision == "int8":
-        build |= {"ranges": "ranges.json", "ranges_sha256": ranges_hash(workshop.ranges)}
-    comment = (
-        f"Written by rtformer-deploy tune: {chosen.name} ({chosen.in_int8} blocks in INT8), tuned on {workshop.backend}.",
-        f"mIoU {100 * chosen.miou:.2f} % (FP32 {100 * baseline.miou:.2f} %) on {workshop.dataset.name} {workshop.dataset.split};"
-        f" {chosen.ratio:.2f} of FP32's latency.",
-    )
-    return recipe_text(spec, dataset, mix, build, workshop.blocks, chosen.levels, comment)
+        return
+    dataset = os.path.relpath(request.dataset, folder) if request.dataset.endswith(".toml") else request.dataset
+    text = recipe_of(workshop, tuned.chosen, tuned.points[0], dataset, _RANGES, spec.sha256 or model_sha256)
+    write_atomic(folder / "recipe.toml", text.encode())
 
 
 __all__ = ["TuneRequest", "Tuned", "build_command", "check_gate", "tune"]

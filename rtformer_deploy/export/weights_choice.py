@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..content import content_dir
 from ..errors import RecipeError, UsageError, WeightsError
 from ..files import read_bytes, sha256
 from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
@@ -96,7 +95,7 @@ def _shipped(recipe: Recipe) -> Path:
     if recipe.weights is None:
         hint = "Give them with --weights FILE, or take --random-weights to try the way."
         raise WeightsError(f"No weights are shipped for {recipe.name}.", hint)
-    path = content_dir("models") / recipe.weights
+    path = recipe.weights
     if recipe.weights_sha256 not in (None, sha256(read_bytes(path, WeightsError, "the recipe's weights"))):
         hint = "Install the package again."
         raise WeightsError(f"{path} is not the file that the recipe {recipe.name} names: its SHA-256 differs.", hint)
