@@ -20,9 +20,9 @@ from pathlib import Path
 
 import torch
 
-from rtformer_deploy.commands.train import TrainingRun, TrainOptions, pick_device
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.machine import environment
+from rtformer_deploy.training.run import TrainingRun, TrainOptions, pick_device
 
 WARMUP = 3
 

@@ -71,7 +71,7 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
     from ..formats.recipe import load_recipe
 
     try:
-        from ..commands.train import TrainOptions, pick_device, train, with_dataset
+        from ..training.run import TrainOptions, pick_device, train, with_dataset
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export", "train") from error
     from .training_progress import Display

@@ -14,12 +14,12 @@ from safetensors.numpy import load_file
 from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.cli import main
-from rtformer_deploy.commands.train import TrainOptions, open_splits, pick_device, train
 from rtformer_deploy.errors import DatasetError, DeployError, UsageError, WeightsError
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.weights import load_into, load_weights, read_metadata
 from rtformer_deploy.training.losses import Loss, class_weights
+from rtformer_deploy.training.run import TrainOptions, open_splits, pick_device, train
 from rtformer_deploy.training.schedule import Schedule, Stage
 
 
