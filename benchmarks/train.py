@@ -20,9 +20,11 @@ from pathlib import Path
 
 import torch
 
+from rtformer_deploy.commands.train import open_splits
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.machine import environment
-from rtformer_deploy.training.run import TrainingRun, TrainOptions, pick_device
+from rtformer_deploy.training.options import TrainOptions
+from rtformer_deploy.training.run import TrainingRun, pick_device
 
 WARMUP = 3
 
@@ -40,7 +42,8 @@ def medians(step: Callable[[], object], steps: int) -> float:
 
 def measure(options: TrainOptions, steps: int) -> dict[str, float]:
     """Images per second: loading, compute, together; and the loader's share of its time that is left over."""
-    run = TrainingRun(load_recipe("rtformer-slim-camvid"), options, resume=False, watch=lambda record: None)
+    recipe = load_recipe("rtformer-slim-camvid")
+    run = TrainingRun(recipe, options, *open_splits(recipe.dataset, options.root, None))
     for index in range(len(run.batches.frames.dataset)):
         run.batches.frames[index]  # decoded once, as after the first epoch
     numbers = iter(range(10**6))
@@ -68,7 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options = TrainOptions(
             root=arguments.root, output=Path(folder), size=(360, 480), crop=(height, width), batch=arguments.batch, balance=1.1, rare=0.35,
-            mix=0.2, threads=arguments.threads, device=pick_device(arguments.device),
+            paste=0.2, threads=arguments.threads, device=pick_device(arguments.device),
         )  # fmt: skip
         found = measure(options, arguments.steps)
     report = {

@@ -16,7 +16,7 @@ from rtformer_deploy.cli.group import COMMANDS
 
 PACKAGE = "rtformer_deploy"
 #: torch and TensorRT are at home in these; elsewhere they may be imported inside functions only.
-TORCH = {"nn", "export", "training", "backends/torch", "commands/train", "commands/import_weights"}
+TORCH = {"nn", "export", "training", "backends/torch"}
 
 
 def sources(root: Path) -> list[Path]:

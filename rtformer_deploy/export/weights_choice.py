@@ -12,7 +12,7 @@ from ..errors import RecipeError, UsageError, WeightsError
 from ..files import read_bytes, sha256
 from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
 from ..nn import build_network
-from ..nn.weights import State, classes_of, load_into, load_weights, read_metadata, weights_hash
+from ..nn.weights import StateDict, classes_of, load_into, load_weights, read_metadata, weights_hash
 from ..types import Say
 
 
@@ -102,7 +102,7 @@ def _shipped(recipe: Recipe) -> Path:
     return path
 
 
-def _labels(recipe: Recipe, classes: int | None, state: State | None, source: str) -> Labels:
+def _labels(recipe: Recipe, classes: int | None, state: StateDict | None, source: str) -> Labels:
     """The recipe's labels, or numbered ones where another number of classes was asked for."""
     count = classes if classes is not None else len(recipe.labels.names)
     found = None if state is None else classes_of(state)
