@@ -22,8 +22,10 @@ import harness
 import torch
 from harness import Json
 
-from rtformer_deploy.commands.train import TrainingRun, TrainOptions, pick_device
+from rtformer_deploy.commands.train import open_splits
 from rtformer_deploy.formats.recipe import load_recipe
+from rtformer_deploy.training.options import TrainOptions
+from rtformer_deploy.training.run import TrainingRun, pick_device
 
 WARMUP = 3
 
@@ -41,7 +43,8 @@ def median_seconds(step: Callable[[], object], steps: int) -> float:
 
 def measure(options: TrainOptions, steps: int) -> dict[str, float]:
     """The seconds of a step: loading, compute, together."""
-    run = TrainingRun(load_recipe("rtformer-slim-camvid"), options, resume=False, watch=lambda record: None)
+    recipe = load_recipe("rtformer-slim-camvid")
+    run = TrainingRun(recipe, options, *open_splits(recipe.dataset, options.root, None))
     for index in range(len(run.batches.frames.dataset)):
         run.batches.frames[index]  # decoded once, as after the first epoch
     numbers = itertools.count()
@@ -58,7 +61,7 @@ def compare(arguments: argparse.Namespace) -> Json:
     with tempfile.TemporaryDirectory() as folder:
         options = TrainOptions(
             root=arguments.root, output=Path(folder), size=(360, 480), crop=arguments.crop, batch=arguments.batch, balance=1.1, rare=0.35,
-            mix=0.2, threads=arguments.threads, device=pick_device(arguments.device),
+            paste=0.2, threads=arguments.threads, device=pick_device(arguments.device),
         )  # fmt: skip
         seconds = measure(options, arguments.steps)
     speeds = {name: round(options.batch / value, 2) for name, value in seconds.items()}

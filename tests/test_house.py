@@ -17,7 +17,7 @@ from rtformer_deploy.cli.group import COMMANDS
 PACKAGE = "rtformer_deploy"
 #: Where heavy packages are at home; elsewhere they may be imported inside functions only.
 HOMES = {
-    "torch": {"nn", "export", "training", "backends/torch", "commands/train", "commands/import_weights"},
+    "torch": {"nn", "export", "training", "backends/torch"},
     "tensorrt": set(),
     "tensorrt_rtx": set(),
     "matplotlib": {"pictures"},

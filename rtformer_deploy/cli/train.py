@@ -41,7 +41,9 @@ from .options import PATH
 @click.option("--scale", type=(float, float), default=(0.5, 2.0), help="Range of the random zoom.")
 @click.option("--colour", type=click.FloatRange(0, 1, max_open=True), default=0.4, help="Strength of the colour changes.")
 @click.option("--rare", type=click.FloatRange(0, 1), default=0.0, help="Share of the views made around rare classes.")
-@click.option("--mix", type=click.FloatRange(0, 1), default=0.0, help="Share of the views with another view's rare classes pasted in.")
+@click.option(
+    "--paste", "--mix", type=click.FloatRange(0, 1), default=0.0, help="Share of the views with another view's rare classes pasted in."
+)
 @click.option("--hold-out", default=None, metavar="PREFIX", help="Score, not train on, the last third of the training frames named so.")
 @click.option("--init", type=PATH, default=None, metavar="FILE", help="Weights to begin with: what fits is loaded.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --output.")
@@ -55,7 +57,9 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
     from ..formats.recipe import load_recipe
 
     try:
-        from ..commands.train import TrainOptions, pick_device, train, with_dataset
+        from ..commands.train import train, with_dataset
+        from ..training.options import TrainOptions
+        from ..training.run import pick_device
     except ModuleNotFoundError as error:
         raise MissingPackageError(error.name or "torch", "export", "train") from error
     from .training_progress import Display

@@ -59,7 +59,7 @@ def _print(tuned: Tuned) -> None:
     from .show import console, table
 
     out = console()
-    rows = [(b.name, f"{100 * b.work:.1f}", _number(each["error"]), f"{100 * each['flips']:.2f}") for b, each in tuned.blocks]
+    rows = [(b.name, f"{100 * b.work:.1f}", _number(each.error), f"{100 * each.flips:.2f}") for b, each in tuned.blocks]
     out.print(table("Each block alone in INT8", ("block", "work %", "logits' error", "changed %"), rows, right=(1, 2, 3)))
     marked = [
         (

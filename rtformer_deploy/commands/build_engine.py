@@ -8,10 +8,11 @@ from pathlib import Path
 from ..backends import check_options
 from ..errors import BuildError, UsageError
 from ..files import check_writable, read_bytes, write_atomic
-from ..formats.build_table import Mix, RecipeBuild, check_model, ranges_of_build, read_build
+from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, weights_sha256
+from ..formats.recipe import Recipe, check_model, load_recipe
 from ..pipeline import build_engine, spec_of
 from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
@@ -54,7 +55,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     spec = spec_of(model, request.model.name, request.said)
     if recipe is not None:
         check_model(recipe, spec.name, weights_sha256(model, spec))
-    mix = Mix(request.precision or "fp32", request.keep) if recipe is None else recipe.mix
+    mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     backend = pick_backend(request.backend, feedback.say)
     options = _options(request, mix, spec)
     check_options(options, backend)  # before images are shown
@@ -62,7 +63,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         _tell_mix(recipe, backend, feedback.say)
     ranges = _ranges(request, recipe, spec, feedback)
     engine = build_engine(
-        model, spec, backend, options, ranges=ranges, keep=mix.keep, fp32=mix.fp32, strict=request.strict, progress=feedback.progress
+        model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, progress=feedback.progress
     )
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
@@ -71,35 +72,35 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     return engine
 
 
-def _options(request: BuildRequest, mix: Mix, spec: ModelSpec) -> BuildOptions:
+def _options(request: BuildRequest, mix: PrecisionMix, spec: ModelSpec) -> BuildOptions:
     return replace(
         request.options,
         precision=mix.precision,
-        mixed=bool(mix.keep or mix.fp32),
+        mixed=mix.mixed,
         batch=_batch(request.profile, spec),
         timing_cache=_read_cache(request.timing_cache),
     )
 
 
-def _recipe(request: BuildRequest) -> RecipeBuild | None:
+def _recipe(request: BuildRequest) -> Recipe | None:
     """The recipe that says how to build; what it says cannot be said again."""
     if request.recipe is None:
         return None
     if request.precision or request.keep:
         raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8 and --keep out.")
-    recipe = read_build(request.recipe)
-    if recipe.ranges is not None and request.ranges.given():
+    recipe = load_recipe(request.recipe)
+    if recipe.build.ranges is not None and request.ranges.given():
         raise UsageError(f"{request.recipe} names the ranges that its mix was tuned with: leave --ranges and --images out.")
     return recipe
 
 
-def _ranges(request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, feedback: Feedback) -> Ranges | None:
-    precision = request.precision if recipe is None else recipe.mix.precision
+def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, feedback: Feedback) -> Ranges | None:
+    precision = request.precision if recipe is None else recipe.build.mix.precision
     if precision != "int8":
         if request.ranges.given() or request.keep:
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
-    named = None if recipe is None else ranges_of_build(recipe)
+    named = None if recipe is None else ranges_of_build(recipe.build)
     if named is not None:
         return named
 
@@ -110,12 +111,12 @@ def _ranges(request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, 
     return pick_ranges(request.ranges, spec, measure, feedback.say)
 
 
-def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Say) -> None:
-    mix = recipe.mix
-    parts = [f"{len(mix.keep)} names stay out of INT8"] * bool(mix.keep) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
-    say(f"Recipe {recipe.recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
-    if recipe.backend not in (None, backend):
-        say(f"The mix was tuned on {recipe.backend}; on {backend} its mIoU and latency were not measured.")
+def _tell_mix(recipe: Recipe, backend: Backend, say: Say) -> None:
+    mix = recipe.build.mix
+    parts = [f"{len(mix.exclude)} names stay out of INT8"] * bool(mix.exclude) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
+    say(f"Recipe {recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
+    if recipe.build.backend not in (None, backend):
+        say(f"The mix was tuned on {recipe.build.backend}; on {backend} its mIoU and latency were not measured.")
 
 
 def _batch(profile: BatchProfile, spec: ModelSpec) -> tuple[int, int, int]:

@@ -43,6 +43,7 @@ PACKAGES = (
     Package("rich", "rich", "tables and progress", _from_metadata("rich.console", "rich")),
     Package("psutil", "psutil", "reading memory and cores", _plain("psutil")),
     Package("safetensors", "safetensors", "weights", _plain("safetensors")),
+    Package("tomlkit", "tomlkit", "writing recipes", _plain("tomlkit")),
     Package("onnx", "onnx", "models", _plain("onnx")),
     Package("onnx-ir", "onnx_ir", "models", _plain("onnx_ir")),
     Package("onnxsim", "onnxsim", "simplifying models", _from_metadata("onnxsim", "onnxsim")),

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from ..backends import backend_row
 from ..datasets import Dataset, open_dataset
-from ..errors import DatasetError, EngineError, GateError
+from ..errors import DatasetError, EngineError
 from ..files import make_folder, sha256, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
@@ -30,16 +30,16 @@ from ..nvidia.driver import gpus, why_none
 from ..pictures import why_not_drawn
 from ..pipeline import spec_of
 from ..tuning.blocks import find_blocks
+from ..tuning.journal import Journal, refuse_overwriting
 from ..tuning.measure import Workshop
-from ..tuning.points import Point, front, within
-from ..tuning.run import Run, Tuned
-from ..tuning.state import State, refuse_overwriting
-from ..tuning.written import recipe_text
+from ..tuning.run import Run, Tuned, check_gate
+from ..tuning.summary import recipe_of, summary
 from ..types import Backend, Feedback, ModelSpec, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
 from .choices import RangesSource, pick_backend, pick_ranges
 
-_STATE = "tune.state.jsonl"
+_JOURNAL = "tune.state.jsonl"
+_RANGES = "ranges.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,11 @@ def tune(request: TuneRequest, feedback: Feedback) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
 
     Without the extra `report` tune.svg is not drawn; `say` is told at the beginning.
-    What was measured is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
+    Every measurement is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
     BuildError, EngineError, OutputError, and what `feedback.progress` raises.
     """
     if not request.resume:
-        refuse_overwriting(request.output / _STATE)
+        refuse_overwriting(request.output / _JOURNAL)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
     dataset = open_dataset(request.dataset, request.root, request.split)
@@ -86,23 +86,12 @@ def tune(request: TuneRequest, feedback: Feedback) -> Tuned:
     check_ranges(ranges, spec.name, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
-    state = State(folder / _STATE, _identity(request, model, dataset, backend, ranges), request.resume)
-    if state.records:
-        feedback.say(f"Going on after {len(state.records)} measurements.")
-    run = Run(workshop, state, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, feedback=feedback)
-    tuned = run.search()
+    journal = Journal(folder / _JOURNAL, _identity(request, model, dataset, backend, ranges), request.resume)
+    if journal.records:
+        feedback.say(f"Going on after {len(journal.records)} measurements.")
+    tuned = Run(workshop, journal, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, feedback=feedback).search()
     _write(request, workshop, tuned)
     return tuned
-
-
-def check_gate(tuned: Tuned) -> None:
-    """Raises GateError where no mix but FP32 itself is within the bound."""
-    if tuned.chosen is None:
-        nearest = min(tuned.points[1:], key=lambda point: point.drop)
-        raise GateError(
-            f"No mix is within --max-drop {tuned.max_drop:g}: the nearest, {nearest.name}, loses {nearest.drop:.2f} points of mIoU.",
-            "Allow more, calibrate with another --method or more images, or build with --fp32.",
-        )
 
 
 def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
@@ -120,9 +109,9 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
 
 
 def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, feedback: Feedback) -> Ranges:
-    """The ranges as build-engine finds them; what was measured on images for this run is kept beside its state."""
-    kept = folder / "ranges.json"
-    if request.ranges.images is not None and request.resume and kept.is_file() and (folder / _STATE).is_file():
+    """The ranges as build-engine finds them; those that are measured on images for this run are kept beside its journal."""
+    kept = folder / _RANGES
+    if request.ranges.images is not None and request.resume and kept.is_file() and (folder / _JOURNAL).is_file():
         return load_ranges(kept)
 
     def measure(images: Path) -> Ranges:
@@ -132,7 +121,7 @@ def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, feedback: Feedb
 
 
 def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: Backend, ranges: Ranges) -> dict[str, Any]:
-    """What measurements depend on. The bound is not among it: what was measured holds for any."""
+    """What measurements depend on. The bound is not part of it: a measurement holds for any."""
     try:
         builder = version(backend_row(backend).package)
     except PackageNotFoundError:
@@ -165,34 +154,15 @@ def build_command(request: TuneRequest, backend: str) -> str:
 
 def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
     """The files of a finished run; a recipe of an earlier bound that is not met now is removed."""
-    folder, best = request.output, front(tuned.points)
-    save_ranges(workshop.ranges, folder / "ranges.json")
-    data = {
-        "model": workshop.spec.name,
+    folder, spec = request.output, workshop.spec
+    save_ranges(workshop.ranges, folder / _RANGES)
+    facts = {
         "model_sha256": file_sha256(workshop.model),
-        "ranges_sha256": ranges_hash(workshop.ranges),
-        "backend": workshop.backend,
-        "dataset": workshop.dataset.name,
-        "split": workshop.dataset.split,
-        "frames": len(workshop.dataset),
-        "max_drop": request.max_drop,
-        "baseline": tuned.points[0].to_json(),
-        "chosen": None if tuned.chosen is None else tuned.chosen.to_json(),
         "command": None if tuned.chosen is None else build_command(request, workshop.backend),
-        "blocks": [
-            {
-                "name": block.name,
-                "work": round(block.work, 4),
-                "error": each["error"],
-                "flips": each["flips"],
-                "convolutions": block.convolutions,
-            }
-            for block, each in tuned.blocks
-        ],
-        "points": [point.to_json() | {"pareto": point in best, "within": within(point.drop, request.max_drop)} for point in tuned.points],
         "environment": environment(),
     }
-    title = f"{workshop.spec.name}, {workshop.backend}, {workshop.dataset.name} {workshop.dataset.split}"
+    data = summary(workshop, tuned, facts)
+    title = f"{spec.name}, {workshop.backend}, {workshop.dataset.name} {workshop.dataset.split}"
     write_atomic(folder / "tune.json", json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
     if why_not_drawn("tune.svg") is None:
         from ..pictures.pareto import draw_pareto
@@ -202,24 +172,10 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
         (folder / "tune.svg").unlink(missing_ok=True)  # of an earlier run, whose points were others
     if tuned.chosen is None:
         (folder / "recipe.toml").unlink(missing_ok=True)
-    else:
-        write_atomic(folder / "recipe.toml", _recipe(request, workshop, tuned.chosen, tuned.points[0]).encode())
-
-
-def _recipe(request: TuneRequest, workshop: Workshop, chosen: Point, baseline: Point) -> str:
-    spec, mix = workshop.spec, workshop.mix(chosen.levels)
-    dataset = request.dataset
-    if dataset.endswith(".toml"):
-        dataset = os.path.relpath(dataset, request.output)
-    build = {"backend": workshop.backend, "weights_sha256": weights_sha256(workshop.model, spec)}
-    if mix.precision == "int8":
-        build |= {"ranges": "ranges.json", "ranges_sha256": ranges_hash(workshop.ranges)}
-    comment = (
-        f"Written by rtformer-deploy tune: {chosen.name} ({chosen.in_int8} blocks in INT8), tuned on {workshop.backend}.",
-        f"mIoU {100 * chosen.miou:.2f} % (FP32 {100 * baseline.miou:.2f} %) on {workshop.dataset.name} {workshop.dataset.split};"
-        f" {chosen.ratio:.2f} of FP32's latency.",
-    )
-    return recipe_text(spec, dataset, mix, build, workshop.blocks, chosen.levels, comment)
+        return
+    dataset = os.path.relpath(request.dataset, folder) if request.dataset.endswith(".toml") else request.dataset
+    text = recipe_of(workshop, tuned.chosen, tuned.points[0], dataset, _RANGES, weights_sha256(workshop.model, spec))
+    write_atomic(folder / "recipe.toml", text.encode())
 
 
 __all__ = ["TuneRequest", "Tuned", "build_command", "check_gate", "tune"]

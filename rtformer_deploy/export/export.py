@@ -15,9 +15,8 @@ from torch import nn
 from ..errors import ModelError, first_line
 from ..types import ModelSpec
 
+#: GELU became an operator in 20, and TensorRT 10.0 reads no newer one.
 DEFAULT_OPSET = 20
-#: GELU became an operator in 20; what TensorRT 10.0 reads ends with 20
-OPSETS = range(18, 24)
 
 
 def export_network(network: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPSET) -> ir.Model:

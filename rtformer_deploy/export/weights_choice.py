@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..content import content_dir
 from ..errors import RecipeError, UsageError, WeightsError
 from ..files import read_bytes, sha256
 from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
 from ..nn import build_network
-from ..nn.weights import State, classes_of, load_into, load_weights, read_metadata, weights_hash
+from ..nn.weights import StateDict, classes_of, load_into, load_weights, read_metadata, weights_hash
 from ..types import Say
 
 
@@ -96,14 +95,14 @@ def _shipped(recipe: Recipe) -> Path:
     if recipe.weights is None:
         hint = "Give them with --weights FILE, or take --random-weights to try the way."
         raise WeightsError(f"No weights are shipped for {recipe.name}.", hint)
-    path = content_dir("models") / recipe.weights
+    path = recipe.weights
     if recipe.weights_sha256 not in (None, sha256(read_bytes(path, WeightsError, "the recipe's weights"))):
         hint = "Install the package again."
         raise WeightsError(f"{path} is not the file that the recipe {recipe.name} names: its SHA-256 differs.", hint)
     return path
 
 
-def _labels(recipe: Recipe, classes: int | None, state: State | None, source: str) -> Labels:
+def _labels(recipe: Recipe, classes: int | None, state: StateDict | None, source: str) -> Labels:
     """The recipe's labels, or numbered ones where another number of classes was asked for."""
     count = classes if classes is not None else len(recipe.labels.names)
     found = None if state is None else classes_of(state)

@@ -6,15 +6,16 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..content import content_dir
 from ..errors import RecipeError
-from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, PrecisionName, Resize, TensorSpec
+from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, Resize, TensorSpec
+from . import values
+from .build_table import BuildTable, parse_build
 
-VARIANTS = ("slim", "base")
-
-T = TypeVar("T", bound=str)
+#: What a recipe file may hold. [published] is for people: figures of the article, read by nobody here.
+_KEYS = frozenset({"name", "dataset", "architecture", "input", "weights", "build", "published"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,10 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One deployable: architecture, labels, input, and how it is built; `size` is (H, W)."""
+    """One deployable: architecture, labels, input, weights, and how its engine is built.
+
+    `dataset` is a dataset's name, or the path of its TOML file; `size` is (H, W); `weights` the path of the weights that come with it.
+    """
 
     name: str
     arch: Mapping[str, Any]
@@ -38,11 +42,9 @@ class Recipe:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     resize: Resize = "stretch"
-    weights: str | None = None
+    weights: Path | None = None
     weights_sha256: str | None = None
-    precision: PrecisionName = "fp32"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    published: Mapping[str, Any] = field(default_factory=dict)
+    build: BuildTable = field(default_factory=BuildTable)
 
     def spec(
         self,
@@ -97,31 +99,46 @@ def load_recipe(name: str) -> Recipe:
 
 
 def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
-    """The content of a recipe file as a Recipe; `path` stands in the messages and anchors relative names."""
-    unknown = set(data) - {"name", "dataset", "architecture", "input", "weights", "build", "published"}
-    if unknown:
-        raise RecipeError(f"{path} has keys that no recipe has: {', '.join(sorted(unknown))}.")
+    """The content of a recipe file -> a Recipe; `path` names the file in messages, and paths in it are relative to its folder.
+
+    Raises RecipeError, also for keys that mean nothing.
+    """
+    folder = path.parent
     try:
-        shape, weights, build = data["input"], data.get("weights", {}), data.get("build", {})
+        values.only(data, _KEYS, "the recipe")
+        shape, weights, arch = (values.table(data, key) for key in ("input", "weights", "architecture"))
+        values.only(shape, {"size", "mean", "std", "resize"}, "[input]")
+        values.only(weights, {"file", "sha256"}, "[weights]")
+        values.needed(arch, "name", "[architecture]")
+        file, dataset = values.text(weights, "file", "[weights]"), values.needed(data, "dataset", "the recipe")
         return Recipe(
-            name=data["name"],
-            arch=_arch(data["architecture"]),
-            dataset=data["dataset"],
-            labels=load_labels(data["dataset"], path.parent),
-            size=_size(shape["size"]),
-            mean=_triple(shape.get("mean", IMAGENET_MEAN)),
-            std=_triple(shape.get("std", IMAGENET_STD)),
-            resize=_choice(shape.get("resize", "stretch"), ("stretch", "letterbox")),
-            weights=weights.get("file"),
-            weights_sha256=weights.get("sha256"),
-            precision=_choice(build.get("precision", "fp32"), ("fp32", "fp16", "int8")),
-            options={key: value for key, value in build.items() if key != "precision"},
-            published=data.get("published", {}),
+            name=values.needed(data, "name", "the recipe"),
+            arch=dict(arch),
+            dataset=str(folder / dataset) if dataset.endswith(".toml") else dataset,
+            labels=load_labels(dataset, folder),
+            size=values.size(shape.get("size")),
+            mean=values.triple(shape.get("mean", IMAGENET_MEAN)),
+            std=values.triple(shape.get("std", IMAGENET_STD)),
+            resize=values.choice(shape.get("resize", "stretch"), ("stretch", "letterbox")),
+            weights=None if file is None else folder / file,
+            weights_sha256=values.text(weights, "sha256", "[weights]"),
+            build=parse_build(values.table(data, "build"), folder),
         )
-    except KeyError as error:
-        raise RecipeError(f"{path} lacks {error}.") from error
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise RecipeError(f"{path}: {error}.") from error
+
+
+def check_model(recipe: Recipe, name: str, weights_sha256: str) -> None:
+    """Raises RecipeError if the recipe is not the one of the model `name`: by the hash of its weights if it has one, else by name."""
+    wanted = recipe.build.weights_sha256
+    if wanted not in (None, weights_sha256):
+        raise RecipeError(
+            f"The mix was tuned for other weights or another configuration ({str(wanted)[:12]}); the model is {name},"
+            f" {weights_sha256[:12]}.",
+            "Tune this model: rtformer-deploy tune.",
+        )
+    if wanted is None and recipe.name != name:
+        raise RecipeError(f"The recipe is {recipe.name}'s; the model is {name}.")
 
 
 def load_labels(dataset: str, beside: Path | None = None) -> Labels:
@@ -140,7 +157,7 @@ def load_labels(dataset: str, beside: Path | None = None) -> Labels:
     try:
         labels = Labels(
             names=tuple(str(name) for name in data["classes"]),
-            palette=tuple(_colour(colour) for colour in data["palette"]),
+            palette=tuple(values.colour(value) for value in data["palette"]),
             ignore_index=int(data["ignore_index"]),
         )
     except KeyError as error:
@@ -176,35 +193,3 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"Cannot read {path}: {error}.") from error
-
-
-def _arch(data: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(data.get("name"), str):
-        raise ValueError("[architecture] has no name")
-    return dict(data)
-
-
-def _size(value: Any) -> tuple[int, int]:
-    height, width = (int(number) for number in value)
-    if height < 1 or width < 1:
-        raise ValueError(f"size {value} is not (height, width)")
-    return height, width
-
-
-def _triple(value: Any) -> tuple[float, float, float]:
-    first, second, third = (float(number) for number in value)
-    return first, second, third
-
-
-def _colour(value: Any) -> tuple[int, int, int]:
-    red, green, blue = (int(number) for number in value)
-    if not all(0 <= number <= 255 for number in (red, green, blue)):
-        raise ValueError(f"colour {value} is not three numbers from 0 to 255")
-    return red, green, blue
-
-
-def _choice(value: Any, choices: tuple[T, ...]) -> T:
-    for choice in choices:
-        if value == choice:
-            return choice
-    raise ValueError(f"{value!r} is none of {', '.join(choices)}")

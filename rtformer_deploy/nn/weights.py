@@ -18,14 +18,16 @@ from ..errors import WeightsError, first_line
 from ..files import read_bytes, write_atomic
 from .pdparams import parse_pdparams
 
-State = dict[str, Tensor]
+#: Tensors by name, as `nn.Module.state_dict` gives them.
+StateDict = dict[str, Tensor]
 
 _SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"
-_AUX = "seghead_extra."
+#: What the keys of the auxiliary head begin with, which only training reads.
+AUX = "seghead_extra."
 
 
-def load_weights(path: Path) -> State:
+def load_weights(path: Path) -> StateDict:
     """A .safetensors, .pdparams or .pth/.pt file -> tensors by torch's key names, on the CPU, in the file's types. Raises WeightsError."""
     path = Path(path)
     suffix = path.suffix.lower()
@@ -64,9 +66,9 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     """
     wanted = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
     given = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
-    if not (_keys_of(wanted, _AUX) and _keys_of(given, _AUX)):
-        wanted = {key: value for key, value in wanted.items() if not key.startswith(_AUX)}
-        given = {key: value for key, value in given.items() if not key.startswith(_AUX)}
+    if not (_keys_of(wanted, AUX) and _keys_of(given, AUX)):
+        wanted = {key: value for key, value in wanted.items() if not key.startswith(AUX)}
+        given = {key: value for key, value in given.items() if not key.startswith(AUX)}
     problems = [
         *_listed("missing", sorted(wanted.keys() - given.keys())),
         *_listed("unexpected", sorted(given.keys() - wanted.keys())),
@@ -85,7 +87,7 @@ def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
     """SHA-256 of the weights that inference reads (as float32) and of the configuration that shapes them; independent of files."""
     digest = hashlib.sha256(json.dumps(dict(arch), sort_keys=True).encode())
     for key, value in sorted(network.state_dict().items()):
-        if not key.endswith(_COUNTER) and not key.startswith(_AUX):
+        if not key.endswith(_COUNTER) and not key.startswith(AUX):
             digest.update(f"{key}{list(value.shape)}".encode())
             digest.update(value.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
@@ -97,13 +99,13 @@ def classes_of(state: Mapping[str, Tensor]) -> int | None:
     return None if last is None else int(last.shape[0])
 
 
-def _from_paddle(arrays: Mapping[str, np.ndarray[Any, Any]]) -> State:
+def _from_paddle(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StateDict:
     """Paddle's names for running statistics to torch's. The network has no Linear layer, so nothing is transposed."""
     renamed = {key.replace("._mean", ".running_mean").replace("._variance", ".running_var"): value for key, value in arrays.items()}
     return {key: torch.from_numpy(np.array(value, value.dtype.newbyteorder("="))) for key, value in renamed.items()}
 
 
-def _from_torch(path: Path) -> State:
+def _from_torch(path: Path) -> StateDict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

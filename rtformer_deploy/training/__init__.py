@@ -1,1 +1,1 @@
-"""The parts of training, one idea a file; `rtformer_deploy.train` puts them together."""
+"""The parts of training, one idea a file; `run` puts them together."""

@@ -21,7 +21,7 @@ KEY = "rtformer_deploy.training"
 
 
 @dataclass(slots=True)
-class State:
+class TrainingState:
     """What changes while training; the batches and the random numbers follow from the seed and the step."""
 
     network: nn.Module
@@ -30,7 +30,7 @@ class State:
     step: int = 0
 
 
-def save(state: State, run: Mapping[str, Any], path: Path) -> None:
+def save(state: TrainingState, run: Mapping[str, Any], path: Path) -> None:
     """Writes the state and the run's options. Raises OutputError."""
     tensors: dict[str, Tensor] = {}
     for name, value in state.network.state_dict().items():
@@ -45,7 +45,7 @@ def save(state: State, run: Mapping[str, Any], path: Path) -> None:
     write_atomic(path, safetensors.torch.save(tensors, {KEY: text}))
 
 
-def restore(state: State, path: Path) -> dict[str, Any]:
+def restore(state: TrainingState, path: Path) -> dict[str, Any]:
     """Reads a state back in place and returns the options of the run it belongs to. Raises WeightsError."""
     tensors, meta = read(path)
     try:

@@ -19,7 +19,7 @@ from .schedule import Schedule
 #: Views (N, H, W, 3) and their label maps (N, H, W).
 Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
-#: A class with a smaller share of the pixels than this is rare: what `mix` pastes.
+#: A class with a smaller share of the pixels than this is rare: what is pasted.
 RARE_SHARE = 0.02
 
 
@@ -68,10 +68,10 @@ def take_census(dataset: Dataset, threads: int) -> Census:
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How samples are drawn: `rare` is the share of views made around a pixel of a class drawn with a weight of
-    1/sqrt(its share of the pixels); `mix` the share of views onto which the rare classes of a second view are pasted."""
+    1/sqrt(its share of the pixels); `paste` the share of views onto which the rare classes of a second view are pasted."""
 
     rare: float = 0.0
-    mix: float = 0.0
+    paste: float = 0.0
 
 
 class Batches:
@@ -99,7 +99,7 @@ class Batches:
     def _view(self, number: int, crop: tuple[int, int]) -> tuple[Frame, LabelMap]:
         rng = np.random.default_rng((self.seed, 1, number))
         view, label = self._draw(self._in_turn(number), crop, rng)
-        if self.census is not None and rng.random() < self.sampling.mix:
+        if self.census is not None and rng.random() < self.sampling.paste:
             other, other_label = self._draw(self._in_turn(number), crop, rng, always_rare=True)
             mask = np.isin(other_label, self._rare_classes)
             view[mask], label[mask] = other[mask], other_label[mask]

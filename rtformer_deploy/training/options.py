@@ -19,7 +19,8 @@ class TrainOptions:
 
     `crop` and `batch` are those of the first steps; the last `final_share` of them see `final_crop` and `final_batch`.
     `balance` is the offset of the class weights 1 / ln(balance + share) (0: all classes weigh the same). `hold_out` is a prefix
-    of names: the last third of the training frames that have it are not trained on but scored, as a second check.
+    of names: the last third of the training frames that have it are not trained on but scored, as a second check. `rare` is the share
+    of views made around a rare class, `paste` the share onto which another view's rare classes are pasted.
     `bn_momentum` is torch's: how much a batch moves the running statistics (PaddleSeg trains RTFormer with 0.9).
     """
 
@@ -46,7 +47,7 @@ class TrainOptions:
     scale: tuple[float, float] = (0.5, 2.0)
     colour: float = 0.4
     rare: float = 0.0
-    mix: float = 0.0
+    paste: float = 0.0
     hold_out: str | None = None
     init: Path | None = None
     seed: int = 0
@@ -64,12 +65,17 @@ PATHS = frozenset({"root", "output", "init"})
 MAY_CHANGE = PATHS | frozenset({"steps", "threads", "device", "evaluate_every", "save_seconds", "log_every"})
 
 
+#: Options that earlier versions wrote under another name.
+_FORMER = {"paste": "mix"}
+
+
 def check_resumed(before: Mapping[str, Any], now: TrainOptions) -> None:
-    """Raises UsageError where a resumed run asks for something else than the run began with."""
+    """Raises UsageError if a resumed run asks for something else than the run began with."""
     values = plain(now)
-    changed = sorted(key for key in values if key not in MAY_CHANGE and before.get(key) != values[key])
+    held = {key: before.get(key, before.get(_FORMER.get(key, key))) for key in values}
+    changed = sorted(key for key in values if key not in MAY_CHANGE and held[key] != values[key])
     if changed:
-        was = ", ".join(f"{key} was {before.get(key)!r}, is {values[key]!r}" for key in changed)
+        was = ", ".join(f"{key} was {held[key]!r}, is {values[key]!r}" for key in changed)
         raise UsageError(f"A resumed run keeps its options: {was}.", "Give the options that the run began with, or begin another run.")
 
 

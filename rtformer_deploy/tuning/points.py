@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..files import sha256
-from .search import Levels
+from .records import Latency, Round, Score
+from .search import Mix
 
 #: Latencies closer than this share of the faster one are a tie.
 TIE = 0.02
@@ -19,12 +20,15 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measured mix. `miou` 0 to 1; `drop` in points (percent) below FP32; `ratio` the engine's latency to FP32's in the same round,
-    the median over the rounds, which a machine that was busy in some of them moves least. Latencies in ms: FP32's median times that."""
+    """One measured mix. `miou` 0 to 1; `drop` in points (percent) below FP32.
+
+    `ratio` is the engine's latency to FP32's in the same round, the median over the rounds: robust to a few busy rounds. Latencies in
+    ms are FP32's median times that.
+    """
 
     key: str
     name: str
-    levels: Levels
+    mix: Mix
     miou: float
     drop: float
     latency_ms: float
@@ -34,12 +38,12 @@ class Point:
     @property
     def in_int8(self) -> int:
         """How many blocks are in INT8."""
-        return sum(level == "int8" for level in self.levels.values())
+        return sum(level == "int8" for level in self.mix.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
-            "levels": self.levels,
+            "levels": self.mix,
             "blocks_in_int8": self.in_int8,
             "miou": round(self.miou, 6),
             "drop": round(self.drop, 4),
@@ -49,27 +53,38 @@ class Point:
         }
 
 
-def key_of(levels: Mapping[str, str]) -> str:
-    """A short name that only the same levels have."""
-    return sha256(json.dumps(dict(levels), sort_keys=True).encode())[:12]
+def key_of(mix: Mapping[str, str]) -> str:
+    """A short name that only the same mix has."""
+    return sha256(json.dumps(dict(mix), sort_keys=True).encode())[:12]
 
 
-def within(drop: float, max_drop: float) -> bool:
-    """Whether a drop is allowed."""
+def is_allowed(drop: float, max_drop: float) -> bool:
+    """Whether a drop is within the bound."""
     return drop <= max_drop + _ROUNDING
 
 
-def summarise(
-    scored: Mapping[str, tuple[str, Levels, float]], rounds: Sequence[Mapping[str, Sequence[float]]], baseline: str
-) -> list[Point]:
-    """Scores (key -> name, levels, mIoU) and rounds of latencies (key -> engine alone, end to end) -> points, the baseline first."""
-    best = scored[baseline][2]
-    single = [float(np.median([each[baseline][part] for each in rounds])) for part in (0, 1)]
-    points = []
-    for key, (name, levels, miou) in scored.items():
-        engine, whole = (float(np.median([each[key][part] / each[baseline][part] for each in rounds])) for part in (0, 1))
-        points.append(Point(key, name, dict(levels), miou, 100 * (best - miou), engine * single[0], whole * single[1], engine))
-    return sorted(points, key=lambda point: point.key != baseline)
+def drop_of(score: Score, baseline: Score) -> float:
+    """How many points (percent) of mIoU a mix loses against the baseline."""
+    return 100 * (baseline.miou - score.miou)
+
+
+def summarise(scores: Iterable[Score], rounds: Sequence[Round], baseline: Score) -> list[Point]:
+    """Scores, and rounds that timed every one of them -> points, the baseline first."""
+    points = [_point(score, rounds, baseline) for score in scores]
+    return sorted(points, key=lambda point: point.key != baseline.key)
+
+
+def _point(score: Score, rounds: Sequence[Round], baseline: Score) -> Point:
+    pairs = [(each.latencies[score.key], each.latencies[baseline.key]) for each in rounds]
+    engine = _median(mine.engine / single.engine for mine, single in pairs)
+    whole = _median(mine.end_to_end / single.end_to_end for mine, single in pairs)
+    single = Latency(_median(single.engine for _, single in pairs), _median(single.end_to_end for _, single in pairs))
+    drop = drop_of(score, baseline)
+    return Point(score.key, score.name, dict(score.mix), score.miou, drop, engine * single.engine, whole * single.end_to_end, engine)
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -82,8 +97,8 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def choose(points: Sequence[Point], max_drop: float) -> Point | None:
-    """The fastest point within the bound, the best mIoU among ties; None where only the baseline, which comes first, is within."""
-    allowed = [point for point in points if within(point.drop, max_drop)]
+    """The fastest point within the bound, the best mIoU among ties; None if only the baseline, which comes first, is within."""
+    allowed = [point for point in points if is_allowed(point.drop, max_drop)]
     if not any(point is not points[0] for point in allowed):
         return None
     fastest = min(point.ratio for point in allowed)

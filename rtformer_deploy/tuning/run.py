@@ -1,17 +1,19 @@
-"""The measured part of `tune`: sensitivity, scores along the ladder, rounds of latencies; each measurement once, kept in the state."""
+"""The measured part of `tune`: sensitivities, scores along the ladder, rounds of latencies; each measured once, and kept in the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
+from ..errors import GateError
 from ..types import Feedback, Progress
 from .blocks import Block
+from .journal import Journal
 from .measure import Reference, Workshop, alone, everything
-from .points import Point, choose, key_of, summarise, within
-from .search import Level, Levels, first_within, ladder, put_back, without_light
-from .state import Record, State
+from .points import Point, choose, drop_of, is_allowed, key_of, summarise
+from .records import Round, Score, Sensitivity
+from .search import Level, Mix, first_within, ladder, put_back, without_light
 
 ROUNDS = 5  # of latencies; an odd number, so that a median is one of them
 TRIES = 5  # scored attempts to put a block back to INT8
@@ -19,9 +21,9 @@ TRIES = 5  # scored attempts to put a block back to INT8
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a run found: each block with its error alone in INT8, the points (FP32 first), and the chosen one (None: no gate was met)."""
+    """The result of a run: each block with its error alone in INT8, the points (FP32 first), and the chosen one (None: no gate was met)."""
 
-    blocks: tuple[tuple[Block, Record], ...]
+    blocks: tuple[tuple[Block, Sensitivity], ...]
     points: tuple[Point, ...]
     chosen: Point | None
     max_drop: float
@@ -29,113 +31,117 @@ class Tuned:
 
 
 class Run:
-    """One run: what it measures with, and what it has measured (from the state, or now).
+    """One run: what it measures with, and what it has measured, now or before (in the journal).
 
     `limit` is the frames of the sensitivity pass, `max_drop` in points of mIoU, `seconds` the time for an engine's latency.
     """
 
-    def __init__(self, workshop: Workshop, state: State, *, limit: int, max_drop: float, seconds: float, feedback: Feedback) -> None:
-        self.workshop, self.state, self.say, self.progress = workshop, state, feedback.say, feedback.progress
+    def __init__(self, workshop: Workshop, journal: Journal, *, limit: int, max_drop: float, seconds: float, feedback: Feedback) -> None:
+        self.workshop, self.journal, self.feedback = workshop, journal, feedback
         self.limit, self.max_drop, self.seconds = limit, max_drop, seconds
         self.blocks = workshop.blocks
-        self.reference: Reference | None = None
-        self.errors = {(each["block"], each["level"]): each for each in state.of("error")}
-        self.scored: dict[str, tuple[str, Levels, float]] = {
-            each["key"]: (each["name"], each["levels"], each["miou"]) for each in state.of("point")
-        }
+        self.sensitivities = {(each.block, each.level): each for each in journal.sensitivities()}
+        self.scores = {each.key: each for each in journal.scores()}
 
     def search(self) -> Tuned:
-        """The three steps."""
-        high: Level = "fp16" if self.workshop.on_gpu else "fp32"
-        single = everything(self.blocks, "fp32", "fp32")
-        baseline = self.point("FP32", single)
-        steps: tuple[Level, ...] = ("int8", high)
-        if high == "fp16" and not self.within(everything(self.blocks, "fp16", "fp16"), "FP16"):
-            steps = ("int8", "fp16", "fp32")
-        self.sensitivity(steps)
-        rungs = ladder(self.blocks, {pair: _worse(each) for pair, each in self.errors.items()}, steps)
-        found = first_within(rungs, self.within)
-        if found < len(rungs) - 1 or high == "fp16":
-            best = put_back(rungs[found], self.blocks, "int8", self.within, TRIES)
-            light = without_light(best, self.blocks, high)
+        """Measures the blocks one by one, finds how many have to leave INT8, puts back what can go back, and times every mix."""
+        baseline = self.baseline
+        levels = self.levels()
+        self.measure_blocks(levels)
+        rungs = ladder(self.blocks, {pair: each.rank for pair, each in self.sensitivities.items()}, levels)
+        first = first_within(rungs, self.within)
+        if first < len(rungs) - 1 or self.workshop.on_gpu:
+            best = put_back(rungs[first], self.blocks, "int8", self.within, TRIES)
+            light = without_light(best, self.blocks, levels[1])
             if light != best and "int8" in light.values():
                 self.within(light)
-        points = summarise(self.scored, self.rounds(), baseline)
+        points = summarise(self.scores.values(), self.rounds(), baseline)
         chosen = choose(points, self.max_drop)
-        alone_int8 = tuple((block, self.errors[block.name, "int8"]) for block in self.blocks if block.convolutions)
-        return Tuned(alone_int8, tuple(points), chosen, self.max_drop, self.workshop.backend)
+        in_int8 = tuple((block, self.sensitivities[block.name, "int8"]) for block in self.blocks if block.convolutions)
+        return Tuned(in_int8, tuple(points), chosen, self.max_drop, self.workshop.backend)
 
-    def sensitivity(self, steps: tuple[Level, ...]) -> None:
-        """Each block alone on each of the steps but FP32, the others in the highest."""
-        wanted = [(b.name, level) for level in steps if level != "fp32" for b in self.blocks if b.convolutions or level == "fp16"]
-        if steps == ("int8", "fp16"):  # FP16 alone is within the bound: which block it is that errs in it does not matter
-            wanted = [pair for pair in wanted if pair[1] == "int8"]
-        for done, (name, level) in enumerate(wanted, 1):
-            if (name, level) not in self.errors:
-                error = self._reference().error(self.workshop.engine(alone(self.blocks, name, level, steps[-1])))
-                record = {"kind": "error", "block": name, "level": level, "error": error.square, "flips": error.flips}
-                self.state.add(record)
-                self.errors[name, level] = record
-            self._tell("sensitivity", done, len(wanted))
+    @cached_property
+    def baseline(self) -> Score:
+        """FP32's score, which every drop is taken from."""
+        return self.score("FP32", everything(self.blocks, "fp32", "fp32"))
 
-    def within(self, levels: Levels, name: str | None = None) -> bool:
-        """Whether a mix, scored now or before, is within the bound; its score is said."""
-        key = self.point(name or self._name(levels), levels)
-        drop = 100 * (next(iter(self.scored.values()))[2] - self.scored[key][2])
-        self.say(
-            f"{self.scored[key][0]}, {self._count(levels)} blocks in INT8: mIoU {100 * self.scored[key][2]:.2f} %, drop {drop:.2f} points"
-        )
-        return within(drop, self.max_drop)
+    def levels(self) -> tuple[Level, ...]:
+        """The levels that blocks climb, INT8 first. On a GPU FP32 is one of them only if FP16 alone loses too much."""
+        if not self.workshop.on_gpu:
+            return "int8", "fp32"
+        if self.within(everything(self.blocks, "fp16", "fp16"), "FP16"):
+            return "int8", "fp16"
+        return "int8", "fp16", "fp32"
 
-    def point(self, name: str, levels: Levels) -> str:
-        """Scores a mix unless it is; its key."""
-        key = key_of(levels)
-        if key not in self.scored:
-            miou = self.workshop.miou(key, levels, self._named(f"mIoU of {name}"))
-            self.state.add({"kind": "point", "key": key, "name": name, "levels": levels, "miou": miou})
-            self.scored[key] = name, levels, miou
-        return key
+    def measure_blocks(self, levels: tuple[Level, ...]) -> None:
+        """Measures each block alone on each of the levels but FP32, the others on the highest."""
+        pairs = [(b.name, level) for level in levels if level != "fp32" for b in self.blocks if b.convolutions or level == "fp16"]
+        if levels == ("int8", "fp16"):  # FP16 alone is within the bound: which block it is that errs in it does not matter
+            pairs = [pair for pair in pairs if pair[1] == "int8"]
+        for done, (name, level) in enumerate(pairs, 1):
+            if (name, level) not in self.sensitivities:
+                error = self.reference.error(self.workshop.engine(alone(self.blocks, name, level, levels[-1])))
+                measured = Sensitivity(name, level, error.square, error.flips)
+                self.journal.add(measured)
+                self.sensitivities[name, level] = measured
+            self.feedback.progress("sensitivity", done, len(pairs))
 
-    def rounds(self) -> list[dict[str, tuple[float, float]]]:
+    def within(self, mix: Mix, name: str | None = None) -> bool:
+        """Whether a mix loses no more than is allowed; scores it first if needed, and says its score."""
+        score = self.score(name or self._name(mix), mix)
+        drop = drop_of(score, self.baseline)
+        self.feedback.say(f"{score.name}, {_in_int8(mix)} blocks in INT8: mIoU {100 * score.miou:.2f} %, drop {drop:.2f} points")
+        return is_allowed(drop, self.max_drop)
+
+    def score(self, name: str, mix: Mix) -> Score:
+        """The mix's score, measured first if needed; `name` is what a mix that was not scored before is called."""
+        key = key_of(mix)
+        if key not in self.scores:
+            score = Score(key, name, mix, self.workshop.miou(key, mix, self._progress(f"mIoU of {name}")))
+            self.journal.add(score)
+            self.scores[key] = score
+        return self.scores[key]
+
+    def rounds(self) -> list[Round]:
         """The rounds that timed everything that was scored; those that are missing are measured, each in another order."""
-        keys = set(self.scored)
-        found: list[dict[str, Any]] = [each["latencies"] for each in self.state.of("round") if set(each["latencies"]) == keys][:ROUNDS]
-        while len(found) < ROUNDS:
-            order = list(self.scored)
-            turn = len(found) % len(order)
-            points = {key: self.scored[key][1] for key in order[turn:] + order[:turn]}
-            latencies = self.workshop.latencies(points, self.seconds / ROUNDS, self._timed(len(found), len(order)))
-            self.state.add({"kind": "round", "latencies": latencies})
-            found.append(latencies)
-        return found
+        rounds = [each for each in self.journal.rounds() if each.latencies.keys() == self.scores.keys()][:ROUNDS]
+        while len(rounds) < ROUNDS:
+            order = list(self.scores)
+            turn = len(rounds) % len(order)
+            mixes = {key: self.scores[key].mix for key in order[turn:] + order[:turn]}
+            timed = Round(self.workshop.latencies(mixes, self.seconds / ROUNDS, self._timed(len(rounds), len(order))))
+            self.journal.add(timed)
+            rounds.append(timed)
+        return rounds
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The FP32 engine's outputs, made when the first block is measured."""
+        single = self.workshop.engine(everything(self.blocks, "fp32", "fp32"))
+        return Reference(self.workshop, single, self.workshop.frames(self.limit))
+
+    def _name(self, mix: Mix) -> str:
+        lifted = any(mix[block.name] != "int8" for block in self.blocks if block.convolutions)
+        if not lifted and not (self.workshop.on_gpu and "fp32" in mix.values()):
+            return "INT8"
+        return f"mix {sum(score.name.startswith('mix') for score in self.scores.values()) + 1}"
 
     def _timed(self, rounds: int, engines: int) -> Callable[[int], None]:
-        return lambda done: self._tell("latency", rounds * engines + done, ROUNDS * engines)
+        return lambda done: self.feedback.progress("latency", rounds * engines + done, ROUNDS * engines)
 
-    def _reference(self) -> Reference:
-        if self.reference is None:
-            single = self.workshop.engine(everything(self.blocks, "fp32", "fp32"))
-            self.reference = Reference(self.workshop, single, self.workshop.frames(self.limit))
-        return self.reference
-
-    def _count(self, levels: Levels) -> int:
-        return sum(levels[block.name] == "int8" for block in self.blocks)
-
-    def _name(self, levels: Levels) -> str:
-        if self._count(levels) == sum(bool(block.convolutions) for block in self.blocks) and "fp32" not in (
-            levels[block.name] for block in self.blocks if self.workshop.on_gpu
-        ):
-            return "INT8"
-        return f"mix {sum(name.startswith('mix') for name, _, _ in self.scored.values()) + 1}"
-
-    def _named(self, phase: str) -> Progress:
-        progress = self.progress
-        return lambda _, done, total: progress(phase, done, total)
-
-    def _tell(self, phase: str, done: int, total: int) -> None:
-        self.progress(phase, done, total)
+    def _progress(self, phase: str) -> Progress:
+        return lambda _, done, total: self.feedback.progress(phase, done, total)
 
 
-def _worse(record: dict[str, Any]) -> float:
-    """The number that blocks are ordered by: the logits' error, or where there are only labels the changed pixels."""
-    return float(record["flips"] if record["error"] is None else record["error"])
+def check_gate(tuned: Tuned) -> None:
+    """Raises GateError if no mix but FP32 itself is within the bound."""
+    if tuned.chosen is None:
+        nearest = min(tuned.points[1:], key=lambda point: point.drop)
+        raise GateError(
+            f"No mix is within --max-drop {tuned.max_drop:g}: the nearest, {nearest.name}, loses {nearest.drop:.2f} points of mIoU.",
+            "Allow more, calibrate with another --method or more images, or build with --fp32.",
+        )
+
+
+def _in_int8(mix: Mix) -> int:
+    return sum(level == "int8" for level in mix.values())

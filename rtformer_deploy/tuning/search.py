@@ -13,34 +13,39 @@ from typing import Literal
 from .blocks import Block
 
 Level = Literal["int8", "fp16", "fp32"]
-Levels = dict[str, Level]
+#: The precision of every block, by the block's name.
+Mix = dict[str, Level]
 Errors = Mapping[tuple[str, Level], float]
-Within = Callable[[Levels], bool]
+#: Whether a mix loses no more than is allowed.
+Within = Callable[[Mix], bool]
 
 #: Time for a multiplication, relative: the peak rates of GPUs and CPUs with INT8 units. It orders; what is chosen is measured.
 _TIME: Mapping[Level, float] = {"int8": 1.0, "fp16": 2.0, "fp32": 4.0}
 _LIGHT = 0.02  # of the multiplications: a block that may cost more in conversions than it saves
 
 
-def ladder(blocks: Sequence[Block], errors: Errors, steps: Sequence[Level]) -> list[Levels]:
-    """Nested mixes from everything on the first of `steps` ("int8", ...) to everything on the last.
+def ladder(blocks: Sequence[Block], errors: Errors, levels: Sequence[Level]) -> list[Mix]:
+    """Nested mixes from everything on the first of `levels` ("int8", ...) to everything on the last.
 
-    Each lifts one block by one step: the one whose lift removes most error for the time it adds. An error that was not measured is 0.
+    Each lifts one block by one level: the block whose lift removes most error for the time it adds. An error that was not measured
+    is 0.
     """
-    levels: Levels = {block.name: _lowest(block, steps) for block in blocks}
-    rungs = [dict(levels)]
+    mix: Mix = {block.name: _lowest(block, levels) for block in blocks}
+    rungs = [dict(mix)]
     while True:
-        lifts = [(block, steps[steps.index(levels[block.name]) + 1]) for block in blocks if levels[block.name] != steps[-1]]
+        lifts = [(block, levels[levels.index(mix[block.name]) + 1]) for block in blocks if mix[block.name] != levels[-1]]
         if not lifts:
             return rungs
-        block, level = max(lifts, key=lambda lift: _worth(lift[0], levels[lift[0].name], lift[1], errors))
-        levels[block.name] = level
-        rungs.append(dict(levels))
+        block, level = max(lifts, key=lambda lift: _worth(lift[0], mix[lift[0].name], lift[1], errors))
+        mix[block.name] = level
+        rungs.append(dict(mix))
 
 
-def first_within(rungs: Sequence[Levels], within: Within) -> int:
-    """The index of the first rung that is within the bound, by bisection: at most 1 + log2 of them are scored. The last one counts as
-    within; where the answer is the last one, the one before it was scored and was not."""
+def first_within(rungs: Sequence[Mix], within: Within) -> int:
+    """The index of the first rung that is within the bound, by bisection: at most 1 + log2 of them are scored.
+
+    The last rung counts as within. If it is the answer, the one before it was scored and is not within.
+    """
     if within(rungs[0]):
         return 0
     outside, inside = 0, len(rungs) - 1
@@ -53,23 +58,26 @@ def first_within(rungs: Sequence[Levels], within: Within) -> int:
     return inside
 
 
-def put_back(levels: Levels, blocks: Sequence[Block], step: Level, within: Within, tries: int) -> Levels:
-    """Lifted blocks back to `step` one by one, those with most work first, as long as the mix stays within; at most `tries` are scored."""
+def put_back(mix: Mix, blocks: Sequence[Block], level: Level, within: Within, tries: int) -> Mix:
+    """Puts lifted blocks back to `level` one by one, those with most work first, as long as the mix stays within.
+
+    At most `tries` mixes are scored.
+    """
     heavy = sorted((block for block in blocks if block.convolutions and block.work >= _LIGHT), key=lambda block: -block.work)
-    for block in [block for block in heavy if levels[block.name] != step][:tries]:
-        lower: Levels = levels | {block.name: step}
+    for block in [block for block in heavy if mix[block.name] != level][:tries]:
+        lower: Mix = mix | {block.name: level}
         if within(lower):
-            levels = lower
-    return levels
+            mix = lower
+    return mix
 
 
-def without_light(levels: Levels, blocks: Sequence[Block], step: Level) -> Levels:
-    """The mix with its light blocks on `step`: converting to INT8 and back may take longer there than INT8 saves."""
-    return levels | {block.name: step for block in blocks if block.convolutions and block.work < _LIGHT and levels[block.name] == "int8"}
+def without_light(mix: Mix, blocks: Sequence[Block], level: Level) -> Mix:
+    """The mix with its light blocks on `level`: converting to INT8 and back may take longer there than INT8 saves."""
+    return mix | {block.name: level for block in blocks if block.convolutions and block.work < _LIGHT and mix[block.name] == "int8"}
 
 
-def _lowest(block: Block, steps: Sequence[Level]) -> Level:
-    return steps[0] if block.convolutions or steps[0] != "int8" else steps[1]
+def _lowest(block: Block, levels: Sequence[Level]) -> Level:
+    return levels[0] if block.convolutions or levels[0] != "int8" else levels[1]
 
 
 def _worth(block: Block, now: Level, then: Level, errors: Errors) -> float:

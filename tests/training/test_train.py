@@ -15,12 +15,14 @@ from safetensors.numpy import load_file
 from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.cli import main
-from rtformer_deploy.commands.train import TrainOptions, open_splits, pick_device, train
+from rtformer_deploy.commands.train import open_splits, train
 from rtformer_deploy.errors import DatasetError, DeployError, UsageError, WeightsError
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.weights import load_into, load_weights, read_metadata
 from rtformer_deploy.training.losses import Loss, class_weights
+from rtformer_deploy.training.options import TrainOptions, check_resumed, plain
+from rtformer_deploy.training.run import pick_device
 from rtformer_deploy.training.schedule import Schedule, Stage
 
 
@@ -32,7 +34,7 @@ def dataset(tmp_path: Path) -> Path:
 def options(dataset: Path, output: Path, **changes: object) -> TrainOptions:
     values: dict[str, object] = {
         "steps": 6, "batch": 2, "crop": (32, 32), "final_batch": 3, "final_share": 0.5, "warmup": 2, "balance": 1.1, "rare": 0.5,
-        "mix": 0.5, "threads": 1, "evaluate_every": 3, "log_every": 1,
+        "paste": 0.5, "threads": 1, "evaluate_every": 3, "log_every": 1,
     }  # fmt: skip
     return TrainOptions(root=dataset.parent, output=output, **(values | changes))  # type: ignore[arg-type]
 
@@ -154,6 +156,15 @@ def test_a_run_is_not_overwritten_and_not_changed(dataset: Path, tmp_path: Path)
     assert longer["step"] == 2
     with pytest.raises(UsageError, match="2 steps already"):
         train(recipe, run, resume=True)
+
+
+def test_a_run_of_an_earlier_version_goes_on_under_its_old_names(dataset: Path, tmp_path: Path) -> None:
+    now = options(dataset, tmp_path / "run")
+    before = plain(now)
+    before["mix"] = before.pop("paste")
+    check_resumed(before, now)
+    with pytest.raises(UsageError, match=r"paste was 0\.5, is 0\.1"):
+        check_resumed(before, dataclasses.replace(now, paste=0.1))
 
 
 def test_resuming_from_nothing_or_from_rubbish(dataset: Path, tmp_path: Path) -> None:

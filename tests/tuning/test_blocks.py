@@ -52,22 +52,22 @@ def test_convolutions_without_names_are_refused() -> None:
         find_blocks(model, ranges())
 
 
-def test_levels_become_what_build_engine_needs() -> None:
+def test_a_mix_of_blocks_becomes_one_of_operators() -> None:
     made = exported()
     blocks = find_blocks(made.model, ranges())
     dataset = SimpleNamespace()
     on_cpu = Workshop(made.model, made.spec, "openvino", ranges(), blocks, dataset)  # type: ignore[arg-type]
     on_gpu = Workshop(made.model, made.spec, "tensorrt", ranges(), blocks, dataset)  # type: ignore[arg-type]
     levels = everything(blocks, "int8", "fp16") | {"layer1.0": "fp16", "seghead": "fp32"}
-    mix = on_gpu.mix(levels)  # type: ignore[arg-type]
-    assert (mix.precision, set(mix.keep)) == ("int8", {"layer1.0.bn1", "layer1.0.bn2", "seghead.bn2"})
+    mix = on_gpu.by_operator(levels)  # type: ignore[arg-type]
+    assert (mix.precision, set(mix.exclude)) == ("int8", {"layer1.0.bn1", "layer1.0.bn2", "seghead.bn2"})
     assert {"seghead.conv2", "seghead.bn2"} <= set(mix.fp32)
     assert not any(name.startswith("layer1.0") for name in mix.fp32)
-    assert on_gpu.mix(everything(blocks, "fp16", "fp16")).precision == "fp16"
-    assert on_gpu.mix(everything(blocks, "fp32", "fp32")).fp32 == ()
-    one = on_cpu.mix(alone(blocks, "seghead", "int8", "fp32"))
+    assert on_gpu.by_operator(everything(blocks, "fp16", "fp16")).precision == "fp16"
+    assert on_gpu.by_operator(everything(blocks, "fp32", "fp32")).fp32 == ()
+    one = on_cpu.by_operator(alone(blocks, "seghead", "int8", "fp32"))
     assert (one.precision, one.fp32) == ("int8", ())
-    assert len(one.keep) == sum(len(block.convolutions) for block in blocks) - 1
+    assert len(one.exclude) == sum(len(block.convolutions) for block in blocks) - 1
 
 
 def run(model: ir.Model, image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from rtformer_deploy.commands.tune import check_gate
 from rtformer_deploy.errors import GateError
 from rtformer_deploy.tuning import run as run_module
 from rtformer_deploy.tuning.blocks import Block
+from rtformer_deploy.tuning.journal import Journal
 from rtformer_deploy.tuning.measure import Error
-from rtformer_deploy.tuning.run import ROUNDS, Run, Tuned
-from rtformer_deploy.tuning.search import Levels
-from rtformer_deploy.tuning.state import State
+from rtformer_deploy.tuning.records import Latency, Record, Round, Sensitivity
+from rtformer_deploy.tuning.run import ROUNDS, Run, Tuned, check_gate
+from rtformer_deploy.tuning.search import Mix
 from rtformer_deploy.types import Feedback
 
 BLOCKS = [
@@ -34,61 +34,61 @@ class MadeUp:
     on_gpu = True
 
     def __init__(self, losses: Mapping[tuple[str, str], float]) -> None:
-        self.blocks, self.losses, self.alone = BLOCKS, losses, list[Levels]()
+        self.blocks, self.losses, self.alone = BLOCKS, losses, list[Mix]()
 
-    def loss(self, levels: Levels) -> float:
-        return sum(self.losses.get((name, level), 0.0) for name, level in levels.items())
+    def loss(self, mix: Mix) -> float:
+        return sum(self.losses.get((name, level), 0.0) for name, level in mix.items())
 
-    def engine(self, levels: Levels) -> Levels:
-        self.alone.append(levels)
-        return levels
+    def engine(self, mix: Mix) -> Mix:
+        self.alone.append(mix)
+        return mix
 
-    def miou(self, key: str, levels: Levels, progress: object) -> float:
-        return 0.7 - self.loss(levels) / 100
+    def miou(self, key: str, mix: Mix, progress: object) -> float:
+        return 0.7 - self.loss(mix) / 100
 
     def frames(self, count: int) -> list[Any]:
         return []
 
-    def latencies(self, points: Mapping[str, Levels], seconds: float, tell: Callable[[int], None]) -> dict[str, tuple[float, float]]:
-        taken = {key: sum(block.work * TIME[levels[block.name]] for block in BLOCKS) for key, levels in points.items()}
-        return {key: (value, value + 1) for key, value in taken.items()}
+    def latencies(self, mixes: Mapping[str, Mix], seconds: float, tell: Callable[[int], None]) -> dict[str, Latency]:
+        times = {key: sum(block.work * TIME[mix[block.name]] for block in BLOCKS) for key, mix in mixes.items()}
+        return {key: Latency(time, time + 1) for key, time in times.items()}
 
 
 class MadeUpReference:
     """Errors as the losses are."""
 
-    def __init__(self, workshop: MadeUp, engine: Levels, frames: object) -> None:
+    def __init__(self, workshop: MadeUp, engine: Mix, frames: object) -> None:
         self.workshop = workshop
 
-    def error(self, engine: Levels) -> Error:
+    def error(self, engine: Mix) -> Error:
         return Error(self.workshop.loss(engine) / 1000, 0.0)
 
 
 @pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Tuned, MadeUp, list[dict[str, Any]]]]:
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Tuned, MadeUp, list[Record]]]:
     monkeypatch.setattr(run_module, "Reference", MadeUpReference)
 
-    def searched(losses: Mapping[tuple[str, str], float], max_drop: float = 0.5) -> tuple[Tuned, MadeUp, list[dict[str, Any]]]:
-        workshop, state = MadeUp(losses), State(tmp_path / "state", {}, False)
-        run = Run(workshop, state, limit=1, max_drop=max_drop, seconds=1, feedback=Feedback(lambda text: None))  # type: ignore[arg-type]
-        return run.search(), workshop, state.records
+    def searched(losses: Mapping[tuple[str, str], float], max_drop: float = 0.5) -> tuple[Tuned, MadeUp, list[Record]]:
+        workshop, journal = MadeUp(losses), Journal(tmp_path / "state", {}, False)
+        run = Run(workshop, journal, limit=1, max_drop=max_drop, seconds=1, feedback=Feedback(lambda line: None))  # type: ignore[arg-type]
+        return run.search(), workshop, journal.records
 
     return searched
 
 
 def test_fp32_stays_out_where_fp16_is_within(search: Any) -> None:
     tuned, _, records = search({("a", "int8"): 0.1, ("b", "int8"): 3, ("c", "int8"): 0.2, ("a", "fp16"): 0.01})
-    assert tuned.chosen.levels == {"a": "int8", "b": "fp16", "c": "int8", "rest": "fp16"}
+    assert tuned.chosen.mix == {"a": "int8", "b": "fp16", "c": "int8", "rest": "fp16"}
     assert tuned.points[0].name == "FP32"
-    assert all("fp32" not in point.levels.values() for point in tuned.points[1:])
-    assert {each["level"] for each in records if each["kind"] == "error"} == {"int8"}
-    assert sum(each["kind"] == "round" for each in records) == ROUNDS
+    assert all("fp32" not in point.mix.values() for point in tuned.points[1:])
+    assert {record.level for record in records if isinstance(record, Sensitivity)} == {"int8"}
+    assert sum(isinstance(record, Round) for record in records) == ROUNDS
 
 
 def test_fp32_comes_in_where_fp16_is_not(search: Any) -> None:
     losses = {("a", "int8"): 0.1, ("b", "int8"): 3, ("b", "fp16"): 2, ("c", "int8"): 1, ("c", "fp16"): 0.1}
     tuned, workshop, _ = search(losses)
-    assert tuned.chosen.levels == {"a": "int8", "b": "fp32", "c": "fp16", "rest": "fp16"}
+    assert tuned.chosen.mix == {"a": "int8", "b": "fp32", "c": "fp16", "rest": "fp16"}
     assert tuned.chosen.drop == pytest.approx(0.2)
     single = [levels for levels in workshop.alone if list(levels.values()).count("fp32") == 3]
     assert {(name, level) for levels in single for name, level in levels.items() if level != "fp32"} == {

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from rtformer_deploy.errors import UsageError
 from rtformer_deploy.graph.names import home
 from rtformer_deploy.tuning.blocks import Block
 from rtformer_deploy.tuning.points import Point, choose, front, key_of, summarise
-from rtformer_deploy.tuning.search import Levels, first_within, ladder, put_back, without_light
-from rtformer_deploy.tuning.state import State
+from rtformer_deploy.tuning.records import Latency, Round, Score
+from rtformer_deploy.tuning.search import Mix, first_within, ladder, put_back, without_light
 
 BLOCKS = [
     Block("a", ("a.0",), ("a.0", "a.relu"), 0.5),
@@ -23,11 +20,11 @@ BLOCKS = [
 ERRORS = {("a", "int8"): 1.0, ("b", "int8"): 3.0, ("c", "int8"): 0.019, ("d", "int8"): 0.5}
 
 
-def point(name: str, miou: float, ratio: float, levels: Levels | None = None) -> Point:
-    return Point(name, name, levels or {}, miou, 100 * (0.7 - miou), 10 * ratio, 12 * ratio, ratio)
+def point(name: str, miou: float, ratio: float, mix: Mix | None = None) -> Point:
+    return Point(name, name, mix or {}, miou, 100 * (0.7 - miou), 10 * ratio, 12 * ratio, ratio)
 
 
-def lifted(rungs: list[Levels]) -> list[str]:
+def lifted(rungs: list[Mix]) -> list[str]:
     return [f"{name} {rungs[i + 1][name]}" for i in range(len(rungs) - 1) for name in rungs[i] if rungs[i][name] != rungs[i + 1][name]]
 
 
@@ -38,7 +35,7 @@ def test_blocks_leave_int8_by_error_for_their_work() -> None:
     assert set(rungs[-1].values()) == {"fp32"}
 
 
-def test_three_levels_lift_one_step_at_a_time() -> None:
+def test_three_levels_lift_one_level_at_a_time() -> None:
     errors = ERRORS | {("a", "fp16"): 0.9, ("rest", "fp16"): 0.4}
     rungs = ladder(BLOCKS, errors, ("int8", "fp16", "fp32"))
     assert rungs[0]["rest"] == "fp16"
@@ -51,11 +48,11 @@ def test_three_levels_lift_one_step_at_a_time() -> None:
 
 @pytest.mark.parametrize("needed", range(9))
 def test_bisection_scores_few_and_finds_the_first(needed: int) -> None:
-    rungs: list[Levels] = [{str(i): "int8"} for i in range(9)]
+    rungs: list[Mix] = [{str(i): "int8"} for i in range(9)]
     asked: list[int] = []
 
-    def within(levels: Levels) -> bool:
-        asked.append(int(next(iter(levels))))
+    def within(mix: Mix) -> bool:
+        asked.append(int(next(iter(mix))))
         return asked[-1] >= needed
 
     assert first_within(rungs, within) == needed
@@ -66,10 +63,10 @@ def test_bisection_scores_few_and_finds_the_first(needed: int) -> None:
 
 
 def test_heavy_blocks_go_back_where_the_bound_allows() -> None:
-    levels: Levels = dict.fromkeys("abcd", "fp32") | {"rest": "fp32"}  # type: ignore[assignment]
-    tried: list[Levels] = []
+    levels: Mix = dict.fromkeys("abcd", "fp32") | {"rest": "fp32"}  # type: ignore[assignment]
+    tried: list[Mix] = []
 
-    def within(mix: Levels) -> bool:
+    def within(mix: Mix) -> bool:
         tried.append(mix)
         return mix["a"] == "fp32"
 
@@ -91,9 +88,13 @@ def test_the_fastest_within_is_chosen_and_ties_go_to_the_better() -> None:
 
 
 def test_latencies_are_medians_and_ratios_are_taken_round_by_round() -> None:
-    scored = {"i": ("INT8", {"a": "int8"}, 0.6), "f": ("FP32", {"a": "fp32"}, 0.7)}
-    rounds = [{"f": (10.0, 12.0), "i": (5.0, 6.0)}, {"f": (40.0, 41.0), "i": (20.0, 21.0)}, {"f": (11.0, 13.0), "i": (9.9, 10.0)}]
-    points = summarise(scored, rounds, "f")  # type: ignore[arg-type]
+    single, low = Score("f", "FP32", {"a": "fp32"}, 0.7), Score("i", "INT8", {"a": "int8"}, 0.6)
+    rounds = [
+        Round({"f": Latency(10.0, 12.0), "i": Latency(5.0, 6.0)}),
+        Round({"f": Latency(40.0, 41.0), "i": Latency(20.0, 21.0)}),
+        Round({"f": Latency(11.0, 13.0), "i": Latency(9.9, 10.0)}),
+    ]
+    points = summarise([low, single], rounds, single)
     assert [each.name for each in points] == ["FP32", "INT8"]
     assert points[1].ratio == 0.5
     assert (points[0].latency_ms, points[0].end_to_end_ms) == (11.0, 13.0)
@@ -108,29 +109,5 @@ def test_names_become_modules() -> None:
     assert home("/layer4/layer4.0/conv1/Conv") == "layer4.layer4"
 
 
-def test_the_state_goes_on_and_refuses_what_is_not_its_own(tmp_path: Path) -> None:
-    path = tmp_path / "tune.state.jsonl"
-    state = State(path, {"model": "1", "limit": 8}, False)
-    state.add({"kind": "error", "block": "ä", "error": 0.1 + 0.2})
-    with open(path, "a") as file:
-        file.write('{"kind": "point", "key": ')  # a kill in the middle of a line
-    again = State(path, {"model": "1", "limit": 8}, True)
-    assert list(again.of("error")) == [{"kind": "error", "block": "ä", "error": 0.1 + 0.2}]
-    again.add({"kind": "point", "key": "k"})
-    assert len(State(path, {"model": "1", "limit": 8}, True).records) == 2
-    with pytest.raises(UsageError, match="holds a run already"):
-        State(path, {"model": "1", "limit": 8}, False)
-    before = path.read_bytes()
-    with pytest.raises(UsageError, match="another run: model, limit differ"):
-        State(path, {"model": "2", "limit": 9}, True)
-    assert path.read_bytes() == before
-    path.write_text("no state\n")
-    with pytest.raises(UsageError, match="not the state"):
-        State(path, {}, True)
-    path.write_text('{"kind": "error"}\n')
-    with pytest.raises(UsageError, match="not the state"):
-        State(path, {}, True)
-
-
-def test_a_key_is_the_levels_own() -> None:
+def test_a_key_is_the_mixs_own() -> None:
     assert key_of({"a": "int8", "b": "fp32"}) == key_of({"b": "fp32", "a": "int8"}) != key_of({"a": "fp32", "b": "int8"})

@@ -26,6 +26,8 @@ from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.tuning.measure import Error, Reference, Workshop
+from rtformer_deploy.tuning.records import Latency
+from rtformer_deploy.tuning.search import Mix
 from rtformer_deploy.types import Feedback
 
 BACKENDS = ("openvino", "onnxruntime")
@@ -73,7 +75,7 @@ def test_a_mix_is_found_and_build_engine_builds_it(small: Small, call: Call, bac
     built = call(*command)
     assert built.exit_code == 0, built.output
     asked = load_engine(Path("engine.plan")).info.precision.asked
-    assert asked == load_recipe("tuned/recipe.toml").precision
+    assert asked == load_recipe("tuned/recipe.toml").build.mix.precision
 
 
 def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,14 +83,15 @@ def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call:
     plans: dict[str, str] = {}
     wanted = {"body.0": "int8", "body.1": "fp32", "tail": "int8", "rest": "fp32"}
 
-    def miou(workshop: Workshop, key: str, levels: dict[str, str], progress: object) -> float:
-        workshop.engines[key] = workshop.engine(levels)  # type: ignore[arg-type]
+    def miou(workshop: Workshop, key: str, mix: Mix, progress: object) -> float:
+        workshop.engines[key] = workshop.engine(mix)
         plans[key] = sha256(workshop.engines[key].plan)
         assert workshop.engines[key].info.model_sha256 == sha256(small.model.read_bytes())
-        return 0.7 if levels == wanted or set(levels.values()) == {"fp32"} else 0.1
+        return 0.7 if mix == wanted or set(mix.values()) == {"fp32"} else 0.1
 
-    def latencies(workshop: Workshop, points: dict[str, dict[str, str]], seconds: float, tell: object) -> dict[str, tuple[float, float]]:
-        return {key: (1.0 + 2 * sum(level == "fp32" for level in levels.values()),) * 2 for key, levels in points.items()}
+    def latencies(workshop: Workshop, mixes: dict[str, Mix], seconds: float, tell: object) -> dict[str, Latency]:
+        times = {key: 1.0 + 2 * sum(level == "fp32" for level in mix.values()) for key, mix in mixes.items()}
+        return {key: Latency(time, time) for key, time in times.items()}
 
     def error(self: Any, engine: Any) -> Any:
         return next(errors)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ...errors import BuildError, MissingPackageError, first_line
 from ...files import sha256
 from ...formats.model_file import parse_model, serialize_model
+from ...graph.edit import initializer
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
 from ..shapes import batch_range, output_shape, tensors
 from ..verdict import judge
@@ -78,14 +79,12 @@ def store_fp16(data: bytes) -> bytes:
         if not np.all(np.abs(array) <= np.finfo(np.float16).max):
             continue
         name = str(value.name)
-        small = ir.Value(name=f"{name}.fp16", const_value=ir.tensor(array.astype(np.float16), name=f"{name}.fp16"))
-        small.shape, small.dtype = ir.Shape(array.shape), ir.DataType.FLOAT16
+        small = initializer(graph, f"{name}.fp16", array.astype(np.float16))
         cast = ir.node("Cast", [small], {"to": int(ir.DataType.FLOAT)}, name=f"{name}.fp32")
         cast.outputs[0].shape, cast.outputs[0].dtype = ir.Shape(array.shape), ir.DataType.FLOAT
         ir.convenience.replace_all_uses_with(value, cast.outputs[0])
         graph.initializers.pop(name)
         cast.outputs[0].name = name
-        graph.register_initializer(small)
         graph.insert_before(graph[0], cast)
     return serialize_model(model)
 

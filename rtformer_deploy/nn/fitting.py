@@ -1,0 +1,33 @@
+"""Weights from elsewhere, checked against the network that they are said to be of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import build_network
+from .weights import AUX, StateDict, load_into
+
+
+def count_fitting(weights: Mapping[str, Tensor], arch: Mapping[str, Any], classes: int, source: str) -> int:
+    """Loads weights into the network of an architecture -> the parameters it deploys, without auxiliary head and running statistics.
+
+    Raises WeightsError with every key that does not fit; `source` names the weights.
+    """
+    network = build_network(arch, classes)
+    load_into(network, weights, source)
+    return sum(value.numel() for key, value in network.named_parameters() if not key.startswith(AUX))
+
+
+def to_store(weights: Mapping[str, Tensor], half: bool) -> StateDict:
+    """Weights in the types that a file holds: FP64 becomes FP32, with `half` every float FP16."""
+    return {key: _stored(value, half) for key, value in weights.items()}
+
+
+def _stored(value: Tensor, half: bool) -> Tensor:
+    if half and value.is_floating_point():
+        return value.half()
+    return value.float() if value.dtype == torch.float64 else value

@@ -1,0 +1,174 @@
+"""A recipe, labelled frames and fresh or given weights -> a trained network, step by step. Nothing is written here.
+
+Batch k, its learning rate and its random numbers are functions of the seed and k, so a run that was killed and resumed ends, on a
+CPU and with the same number of threads, with the very bits of one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..datasets import Dataset
+from ..errors import DeployError, UsageError
+from ..formats.recipe import Recipe
+from ..nn import build_network
+from ..nn.weights import StateDict
+from .augment import Augmentation
+from .checkpoint import TrainingState, restore
+from .ema import Average
+from .initial import load_fitting
+from .loader import Batches, Sampling, take_census
+from .losses import Loss, class_weights
+from .options import PATHS, TrainOptions, check_resumed, make_schedule, plain
+from .scoring import Normalise, score, to_channels_last
+
+#: Takes one record of the log: a JSON object with its kind.
+Watch = Callable[[Mapping[str, Any]], None]
+
+
+class TrainingRun:
+    """One training run: what it was given, and what changes.
+
+    Trains on `fit` and scores on each of `checks`. It begins with what fits of the weights in the file `init`, None for fresh ones;
+    `left_out` names the rest.
+    """
+
+    def __init__(self, recipe: Recipe, options: TrainOptions, fit: Dataset, checks: Sequence[Dataset], init: Path | None = None) -> None:
+        _settle(options)
+        self.recipe, self.options, self.fit, self.checks = recipe, options, fit, checks
+        self.device = torch.device(options.device)
+        self.size = options.size or recipe.size
+        self.schedule = make_schedule(options, self.size)
+        torch.manual_seed(options.seed)
+        self.arch = dict(recipe.arch) | ({} if options.drop_path is None else {"drop_path": options.drop_path})
+        network = build_network(self.arch, len(recipe.labels.names))
+        self.left_out = None if init is None else load_fitting(network, init)
+        network = to_channels_last(network.to(self.device))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = options.bn_momentum
+        self.state = TrainingState(network, _optimizer(network, options), Average(network, options.ema))
+        census = take_census(fit, options.threads or 2) if options.balance or options.rare or options.paste else None
+        self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, options.aux)
+        if census is not None and options.balance:
+            self.loss = dataclasses.replace(self.loss, weights=class_weights(census.shares, options.balance).to(self.device))
+        augmentation = Augmentation(scale=options.scale, colour=options.colour)
+        self.batches = Batches(fit, self.schedule, augmentation, Sampling(options.rare, options.paste), census, options.seed)
+        self.normalise = Normalise(recipe.mean, recipe.std, self.device)
+
+    def resume(self, checkpoint: Path) -> None:
+        """Goes on from a checkpoint. Raises WeightsError, and UsageError if the run began with other options or has done more steps."""
+        check_resumed(restore(self.state, checkpoint), self.options)
+        if self.state.step > self.options.steps:
+            raise UsageError(f"The run has done {self.state.step} steps already; --steps {self.options.steps} lies behind it.")
+
+    def start(self) -> dict[str, Any]:
+        """The record that a run, or its continuation, begins with."""
+        frames = {split.split: len(split) for split in (self.fit, *self.checks)}
+        start = {"kind": "start", "step": self.state.step, "recipe": self.recipe.name, "frames": frames, "torch": torch.__version__}
+        options = {key: value for key, value in plain(self.options).items() if key not in PATHS}
+        return start | {"options": options} | ({} if self.left_out is None else {"left_out": self.left_out})
+
+    def loop(self, watch: Watch, save: Callable[[], None], stop: Callable[[], bool]) -> dict[str, Any]:
+        """Trains to the last step; returns the last record, of kind "stopped" if `stop`, which is asked after each step, said so.
+
+        `watch` gets every record, from the `start`; `save` is called when a checkpoint is due.
+        """
+        state, options, schedule = self.state, self.options, self.schedule
+        saved = began = time.monotonic()
+        first, last = state.step, self.start()
+        watch(last)
+        workers = 1 if self.device.type == "cpu" else 8
+        for views, labels in self.batches.ahead(state.step, schedule.steps, workers):
+            values = self.step(views, labels)
+            done = state.step
+            if done % options.log_every == 0 or done == schedule.steps:
+                pace = (time.monotonic() - began) / (done - first)
+                last = {"kind": "step", "step": done, "steps": schedule.steps, "lr": schedule.learning_rate(done - 1), **values,
+                        "seconds_per_step": pace, "seconds_left": pace * (schedule.steps - done)}  # fmt: skip
+                watch(last)
+            if done % options.evaluate_every == 0 or done == schedule.steps:
+                last = {"kind": "scores", "step": done, "steps": schedule.steps, "scores": self.scores(self.averaged(torch.float32))}
+                watch(last)
+            stopping = stop()
+            if stopping or done == schedule.steps or time.monotonic() - saved > options.save_seconds:
+                save()
+                saved = time.monotonic()
+            if stopping and done < schedule.steps:
+                last = {"kind": "stopped", "step": done}
+                watch(last)
+                break
+        return last
+
+    def step(self, views: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, float]:
+        """One step of training on one batch; returns its losses and the gradient's norm."""
+        state, options = self.state, self.options
+        torch.manual_seed(options.seed * 1_000_003 + state.step)  # what drop path drops
+        for group in state.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate(state.step)
+        state.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits, aux = state.network(self.normalise(views))
+        total, main, extra = self.loss(logits, aux, torch.from_numpy(labels).to(self.device).long())
+        if not torch.isfinite(total):
+            raise DeployError(f"The loss of step {state.step + 1} is {total.item()}: the run diverged.", "Begin again with a lower --lr.")
+        state.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(total)
+        norm = nn.utils.clip_grad_norm_(state.network.parameters(), options.clip or float("inf"))
+        state.optimizer.step()
+        state.average.update(state.network, state.step)
+        state.step += 1
+        return {"loss": total.item(), "main": main.item(), "aux": extra.item(), "gradient": float(norm)}
+
+    def scores(self, network: nn.Module) -> dict[str, Any]:
+        """A network's scores on every check, by split."""
+        return {check.split: score(network, check, self.size, self.normalise).to_json() for check in self.checks}
+
+    def averaged(self, dtype: torch.dtype) -> nn.Module:
+        """A network for inference with the averaged weights, rounded to `dtype` and computing in float32."""
+        network = build_network(self.arch, len(self.recipe.labels.names), aux=False)
+        wanted = network.state_dict()
+        network.load_state_dict({name: value.to(dtype) for name, value in self.state.average.state.items() if name in wanted})
+        return to_channels_last(network.to(self.device)).eval()
+
+    def shipped(self) -> tuple[StateDict, dict[str, Any]]:
+        """The averaged weights in FP16, without the auxiliary head, and the scores of the rounded weights by split."""
+        network = self.averaged(torch.float16)
+        weights = {name: value.half().cpu() for name, value in network.state_dict().items() if value.is_floating_point()}
+        return weights, self.scores(network)
+
+
+def pick_device(name: str) -> str:
+    """A device's name, where "auto" is a GPU if there is one -> a name that can be used here. Raises UsageError."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not (name.partition(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise UsageError(f"There is no device {name!r} here.", "Use cpu, or auto.")
+    return name
+
+
+def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
+    """AdamW; normalisations and biases, the vectors, do not decay."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [value for value in parameters if value.dim() > 1], "weight_decay": options.weight_decay},
+        {"params": [value for value in parameters if value.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=options.rate, fused=True)
+
+
+def _settle(options: TrainOptions) -> None:
+    """Threads: OpenCV runs inside the loader's own threads, so it gets one."""
+    cv2.setNumThreads(1)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)

@@ -1,0 +1,103 @@
+"""What a tune run has measured, one JSON record a line, each on disk before the next is begun: a killed run goes on from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError, UsageError
+from ..files import write_atomic
+from .records import Record, Round, Score, Sensitivity, parse_record
+
+
+class Journal:
+    """The records in the file `path`, oldest first. Its first line is the run's identity; a file of another identity is refused."""
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], resume: bool) -> None:
+        """Raises UsageError if there is a journal and `resume` is not asked for, or it belongs to another run; OutputError."""
+        self.path = path
+        self.records: list[Record] = []
+        if not resume:
+            refuse_overwriting(path)
+        lines = _read(path) if path.is_file() else []
+        if lines:
+            _check(path, lines[0], identity)
+            self.records = [_record(path, line) for line in lines[1:]]
+        whole = [{"kind": "run", "identity": dict(identity)}, *lines[1:]]
+        write_atomic(path, "".join(_line(data) for data in whole).encode())  # a line that a kill cut short is gone now
+
+    def add(self, record: Record) -> None:
+        """Appends a record and waits until it is on the disk. Raises OutputError."""
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line(record.to_json()))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OutputError(f"Cannot write {self.path}: {error.strerror or error}.") from error
+        self.records.append(record)
+
+    def sensitivities(self) -> list[Sensitivity]:
+        return [record for record in self.records if isinstance(record, Sensitivity)]
+
+    def scores(self) -> list[Score]:
+        return [record for record in self.records if isinstance(record, Score)]
+
+    def rounds(self) -> list[Round]:
+        return [record for record in self.records if isinstance(record, Round)]
+
+
+def refuse_overwriting(path: Path) -> None:
+    """Raises UsageError if a run has left its journal."""
+    if path.exists():
+        raise UsageError(f"{path.parent} holds a run already.", "Go on with it (--resume), or choose another folder with --output.")
+
+
+def _check(path: Path, first: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    held = first.get("identity") if first.get("kind") == "run" else None
+    if not isinstance(held, dict):
+        raise _no_journal(path)
+    other = [key for key in {**held, **identity} if held.get(key) != identity.get(key)]
+    if other:
+        raise UsageError(
+            f"{path} belongs to another run: {', '.join(key.replace('_', ' ') for key in other)} differ.",
+            "Choose another folder with --output, or delete it.",
+        )
+
+
+def _record(path: Path, data: Mapping[str, Any]) -> Record:
+    try:
+        return parse_record(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _no_journal(path) from error
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file; a kill cut the first broken one short, so nothing follows it."""
+    lines: list[dict[str, Any]] = []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise OutputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    for line in text.splitlines(keepends=True):
+        try:
+            data = json.loads(line) if line.endswith("\n") else None
+        except ValueError:
+            data = None
+        if not isinstance(data, dict) or "kind" not in data:
+            if lines:
+                break
+            raise _no_journal(path)
+        lines.append(data)
+    return lines
+
+
+def _no_journal(path: Path) -> UsageError:
+    return UsageError(f"{path} is not the state of a tune run.", "Choose another folder with --output.")
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False) + "\n"

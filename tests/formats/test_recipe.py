@@ -1,0 +1,115 @@
+"""Recipes, parsed once: types come out, wrong keys and values are refused at the load, and paths are relative to the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rtformer_deploy.errors import CalibrationError, RecipeError
+from rtformer_deploy.formats.build_table import BuildTable, PrecisionMix, ranges_of_build
+from rtformer_deploy.formats.ranges import save_ranges
+from rtformer_deploy.formats.recipe import check_model, load_recipe, recipe_names
+from rtformer_deploy.types import Ranges
+
+HEAD = 'name = "mine"\ndataset = "camvid"\n[architecture]\nname = "rtformer"\n[input]\nsize = [48, 64]\n'
+BUILD = """[build]
+precision = "int8"
+keep = ["layer1.*", "b"]
+fp32 = ["c"]
+ranges = "deep/ranges.json"
+backend = "tensorrt"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for recipes, which is not the working folder."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "recipes").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "recipes"
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "r.toml").write_text(text)
+    return str(folder / "r.toml")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_of_the_project_loads(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.build == BuildTable()
+    assert recipe.weights is None or recipe.weights.is_file()
+
+
+def test_the_build_table_is_typed(folder: Path) -> None:
+    build = load_recipe(write(folder, HEAD + BUILD)).build
+    assert build.mix == PrecisionMix("int8", ("layer1.*", "b"), ("c",))
+    assert build.mix.mixed
+    assert not PrecisionMix("int8").mixed
+    assert (build.backend, build.ranges_sha256, build.weights_sha256) == ("tensorrt", None, None)
+
+
+@pytest.mark.parametrize("key", ["weights_sha256", "model_sha256"])
+def test_the_weights_hash_is_read_under_both_its_names(folder: Path, key: str) -> None:
+    recipe = load_recipe(write(folder, HEAD + BUILD + f'{key} = "{"ab" * 32}"\n'))
+    assert recipe.build.weights_sha256 == "ab" * 32
+    check_model(recipe, "another name", "ab" * 32)
+    with pytest.raises(RecipeError, match="tuned for other weights"):
+        check_model(recipe, "mine", "cd" * 32)
+
+
+def test_without_a_hash_the_name_counts(folder: Path) -> None:
+    recipe = load_recipe(write(folder, HEAD))
+    check_model(recipe, "mine", "cd" * 32)
+    with pytest.raises(RecipeError, match="The recipe is mine's; the model is yours"):
+        check_model(recipe, "yours", "cd" * 32)
+
+
+def test_paths_are_relative_to_the_recipe_not_to_the_working_folder(folder: Path, root: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "data.toml").write_text((root / "models" / "datasets" / "camvid.toml").read_text())
+    ranges = Ranges({"input": 1.0}, "minmax", 1, "ab" * 32, "mine")
+    save_ranges(ranges, folder / "deep" / "ranges.json")
+    text = HEAD.replace('"camvid"', '"data.toml"') + '[weights]\nfile = "w.safetensors"\n' + BUILD
+    recipe = load_recipe(write(folder, text))
+    assert recipe.build.ranges == folder / "deep" / "ranges.json"
+    assert ranges_of_build(recipe.build) == ranges
+    assert recipe.dataset == str(folder / "data.toml")
+    assert recipe.weights == folder / "w.safetensors"
+    changed = load_recipe(write(folder, text + 'ranges_sha256 = "00"\n'))
+    with pytest.raises(CalibrationError, match="not the ranges file that the mix was tuned with"):
+        ranges_of_build(changed.build)
+    assert ranges_of_build(load_recipe("rtformer-slim-camvid").build) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "[build]\nheat = 3\n", "[build] has keys that mean nothing: heat"),
+        (HEAD + '[build]\nkeep = "body"\n', "[build]: keep is not a list of names"),
+        (HEAD + "[build]\nfp32 = [1]\n", "[build]: fp32 is not a list of names"),
+        (HEAD + "[build]\nranges = 3\n", "[build]: ranges is not a text"),
+        (HEAD + '[build]\nprecision = "int4"\n', "'int4' is none of fp32, fp16, int8"),
+        (HEAD + 'meen = [0, 0, 0]\n', "[input] has keys that mean nothing: meen"),
+        (HEAD + 'mean = [0, 0]\n', "[0, 0] is not three numbers"),
+        (HEAD + 'resize = "crop"\n', "'crop' is none of stretch, letterbox"),
+        (HEAD + '[weights]\npath = "w"\n', "[weights] has keys that mean nothing: path"),
+        (HEAD + "[other]\n", "the recipe has keys that mean nothing: other"),
+        ("build = 3\n" + HEAD, "build is not a table: write [build]"),
+        (HEAD.replace("[48, 64]", "[48]"), "[input] size is [48], not [height, width]"),
+        (HEAD.replace("[48, 64]", "[48.5, 64]"), "not [height, width]"),
+        (HEAD.replace("size = [48, 64]", ""), "[input] size is None"),
+        (HEAD.replace('name = "mine"\n', ""), "the recipe has no name"),
+        (HEAD.replace('dataset = "camvid"', "dataset = 3"), "the recipe: dataset is not a text"),
+        (HEAD.replace('name = "rtformer"', "name = 3"), "[architecture]: name is not a text"),
+        (HEAD.replace('"camvid"', '"nowhere"'), "There is no dataset 'nowhere'"),
+        ("name = ", "Cannot read"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_at_the_load(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(folder, text))
+    assert message in str(error.value)
