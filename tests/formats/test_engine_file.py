@@ -10,19 +10,15 @@ from typing import Any
 import pytest
 from helpers import frames, tiny_model, tiny_spec
 
-from rtformer_deploy.backends import open_engine
-from rtformer_deploy.backends.onnxruntime import build as build_onnxruntime
-from rtformer_deploy.backends.openvino import build as build_openvino
+from rtformer_deploy.backends import build, open_engine
 from rtformer_deploy.errors import EngineError, OutputError, UsageError
 from rtformer_deploy.formats.engine_file import load_engine, load_info, save_engine, sidecar
 from rtformer_deploy.types import BuildOptions, Engine
 
-BUILDERS = {"openvino": build_openvino.build, "onnxruntime": build_onnxruntime.build}
 
-
-@pytest.fixture(scope="module", params=list(BUILDERS))
+@pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return BUILDERS[request.param](tiny_model(), tiny_spec(), BuildOptions(threads=1))
+    return build(tiny_model(), tiny_spec(), request.param, BuildOptions(threads=1))
 
 
 @pytest.fixture

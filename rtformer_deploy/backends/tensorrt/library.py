@@ -29,13 +29,15 @@ class TrtLibrary:
 
 
 def load_library(backend: Backend, wanted_by: str | None = None, error_class: type[DeployError] = BuildError) -> TrtLibrary:
-    """Imports the module of a TensorRT backend. Raises MissingPackageError, or `error_class` where its libraries do not load."""
+    """Imports the module of a TensorRT backend. Raises MissingPackageError, or `error_class` if its libraries do not load."""
     name = backend_row(backend).module
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise MissingPackageError(name, backend, wanted_by or f"--backend {backend}") from error
     except (ImportError, OSError) as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C while the module initialises itself
+            raise KeyboardInterrupt from error
         raise error_class(f"{name} is installed but does not load: {error}.", f"Run: pip install --force-reinstall {name}") from error
     return TrtLibrary(module, backend, backend == "tensorrt-rtx" or _is_rtx_behind(module))
 
