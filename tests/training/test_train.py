@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,12 +29,12 @@ def dataset(tmp_path: Path) -> Path:
     return write_dataset(tmp_path / "data")
 
 
-def options(dataset: Path, output: Path, **changes: object) -> TrainOptions:
-    values: dict[str, object] = {
-        "steps": 6, "batch": 2, "crop": (32, 32), "final_batch": 3, "final_share": 0.5, "warmup": 2, "balance": 1.1, "rare": 0.5,
-        "mix": 0.5, "threads": 1, "evaluate_every": 3, "log_every": 1,
-    }  # fmt: skip
-    return TrainOptions(root=dataset.parent, output=output, **(values | changes))  # type: ignore[arg-type]
+def options(dataset: Path, output: Path, **changes: Any) -> TrainOptions:
+    small = TrainOptions(
+        root=dataset.parent, output=output, steps=6, batch=2, crop=(32, 32), final_batch=3, final_share=0.5, warmup=2, balance=1.1,
+        rare=0.5, mix=0.5, threads=1, evaluate_every=3, log_every=1,
+    )  # fmt: skip
+    return dataclasses.replace(small, **changes)
 
 
 def test_one_step_from_the_golden_weights(shared: Path) -> None:
