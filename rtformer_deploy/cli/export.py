@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import parse
 from .options import output
+
+if TYPE_CHECKING:
+    from ..types import Head
 
 
 @click.command("export")
@@ -37,7 +41,7 @@ def command(
     seed: int,
     size: tuple[int, int] | None,
     batch: int | str,
-    head: str,
+    head: Head,
     opset: int,
     output: Path,
 ) -> None:
@@ -67,7 +71,7 @@ def command(
     choice = choose_network(
         recipe=recipe, variant=variant, weights=weights, classes=num_classes, random_seed=seed if random_weights else None, say=say
     )
-    spec = choice.recipe.spec(size=size, batch=batch, head=head, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)  # type: ignore[arg-type]
+    spec = choice.recipe.spec(size=size, batch=batch, head=head, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
     height, width = spec.size
     say(f"Exporting {spec.name} ({choice.origin}) at {height}x{width}, batch {batch}, head {head}, opset {opset} ...")
     exported = export_model(choice.network, spec, opset)

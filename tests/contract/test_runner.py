@@ -16,9 +16,7 @@ import torch
 from helpers import Batch, frames, tiny_model, tiny_spec, tiny_weights
 from numpy.typing import NDArray
 
-from rtformer_deploy.backends import open_engine
-from rtformer_deploy.backends.onnxruntime import build as build_onnxruntime
-from rtformer_deploy.backends.openvino import build as build_openvino
+from rtformer_deploy.backends import build, open_engine
 from rtformer_deploy.backends.torch.run import open_network
 from rtformer_deploy.errors import EngineError, ImageError, UsageError
 from rtformer_deploy.formats.model_file import serialize_model
@@ -27,13 +25,12 @@ from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import BuildOptions, Engine, Frame, Head, LabelMap, Ticket
 
 SIZES = ((64, 96), (50, 70), (131, 200), (1, 1), (97, 33))
-BUILDERS: dict[str, Callable[..., Engine]] = {"openvino": build_openvino.build, "onnxruntime": build_onnxruntime.build}
 Open = Callable[..., FrameRunner]
 
 
 @functools.cache
 def engine(backend: str, batch: Batch, bounds: tuple[int, int, int], head: Head) -> Engine:
-    return BUILDERS[backend](tiny_model(batch, head), tiny_spec(batch, head), BuildOptions(batch=bounds, threads=1))
+    return build(tiny_model(batch, head), tiny_spec(batch, head), backend, BuildOptions(batch=bounds, threads=1))
 
 
 class Network(torch.nn.Module):
