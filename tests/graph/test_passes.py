@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from exports import exported
+from onnx_parts import constant, run_model
 
 from rtformer_deploy.errors import ModelError
 from rtformer_deploy.export.parity import probe_image
@@ -17,14 +17,9 @@ from rtformer_deploy.formats.model_file import parse_model, serialize_model
 from rtformer_deploy.graph.batchnorm import plain_batch_norms
 from rtformer_deploy.graph.fp16 import to_fp16
 from rtformer_deploy.graph.functions import inline_functions
+from rtformer_deploy.types import Head
 
 NODES = {"GroupedDoubleNorm": 2, "CrossResolutionAttention": 2, "AdaptiveMaxPool": 2}
-
-
-def run(model: ir.Model, image: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(serialize_model(model), options, providers=["CPUExecutionProvider"]).run(None, {"input": image})[0]
 
 
 def names(model: ir.Model) -> set[str]:
@@ -55,8 +50,8 @@ def test_names_are_the_modules() -> None:
 
 
 @pytest.mark.parametrize(("size", "batch", "head"), [((96, 160), 1, "lowres"), ((128, 256), "batch", "lowres"), ((128, 256), 2, "labels")])
-def test_names_stay_across_sizes_batches_and_heads(size: tuple[int, int], batch: int | str, head: str) -> None:
-    assert names(exported(size=size, batch=batch, head=head).model) == names(exported().model)  # type: ignore[arg-type]
+def test_names_stay_across_sizes_batches_and_heads(size: tuple[int, int], batch: int | str, head: Head) -> None:
+    assert names(exported(size=size, batch=batch, head=head).model) == names(exported().model)
 
 
 def test_an_older_opset_changes_only_what_gelu_is_made_of() -> None:
@@ -78,20 +73,20 @@ def test_inlining_keeps_the_values_and_leaves_the_model_alone() -> None:
     assert not inlined.functions
     assert all(node.domain == "" for node in inlined.graph)
     assert made.model.functions
-    assert np.abs(run(inlined, image) - run(made.model, image)).max() <= 1e-5 * np.abs(run(made.model, image)).max()
+    assert np.abs(run_model(inlined, image) - run_model(made.model, image)).max() <= 1e-5 * np.abs(run_model(made.model, image)).max()
 
 
 def test_plain_batch_norms_compute_the_same() -> None:
     made = exported()
     image = probe_image(made.spec)
-    wanted = run(made.model, image)
+    wanted = run_model(made.model, image)
     plain = plain_batch_norms(parse_model(serialize_model(made.model)))
-    assert np.abs(run(plain, image) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert np.abs(run_model(plain, image) - wanted).max() <= 1e-5 * np.abs(wanted).max()
     norms = [node for node in plain.graph if node.op_type == "BatchNormalization"]
     assert norms
     for node in norms:
         assert node.attributes["epsilon"].as_float() == 0.0
-        assert np.all(node.inputs[4].const_value.numpy() == 1)  # type: ignore[union-attr]
+        assert np.all(constant(node.inputs[4]) == 1)
 
 
 def types_of(model: ir.Model) -> dict[str, int]:
@@ -117,7 +112,7 @@ def test_fp16_is_in_the_graph_and_the_double_norm_stays_fp32(batch: int | str) -
 def test_fp16_changes_few_pixels() -> None:
     made = exported()
     image = probe_image(made.spec)
-    wanted, given = run(made.model, image), run(inline_functions(to_fp16(made.model)), image)
+    wanted, given = run_model(made.model, image), run_model(inline_functions(to_fp16(made.model)), image)
     assert np.isfinite(given).all()
     assert np.abs(given - wanted).max() < 0.02 * np.abs(wanted).max()
     assert np.mean(given.argmax(1) != wanted.argmax(1)) < 0.01
@@ -126,7 +121,7 @@ def test_fp16_changes_few_pixels() -> None:
 def test_a_weight_beyond_fp16_is_named() -> None:
     model = parse_model(serialize_model(exported().model))
     name = "layer4.mlp_l.conv1.weight"
-    array = model.graph.initializers[name].const_value.numpy().copy()  # type: ignore[union-attr]
+    array = constant(model.graph.initializers[name])
     array[0, 0, 0, 0] = 1e6
     model.graph.initializers[name].const_value = ir.tensor(array, name=name)
     with pytest.raises(ModelError, match=r"layer4\.mlp_l\.conv1\.weight holds 1e\+06"):

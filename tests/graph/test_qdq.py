@@ -54,8 +54,9 @@ def test_what_is_quantised_and_what_is_not(placement: Placement) -> None:
 
 
 def test_activations_are_symmetric_and_weights_have_a_scale_a_channel() -> None:
-    for placement, kinds in (("tensorrt", {"int8"}), ("openvino", {"uint8"}), ("onnxruntime", {"uint8"})):
-        model = to_qdq(exported().model, ranges(), placement)  # type: ignore[arg-type]
+    expected: dict[Placement, set[str]] = {"tensorrt": {"int8"}, "openvino": {"uint8"}, "onnxruntime": {"uint8"}}
+    for placement, kinds in expected.items():
+        model = to_qdq(exported().model, ranges(), placement)
         zeros = []
         for node in model.graph:
             if node.op_type == "QuantizeLinear":
