@@ -22,7 +22,11 @@ import numpy as np
 HARNESS = Path(__file__).parent / "plugins"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 PROTOTYPE = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\((\d+)[^)]*\)\s+)?(\w+)\(([^)]*)\)')
-C_TYPES = {"int": (np.int32, ctypes.c_int), "float": (np.float32, ctypes.c_float), "long long": (int, ctypes.c_longlong)}
+C_TYPES: dict[str, tuple[type, Any]] = {
+    "int": (np.int32, ctypes.c_int),
+    "float": (np.float32, ctypes.c_float),
+    "long long": (int, ctypes.c_longlong),
+}
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,8 @@ def gpu(multiprocessors: int = 4) -> Any:
 
 def _as_c(name: str, kind: str, value: Any) -> Any:
     expected, c_type = C_TYPES.get(kind, (int, ctypes.c_void_p))
-    assert type(value) is expected, f"{name} is {kind}, not {type(value).__name__}"
+    given = type(value)
+    assert given is expected, f"{name} is {kind}, not {given.__name__}"
     if kind == "pointer":
         assert value > 0, name
         return c_type(value)

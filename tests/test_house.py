@@ -1,9 +1,11 @@
-"""The house rules that a machine can check: who may import whom, what the wheel carries, what the help and the README say."""
+"""The house rules that a machine can check: where things are, what the wheel carries, what the help and the README say.
+
+Who may import whom is checked by import-linter (`make lint`).
+"""
 
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rtformer_deploy.backends import BACKENDS
 from rtformer_deploy.cli.group import COMMANDS
 
 PACKAGE = "rtformer_deploy"
@@ -29,11 +32,66 @@ def sources(root: Path) -> list[Path]:
     return sorted(path.relative_to(root) for path in (root / PACKAGE).rglob("*.py"))
 
 
-def test_rooms_import_from_the_levels_below_their_own(root: Path) -> None:
-    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+def rooms(root: Path) -> list[Path]:
+    """The package's folders of modules, those inside them too."""
+    return sorted({path.parent for path in sources(root)} - {Path(PACKAGE)})
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports from this package, wherever in the file, as they are written: "..commands.doctor"."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom) and node.level]
+    return {"." * node.level + (node.module or "") for node in nodes}
+
+
+def test_few_doors_stand_at_the_top(root: Path) -> None:
+    """Whoever opens the package sees rooms; what is not in one is used by nearly all of them."""
+    modules = [path.name for path in sources(root) if path.parent == Path(PACKAGE)]
+    assert len(modules) <= 12, modules
+
+
+def test_every_room_says_what_it_is_for(root: Path) -> None:
+    undescribed = [str(room) for room in rooms(root) if not described(root / room / "__init__.py")]
+    assert undescribed == []
+
+
+def described(path: Path) -> bool:
+    return path.is_file() and ast.get_docstring(ast.parse(path.read_text())) is not None
+
+
+def test_the_map_shows_every_room_at_its_level(root: Path) -> None:
+    """The table in docs/architecture.md is the table of import-linter, and neither names what is not there."""
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", (root / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    (contract,) = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    levels = [set(layer.split(" | ")) for layer in reversed(contract["layers"])]
+    assert {name: int(level) for level, name in rows} == {name: level for level, names in enumerate(levels, 1) for name in names}
+    there = {path.stem for path in (root / PACKAGE).glob("*.py")} | {room.name for room in rooms(root) if room.parent == Path(PACKAGE)}
+    assert {name for _, name in rows} == there - {"__init__"}
+
+
+def test_a_backend_is_a_row_and_a_folder_with_the_same_parts(root: Path) -> None:
+    for row in BACKENDS.values():
+        folder = root / PACKAGE / "backends" / row.folder
+        assert {"build.py", "run.py", "layers.py"} <= {path.name for path in folder.iterdir()}, row.name
+    text = (root / "docs" / "architecture.md").read_text()
+    assert [room.name for room in rooms(root) if room.parent.name == "backends" and f"`{room.name}`" not in text] == []
+
+
+def test_every_path_on_the_map_is_there(root: Path) -> None:
+    words = re.findall(r"`([\w/.]+)`", (root / "docs" / "architecture.md").read_text())
+    paths = {word for word in words if "/" in word or word.endswith((".py", ".toml"))}
+    paths = {path for path in paths if not re.search("NAME|RECIPE", path)}
+    assert len(paths) > 20
+    assert [path for path in sorted(paths) if not (root / path).exists() and not (root / PACKAGE / path).exists()] == []
+
+
+def test_a_command_calls_what_is_named_as_it(root: Path) -> None:
+    """commands/NAME.py belongs to cli/NAME.py; what else is in commands/ is a part of one of them."""
+    names = {module for module, _ in COMMANDS.values()}
+    commands = {path.stem for path in sources(root) if path.parent == Path(PACKAGE) / "commands"} - {"__init__"}
+    not_called = [name for name in commands & names if f"..commands.{name}" not in imported(root / PACKAGE / "cli" / f"{name}.py")]
+    assert not_called == []
+    used = set().union(*(imported(root / PACKAGE / "commands" / f"{name}.py") for name in commands & names))
+    assert [name for name in commands - names if f".{name}" not in used] == []
 
 
 @pytest.mark.parametrize("package", HOMES)

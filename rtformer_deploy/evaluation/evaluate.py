@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..datasets import Dataset
 from ..errors import DatasetError
-from ..types import Frame, LabelMap, Progress, Runner, no_progress
+from ..types import Frame, LabelMap, ModelSpec, Progress, no_progress
 from .metrics import Matrix, Scores, confusion, scores
 
 
@@ -43,8 +43,17 @@ class Evaluation:
         )
 
 
+class Predictor(Protocol):
+    """As much of a Runner as evaluation needs."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...
+
+
 def evaluate(
-    runner: Runner, dataset: Dataset, progress: Progress = no_progress, watch: Callable[[LabelMap], None] = lambda labels: None
+    runner: Predictor, dataset: Dataset, progress: Progress = no_progress, watch: Callable[[LabelMap], None] = lambda labels: None
 ) -> Evaluation:
     """Runs every frame of a split and counts, at each label's own size, what every pixel was taken for.
 

@@ -6,6 +6,7 @@ operation works in place.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Literal
 
@@ -208,9 +209,9 @@ class RTFormer(nn.Module):
         self.layer3 = stage(c * 2, c * 4, 2)
         self.layer3_ = nn.Sequential(BasicBlock(c * 2, c * 2))
         self.compression3 = nn.Sequential(*bn_relu_conv(c * 4, c * 2))
-        block = {"attention": attention, "heads": heads, "drop_path": drop_path, "cross_size": cross_size}
-        self.layer4 = RTFormerBlock(c * 2, c * 4, c * 8, injection=injection[0], **block)  # type: ignore[arg-type]
-        self.layer5 = RTFormerBlock(c * 2, c * 8, c * 8, injection=injection[1], **block)  # type: ignore[arg-type]
+        block = functools.partial(RTFormerBlock, attention=attention, heads=heads, drop_path=drop_path, cross_size=cross_size)
+        self.layer4 = block(c * 2, c * 4, c * 8, injection=injection[0])
+        self.layer5 = block(c * 2, c * 8, c * 8, injection=injection[1])
         self.spp = DAPPM(c * 8, spp_channels, c * 2)
         self.seghead = SegHead(c * 4, head_channels * 2, classes)
         self.seghead_extra = SegHead(c * 2, head_channels, classes) if aux else None
@@ -240,4 +241,6 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.k, std=0.001)
         nn.init.normal_(module.v, std=0.001)
     elif isinstance(module, RTFormerBlock):
-        nn.init.trunc_normal_(module.cross_kv[2].weight, std=0.02)  # type: ignore[arg-type]
+        projection = module.cross_kv[2]
+        assert isinstance(projection, nn.Conv2d)
+        nn.init.trunc_normal_(projection.weight, std=0.02)

@@ -171,8 +171,9 @@ def clock_fall(samples: list[GpuSample]) -> float:
 
 def gpu_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """What `GpuWatch.to_json` gives to rows of a name with its unit, and min, median and max as text."""
-    return [
-        (f"{name}, {unit}", *(f"{facts[key][part]:.0f}" for part in ("min", "median", "max")))  # type: ignore[misc]
-        for key, (name, unit) in _VALUES.items()
-        if key in facts
-    ]
+    rows = []
+    for key, (name, unit) in _VALUES.items():
+        if key in facts:
+            low, middle, high = (f"{facts[key][part]:.0f}" for part in ("min", "median", "max"))
+            rows.append((f"{name}, {unit}", low, middle, high))
+    return rows

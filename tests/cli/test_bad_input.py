@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 from exports import exported
 from helpers import tiny_model, tiny_spec
 
-from rtformer_deploy import files
 from rtformer_deploy.cli import main
 from rtformer_deploy.formats.model_file import SPEC_KEY, save_model, serialize_model, stamp_spec
 
@@ -192,7 +191,7 @@ def test_a_full_disk_leaves_the_old_file(here: Path, monkeypatch: pytest.MonkeyP
     def full(_number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     refused(run("build-engine", "--backend", "onnxruntime"), r"Cannot write engine\.plan: No space left on device")
     assert (here / "engine.plan").read_bytes() == b"the old one"
     assert sorted(path.name for path in here.iterdir()) == ["engine.plan", "model.onnx"]

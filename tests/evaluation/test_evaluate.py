@@ -48,7 +48,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def by_colour(frame: Frame) -> LabelMap:
     colours = np.array([[90, 140, 220], [90, 80, 80], [220, 200, 40]])
-    return np.square(frame[:, :, None].astype(int) - colours).sum(3).argmin(2).astype(np.uint8)
+    return np.asarray(np.square(frame[:, :, None].astype(int) - colours).sum(3).argmin(2), np.uint8)
 
 
 def test_scores_by_hand() -> None:
@@ -76,7 +76,7 @@ def test_one_matrix_over_the_set_is_not_a_mean_over_images(dataset: Dataset) -> 
         labels[:, : int(frame[30, :, 0].argmax())] = 1
         return labels
 
-    found = evaluate(Told(dataset.labels.names, half), dataset)  # type: ignore[arg-type]
+    found = evaluate(Told(dataset.labels.names, half), dataset)
     pairs = [dataset.load(index) for index in range(len(dataset))]
     truth = np.concatenate([label.ravel() for _, label in pairs])
     predicted = np.concatenate([half(frame).ravel() for frame, _ in pairs])
@@ -94,23 +94,23 @@ def test_one_matrix_over_the_set_is_not_a_mean_over_images(dataset: Dataset) -> 
 
 def test_another_number_of_classes_is_refused(dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match="2 classes apart and small has 3"):
-        evaluate(Told(("a", "b"), by_colour), dataset)  # type: ignore[arg-type]
+        evaluate(Told(("a", "b"), by_colour), dataset)
 
 
 def test_other_names_are_noted(dataset: Dataset) -> None:
-    found = evaluate(Told(("sky", "street", "pole"), by_colour), dataset)  # type: ignore[arg-type]
+    found = evaluate(Told(("sky", "street", "pole"), by_colour), dataset)
     assert "'street'" in found.note
     assert "'road'" in found.note
-    assert not evaluate(Told(dataset.labels.names, by_colour), dataset).note  # type: ignore[arg-type]
+    assert not evaluate(Told(dataset.labels.names, by_colour), dataset).note
 
 
 def test_progress_is_told_and_may_stop(dataset: Dataset) -> None:
     seen: list[tuple[int, int]] = []
     runner = Told(dataset.labels.names, by_colour)
-    evaluate(runner, dataset, lambda phase, done, total: seen.append((done, total)))  # type: ignore[arg-type]
+    evaluate(runner, dataset, lambda phase, done, total: seen.append((done, total)))
     assert seen == [(4, 6), (6, 6)]
     with pytest.raises(StoppedError):
-        evaluate(runner, dataset, stop)  # type: ignore[arg-type]
+        evaluate(runner, dataset, stop)
 
 
 def write_model(path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_command_on_a_model_from_elsewhere(dataset: Dataset, tmp_path: Path)
     assert set(found["iou"]) == {"sky", "road", "pole"}
     assert found["miou"] > 0.95
     assert found["pixel_accuracy"] > 0.97
-    wanted = evaluate(Told(dataset.labels.names, by_colour), dataset).to_json()  # type: ignore[arg-type]
+    wanted = evaluate(Told(dataset.labels.names, by_colour), dataset).to_json()
     assert found["confusion"] == wanted["confusion"]
     assert ElementTree.fromstring((tmp_path / "c.svg").read_text()).tag.endswith("svg")
 

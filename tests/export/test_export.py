@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 from exports import exported, network
+from onnx_parts import constant, run_model
 
 from rtformer_deploy.errors import ModelError, UsageError, WeightsError
 from rtformer_deploy.export.parity import check_export
@@ -18,10 +18,7 @@ from rtformer_deploy.export.weights_choice import choose_network
 from rtformer_deploy.formats.model_file import parse_model, read_spec, serialize_model
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.pipeline import export_model
-
-
-def outputs(model: ir.Model, image: np.ndarray) -> np.ndarray:
-    return onnxruntime.InferenceSession(serialize_model(model), providers=["CPUExecutionProvider"]).run(None, {"input": image})[0]
+from rtformer_deploy.types import Head
 
 
 @pytest.mark.slow
@@ -42,24 +39,24 @@ def test_the_golden_weights_give_the_golden_logits_through_the_file(shared: Path
     choice = choose_network(recipe="rtformer-slim-cityscapes", weights=shared / "golden" / "slim.pdparams")
     reference = np.load(shared / "golden" / "slim_1x3x256x512.npz")
     made = export_model(choice.network, choice.recipe.spec(size=(256, 512)))
-    logits = outputs(made.model, reference["input"])
+    logits = run_model(made.model, reference["input"])
     assert np.abs(logits - reference["logits_lowres"]).max() < 3e-5 * np.abs(logits).max()
 
 
 def test_a_dynamic_batch_runs_one_and_three() -> None:
     made = exported(batch="batch")
     images = np.random.default_rng(0).standard_normal((3, 3, 128, 256)).astype(np.float32)
-    together = outputs(made.model, images)
+    together = run_model(made.model, images)
     assert together.shape == (3, 19, 16, 32)
-    apart = np.concatenate([outputs(made.model, images[index : index + 1]) for index in range(3)])
+    apart = np.concatenate([run_model(made.model, images[index : index + 1]) for index in range(3)])
     assert np.abs(together - apart).max() < 1e-4 * np.abs(together).max()
 
 
 @pytest.mark.parametrize(("head", "shape", "dtype"), [("logits", (1, 19, 128, 256), np.float32), ("labels", (1, 128, 256), np.uint8)])
-def test_heads(head: str, shape: tuple[int, ...], dtype: type) -> None:
-    made = exported(head=head)  # type: ignore[arg-type]
+def test_heads(head: Head, shape: tuple[int, ...], dtype: type) -> None:
+    made = exported(head=head)
     image = np.random.default_rng(0).standard_normal((1, 3, 128, 256)).astype(np.float32)
-    given = outputs(made.model, image)
+    given = run_model(made.model, image)
     assert given.shape == shape
     assert given.dtype == dtype
     assert (made.spec.output.shape, made.spec.output.name) == (shape, head)
@@ -76,7 +73,7 @@ def test_an_export_that_differs_is_refused_and_says_where() -> None:
     made = exported()
     broken = parse_model(serialize_model(made.model))
     name = "layer4.compression.2.weight"
-    array = broken.graph.initializers[name].const_value.numpy().copy()  # type: ignore[union-attr]
+    array = constant(broken.graph.initializers[name])
     broken.graph.initializers[name].const_value = ir.tensor(array * 1.01, name=name)
     with pytest.raises(ModelError, match=r"first differ at layer4\.compression\.2"):
         check_export(network().network, broken, made.spec)

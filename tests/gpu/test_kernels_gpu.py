@@ -32,7 +32,7 @@ class DeviceMemory:
         import ctypes
 
         buffer = self._cuda.LegacyPinnedMemoryResource().allocate(size)
-        return buffer, np.frombuffer((ctypes.c_ubyte * size).from_address(int(buffer.handle)), np.uint8)
+        return buffer, np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(int(buffer.handle)))
 
     def put(self, data: NDArray[np.uint8]) -> int:
         pinned, host = self._pinned(data.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from exports import exported
+from onnx_parts import producer
 from test_qdq import ranges
 
 from rtformer_deploy.graph.edit import clone
@@ -30,11 +31,9 @@ def test_our_placement_costs_nothing_on_its_target() -> None:
 def test_a_placement_that_splits_a_convolution_from_its_relu_is_named() -> None:
     model = to_qdq(clone(exported().model), ranges(), "tensorrt")
     convolution = next(node for node in model.graph if node.name == "layer1.0.bn1")
-    activation = convolution.inputs[0].producer()  # type: ignore[union-attr]
+    activation = producer(convolution.inputs[0])
     relu = next(node for node in model.graph if node.name == "layer1.0/Relu")
-    assert activation is not None
-    quantize = activation.inputs[0].producer()  # type: ignore[union-attr]
-    assert quantize is not None
+    quantize = producer(activation.inputs[0])
     quantize.replace_input_with(0, convolution.outputs[0])
     relu.replace_input_with(0, activation.outputs[0])
     assert any(finding.node == "layer1.0/Relu" and "one kernel" in finding.why for finding in lint(model))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from rtformer_deploy.errors import ImageError
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.image import native
 from rtformer_deploy.image.geometry import Window, window
-from rtformer_deploy.types import IMAGENET_MEAN, IMAGENET_STD, Frame
+from rtformer_deploy.types import IMAGENET_MEAN, IMAGENET_STD, Frame, Resize
 
 MEAN, STD = np.array(IMAGENET_MEAN)[:, None, None], np.array(IMAGENET_STD)[:, None, None]
 
@@ -21,7 +23,7 @@ def frame_of(height: int, width: int, seed: int = 0) -> Frame:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def prepare(frame: Frame, size: tuple[int, int], resize: str = "stretch") -> np.ndarray:
+def prepare(frame: Frame, size: tuple[int, int], resize: Resize = "stretch") -> np.ndarray:
     return image.preprocess(frame, size, IMAGENET_MEAN, IMAGENET_STD, resize)
 
 
@@ -82,14 +84,14 @@ def test_letterbox_centres_the_picture(path: str, size: tuple[int, int], expecte
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), "a.png"])
-def test_what_is_no_frame_is_refused(wrong: object) -> None:
+def test_what_is_no_frame_is_refused(wrong: Any) -> None:
     with pytest.raises(ImageError, match="RGB uint8"):
         image.preprocess(wrong, (8, 8), IMAGENET_MEAN, IMAGENET_STD)  # the point of the test: a caller without types
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(1, 40)] * 4), st.sampled_from(["stretch", "letterbox"]), st.integers(1, 3))
-def test_native_and_numpy_give_the_same_bits(sizes: tuple[int, int, int, int], resize: str, threads: int) -> None:
+def test_native_and_numpy_give_the_same_bits(sizes: tuple[int, int, int, int], resize: Resize, threads: int) -> None:
     if not native.available():
         pytest.skip("the native code is not compiled here")
     frame = frame_of(*sizes[:2], seed=sum(sizes))

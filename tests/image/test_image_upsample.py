@@ -13,12 +13,12 @@ from rtformer_deploy.errors import EngineError
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.image import native, upsample
 from rtformer_deploy.image.geometry import output_axes, window
-from rtformer_deploy.types import LabelMap
+from rtformer_deploy.types import LabelMap, Resize
 
 Size = tuple[int, int]
 
 
-def interpolated(logits: np.ndarray, size: Size, input_size: Size, resize: str) -> np.ndarray:
+def interpolated(logits: np.ndarray, size: Size, input_size: Size, resize: Resize) -> np.ndarray:
     """The definition in float64, pixel by pixel of each axis: (C, h, w) -> (C, H, W)."""
     part = window(size, input_size, resize)
     values = logits.astype(np.float64)
@@ -52,7 +52,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def check(logits: np.ndarray, size: Size, input_size: Size, resize: str = "stretch") -> None:
+def check(logits: np.ndarray, size: Size, input_size: Size, resize: Resize = "stretch") -> None:
     """Both paths, one and three threads, the reference and the definition agree."""
     found = image.upsample_argmax(logits, size, input_size, resize, threads=1)
     np.testing.assert_array_equal(found, image.upsample_argmax(logits, size, input_size, resize, threads=3))
@@ -78,11 +78,11 @@ def check(logits: np.ndarray, size: Size, input_size: Size, resize: str = "stret
     st.sampled_from(["normal", "few values", "far apart", "tiny"]),
     st.integers(0, 2**32 - 1),
 )
-def test_any_grid_and_any_frame(classes: int, grid: Size, size: Size, stride: int, resize: str, kind: str, seed: int) -> None:
+def test_any_grid_and_any_frame(classes: int, grid: Size, size: Size, stride: int, resize: Resize, kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.standard_normal((classes, *grid))
     if kind == "few values":
-        logits = rng.integers(-1, 2, logits.shape)  # ties everywhere
+        logits = rng.integers(-1, 2, logits.shape).astype(np.float64)  # ties everywhere
     elif kind == "far apart":
         logits = logits * 10.0 ** rng.integers(-20, 20, (classes, 1, 1))
     elif kind == "tiny":
@@ -106,7 +106,7 @@ def test_any_grid_and_any_frame(classes: int, grid: Size, size: Size, stride: in
     ],
 )
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
-def test_strides(grid: Size, size: Size, stride: int, resize: str) -> None:
+def test_strides(grid: Size, size: Size, stride: int, resize: Resize) -> None:
     rng = np.random.default_rng(3)
     coarse = rng.standard_normal((19, -(-grid[0] // 4), -(-grid[1] // 4))).repeat(4, axis=1).repeat(4, axis=2)  # regions, as in a street
     logits = coarse[:, : grid[0], : grid[1]] + 0.2 * rng.standard_normal((19, *grid))

@@ -47,7 +47,7 @@ def test_every_inner_module_gives_what_the_references_gives(golden: torch.nn.Mod
     seen: dict[str, torch.Tensor] = {}
 
     def note(name: str) -> Callable[..., None]:
-        def hook(_module: torch.nn.Module, _inputs: object, output: object) -> None:
+        def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]) -> None:
             if isinstance(output, tuple):
                 seen[f"{name}_h"], seen[f"{name}_l"] = output
             else:

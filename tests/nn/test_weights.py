@@ -6,10 +6,12 @@ import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from rtformer_deploy.errors import WeightsError
 from rtformer_deploy.nn import build_network
@@ -64,7 +66,11 @@ def test_damaged_files_are_one_message(tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_paddles_forms_are_read(protocol: int) -> None:
-    wanted = {"f": np.arange(6, dtype=np.float32).reshape(2, 3), "h": np.ones(2, np.float16), "i": np.array(7, np.int64)}
+    wanted: dict[str, NDArray[Any]] = {
+        "f": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "h": np.ones(2, np.float16),
+        "i": np.array(7, np.int64),
+    }
     wanted["fortran"] = np.asfortranarray(np.arange(12.0).reshape(3, 4))
     content = OrderedDict(wanted) | {"tuple": ("linear_0.w_0", np.zeros(2)), "StructuredToParameterName@@": {"f": "linear_0"}}
     given = parse_pdparams(pickle.dumps(content, protocol), "model.pdparams")
