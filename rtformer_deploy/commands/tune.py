@@ -2,7 +2,7 @@
 
 1. Sensitivity: each block alone in INT8, compared with the FP32 engine by its logits on a few frames.
 2. The blocks leave INT8 one after the other, the one that errs most for its work first; the mIoU of real engines on the whole split
-   finds, by bisection, how many have to. Then blocks go back to INT8 one by one where the bound allows it.
+   finds, by bisection, how many have to. Then blocks go back to INT8 one by one if the bound allows it.
 3. Everything that was scored is timed in turns, round after round, and the fastest within the bound is chosen.
 """
 
@@ -61,10 +61,10 @@ class TuneRequest:
 
 
 def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progress) -> Tuned:
-    """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
+    """Searches, measures and writes tune.json, tune.svg and, if the gate is met, recipe.toml and ranges.json into `request.output`.
 
     Every measurement is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
-    BuildError, EngineError, OutputError; KeyboardInterrupt where `progress` says stop.
+    BuildError, EngineError, OutputError, and what `progress` raises.
     """
     if not request.resume:
         refuse_overwriting(request.output / _JOURNAL)
@@ -92,10 +92,10 @@ def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progres
 
 def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
     if backend_row(backend).on_gpu:
-        found = gpus()
-        if found and device >= len(found):
-            raise EngineError(f"There is no GPU {device} here; there are {len(found)}, counted from 0.")
-        if not found:
+        here = gpus()
+        if here and device >= len(here):
+            raise EngineError(f"There is no GPU {device} here; there are {len(here)}, counted from 0.")
+        if not here:
             raise EngineError(
                 f"tune runs every engine it builds, and there is no GPU here for {backend} ({why_none()}).",
                 "Run it on the machine that the engine is for, or choose --backend openvino.",
