@@ -7,7 +7,7 @@ A dataset file (models/datasets/*.toml, or the path of one's own) says where the
     images = "images/{split}/{name}.jpg"    one pair a name; a name may hold folders ("bochum/bochum_000000_000313")
     labels = "labels/{split}/{name}.png"
     list = "{split}.txt"                    instead of the two: a file of lines "IMAGE LABEL", relative to the root
-    [layout.splits]                         what stands for {split}, where it is not the split's own name
+    [layout.splits]                         what stands for {split}, if it is not the split's own name
     train = "training"
     [label_map]                             pixel value = class id; every other value is ignored. Without it: values are class ids
     7 = 0
@@ -90,8 +90,8 @@ class Dataset:
 def open_dataset(dataset: str, root: Path, split: str) -> Dataset:
     """A dataset's name or TOML file, its root folder and a split -> the split's samples.
 
-    Raises DatasetError where the folder does not fit (with what was looked for and what was found) or a pair lacks a half,
-    and RecipeError where the dataset file does not hold together.
+    Raises DatasetError if the folder does not fit (naming what was looked for and what is there) or a pair lacks a half,
+    and RecipeError if the dataset file contradicts itself.
     """
     path, data = _dataset_file(dataset)
     labels = load_labels(str(path))
@@ -130,7 +130,7 @@ def _layout(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _matched(root: Path, layout: Mapping[str, Any], folder: str) -> list[Sample]:
-    """The pairs whose files fit both patterns; raises DatasetError where a half is missing."""
+    """The pairs whose files fit both patterns; raises DatasetError if a half is missing."""
     images = _named(root, layout["images"], folder)
     labels = _named(root, layout["labels"], folder)
     if not images or not labels:
@@ -171,7 +171,7 @@ def _listed(root: Path, layout: Mapping[str, Any], folder: str) -> list[Sample]:
 
 
 def _lookup(data: Mapping[str, Any], labels: Labels, path: Path) -> NDArray[np.int16]:
-    """Pixel value -> class id, ignore index, or -1 where the value has no business there."""
+    """Pixel value -> class id, ignore index, or -1 if no label may hold the value."""
     lookup = np.full(256, -1, np.int16)
     mapping = data.get("label_map")
     if mapping is None:

@@ -46,7 +46,7 @@ class Exported:
 def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) -> Exported:
     """Network -> ONNX with named tensors and recognisable attention, simplified, stamped, and checked against the network.
 
-    Raises ModelError where the exported model differs, naming where.
+    Raises ModelError if the exported model differs, naming the first tensor that does.
     """
     require("torch", "export", "Exporting")
     require("onnxscript", "export", "Exporting")
@@ -102,10 +102,10 @@ def build_engine(
     strict: bool = False,
     progress: Progress = no_progress,
 ) -> Engine:
-    """ONNX -> engine: prepared, built, and where this machine can run it, run once against ONNX Runtime on the model it came from.
+    """ONNX -> engine: prepared, built, and if this machine can run it, run once against ONNX Runtime on the model it came from.
 
     INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
-    computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError where the engine does not
+    computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError if the engine does not
     have the precision that was asked for.
     """
     if options.precision != "int8":
@@ -130,27 +130,27 @@ def build_engine(
 
 
 def complete_precision(engine: Engine, device: int = 0) -> Engine:
-    """An engine whose precision was only "requested" when it was built -> the same, read from its layers, where they can be read here."""
+    """An engine whose precision was only "requested" when it was built -> the same with that of its layers, if they can be read here."""
     if not backend_row(engine.info.backend).on_gpu or engine.info.precision.state != "requested" or not can_run_here(engine):
         return engine
     from .backends.tensorrt.run import precision_after_open
 
-    found: PrecisionFound = precision_after_open(engine, device)
-    return replace(engine, info=replace(engine.info, precision=found))
+    precision: PrecisionFound = precision_after_open(engine, device)
+    return replace(engine, info=replace(engine.info, precision=precision))
 
 
 def refuse_mismatch(engine: Engine) -> None:
-    """Raises PrecisionError where the engine's layers do not have the precision that was asked for."""
-    found = engine.info.precision
-    if found.state == "mismatch":
+    """Raises PrecisionError if the engine's layers do not have the precision that was asked for."""
+    precision = engine.info.precision
+    if precision.state == "mismatch":
         raise PrecisionError(
-            f"--strict: {found.asked} was asked for and is not what the engine has: {found.detail or dict(found.layers)}.",
+            f"--strict: {precision.asked} was asked for and is not what the engine has: {precision.detail or dict(precision.layers)}.",
             "Leave --strict out to build it all the same.",
         )
 
 
 def can_run_here(engine: Engine) -> bool:
-    """Whether this machine can open the engine: a CPU one always, a TensorRT one where there is a GPU."""
+    """Whether this machine can open the engine: a CPU one always, a TensorRT one if there is a GPU."""
     if not backend_row(engine.info.backend).on_gpu:
         return True
     from .nvidia.driver import gpus
@@ -164,10 +164,10 @@ def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOption
     plain = BuildOptions(batch=options.batch, threads=options.threads)
     reference = build(inline_functions(clone(model)), spec, REFERENCE, plain, model_sha256=file_sha256(model))
     with open_engine(reference, threads=options.threads) as runner:
-        wanted = runner.run([frame])[0]
+        exact = runner.run([frame])[0]
     with open_engine(engine, device=options.device, threads=options.threads) as runner:
-        given = runner.run([frame])[0]
-    return float(np.mean(given != wanted))
+        labels = runner.run([frame])[0]
+    return float(np.mean(labels != exact))
 
 
 def probe_frame(spec: ModelSpec) -> Frame:
@@ -177,7 +177,10 @@ def probe_frame(spec: ModelSpec) -> Frame:
 
 
 def spec_of(model: ir.Model, name: str, said: Foreign | None = None) -> ModelSpec:
-    """What a model is: its own stamp, or what was said about a model from elsewhere. Raises ModelError, naming what is missing."""
+    """The ModelSpec of a model: the one it carries, or, for a model from elsewhere, one made of `said`.
+
+    Such a model gets the size of `said` written into it if it has none. Raises ModelError, naming what is missing.
+    """
     spec = read_spec(model)
     said = said or Foreign()
     if spec is None:
@@ -185,7 +188,7 @@ def spec_of(model: ir.Model, name: str, said: Foreign | None = None) -> ModelSpe
         fix_size(model, spec)
         return spec
     if said.given():
-        raise ModelError(f"{name} says itself what it is ({spec.name}).", "Leave --classes, --mean, --std and --input out.")
+        raise ModelError(f"{name} already carries its metadata ({spec.name}).", "Leave --classes, --mean, --std and --input out.")
     _check_io(model, spec, name)
     return spec
 

@@ -15,7 +15,7 @@ from .options import output
 @click.option("--variant", type=click.Choice(["slim", "base"]), help="The network's size; takes the recipe whose weights are shipped.")
 @click.option("--recipe", metavar="NAME", help="A recipe by name (rtformer-slim-cityscapes, ...) or a TOML file.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A .safetensors, .pdparams or .pth file.")
-@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Classes, where they are not the recipe's.")
+@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Classes, if they are not the recipe's.")
 @click.option("--random-weights", is_flag=True, help="Random weights instead: to try the way, or to measure speed.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
 @click.option("--size", callback=parse.size(least=64), metavar="HxW", help="Input size [default: the recipe's].")

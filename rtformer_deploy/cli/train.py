@@ -48,7 +48,7 @@ from .options import PATH
 @click.option("--init", type=PATH, default=None, metavar="FILE", help="Weights to begin with: what fits is loaded.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --output.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of weights, order and augmentation.")
-@click.option("--device", default="auto", help="cpu, cuda, cuda:1; auto takes a GPU where there is one.")
+@click.option("--device", default="auto", help="cpu, cuda, cuda:1; auto takes a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, metavar="N", help="CPU threads [default: all cores].")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=1000, metavar="STEPS", help="Steps between two scorings.")
 @click.option("--save-seconds", type=click.FloatRange(min=0), default=300.0, help="Time between checkpoints.")
@@ -65,7 +65,7 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
     from .training_progress import Display
 
     if resume and values["init"] is not None:
-        raise UsageError("--resume and --init exclude each other: a resumed run has its weights.")
+        raise UsageError("--resume and --init cannot be combined: a resumed run has its weights.")
     recipe = with_dataset(load_recipe(recipe_name), dataset)
     options = TrainOptions(output=output, device=pick_device(device), **values)
     asked: list[int] = []

@@ -1,4 +1,4 @@
-"""Training records -> a progress bar with loss, learning rate, mIoU and time left; plain lines where there is no terminal."""
+"""Training records -> a progress bar with loss, learning rate, mIoU and time left; plain lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Display:
             if not self.console.is_terminal and record["step"] % 100 == 0:
                 self._line(f"step {record['step']}/{record['steps']}  {text}")
         elif record["kind"] in ("scores", "shipped"):
-            self.miou = "  mIoU " + ", ".join(f"{split} {100 * (found['miou'] or 0):.1f}" for split, found in record["scores"].items())
+            self.miou = "  mIoU " + ", ".join(f"{split} {100 * (each['miou'] or 0):.1f}" for split, each in record["scores"].items())
             rounded = " with FP16 weights" if record["kind"] == "shipped" else ""
             self._line(f"step {record['step']}{rounded}:{self.miou}")
         elif record["kind"] == "start":

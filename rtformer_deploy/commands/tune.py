@@ -63,7 +63,7 @@ class TuneRequest:
 
 
 def tune(request: TuneRequest, feedback: Feedback) -> Tuned:
-    """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
+    """Searches, measures and writes tune.json, tune.svg and, if the gate is met, recipe.toml and ranges.json into `request.output`.
 
     Without the extra `report` tune.svg is not drawn; `say` is told at the beginning.
     Every measurement is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,

@@ -22,7 +22,7 @@ DEFAULT_OPSET = 20
 def export_network(network: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPSET) -> ir.Model:
     """The network as an ONNX graph with input `input` and output `logits` at the network's stride, whatever head the spec names.
 
-    `spec.input` gives the size; a symbolic batch stays open. Raises ModelError where the exporter does not get through.
+    `spec.input` gives the size; a symbolic batch stays open. Raises ModelError if the exporter fails.
     """
     batch, *rest = spec.input.shape
     dynamic = not isinstance(batch, int)

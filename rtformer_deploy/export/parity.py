@@ -35,16 +35,16 @@ def check_export(network: nn.Module, model: ir.Model, spec: ModelSpec, seed: int
     """
     image = probe_image(spec, seed)
     session = _session(model)
-    given = session.run(None, {spec.input.name: image})[0]
+    output = session.run(None, {spec.input.name: image})[0]
     with torch.no_grad():
         wanted = _at_head(network.eval()(torch.from_numpy(image)), spec)
     largest = float(wanted.abs().max())
     if spec.head == "labels":
         difference = 0.0
-        labels = torch.from_numpy(given.astype(np.int64))
+        labels = torch.from_numpy(output.astype(np.int64))
     else:
-        difference = float(np.abs(given - wanted.numpy()).max()) / largest
-        labels = torch.from_numpy(given).argmax(1)
+        difference = float(np.abs(output - wanted.numpy()).max()) / largest
+        labels = torch.from_numpy(output).argmax(1)
     bound = TOLERANCE if spec.head == "labels" else difference
     changed = labels != wanted.argmax(1)
     if not difference <= TOLERANCE or bool((changed & (_margin(wanted) > 2 * bound * largest)).any()):
@@ -83,8 +83,8 @@ def first_difference(network: nn.Module, model: ir.Model, spec: ModelSpec, image
             hook.remove()
     wanted = {name: value for name, value in wanted.items() if isinstance(value, Tensor)}
     order = [name for name in names if name in wanted]
-    for name, given in zip(order, _run_for(model, spec, image, order), strict=True):
-        difference = float(np.abs(given - wanted[name].numpy()).max()) / max(float(wanted[name].abs().max()), 1e-12)
+    for name, value in zip(order, _run_for(model, spec, image, order), strict=True):
+        difference = float(np.abs(value - wanted[name].numpy()).max()) / max(float(wanted[name].abs().max()), 1e-12)
         if not difference <= TOLERANCE:
             return f"They first differ at {name}, by {difference:.2e} of its largest value."
     return "They first differ behind the last module."

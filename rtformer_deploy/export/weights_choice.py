@@ -40,24 +40,24 @@ def choose_network(
 
     Without `weights` the recipe's shipped ones are taken; `random_seed` makes random ones instead. A variant alone means the recipe
     whose weights are shipped, and the published Cityscapes configuration with random weights; `say` is told what was taken. Raises
-    RecipeError, UsageError, and WeightsError where there are no weights to take.
+    RecipeError, UsageError, and WeightsError if there are no weights to take.
     """
     if weights is not None and random_seed is not None:
-        raise UsageError("--weights and --random-weights exclude each other.")
-    found = _recipe(recipe, variant, weights, random_seed, say)
+        raise UsageError("--weights and --random-weights cannot be combined.")
+    chosen = _recipe(recipe, variant, weights, random_seed, say)
     if weights is None and random_seed is None:
-        weights = _shipped(found)
+        weights = _shipped(chosen)
     state = None if weights is None else load_weights(weights)
-    labels = _labels(found, classes, state, str(weights))
+    labels = _labels(chosen, classes, state, str(weights))
     torch.manual_seed(random_seed or 0)
-    network = build_network(found.arch, len(labels.names), aux=False).eval()
+    network = build_network(chosen.arch, len(labels.names), aux=False).eval()
     if state is None:
         origin = f"random, seed {random_seed or 0}"
         settle_statistics(network, random_seed or 0)
     else:
         origin = str(weights.name) if weights is not None else ""
         load_into(network, state, str(weights))
-    return Choice(network, found, labels, origin, weights_hash(network, found.arch))
+    return Choice(network, chosen, labels, origin, weights_hash(network, chosen.arch))
 
 
 def settle_statistics(network: nn.Module, seed: int) -> None:
@@ -70,7 +70,7 @@ def settle_statistics(network: nn.Module, seed: int) -> None:
 
 def _recipe(name: str | None, variant: str | None, weights: Path | None, random_seed: int | None, say: Say) -> Recipe:
     if name is not None and variant is not None:
-        raise UsageError("--recipe and --variant exclude each other.")
+        raise UsageError("--recipe and --variant cannot be combined.")
     if name is None and weights is not None and weights.suffix == ".safetensors" and weights.is_file():
         named = read_metadata(weights).get("recipe")
         if named is not None and (variant is None or f"-{variant}-" in named):
@@ -93,7 +93,7 @@ def _recipe(name: str | None, variant: str | None, weights: Path | None, random_
 def _shipped(recipe: Recipe) -> Path:
     """The path of the recipe's own weights, which are checked to be those that it names. Raises WeightsError."""
     if recipe.weights is None:
-        hint = "Give them with --weights FILE, or take --random-weights to try the way."
+        hint = "Give them with --weights FILE, or take --random-weights for a dry run."
         raise WeightsError(f"No weights are shipped for {recipe.name}.", hint)
     path = recipe.weights
     if recipe.weights_sha256 not in (None, sha256(read_bytes(path, WeightsError, "the recipe's weights"))):
@@ -103,10 +103,10 @@ def _shipped(recipe: Recipe) -> Path:
 
 
 def _labels(recipe: Recipe, classes: int | None, state: StateDict | None, source: str) -> Labels:
-    """The recipe's labels, or numbered ones where another number of classes was asked for."""
+    """The recipe's labels, or numbered ones if another number of classes is wanted."""
     count = classes if classes is not None else len(recipe.labels.names)
-    found = None if state is None else classes_of(state)
-    if found is not None and found != count:
-        hint = f"Add --num-classes {found}, or name their recipe."
-        raise WeightsError(f"{source} gives {found} classes; {count} were asked for ({recipe.name}).", hint)
+    own = None if state is None else classes_of(state)
+    if own is not None and own != count:
+        hint = f"Add --num-classes {own}, or name their recipe."
+        raise WeightsError(f"{source} gives {own} classes; {count} were asked for ({recipe.name}).", hint)
     return recipe.labels if count == len(recipe.labels.names) else numbered_labels(count)

@@ -1,4 +1,4 @@
-"""A ModelSpec for a model that came without one: what the file tells, and what the user has to add."""
+"""A ModelSpec for a model that came without one, from its file and from what the user adds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Foreign:
 
 
 def foreign_spec(model: ir.Model, name: str, said: Foreign) -> ModelSpec:
-    """A ModelSpec from a model's own inputs and outputs and from what was said about it. Raises ModelError, naming what is missing."""
+    """A model's own inputs and outputs, and what the user says about it -> its ModelSpec. Raises ModelError, naming what is missing."""
     wanted_name, wanted_size = _parse_input(said.input)
     source = _input(model, name, wanted_name)
     batch, channels = source.shape[:2]
@@ -79,13 +79,13 @@ def tensor_spec(value: ir.Value) -> TensorSpec:
 def _input(model: ir.Model, name: str, wanted: str | None) -> TensorSpec:
     inputs = [tensor_spec(value) for value in model.graph.inputs if value.name not in model.graph.initializers]
     named = [spec for spec in inputs if wanted in (None, spec.name)]
-    found = ", ".join(f"{spec.name} {_shape(spec.shape)}" for spec in inputs) or "none"
+    listed = ", ".join(f"{spec.name} {_shape(spec.shape)}" for spec in inputs) or "none"
     if len(named) != 1:
         raise ModelError(
-            f"{name} has no single input to feed{f' named {wanted}' if wanted else ''}; its inputs: {found}.", "Name it: --input NAME"
+            f"{name} has no single input to feed{f' named {wanted}' if wanted else ''}; its inputs: {listed}.", "Name it: --input NAME"
         )
     if len(named[0].shape) != 4:
-        raise ModelError(f"{name}: the input must be (N, 3, H, W); its inputs: {found}.")
+        raise ModelError(f"{name}: the input must be (N, 3, H, W); its inputs: {listed}.")
     return named[0]
 
 

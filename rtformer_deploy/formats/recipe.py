@@ -56,7 +56,7 @@ class Recipe:
         weights: str | None = None,
         sha256: str | None = None,
     ) -> ModelSpec:
-        """The ModelSpec of an export of this recipe; `labels` replaces the recipe's own where the class count differs."""
+        """The ModelSpec of an export of this recipe; `labels` replaces the recipe's own if the class count differs."""
         height, width = size or self.size
         labels = labels or self.labels
         return ModelSpec(

@@ -56,16 +56,16 @@ def to_fp16(model: ir.Model, fp32: Sequence[str] = (), operators: Collection[tup
 
 def _fenced(nodes: Sequence[ir.Node], globs: Sequence[str]) -> set[ir.Node]:
     """The nodes that stay in FP32 by name."""
-    found = set()
+    fenced = set()
     for glob in globs:
         named = {node for node in nodes if fnmatch.fnmatchcase(node.name or "", glob)}
         if not named:
             raise ModelError(f"fp32 = {glob} matches no node of the model.", "rtformer-deploy inspect names its operators.")
-        found |= named
-    shared = next((node for node in nodes if node in found and node.domain and (node.domain, node.op_type) not in FP32_OPERATORS), None)
+        fenced |= named
+    shared = next((node for node in nodes if node in fenced and node.domain and (node.domain, node.op_type) not in FP32_OPERATORS), None)
     if shared is not None:
         raise ModelError(f"{shared.name} is a {shared.op_type}, whose body is in FP16 for all nodes of its kind: it cannot be FP32 alone.")
-    return found
+    return fenced
 
 
 def _convert(graph: ir.Graph, node: ir.Node, halves: dict[str, ir.Value]) -> None:
@@ -105,7 +105,7 @@ def _fence(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _before_fence(value: ir.Value) -> ir.Value | None:
-    """The FP32 value that a fence made FP16 of; None where the value was FP16 from the start."""
+    """The FP32 value that a fence made FP16 of; None if the value was FP16 from the start."""
     producer = value.producer()
     if producer is None or producer.op_type != "Cast" or value.dtype != ir.DataType.FLOAT16:
         return None

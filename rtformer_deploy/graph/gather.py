@@ -1,7 +1,7 @@
 """Rewrites gathers by a table of indices as gathers by a list and a reshape, which mean the same.
 
-OpenVINO's low-precision passes take a BatchNormalization for a dequantisation and move it behind the Gather, where with a table of
-indices its channels no longer fit (2026.4: "GatherTransformation CALLBACK HAS THROWN").
+OpenVINO's low-precision passes take a BatchNormalization for a dequantisation and move it behind the Gather, where its
+channels no longer fit a table of indices (2026.4: "GatherTransformation CALLBACK HAS THROWN").
 """
 
 from __future__ import annotations

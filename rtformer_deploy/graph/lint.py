@@ -18,7 +18,7 @@ class Finding:
 
 
 def lint(model: ir.Model) -> list[Finding]:
-    """A model -> what its Q/DQ placement costs, in graph order; empty where there is no Q/DQ or nothing to say."""
+    """A model -> what its Q/DQ placement costs, in graph order; empty if there is no Q/DQ, or nothing to say."""
     if not any(node.op_type == "QuantizeLinear" for node in model.graph):
         return []
     checks = (_split_fusion, _zero_point, _activation_type, _half_quantised, _nothing_behind, _weight_scale, _concat_scales, _residual)
@@ -105,7 +105,7 @@ def _is_dequantized(value: ir.Value | None) -> bool:
 
 
 def _dequantized(value: ir.Value | None) -> ir.Value | None:
-    """What a Q/DQ pair quantises; None where a value does not come from one."""
+    """What a Q/DQ pair quantises; None if a value does not come from one."""
     for operator in ("DequantizeLinear", "QuantizeLinear"):
         producer = _producer(value)
         if producer is None or producer.op_type != operator:

@@ -1,7 +1,7 @@
 """Gives every tensor the name of the module that makes it, so that a name means the same at any size, batch, head and exporter version.
 
 A module that holds no other module gives its own path to its last tensor ("layer4.attn_l.norm"); every other tensor is called after
-the module, the operator and, where that is not enough, a number in graph order ("layer4/Add_1").
+the module, the operator and, if that is not enough, a number in graph order ("layer4/Add_1").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights from elsewhere, checked against the network that they are said to be of."""
+"""Weights from elsewhere, checked against the network that they should fit."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class DropPath(nn.Module):
 
 
 class AdaptiveMaxPool(nn.Module):
-    """(N, C, H, W) -> (N, C, size, size): the largest of each bin; bins overlap where `size` does not divide H or W.
+    """(N, C, H, W) -> (N, C, size, size): the largest of each bin; bins overlap if `size` does not divide H or W.
 
     ONNX has no such operator and a fixed stride is wrong, so the exported node carries the indices of its bins.
     """

@@ -1,7 +1,7 @@
 """PaddleSeg's `.pdparams` bytes in, NumPy arrays out, without running anything the file asks for.
 
 The file is a pickle. The unpickler below knows NumPy arrays and plain containers and nothing else: it does not even call NumPy's own
-constructors, but fills stand-ins that check what they are given. A file that asks for anything more is refused by the name of it.
+constructors, but fills stand-ins that check their arguments. A file that asks for anything more is refused by the name of it.
 """
 
 from __future__ import annotations

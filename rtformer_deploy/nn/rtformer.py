@@ -67,7 +67,7 @@ class MLP(nn.Module):
 
 
 class LowResolutionAttention(nn.Module):
-    """(N, in, H, W) -> (N, out, H, W), or half of H and W where in and out differ: attention to learned keys and values.
+    """(N, in, H, W) -> (N, out, H, W), or half of H and W if in and out differ: attention to learned keys and values.
 
     gfa   GPU-friendly attention: one set of keys for all heads, normalised in `heads` groups
     ea    external attention: the same keys and values, normalised over all channels
@@ -103,7 +103,7 @@ class CrossResolutionAttention(nn.Module):
 class RTFormerBlock(nn.Module):
     """High (N, ch, 1/8) and low (N, in, 1/16 or 1/32) -> high and low (1/32): low-resolution attention, then cross-resolution.
 
-    `injection` adds what the high resolution found back to the low one.
+    `injection` adds the result of the high resolution back to the low one.
     """
 
     def __init__(

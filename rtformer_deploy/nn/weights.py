@@ -45,7 +45,7 @@ def load_weights(path: Path) -> StateDict:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The text that a safetensors file carries about itself; empty where it carries none. Raises WeightsError."""
+    """The text that a safetensors file carries about itself; empty if it carries none. Raises WeightsError."""
     try:
         with safetensors.safe_open(path, "np") as file:
             return dict(file.metadata() or {})
@@ -65,14 +65,14 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     The auxiliary head may be missing or left over as a whole: only training reads it.
     """
     wanted = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
-    given = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
-    if not (_keys_of(wanted, AUX) and _keys_of(given, AUX)):
+    loaded = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
+    if not (_keys_of(wanted, AUX) and _keys_of(loaded, AUX)):
         wanted = {key: value for key, value in wanted.items() if not key.startswith(AUX)}
-        given = {key: value for key, value in given.items() if not key.startswith(AUX)}
+        loaded = {key: value for key, value in loaded.items() if not key.startswith(AUX)}
     problems = [
-        *_listed("missing", sorted(wanted.keys() - given.keys())),
-        *_listed("unexpected", sorted(given.keys() - wanted.keys())),
-        *_listed("misshapen", _misshapen(wanted, given)),
+        *_listed("missing", sorted(wanted.keys() - loaded.keys())),
+        *_listed("unexpected", sorted(loaded.keys() - wanted.keys())),
+        *_listed("misshapen", _misshapen(wanted, loaded)),
     ]
     if problems:
         raise WeightsError(
@@ -80,7 +80,7 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         )
     with torch.no_grad():
         for key, target in wanted.items():
-            target.copy_(given[key])
+            target.copy_(loaded[key])
 
 
 def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
@@ -94,7 +94,7 @@ def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
 
 
 def classes_of(state: Mapping[str, Tensor]) -> int | None:
-    """The number of classes that a set of RTFormer weights was trained for; None where its last convolution is missing."""
+    """The number of classes that a set of RTFormer weights was trained for; None if its last convolution is missing."""
     last = state.get("seghead.conv2.weight")
     return None if last is None else int(last.shape[0])
 
@@ -122,9 +122,9 @@ def _keys_of(state: Mapping[str, Tensor], prefix: str) -> bool:
     return any(key.startswith(prefix) for key in state)
 
 
-def _misshapen(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    both = sorted(wanted.keys() & given.keys())
-    return [f"{k} is {list(given[k].shape)}, not {list(wanted[k].shape)}" for k in both if given[k].shape != wanted[k].shape]
+def _misshapen(wanted: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:
+    both = sorted(wanted.keys() & loaded.keys())
+    return [f"{k} is {list(loaded[k].shape)}, not {list(wanted[k].shape)}" for k in both if loaded[k].shape != wanted[k].shape]
 
 
 def _listed(title: str, keys: list[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""The parts of training, one idea a file; `commands/train.py` puts them together."""
+"""The parts of training, one idea a file; `run` puts them together."""

@@ -70,7 +70,7 @@ def _warp(
 
 
 def _offset(scaled: float, length: int, centre: float | None, rng: np.random.Generator) -> float:
-    """Where a crop of `length` starts on an axis of `scaled` pixels: inside it, or around all of it where it is shorter."""
+    """Where a crop of `length` starts on an axis of `scaled` pixels: inside it, or around all of it if it is shorter."""
     low, high = min(0.0, scaled - length), max(0.0, scaled - length)
     if centre is not None:
         margin = 0.1 * length

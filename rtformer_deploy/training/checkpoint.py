@@ -64,7 +64,7 @@ def restore(state: TrainingState, path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError where the file is none."""
+    """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError if the file is none."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {})[KEY])
@@ -74,6 +74,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """An optimizer's tensor where, and laid out as, it was: the step count stays a scalar, moments are laid out as the parameter."""
+    """An optimizer's tensor on its device and in its layout: the step count stays a scalar, moments are laid out as the parameter."""
     value = value.to(parameter.device)
     return value if value.dim() == 0 else torch.empty_like(parameter).copy_(value)

@@ -1,4 +1,4 @@
-"""Given weights -> as much of a fresh network as they fit: training from a network with other classes."""
+"""Weights of another network -> as much of a fresh one as they fit: training from a network with other classes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ..nn.weights import load_weights
 def load_fitting(network: nn.Module, path: Path) -> list[str]:
     """Copies every tensor of the same name and shape; returns what was left out, one line each.
 
-    Raises WeightsError where less than half of the network's values fit: these are another network's weights.
+    Raises WeightsError if less than half of the network's values fit: these are another network's weights.
     """
-    given, wanted = load_weights(path), network.state_dict()
-    wanted = {name: value for name, value in wanted.items() if not name.endswith("num_batches_tracked")}
+    loaded, targets = load_weights(path), network.state_dict()
+    targets = {name: value for name, value in targets.items() if not name.endswith("num_batches_tracked")}
     left_out, copied = [], 0
     with torch.no_grad():
-        for name, value in wanted.items():
-            if name not in given:
+        for name, value in targets.items():
+            if name not in loaded:
                 left_out.append(f"{name}: not in the file, stays fresh")
-            elif given[name].shape != value.shape:
-                left_out.append(f"{name}: {list(given[name].shape)} in the file, {list(value.shape)} in the network, stays fresh")
+            elif loaded[name].shape != value.shape:
+                left_out.append(f"{name}: {list(loaded[name].shape)} in the file, {list(value.shape)} in the network, stays fresh")
             else:
-                value.copy_(given[name])
+                value.copy_(loaded[name])
                 copied += value.numel()
-    left_out += [f"{name}: only in the file" for name in sorted(given.keys() - wanted.keys()) if not name.endswith("num_batches_tracked")]
-    total = sum(value.numel() for value in wanted.values())
+    left_out += [f"{name}: only in the file" for name in sorted(loaded.keys() - targets.keys()) if not name.endswith("num_batches_tracked")]
+    total = sum(value.numel() for value in targets.values())
     if 2 * copied < total:
         raise WeightsError(
             f"{path} fits only {copied} of the network's {total} values: these are another network's weights.",

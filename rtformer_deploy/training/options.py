@@ -15,7 +15,7 @@ from .schedule import Schedule, Stage
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """How to train. Sizes are (H, W). What is not said here is in the recipe.
+    """How to train. Sizes are (H, W). Everything else is in the recipe.
 
     `crop` and `batch` are those of the first steps; the last `final_share` of them see `final_crop` and `final_batch`.
     `balance` is the offset of the class weights 1 / ln(balance + share) (0: all classes weigh the same). `hold_out` is a prefix
@@ -80,7 +80,7 @@ def check_resumed(before: Mapping[str, Any], now: TrainOptions) -> None:
 
 
 def make_schedule(options: TrainOptions, size: tuple[int, int]) -> Schedule:
-    """The options' stages, learning rates and steps; `size` stands for crops that were not given. Raises UsageError."""
+    """The options' stages, learning rates and steps; `size` is the default of the crops. Raises UsageError."""
     if not 0 <= options.final_share <= 1 or options.steps < 1:
         raise UsageError("The share of the final steps lies between 0 and 1, and there is at least one step.")
     if min(options.batch, options.final_batch or options.batch) < 2:

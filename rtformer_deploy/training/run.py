@@ -1,4 +1,4 @@
-"""A recipe, labelled frames and fresh or given weights -> a trained network, step by step. Nothing is written here.
+"""A recipe, labelled frames and weights to begin with -> a trained network, step by step. Nothing is written here.
 
 Batch k, its learning rate and its random numbers are functions of the seed and k, so a run that was killed and resumed ends, on a
 CPU and with the same number of threads, with the very bits of one that was not.
@@ -37,7 +37,7 @@ Watch = Callable[[Mapping[str, Any]], None]
 
 
 class TrainingRun:
-    """One training run: what it was given, and what changes.
+    """One training run: its network and everything that changes with it.
 
     Trains on `fit` and scores on each of `checks`. It begins with what fits of the weights in the file `init`, None for fresh ones;
     `left_out` names the rest.
@@ -80,9 +80,9 @@ class TrainingRun:
         return start | {"options": options} | ({} if self.left_out is None else {"left_out": self.left_out})
 
     def loop(self, watch: Watch, save: Callable[[], None], stop: Callable[[], bool]) -> dict[str, Any]:
-        """Trains to the last step; returns the last record, of kind "stopped" if `stop`, which is asked after each step, said so.
+        """Trains to the last step; returns the last record, of kind "stopped" if `stop` asked for that.
 
-        `watch` gets every record, from the `start`; `save` is called when a checkpoint is due.
+        `stop` is called after each step, `watch` with every record, `save` when a checkpoint is due.
         """
         state, options, schedule = self.state, self.options, self.schedule
         saved = began = time.monotonic()

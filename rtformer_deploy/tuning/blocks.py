@@ -35,9 +35,9 @@ class Block:
 
 
 def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
-    """A model with its functions -> its blocks in graph order, REST last where there is one.
+    """A model with its functions -> its blocks in graph order, REST last if there is one.
 
-    Raises ModelError where convolutions have no names, or nothing can be quantised.
+    Raises ModelError if convolutions have no names, or nothing can be quantised.
     """
     candidates = [node for node in model.graph if quantizable(node, model) and ranges_of(node, ranges) > 0]
     unnamed = sum(not node.name for node in candidates)

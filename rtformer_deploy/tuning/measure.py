@@ -138,7 +138,7 @@ class Reference:
         return Error(None if labels else difference / max(total, 1e-300), changed / max(pixels, 1))
 
     def _outputs(self, engine: Engine) -> list[NDArray[Any]]:
-        """Each frame's logits (classes, pixels), or labels (pixels,), thinned out where there are many."""
+        """Each frame's logits (classes, pixels), or labels (pixels,), thinned out if there are many."""
         with self.workshop.open(engine) as runner:
             if self.workshop.spec.head == "labels":
                 return [_thin(runner.run([frame])[0].reshape(-1)) for frame in self.frames]
