@@ -21,7 +21,7 @@ Resize = Literal["stretch", "letterbox"]
 PrecisionName = Literal["fp32", "fp16", "int8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
 Backend = str  # a name in the table of backends, `backends.BACKENDS`
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 #: Takes one line that a person should read.
 Say = Callable[[str], None]
@@ -210,9 +210,9 @@ class Flag:
     most: int | None = None
 
 
-def _flagged(default: Value, flag: Flag) -> Value:
+def _flagged(default: _Value, flag: Flag) -> _Value:
     """A field of BuildOptions that only some backends know; the row of a backend in `backends.BACKENDS` lists those that it knows."""
-    made: Value = field(default=default, metadata={"flag": flag})
+    made: _Value = field(default=default, metadata={"flag": flag})
     return made
 
 

@@ -36,7 +36,8 @@ class BackendRow:
     """One backend: `title` as people write it, `package` whose version counts, `folder` below this one, `placement` of its Q/DQ pairs.
 
     `on_gpu`: its engines run on an NVIDIA GPU, and the graph itself carries the precision (networks are strongly typed).
-    `module` is what Python imports. `options`: those of BuildOptions' flags that its builder knows; `without` says why not the others.
+    `module` is what Python imports. `options` are the fields with a flag of BuildOptions that its builder knows; `without` says why it
+    lacks the others.
     """
 
     name: Backend
@@ -60,14 +61,14 @@ RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 
 _RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level"})
 _TENSORRT_OPTIONS = _RTX_OPTIONS | {"timing_cache", "version_compatible", "hardware_compatible", "plugins"}
-_WITHOUT = (
+_RTX_WITHOUT = (
     f"it keeps no timings, its plans open under its own version and run on every GPU of compute capability {', '.join(RTX_CAPABILITIES)} "
     "as they are, and it has no plugins in Python"
 )
 
 _ROWS = (
     BackendRow("tensorrt", "TensorRT", "tensorrt", "tensorrt", "tensorrt", True, "tensorrt", _TENSORRT_OPTIONS),
-    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt", _RTX_OPTIONS, _WITHOUT),
+    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt", _RTX_OPTIONS, _RTX_WITHOUT),
     BackendRow("openvino", "OpenVINO", "openvino", "openvino", "openvino", False, "openvino"),
     BackendRow("onnxruntime", "ONNX Runtime", "onnxruntime-gpu", "onnxruntime", "onnxruntime", False, "onnxruntime"),
 )
