@@ -61,14 +61,14 @@ RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 
 _RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level"})
 _TENSORRT_OPTIONS = _RTX_OPTIONS | {"timing_cache", "version_compatible", "hardware_compatible", "plugins"}
-_RTX_WITHOUT = (
+_NOT_RTX = (
     f"it keeps no timings, its plans open under its own version and run on every GPU of compute capability {', '.join(RTX_CAPABILITIES)} "
     "as they are, and it has no plugins in Python"
 )
 
 _ROWS = (
     BackendRow("tensorrt", "TensorRT", "tensorrt", "tensorrt", "tensorrt", True, "tensorrt", _TENSORRT_OPTIONS),
-    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt", _RTX_OPTIONS, _RTX_WITHOUT),
+    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt", _RTX_OPTIONS, _NOT_RTX),
     BackendRow("openvino", "OpenVINO", "openvino", "openvino", "openvino", False, "openvino"),
     BackendRow("onnxruntime", "ONNX Runtime", "onnxruntime-gpu", "onnxruntime", "onnxruntime", False, "onnxruntime"),
 )
