@@ -11,6 +11,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..formats.external_model import Foreign
+    from ..image.reader import ImageReader
     from ..timing.report import Report
 
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--image", type=options.PATH, metavar="IMAGE", help="Picture to measure with, at its own size [default: a sample].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
 @click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
+@options.reader
 @options.foreign
 @options.batch
 @options.threads
@@ -43,6 +45,7 @@ def command(
     batch: int,
     threads: int | None,
     device: int,
+    reader: ImageReader,
     said: Foreign,
 ) -> None:
     """Latency and throughput of MODEL, an engine plan or an ONNX model: the engine alone, and from a decoded frame to a label map."""
@@ -63,6 +66,7 @@ def command(
             device=device,
             threads=threads,
             image=image,
+            reader=reader,
             fps=fps,
             deadline_ms=deadline,
             said=said,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..backends import BACKENDS
-from . import parse
+from . import options, parse
 from .options import PATH, device, foreign, output, threads
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 @click.option("--hardware-compatible", is_flag=True, help="TensorRT: a plan for other GPUs, Ampere and newer.")
 @click.option("--plugins", is_flag=True, help="Standard TensorRT: our kernels as plugins. Experimental: never run so far.")
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
+@options.bit_depth
+@options.stop_on_error
 @foreign
 @device
 @threads
@@ -55,6 +57,8 @@ def command(
     precision: PrecisionName | None,
     ranges: Path | None,
     images: Path | None,
+    bit_depth: int | None,
+    stop_on_error: bool,
     keep: tuple[str, ...],
     recipe: str | None,
     backend: str,
@@ -92,6 +96,8 @@ def command(
         precision=precision,
         ranges=ranges,
         images=images,
+        bit_depth=bit_depth,
+        stop_on_error=stop_on_error,
         keep=keep,
         recipe=recipe,
         profile=(smallest, usual, largest),

@@ -12,6 +12,7 @@ from . import options
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
     from ..formats.external_model import Foreign
+    from ..image.reader import ImageReader
 
 
 @click.command("evaluate")
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--split", default="val", show_default=True, help="Which part of it.")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the scores here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the confusion matrix here, as SVG.")
+@options.reader
 @options.foreign
 @options.threads
 @options.device
@@ -35,6 +37,7 @@ def command(
     picture_path: Path | None,
     threads: int | None,
     device: int,
+    reader: ImageReader,
     said: Foreign,
 ) -> None:
     """mIoU of MODEL (an engine plan, an ONNX model or a network's safetensors) on a labelled dataset."""
@@ -46,7 +49,7 @@ def command(
 
     for path in filter(None, (json_path, picture_path)):
         check_writable(path)
-    dataset = open_dataset(dataset_name, root, split)
+    dataset = open_dataset(dataset_name, root, split, reader)
     with open_any(model, device=device, threads=threads, said=said) as runner, progress_bar() as progress:
         found = evaluate(runner, dataset, progress)
     _save(found, json_path, picture_path)

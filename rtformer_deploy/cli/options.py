@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -30,6 +30,30 @@ def batch(command: Command) -> Command:
     """--batch N: frames in one step."""
     text = "Frames in one step."
     return click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help=text)(command)
+
+
+def bit_depth(command: Command) -> Command:
+    """--bit-depth N: bits that the samples of 16- and 32-bit images use; None means what the file says."""
+    text = "Bits that the samples of 16- and 32-bit images use [default: as the file says, else all]."
+    return click.option("--bit-depth", type=click.IntRange(1, 32), default=None, metavar="N", help=text)(command)
+
+
+def reader(command: Command) -> Command:
+    """--bit-depth, for a command that reads images; the command gets an image.reader.ImageReader that speaks to stderr."""
+
+    @functools.wraps(command)
+    def wrapper(*args: Any, bit_depth: int | None, **kwargs: Any) -> Any:
+        from ..image.reader import ImageReader
+
+        return command(*args, reader=ImageReader(bit_depth, functools.partial(click.echo, err=True)), **kwargs)
+
+    return bit_depth(cast(Command, wrapper))
+
+
+def stop_on_error(command: Command) -> Command:
+    """--stop-on-error: the first image that cannot be used ends the run."""
+    text = "Stop at the first image that cannot be used, instead of naming it at the end."
+    return click.option("--stop-on-error", is_flag=True, help=text)(command)
 
 
 def output(default: str | None, text: str) -> Callable[[Command], Command]:

@@ -12,6 +12,7 @@ from . import options
 if TYPE_CHECKING:
     from ..evaluation.verify import Verification
     from ..formats.external_model import Foreign
+    from ..image.reader import ImageReader
 
 
 def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
@@ -39,19 +40,22 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @click.option("--margin", type=click.FloatRange(0), metavar="M", help="Margin in logits [default: twice the largest difference].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write what was found here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the worst image's changes here, as PNG.")
+@options.reader
+@options.stop_on_error
 @options.foreign
 @options.threads
 @options.device
 def command(
     a: Path, b: Path, images: tuple[Path, ...], dataset_name: str | None, root: Path | None, split: str,
     json_path: Path | None, picture_path: Path | None, max_flips: float | None, max_drop: float | None, margin: float | None,
-    said: Foreign, **where: Any,
+    reader: ImageReader, stop_on_error: bool, said: Foreign, **where: Any,
 ) -> None:  # fmt: skip
     """Compares A with B (each a network's safetensors, an ONNX model or an engine plan) on images and folders."""
     from ..datasets import open_dataset
     from ..errors import UsageError
     from ..evaluation.verify import check_gates, dataset_items, image_items, said_about, verify
     from ..files import check_writable
+    from ..image.odd_files import OddFiles
     from ..pipeline import open_any
     from .show import progress_bar
 
@@ -63,9 +67,10 @@ def command(
         raise UsageError("There is nothing to compare on.", "Name images or folders, or a dataset with --dataset and --root.")
     for path in filter(None, (json_path, picture_path)):
         check_writable(path)
-    items, ignore, dataset = image_items(images), 255, None
+    odd = OddFiles(stop_on_error)
+    items, ignore, dataset = image_items(images, reader), 255, None
     if dataset_name is not None and root is not None:
-        dataset = open_dataset(dataset_name, root, split)
+        dataset = open_dataset(dataset_name, root, split, reader)
         ignore = dataset.labels.ignore_index
     about = said_about(a, said), said_about(b, said)
     if said.given() and not any(each.given() for each in about):
@@ -73,9 +78,10 @@ def command(
     with open_any(a, said=about[0], **where) as one, open_any(b, said=about[1], **where) as other, progress_bar() as progress:
         if dataset is not None:
             items += dataset_items(dataset, len(one.spec.classes))
-        found = verify(one, other, items, names=(str(a), str(b)), margin=margin, ignore=ignore, progress=progress)
+        found = verify(one, other, items, names=(str(a), str(b)), margin=margin, ignore=ignore, odd=odd, progress=progress)
     _save(found, json_path, picture_path)
     _print(found)
+    odd.raise_any()
     check_gates(found, max_flips, max_drop)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..backends import choose_backend
 from ..errors import BuildError, CalibrationError, UsageError
-from ..files import check_writable, read_bytes, sha256, write_atomic
+from ..files import check_writable, printable, read_bytes, sha256, write_atomic
 from ..formats.build_table import Mix, RecipeBuild, check_model, ranges_of_build, read_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model
 from ..formats.ranges import load_ranges, shipped_ranges
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..pipeline import build_engine, spec_of
 from ..types import Backend, BuildOptions, Engine, ModelSpec, PrecisionName, Progress, Ranges, no_progress
 from .calibrate import calibrate_file
@@ -44,6 +46,8 @@ class BuildRequest:
     threads: int | None = None
     ranges: Path | None = None
     images: Path | None = None
+    bit_depth: int | None = None
+    stop_on_error: bool = False
     keep: tuple[str, ...] = ()
     recipe: str | None = None
     said: Foreign = field(default_factory=Foreign)
@@ -52,8 +56,10 @@ class BuildRequest:
 def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: Progress = no_progress) -> Engine:
     """Builds `request.model` into `request.output`; `say` is told the backend and why, and what was found in the engine.
 
-    Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError.
+    Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError;
+    and ImageError, when the engine is written, if some of `request.images` could not be read.
     """
+    odd = OddFiles(request.stop_on_error)
     check_writable(request.output)
     recipe = _recipe(request)
     model = load_model(request.model)
@@ -64,7 +70,7 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     backend = pick_backend(request.backend, say)
     if recipe is not None:
         _tell_mix(recipe, backend, say)
-    ranges = _ranges(request, recipe, spec, say, progress)
+    ranges = _ranges(request, recipe, spec, odd, say, progress)
     options = BuildOptions(
         precision=mix.precision,
         mixed=bool(mix.keep or mix.fp32),
@@ -81,10 +87,13 @@ def build_to_file(request: BuildRequest, say: Callable[[str], None], progress: P
     engine = build_engine(
         model, spec, backend, options, ranges=ranges, keep=mix.keep, fp32=mix.fp32, strict=request.strict, progress=progress
     )
+    if odd.errors:
+        engine = replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd))))
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
     _tell(engine, request.output, say)
+    odd.raise_any(then=f"{request.output} was built with the ranges of the others.")
     return engine
 
 
@@ -106,6 +115,8 @@ def pick_ranges(
     output: Path | None = None,
     threads: int | None = None,
     said: Foreign | None = None,
+    reader: ImageReader | None = None,
+    odd: OddFiles | None = None,
     say: Callable[[str], None] = print,
     progress: Progress = no_progress,
 ) -> Ranges:
@@ -119,7 +130,7 @@ def pick_ranges(
         return load_ranges(ranges)
     if images:
         say(f"Calibrating on {images} ...")
-        return calibrate_file(model, images, output, threads=threads, said=said, say=say, progress=progress)
+        return calibrate_file(model, images, output, threads=threads, said=said, reader=reader, odd=odd, say=say, progress=progress)
     shipped = shipped_ranges(spec)
     if shipped is None:
         raise CalibrationError(
@@ -143,7 +154,7 @@ def _recipe(request: BuildRequest) -> RecipeBuild | None:
 
 
 def _ranges(
-    request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, say: Callable[[str], None], progress: Progress
+    request: BuildRequest, recipe: RecipeBuild | None, spec: ModelSpec, odd: OddFiles, say: Callable[[str], None], progress: Progress
 ) -> Ranges | None:
     precision = request.precision if recipe is None else recipe.mix.precision
     if precision != "int8":
@@ -154,8 +165,14 @@ def _ranges(
     if named is not None:
         return named
     return pick_ranges(
-        request.model, spec, request.ranges, request.images, threads=request.threads, said=request.said, say=say, progress=progress
-    )
+        request.model, spec, request.ranges, request.images, threads=request.threads, said=request.said,
+        reader=ImageReader(request.bit_depth, say), odd=odd, say=say, progress=progress,
+    )  # fmt: skip
+
+
+def _about(odd: OddFiles) -> str:
+    """What the sidecar says about images that could not be read."""
+    return printable(f"The ranges were measured on {odd.total - len(odd.errors)} of {odd.total} images. {odd.listing()}")
 
 
 def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Callable[[str], None]) -> None:

@@ -18,11 +18,12 @@ from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model
 from ..formats.ranges import save_ranges
 from ..graph.functions import inline_functions
-from ..image.frames import load_image, preprocess
+from ..image.frames import images_in, preprocess
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..pipeline import spec_of
-from ..types import ModelSpec, Progress, Ranges, Say, no_progress
+from ..types import Frame, ModelSpec, Progress, Ranges, Say, no_progress
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _EVERY = 25  # images between two checkpoints
 
 
@@ -36,33 +37,40 @@ def calibrate_file(
     seed: int = 0,
     threads: int | None = None,
     said: Foreign | None = None,
+    reader: ImageReader | None = None,
+    odd: OddFiles | None = None,
     say: Say = print,
     progress: Progress = no_progress,
 ) -> Ranges:
     """Measures the ranges of a model's tensors on images, `limit` of them drawn with `seed`; writes them where `output` is given.
 
-    An interrupted run goes on from its checkpoint where model and images are the same. Raises CalibrationError, ModelError, OutputError.
+    An interrupted run goes on from its checkpoint where model and images are the same. An image that cannot be read goes to `odd` and
+    the ranges are those of the others; without `odd` the first one is an error. Raises CalibrationError, ModelError, OutputError.
     """
-    choose = observer(method)
+    choose, reader, odd = observer(method), reader or ImageReader(say=say), odd or OddFiles()
     if output is not None:
         check_writable(output)
     model = load_model(model_path)
     spec = spec_of(model, model_path.name, said)
-    paths = pick_images(images, limit, seed)
+    paths = pick_images(images, limit, seed, say)
+    odd.total = len(paths)
     inlined = inline_functions(model)
     collector = Collector(inlined, float_tensors(model, inlined), threads)
     names = [str(path.relative_to(images)) for path in paths]
-    identity = sha256(json.dumps([sha256(serialize_model(model)), names]).encode())
+    identity = sha256(json.dumps([sha256(serialize_model(model)), names, reader.bit_depth]).encode())
     checkpoint = None if output is None else output.with_name(f".{output.name}.calibration.npz")
-    start = _resume(collector, checkpoint, identity, say)
-    coloured = _show_all(collector, paths, spec, start, checkpoint, identity, progress)
+    start = _resume(collector, checkpoint, identity, odd, say)
+    coloured = _show_all(collector, paths, spec, start, checkpoint, identity, reader, odd, progress)
     if not coloured:
-        raise CalibrationError(f"Every image in {images} has one colour, so there are no ranges to measure.", "Give images of real scenes.")
+        bad = f"\n{odd.listing()}" if odd.errors else ""
+        raise CalibrationError(
+            f"No image in {images} has more than one colour, so there are no ranges to measure.{bad}", "Give images of real scenes."
+        )
     amax = {name: float(np.float32(choose(histogram))) for name, histogram in collector.histograms.items()}
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
         say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
-    ranges = Ranges(amax, method, len(paths), spec.sha256 or sha256(serialize_model(model)), spec.name)
+    ranges = Ranges(amax, method, len(paths) - len(odd.errors), spec.sha256 or sha256(serialize_model(model)), spec.name)
     if output is not None:
         save_ranges(ranges, output)
     if checkpoint is not None:
@@ -70,13 +78,14 @@ def calibrate_file(
     return ranges
 
 
-def pick_images(folder: Path, limit: int | None, seed: int) -> list[Path]:
+def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) -> list[Path]:
     """A folder's images, those of its folders too, sorted; `limit` of them drawn with `seed`. Raises CalibrationError for none."""
     if not folder.is_dir():
         raise CalibrationError(f"{folder} is not a folder of images.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    if not paths:
-        raise CalibrationError(f"There are no images in {folder}.", f"Known are: {', '.join(sorted(_SUFFIXES))}.")
+    try:
+        paths = images_in(folder, say)
+    except ImageError as error:
+        raise CalibrationError(f"There are no images in {folder}.", error.hint) from error
     if limit is not None and limit < len(paths):
         chosen = np.random.default_rng(seed).choice(len(paths), limit, replace=False)
         paths = [paths[index] for index in sorted(chosen)]
@@ -90,6 +99,8 @@ def _show_all(
     start: tuple[int, bool],
     checkpoint: Path | None,
     identity: str,
+    reader: ImageReader,
+    odd: OddFiles,
     progress: Progress,
 ) -> bool:
     """Shows the images from `start` on; whether any of them has more than one colour."""
@@ -97,19 +108,18 @@ def _show_all(
     batch = spec.input.shape[0]
     repeats = batch if isinstance(batch, int) else 1
     for index in range(first, len(paths)):
-        try:
-            frame = load_image(paths[index])
-        except ImageError as error:
-            raise CalibrationError(f"The image {paths[index]} cannot be read: {error.what}", "Remove it, or mend it.") from error
-        coloured = coloured or bool(np.any(frame != frame[0, 0]))
-        ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
-        collector.show(np.repeat(ready[None], repeats, 0), str(paths[index]))
+        frame = _read(paths[index], reader, odd)
+        if frame is not None:
+            coloured = coloured or bool(np.any(frame != frame[0, 0]))
+            ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
+            collector.show(np.repeat(ready[None], repeats, 0), str(paths[index]))
         progress("Calibrate", index + 1, len(paths))
         if checkpoint is not None and (index + 1) % _EVERY == 0:
             buffer = io.BytesIO()
             arrays: dict[str, Any] = {
                 "identity": np.array(identity),
                 "done": np.array([index + 1, coloured]),
+                "odd": np.array([error.what for error in odd.errors], np.str_),
                 **state(collector.histograms),
             }
             np.savez(buffer, **arrays)
@@ -117,7 +127,16 @@ def _show_all(
     return coloured
 
 
-def _resume(collector: Collector, checkpoint: Path | None, identity: str, say: Say) -> tuple[int, bool]:
+def _read(path: Path, reader: ImageReader, odd: OddFiles) -> Frame | None:
+    """An image's frame; None if it cannot be read and the others are to go on."""
+    try:
+        return reader.load(path)
+    except ImageError as error:
+        odd.add(CalibrationError(error.what, error.hint or "Remove it, or fix it."))
+        return None
+
+
+def _resume(collector: Collector, checkpoint: Path | None, identity: str, odd: OddFiles, say: Say) -> tuple[int, bool]:
     """Images done and whether one had colours, from a checkpoint of the same model and images; a broken one is passed over, and said so."""
     if checkpoint is None or not checkpoint.is_file():
         return 0, False
@@ -128,6 +147,7 @@ def _resume(collector: Collector, checkpoint: Path | None, identity: str, say: S
                 return 0, False
             restore(collector.histograms, arrays)
             done, coloured = (int(value) for value in arrays["done"])
+            odd.errors += [CalibrationError(str(what)) for what in arrays["odd"]]
     except (OSError, ValueError, KeyError, EOFError) as error:
         say(f"{checkpoint} cannot be read ({error}); beginning anew.")
         return 0, False

@@ -23,6 +23,7 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, DeployError, UsageError
 from ..files import make_folder
 from ..formats.recipe import Recipe, load_labels
+from ..image.reader import ImageReader, silent
 from ..nn import build_network
 from ..nn.weights import save_weights
 from ..pictures.training import plot_log
@@ -35,6 +36,7 @@ from ..training.log import Log
 from ..training.losses import Loss, class_weights
 from ..training.options import PATHS, TrainOptions, check_resumed, make_schedule, plain
 from ..training.scoring import Normalise, score, to_channels_last
+from ..types import Say
 
 __all__ = ["TrainOptions", "TrainingRun", "open_splits", "pick_device", "train", "with_dataset"]
 
@@ -48,28 +50,30 @@ def train(
     resume: bool = False,
     watch: Watch = lambda record: None,
     stop: Callable[[], bool] = lambda: False,
+    say: Say = silent,
 ) -> dict[str, Any]:
-    """Trains a recipe's network; returns the last log record. `watch` gets every record; `stop` is asked after each step.
+    """Trains a recipe's network; returns the last log record. `watch` gets every record; `stop` is asked after each step; `say` hears
+    what is odd about the dataset's files.
 
     In `options.output`: checkpoint.safetensors (the run goes on from it with `resume`, also with another `steps`: the schedule is
     a function of step / steps), log.jsonl, log.svg, and at the end NAME.safetensors, the averaged weights in FP16.
     Raises DatasetError, WeightsError, UsageError, OutputError, and DeployError where the loss is no longer a number.
     """
-    run = TrainingRun(recipe, options, resume, watch)
+    run = TrainingRun(recipe, options, resume, watch, say)
     return run.loop(stop)
 
 
 class TrainingRun:
     """One training run: what it was given, and what changes."""
 
-    def __init__(self, recipe: Recipe, options: TrainOptions, resume: bool, watch: Watch) -> None:
+    def __init__(self, recipe: Recipe, options: TrainOptions, resume: bool, watch: Watch, say: Say = silent) -> None:
         _settle(options)
         self.recipe, self.options, self.watch = recipe, options, watch
         self.folder = make_folder(options.output)
         self.device = torch.device(options.device)
         self.size = options.size or recipe.size
         self.schedule = make_schedule(options, self.size)
-        fit, self.checks = open_splits(recipe.dataset, options.root, options.hold_out)
+        fit, self.checks = open_splits(recipe.dataset, options.root, options.hold_out, ImageReader(options.bit_depth, say))
         torch.manual_seed(options.seed)
         self.arch = dict(recipe.arch) | ({} if options.drop_path is None else {"drop_path": options.drop_path})
         network = build_network(self.arch, len(recipe.labels.names))
@@ -183,9 +187,9 @@ class TrainingRun:
             raise UsageError(f"{self.folder} holds a run already.", "Go on with it (--resume), or choose another folder with --output.")
 
 
-def open_splits(dataset: str, root: Path, hold_out: str | None) -> tuple[Dataset, list[Dataset]]:
+def open_splits(dataset: str, root: Path, hold_out: str | None, reader: ImageReader | None = None) -> tuple[Dataset, list[Dataset]]:
     """A dataset -> what is trained on, and the checks: val, and the frames that `hold_out` keeps back. Raises DatasetError."""
-    fit, checks = open_dataset(dataset, root, "train"), [open_dataset(dataset, root, "val")]
+    fit, checks = open_dataset(dataset, root, "train", reader), [open_dataset(dataset, root, "val", reader)]
     if hold_out is not None:
         names = [sample.name for sample in fit.samples if sample.name.startswith(hold_out)]
         held = set(names[len(names) - round(len(names) / 3) :]) if names else set()

@@ -23,6 +23,8 @@ from ..files import make_folder, sha256, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
 from ..pictures.pareto import draw_pareto
@@ -53,6 +55,7 @@ class TuneRequest:
     backend: str = "auto"
     ranges: Path | None = None
     images: Path | None = None
+    bit_depth: int | None = None
     resume: bool = False
     threads: int | None = None
     seconds: float = 10.0
@@ -60,24 +63,25 @@ class TuneRequest:
     said: Foreign = field(default_factory=Foreign)
 
 
-def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progress) -> Tuned:
+def tune(request: TuneRequest, say: Say = print, progress: Progress = no_progress, odd: OddFiles | None = None) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, where the gate is met, recipe.toml and ranges.json into `request.output`.
 
-    What was measured is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
-    BuildError, EngineError, OutputError; KeyboardInterrupt where `progress` says stop.
+    What was measured is in tune.state.jsonl at once, for `resume`. `odd` gets the images that cannot be read. Raises UsageError,
+    ModelError, CalibrationError, DatasetError, BuildError, EngineError, OutputError; KeyboardInterrupt where `progress` says stop.
     """
     if not request.resume:
         refuse_overwriting(request.output / _STATE)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
     model_sha256 = sha256(serialize_model(model))
-    dataset = open_dataset(request.dataset, request.root, request.split)
+    reader = ImageReader(request.bit_depth, say)
+    dataset = open_dataset(request.dataset, request.root, request.split, reader)
     if len(dataset.labels.names) != len(spec.classes):
         raise DatasetError(f"{spec.name} tells {len(spec.classes)} classes apart and {dataset.name} has {len(dataset.labels.names)}.")
     backend = pick_backend(request.backend, say)
     _refuse_unrunnable(backend, request.device, say)
     folder = make_folder(request.output)
-    ranges = _ranges(request, spec, folder, say, progress)
+    ranges = _ranges(request, spec, folder, reader, odd or OddFiles(), say, progress)
     check_ranges(ranges, spec, model_sha256)
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
@@ -114,14 +118,16 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
         say("On a CPU FP16 is storage: it halves the plan and is no faster, so the mix is of INT8 and FP32.")
 
 
-def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, say: Say, progress: Progress) -> Ranges:
+def _ranges(
+    request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageReader, odd: OddFiles, say: Say, progress: Progress
+) -> Ranges:
     """The ranges as build-engine finds them; what was measured on images for this run is kept beside its state."""
     kept = folder / "ranges.json"
     if request.images and not request.ranges and request.resume and kept.is_file() and (folder / _STATE).is_file():
         return load_ranges(kept)
     return pick_ranges(
         request.model, spec, request.ranges, request.images,
-        output=kept, threads=request.threads, said=request.said, say=say, progress=progress,
+        output=kept, threads=request.threads, said=request.said, reader=reader, odd=odd, say=say, progress=progress,
     )  # fmt: skip
 
 
@@ -136,6 +142,7 @@ def _identity(request: TuneRequest, dataset: Dataset, backend: Backend, ranges: 
         "model": model_sha256,
         "ranges": ranges_hash(ranges),
         "images": None if request.images is None else str(request.images),
+        "bit_depth": request.bit_depth,
         "backend": f"{backend} {builder}",
         "machine": str(gpus()[request.device]) if backend_row(backend).on_gpu else cpu_name(),
         "dataset": dataset.name,

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Dataset, read_frame
+from ..datasets import Dataset
 from ..errors import DatasetError, GateError, ImageError, ModelError
+from ..files import printable
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, read_spec
-from ..image.frames import images_in, load_image
+from ..image.frames import images_in
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..pictures.changes import draw_changes
 from ..runtime.frame_runner import FrameRunner
 from ..types import Frame, LabelMap, Progress, no_progress
@@ -101,32 +104,44 @@ class Verification:
 
 def verify(
     a: FrameRunner, b: FrameRunner, items: Sequence[Item], *, names: tuple[str, str] = ("A", "B"),
-    margin: float | None = None, ignore: int = 255, progress: Progress = no_progress,
+    margin: float | None = None, ignore: int = 255, odd: OddFiles | None = None, progress: Progress = no_progress,
 ) -> Verification:  # fmt: skip
     """Two runners with the same number of classes and images -> what differs. `margin` is in units of the logits.
 
-    Raises ModelError where the classes differ in number, ImageError or DatasetError at an image or label that cannot be read.
+    An image that cannot be read goes to `odd`, and the others are compared. Raises ModelError where the classes differ in number,
+    ImageError if no image is left, and without `odd` at the first that cannot be read; DatasetError at a pair that cannot be read.
     """
     classes = a.spec.classes
     if len(classes) != len(b.spec.classes):
         raise ModelError(f"A tells {len(classes)} classes apart and B {len(b.spec.classes)}: their label maps cannot be compared.")
     if not items:
         raise ImageError("There is no image to compare on.")
-    found, borders = Verification(*names, classes, margin), Borders(len(classes))
+    found, borders, odd = Verification(*names, classes, margin), Borders(len(classes)), odd or OddFiles()
+    odd.total = len(items)
     for done, item in enumerate(items, 1):
-        compared = compare_image(a, b, item.decode)
+        try:
+            compared = compare_image(a, b, item.decode)
+        except ImageError as error:
+            odd.add(error)
+            continue
         _count(found, compared, item.name)
         borders.add(compared.labels_a, compared.labels_b)
         if item.label is not None:
             _score(found, compared, item.label(), ignore)
         progress("verify", done, len(items))
+    if not found.images:
+        raise ImageError(odd.listing())
     found.boundary = borders.score()
     return found
 
 
-def image_items(paths: Sequence[Path]) -> list[Item]:
-    """Files, and folders of images (one level, sorted) -> items. Raises ImageError for what is missing and for a folder without any."""
-    return [_item(image) for path in paths for image in _images(path)]
+def image_items(paths: Sequence[Path], reader: ImageReader | None = None) -> list[Item]:
+    """Files, and folders of images (with their sub-folders, sorted) -> items that `reader` reads.
+
+    Raises ImageError for what is missing and for a folder without any.
+    """
+    reader = reader or ImageReader()
+    return [_item(image, reader) for path in paths for image in _images(path, reader)]
 
 
 def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
@@ -180,21 +195,21 @@ def _score(found: Verification, compared: Compared, label: LabelMap, ignore: int
     found.matrices = (one, other) if found.matrices is None else (found.matrices[0] + one, found.matrices[1] + other)
 
 
-def _item(path: Path) -> Item:
-    return Item(str(path), lambda: load_image(path))
+def _item(path: Path, reader: ImageReader) -> Item:
+    return Item(printable(path), lambda: reader.load(path))
 
 
 def _labelled(dataset: Dataset, index: int) -> Item:
     sample = dataset.samples[index]
-    return Item(str(sample.image), lambda: read_frame(sample), lambda: dataset.load(index)[1])
+    return Item(printable(sample.image), lambda: dataset.read_frame(sample), lambda: dataset.load(index)[1])
 
 
-def _images(path: Path) -> list[Path]:
+def _images(path: Path, reader: ImageReader) -> list[Path]:
     if not path.is_dir():
         if not path.exists():
             raise ImageError(f"There is no image {path}.")
         return [path]
-    return images_in(path)
+    return images_in(path, reader.say)
 
 
 def _finite(value: float) -> float | None:

@@ -15,9 +15,10 @@ import numpy as np
 from .. import machine, pipeline
 from ..backends import backend_row
 from ..errors import UsageError
+from ..files import printable
 from ..formats.external_model import Foreign
 from ..image import native
-from ..image.frames import load_image
+from ..image.reader import ImageReader
 from ..image.samples import sample_frame, sample_source
 from ..image.upsample import mixed_share
 from ..nvidia.nvml import watch_over
@@ -92,6 +93,7 @@ def bench_path(
     device: int = 0,
     threads: int | None = None,
     image: Path | None = None,
+    reader: ImageReader | None = None,
     fps: float | None = None,
     deadline_ms: float | None = None,
     said: Foreign | None = None,
@@ -99,17 +101,17 @@ def bench_path(
 ) -> Report:
     """An engine plan, or an ONNX model that is built in memory first (`said` is about one from elsewhere), to a Report; see `bench`.
 
-    `image` is measured as it is; without one the bundled photograph, or a drawn street, stands in at the engine's own size.
+    `image` is measured as `reader` reads it; without one the bundled photograph, or a drawn street, stands in at the engine's own size.
     `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` (see `paced.run_paced`). A GPU's clocks are sampled
     meanwhile. `peak_memory_mb` starts to count before the engine is opened. Raises what opening, decoding, `bench` and `run_paced` raise,
     UsageError for a paced batch or a deadline without `fps`.
     """
     _check_pace(fps, deadline_ms, batch)
-    frame = None if image is None else load_image(image)
+    frame = None if image is None else (reader or ImageReader()).load(image)
     before = machine.resident_mb()
     machine.reset_peak()
     with pipeline.open_any(path, device=device, threads=threads, lanes=lanes, graphs=graphs, said=said) as runner:
-        frame, source = (sample_frame(runner.spec.size), sample_source()) if frame is None else (frame, str(image))
+        frame, source = (sample_frame(runner.spec.size), sample_source()) if frame is None else (frame, printable(str(image)))
         with watch_over(_gpu_of(runner, device)) as gpu:
             report = bench(runner, [frame] * batch, seconds=seconds, warmup=warmup, progress=progress)
         paced = None if fps is None else run_paced(runner, frame, fps, seconds=seconds, deadline_ms=deadline_ms, progress=progress)

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from rtformer_deploy.errors import ImageError, OutputError
-from rtformer_deploy.image.decode import MAX_PIXELS, decode_image, load_image, save_png
+from rtformer_deploy.image.decode import MAX_PIXELS, decode_image, load_image
+from rtformer_deploy.image.png import save_png
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
