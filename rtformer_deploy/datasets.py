@@ -153,7 +153,7 @@ def _matched(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageRe
     for name in ours:
         del images[name]
     if ours:
-        reader.say(f"Left out of {root / patterns[0].folder}: {len(ours):,} {OURS}.")
+        reader.say(f"Left out of {root / patterns[0].folder}: {OURS} ({len(ours):,}).")
     if not images or not labels:
         return []
     alone = sorted(images.keys() ^ labels.keys())

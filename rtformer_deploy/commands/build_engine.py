@@ -172,7 +172,7 @@ def _ranges(
 
 def _about(odd: OddFiles) -> str:
     """What the sidecar says about images that could not be read."""
-    return printable(f"The ranges were measured on {odd.total - len(odd.errors)} of {odd.total} images. {odd.listing()}")
+    return printable(f"The INT8 ranges were measured on {odd.total - len(odd.errors)} images alone, as {odd.listing()}")
 
 
 def _tell_mix(recipe: RecipeBuild, backend: Backend, say: Callable[[str], None]) -> None:

@@ -132,7 +132,7 @@ def _read(path: Path, reader: ImageReader, odd: OddFiles) -> Frame | None:
     try:
         return reader.load(path)
     except ImageError as error:
-        odd.add(CalibrationError(error.what, error.hint or "Remove it, or fix it."))
+        odd.add(CalibrationError(error.what, error.hint))
         return None
 
 

@@ -119,8 +119,8 @@ def _unreadable(data: bytes, name: str) -> ImageError:
     kind = format_of(data)
     needs = None if kind is None else missing_decoder(f".{kind.lower()}")
     if kind is not None and needs is not None:
-        package = "the package pillow-heif" if kind == "HEIF" else "a newer Pillow"
-        return ImageError(f"{name} is a {'HEIC' if kind == 'HEIF' else kind} image, which needs {package}.", f"Run: {needs}")
+        what = "a HEIC image, which needs the package pillow-heif" if kind == "HEIF" else "an AVIF image, which needs a newer Pillow"
+        return ImageError(f"{name} is {what}.", f"Run: {needs}")
     what = f"{name} is not an image that can be read" + (f": it is {kind}." if kind and kind not in ("HEIF", "AVIF") else ".")
     return ImageError(what, f"These can: {readable_names()}.")
 

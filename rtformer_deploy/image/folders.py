@@ -19,9 +19,9 @@ from .reader import silent
 
 #: Folders that programs leave behind and that hold copies or companions of pictures, beside those whose name begins with a dot.
 _LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir"})
-_SHOWN = 6  # reasons that the line names
+_SHOWN = 12  # reasons that the line names
 
-OURS = "written by rtformer-deploy"
+OURS = "pictures that rtformer-deploy wrote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Contents:
         """One line that says what was left out and why; None if nothing was."""
         if not self.left_out:
             return None
-        counts = [f"{count:,} {reason}" for reason, count in self.left_out.most_common()]
-        more = [f"{sum(self.left_out.values()) - sum(count for _, count in self.left_out.most_common(_SHOWN)):,} others"]
-        return f"Left out of {self.folder}: {', '.join(counts[:_SHOWN] + more * (len(counts) > _SHOWN))}."
+        counts = [f"{reason} ({count:,})" for reason, count in self.left_out.most_common()]
+        more = [f"files of {len(counts) - _SHOWN} more kinds"] if len(counts) > _SHOWN else []
+        return f"Left out of {self.folder}: {', '.join(counts[:_SHOWN] + more)}."
 
 
 def walk(folder: Path) -> Contents:
@@ -59,16 +59,16 @@ def walk(folder: Path) -> Contents:
             links.sort()
             here = links.pop(0)
             if _leads_back(folder / here):
-                left_out["linked folders that lead back to a folder above them"] += 1
+                left_out["links that lead back to a folder above"] += 1
                 continue
             if _identity(folder / here) in seen:
-                left_out["linked folders that were read already"] += 1
+                left_out["links to folders that were read already"] += 1
                 continue
             seen.add(_identity(folder / here))
         for entry in _entries(folder, here, left_out):
             path = here / entry.name
             if entry.name.startswith(".") or entry.name in _LEFT_BEHIND:
-                left_out.update(["hidden"] * _hides_an_image(entry))
+                left_out.update(["hidden files"] * _hides_an_image(entry))
             elif _is_folder(entry):
                 if entry.is_symlink():
                     links.append(path)
@@ -111,8 +111,8 @@ def _no_image(suffix: str) -> str:
     """Why a file with this suffix is left out."""
     needs = missing_decoder(suffix)
     if needs is not None:
-        return f"{suffix} (to read them: {needs})"
-    return f"{suffix} (not read)" if suffix else "without a suffix"
+        return f"{suffix}, which needs {needs}"
+    return f"{suffix}, which is not read" if suffix else "files without a suffix"
 
 
 def _entries(folder: Path, here: Path, left_out: Counter[str]) -> Iterator[os.DirEntry[str]]:
@@ -122,7 +122,7 @@ def _entries(folder: Path, here: Path, left_out: Counter[str]) -> Iterator[os.Di
     except OSError as error:
         if here == Path():
             raise ImageError(f"Cannot read the folder {folder}: {error.strerror or error}.") from error
-        left_out[f"folder that cannot be read ({here}: {error.strerror or error})"] += 1
+        left_out[f"the folder {here}: {error.strerror or error}"] += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
