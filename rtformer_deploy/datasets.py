@@ -6,28 +6,36 @@ A dataset file (models/datasets/*.toml, or the path of one's own) says where the
     [layout]
     images = "images/{split}/{name}.jpg"    one pair a name; a name may hold folders ("bochum/bochum_000000_000313")
     labels = "labels/{split}/{name}.png"
-    list = "{split}.txt"                    instead of the two: a file of lines "IMAGE LABEL", relative to the root
+    list = "{split}.txt"                    instead of the two: a file of lines "IMAGE<tab>LABEL", relative to the root
     [layout.splits]                         what stands for {split}, if it is not the split's own name
     train = "training"
     [label_map]                             pixel value = class id; every other value is ignored. Without it: values are class ids
     7 = 0
+    label_pixels = "colours"                at the top: what a label's pixels are, "ids" or the palette's "colours"; else each file shows
+    ignored_colour = [0, 0, 0]              at the top: the colour that is ignored if the pixels are colours
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from .content import content_dir
-from .errors import DatasetError, RecipeError
+from .errors import DatasetError, ImageError, RecipeError
+from .formats.pair_list import ListedPair, read_pairs
+from .formats.path_pattern import PathPattern
 from .formats.recipe import Labels, load_labels
+from .image.folders import OURS, Contents, walk
+from .image.labels import LabelMeaning, read_label
+from .image.png import is_ours
+from .image.reader import ImageReader
 from .types import Frame, LabelMap
 
 
@@ -42,70 +50,68 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The samples of one split, in the order of their names, and what their label pixels mean.
-
-    `lookup` maps a pixel value (0 to 255) to a class id, to `labels.ignore_index`, or to -1: a value that should not be there.
-    """
+    """The samples of one split, in the order of their names, what their label pixels mean, and how their images are read."""
 
     name: str
     split: str
-    labels: Labels
     samples: tuple[Sample, ...]
-    lookup: NDArray[np.int16]
+    meaning: LabelMeaning
+    reader: ImageReader = field(default_factory=ImageReader, compare=False)
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def labels(self) -> Labels:
+        """The classes, their colours and the ignored id."""
+        return self.meaning.labels
+
     def load(self, index: int) -> tuple[Frame, LabelMap]:
-        """The frame (H, W, 3) and its label map (H, W), of one size. Raises DatasetError, naming the pair."""
+        """The frame (H, W, 3) and its label map (H, W), of one size, both upright. Raises DatasetError, naming the pair."""
         sample = self.samples[index]
-        frame, label = read_frame(sample), self.read_label(sample)
+        frame, label = self.read_frame(sample), self.read_label(sample)
         if frame.shape[:2] != label.shape:
             raise DatasetError(
                 f"{sample.image} is {frame.shape[1]}x{frame.shape[0]}, but its label {sample.label} is {label.shape[1]}x{label.shape[0]}.",
-                "A label map has one pixel for each pixel of its image.",
+                "A label map has one pixel for each pixel of its upright image; resize labels to the nearest value, never in between.",
             )
         return frame, label
 
+    def read_frame(self, sample: Sample) -> Frame:
+        """A sample's image as an upright frame (H, W, 3), as every command reads it. Raises DatasetError."""
+        try:
+            return self.reader.load(sample.image)
+        except ImageError as error:
+            raise DatasetError(f"{sample.image} cannot be read as an image: {error.what}", error.hint) from error
+
     def read_label(self, sample: Sample) -> LabelMap:
-        """A label map (H, W) of class ids and the ignore index. Raises DatasetError."""
-        values = _read(sample.label, "a label map")
-        if values.ndim != 2 or values.dtype != np.uint8:
-            raise DatasetError(f"{sample.label} is no label map: it is {_describe(values)}, not one channel of 8 bits.")
-        ids = self.lookup[values]
-        if ids.min(initial=0) < 0:
-            odd = sorted({int(value) for value in np.unique(values) if self.lookup[value] < 0})
-            raise DatasetError(
-                f"{sample.label} holds {_some(odd)}, which is neither one of the {len(self.labels.names)} classes nor"
-                f" the ignored id {self.labels.ignore_index}.",
-                "Is it another dataset's label, or does the dataset file need a [label_map]?",
-            )
-        return ids.astype(np.uint8)
+        """A label map (H, W) of class ids and the ignored id. Raises DatasetError."""
+        return read_label(sample.label, self.meaning)
 
     def subset(self, names: set[str], split: str) -> Dataset:
         """The samples with these names, as a split of its own."""
         return replace(self, split=split, samples=tuple(sample for sample in self.samples if sample.name in names))
 
 
-def open_dataset(dataset: str, root: Path, split: str) -> Dataset:
-    """A dataset's name or TOML file, its root folder and a split -> the split's samples.
+def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | None = None) -> Dataset:
+    """A dataset's name or TOML file, its root folder and a split -> the split's samples; `reader` reads the images and is told of oddities.
 
     Raises DatasetError if the folder does not fit (naming what was looked for and what is there) or a pair lacks a half,
     and RecipeError if the dataset file contradicts itself.
     """
     path, data = _dataset_file(dataset)
-    labels = load_labels(str(path))
+    labels, reader = load_labels(str(path)), reader or ImageReader()
     layout, root = _layout(data, path), Path(root)
     if not root.is_dir():
         raise DatasetError(f"The dataset folder {root} does not exist.", f"{data.get('name', dataset)} {_expected(layout)}")
     folder = layout.get("splits", {}).get(split, split)
-    samples = _listed(root, layout, folder) if "list" in layout else _matched(root, layout, folder)
+    samples = _listed(root, layout, folder, reader) if "list" in layout else _matched(root, layout, folder, reader)
     if not samples:
         raise DatasetError(
             f"{root} holds no {split!r} split of {data.get('name', dataset)}: {_looked_for(layout, folder)} and {_found(root)}.",
             f"{data.get('name', dataset)} {_expected(layout)}",
         )
-    return Dataset(str(data.get("name", path.stem)), split, labels, tuple(samples), _lookup(data, labels, path))
+    return Dataset(str(data.get("name", path.stem)), split, tuple(samples), _meaning(data, labels, path), reader)
 
 
 def _dataset_file(dataset: str) -> tuple[Path, dict[str, Any]]:
@@ -126,13 +132,28 @@ def _layout(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
         for key in ("images", "labels"):
             if str(layout.get(key, "")).count("{name}") != 1:
                 raise RecipeError(f"{path}: [layout] {key} is a path with one {{name}} in it, or there is a list.")
+        if layout["images"] == layout["labels"]:
+            raise RecipeError(f"{path}: [layout] images and labels are the same path, {layout['images']}.")
+    for text in (*(layout.get(key, "") for key in ("images", "labels", "list")), *layout.get("splits", {}).values()):
+        if Path(str(text)).is_absolute() or ".." in Path(str(text)).parts:
+            raise RecipeError(f"{path}: [layout] leads out of the dataset's folder: {text}.", "Paths there begin at --root.")
     return layout
 
 
-def _matched(root: Path, layout: Mapping[str, Any], folder: str) -> list[Sample]:
+def _matched(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
     """The pairs whose files fit both patterns; raises DatasetError if a half is missing."""
-    images = _named(root, layout["images"], folder)
-    labels = _named(root, layout["labels"], folder)
+    patterns = [PathPattern.parse(str(layout[key]).replace("{split}", folder)) for key in ("images", "labels")]
+    contents = {pattern.folder: _walked(root / pattern.folder, reader) for pattern in patterns}
+    images, labels = (_named(root, pattern, contents[pattern.folder]) for pattern in patterns)
+    narrower, wider = (labels, images) if patterns[1].length > patterns[0].length else (images, labels)
+    taken = set(narrower.values())  # a file that fits both patterns is what the longer one says: x_mask.png beside x.png is a label
+    for name in [name for name, path in wider.items() if path in taken]:
+        del wider[name]
+    ours = [name for name, path in images.items() if name not in labels and is_ours(path)]
+    for name in ours:
+        del images[name]
+    if ours:
+        reader.say(f"Left out of {root / patterns[0].folder}: {OURS} ({len(ours):,}).")
     if not images or not labels:
         return []
     alone = sorted(images.keys() ^ labels.keys())
@@ -145,29 +166,73 @@ def _matched(root: Path, layout: Mapping[str, Any], folder: str) -> list[Sample]
     return [Sample(name, images[name], labels[name]) for name in sorted(images)]
 
 
-def _named(root: Path, pattern: str, folder: str) -> dict[str, Path]:
-    before, after = pattern.replace("{split}", folder).split("{name}")
-    base = root / before
-    return {path.relative_to(base).as_posix().removesuffix(after): path for path in base.rglob(f"*{after}") if path.is_file()}
+def _walked(folder: Path, reader: ImageReader) -> Contents:
+    """What lies in a folder of a dataset; nothing if there is no such folder. The reader is told what was left out."""
+    if not folder.is_dir():
+        return Contents(folder, ())
+    contents = walk(folder)
+    line = contents.line()
+    if line is not None:
+        reader.say_once(line, line)
+    return contents
 
 
-def _listed(root: Path, layout: Mapping[str, Any], folder: str) -> list[Sample]:
+def _named(root: Path, pattern: PathPattern, contents: Contents) -> dict[str, Path]:
+    """The files of a folder that fit a pattern, by name. Raises DatasetError for two files with one name."""
+    found: dict[str, Path] = {}
+    for file in contents.files:
+        name, path = pattern.name_of(file), root / pattern.folder / file
+        if name is None:
+            continue
+        if name in found:
+            raise DatasetError(f"{found[name]} and {path} are the same frame: their names differ in the suffix's capitals only.")
+        found[name] = path
+    return found
+
+
+def _listed(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
     path = root / str(layout["list"]).replace("{split}", folder)
     if not path.is_file():
         return []
-    samples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split()
-        if not fields:
+    samples: dict[str, tuple[int, Sample]] = {}
+    twice = []
+    for pair in read_pairs(path):
+        image, label = (_inside(root, name, path, pair) for name in (pair.image, pair.label))
+        line, known = samples.setdefault(os.path.abspath(image), (pair.line, Sample(image.stem, image, label)))
+        if line == pair.line:
             continue
-        if len(fields) != 2:
-            raise DatasetError(f"{path}, line {number}: {line!r} is not an image and a label, parted by a space.")
-        image, label = (root / field.lstrip("/") for field in fields)
-        for half in (image, label):
-            if not half.is_file():
-                raise DatasetError(f"{path}, line {number}: there is no {half}.")
-        samples.append(Sample(Path(fields[0]).stem, image, label))
-    return samples
+        if known.label != label:
+            raise DatasetError(f"{path}, lines {line} and {pair.line}: {pair.image} has two labels, {known.label} and {label}.")
+        twice.append(f"{pair.image} (lines {line} and {pair.line})")
+    if twice:
+        reader.say(f"{path} names some pairs more than once, which are taken once: {_some(twice)}.")
+    return [sample for _, sample in samples.values()]
+
+
+def _inside(root: Path, name: str, path: Path, pair: ListedPair) -> Path:
+    """A name in a list -> its file: an absolute path inside the root as it is, any other from the root on. Raises DatasetError."""
+    for text in (name, name.replace("\\", "/")):  # a list that was written on Windows
+        given = Path(text)
+        absolute = given.is_absolute() and given.resolve().is_relative_to(root.resolve())
+        file = given if absolute else root / text.lstrip("/")
+        if ".." in given.parts and not file.resolve().is_relative_to(root.resolve()):
+            raise DatasetError(f"{path}, line {pair.line}: {name} leads out of the dataset's folder {root}.")
+        if file.is_file():
+            return file
+    raise DatasetError(f"{path}, line {pair.line}: there is no {file}.", "A list's paths begin at --root.")
+
+
+def _meaning(data: Mapping[str, Any], labels: Labels, path: Path) -> LabelMeaning:
+    """What the dataset file says about label pixels. Raises RecipeError."""
+    pixels, colour = data.get("label_pixels"), data.get("ignored_colour")
+    if pixels not in (None, "ids", "colours"):
+        raise RecipeError(f'{path}: label_pixels is "ids" or "colours", not {pixels!r}.')
+    if not (colour is None or (isinstance(colour, list) and len(colour) == 3 and all(each in range(256) for each in colour))):
+        raise RecipeError(f"{path}: ignored_colour is three numbers from 0 to 255, not {colour!r}.")
+    if pixels == "colours" and "label_map" in data:
+        raise RecipeError(f'{path}: label_pixels = "colours" and [label_map] cannot be combined: colours are those of the palette.')
+    ignored = None if colour is None else (colour[0], colour[1], colour[2])
+    return LabelMeaning(labels, _lookup(data, labels, path), "label_map" in data, pixels, ignored)
 
 
 def _lookup(data: Mapping[str, Any], labels: Labels, path: Path) -> NDArray[np.int16]:
@@ -187,24 +252,6 @@ def _lookup(data: Mapping[str, Any], labels: Labels, path: Path) -> NDArray[np.i
     if mapping is None:
         lookup[labels.ignore_index] = labels.ignore_index
     return lookup
-
-
-def read_frame(sample: Sample) -> Frame:
-    """A sample's image as RGB uint8 (H, W, 3). Raises DatasetError."""
-    return _read(sample.image, "an image", "RGB")
-
-
-def _read(path: Path, what: str, mode: str | None = None) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert(mode) if mode else image)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} cannot be read as {what}: {error}.") from error
-
-
-def _describe(values: NDArray[Any]) -> str:
-    channels = 1 if values.ndim == 2 else values.shape[2]
-    return f"{channels} channel{'s' if channels > 1 else ''} of {values.dtype}"
 
 
 def _some(items: list[Any]) -> str:

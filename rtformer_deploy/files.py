@@ -6,11 +6,14 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import OutputError
+
+_KEPT = 32  # characters of a name in the name of its partial file
 
 
 def sha256(data: bytes) -> str:
@@ -32,7 +35,7 @@ def writing(path: Path) -> Iterator[Path]:
     """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
     path = Path(path)
     _refuse_special(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial{path.suffix}")
+    partial = _beside(path, path.suffix)
     try:
         yield partial
         with open(partial, "rb") as file:
@@ -50,7 +53,7 @@ def check_writable(path: Path) -> None:
     _refuse_special(path)
     if path.is_dir():
         raise OutputError(f"Cannot write {path}: it is a folder.", "Give a file name.")
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = _beside(path)
     try:
         partial.touch(exist_ok=False)
     except OSError as error:
@@ -70,6 +73,16 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def _beside(path: Path, suffix: str = "") -> Path:
+    """A name beside `path` that nothing has; of a long name the beginning only, so that it fits wherever the name itself does."""
+    return path.with_name(f".{path.name[:_KEPT]}.{secrets.token_hex(4)}.partial{suffix[:_KEPT]}")
+
+
+def printable(text: Path | str) -> str:
+    """A path or a message that can be printed and encoded anywhere: bytes of a name that are no text are written as escapes."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
 def _remove(partial: Path) -> None:
     """Removes what was begun, if anything was: the folder may not even be one."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -77,8 +90,14 @@ def _remove(partial: Path) -> None:
 
 
 def _refuse_special(path: Path) -> None:
-    """Raises OutputError for a device or a pipe: renaming onto it would replace it."""
-    if path.exists() and not path.is_file() and not path.is_dir():
+    """Raises OutputError for a device or a pipe, as renaming onto it would replace it, and for a name that no file can have."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise OutputError(f"Cannot write {path}: it is not a regular file.", "Give a file name.")
 
 

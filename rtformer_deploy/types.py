@@ -150,7 +150,7 @@ class EngineInfo:
 
     `model_sha256` is the hash of the model's file as it was given, before any pass. `gpu` is the device or the compute capabilities
     that the plan was built for (None: CPU); `flips` the share of pixels whose class changed against ONNX Runtime on the model it came
-    from (None: the engine could not be run where it was built).
+    from (None: the engine could not be run where it was built). `notes` are what a person should know before trusting the engine.
     """
 
     spec: ModelSpec
@@ -166,6 +166,7 @@ class EngineInfo:
     ranges_sha256: str | None = None
     flips: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -177,6 +178,7 @@ class EngineInfo:
         for name in ("inputs", "outputs"):
             values[name] = tuple(TensorSpec.from_json(item) for item in values[name])
         values["batch"] = tuple(values["batch"])
+        values["notes"] = tuple(values.get("notes", ()))
         values["precision"] = PrecisionFound(**values["precision"])
         known = {f.name for f in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})

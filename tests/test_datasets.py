@@ -149,10 +149,13 @@ def test_a_value_that_is_no_class_is_named(tmp_path: Path) -> None:
         open_dataset("camvid", tmp_path, "val").load(0)
 
 
-def test_a_coloured_label_is_no_label_map(tmp_path: Path) -> None:
-    put(tmp_path, "images/val/x.jpg", "labels/val/x.png", [[0]])
-    Image.new("RGB", (1, 1)).save(tmp_path / "labels/val/x.png")
-    with pytest.raises(DatasetError, match="3 channels of uint8"):
+def test_a_coloured_label_needs_the_palettes_colours(tmp_path: Path) -> None:
+    put(tmp_path, "images/val/x.jpg", "labels/val/x.png", [[0, 1]])
+    colours = np.array([[[128, 128, 128], [128, 0, 0]]], np.uint8)
+    Image.fromarray(colours).save(tmp_path / "labels/val/x.png")
+    assert open_dataset("camvid", tmp_path, "val").load(0)[1].tolist() == [[0, 1]]
+    Image.fromarray(colours + 1).save(tmp_path / "labels/val/x.png")
+    with pytest.raises(DatasetError, match=r"x\.png holds the colour \(129, 129, 129\) \(and 1 more\), which none of the 11 classes has"):
         open_dataset("camvid", tmp_path, "val").load(0)
 
 
@@ -178,6 +181,12 @@ def test_own_data_by_list_files(tmp_path: Path) -> None:
         ("ignore_index = 9", "ignore_index = 1"),
         ("[layout]", "[label_map]\n5 = 3\n[layout]"),
         ("[layout]", "[label_map]\n300 = 0\n[layout]"),
+        ("[layout]", 'label_pixels = "colors"\n[layout]'),
+        ("[layout]", 'label_pixels = "colours"\n[label_map]\n1 = 0\n[layout]'),
+        ("[layout]", "ignored_colour = [0, 0, 256]\n[layout]"),
+        ("labels/{split}/{name}.png", "images/{split}/{name}.jpg"),
+        ("images/{split}", "../images/{split}"),
+        ("images/{split}", "/images/{split}"),
     ],
 )
 def test_dataset_files_that_do_not_hold_together(tmp_path: Path, change: str, message: str) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--image", type=options.PATH, metavar="IMAGE", help="Picture to measure with, at its own size [default: a sample].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
 @click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
+@options.reader
 @options.foreign
 @options.batch
 @options.threads

@@ -25,6 +25,8 @@ Bounds = tuple[int, ...] | None
 @click.option("--max", "largest", callback=parse.profile, metavar="N|NxCxHxW", help="Largest batch.")
 @options.build_options
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
+@options.bit_depth
+@options.stop_on_error
 @options.foreign
 @options.output("engine.plan", "Where to write the plan; what it is goes beside it as .json.")
 def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> None:

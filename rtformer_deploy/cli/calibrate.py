@@ -21,19 +21,23 @@ from . import options
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N images, drawn at random [default: all].")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
+@options.reader
+@options.stop_on_error
 @options.foreign
 @options.threads
 @options.output("ranges.json", "Where to write the ranges.")
-def command(**values: Any) -> None:
+def command(stop_on_error: bool, **values: Any) -> None:
     """Measure the range of every tensor of MODEL (default model.onnx) on images, for build-engine --int8.
 
     An interrupted run goes on where it stopped. The ranges belong to the weights and the configuration: they hold at every input
     size and are refused for other weights.
     """
     from ..commands.calibrate import CalibrateRequest, calibrate_file
+    from ..image.odd_files import OddFiles
     from .show import feedback
 
-    request = CalibrateRequest(**values)
+    request, odd = CalibrateRequest(**values), OddFiles(stop_on_error)
     with feedback() as told:
-        ranges = calibrate_file(request, told)
+        ranges = calibrate_file(request, told, odd)
     click.echo(f"{request.output}: ranges of {len(ranges.amax)} tensors by {request.method}, from {ranges.images} images.")
+    odd.raise_any(then=f"{request.output} holds the ranges of the others.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--split", default="val", show_default=True, help="Which part of it.")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the scores here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the confusion matrix here, as SVG.")
+@options.reader
 @options.foreign
 @options.threads
 @options.device

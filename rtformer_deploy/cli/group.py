@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -46,6 +48,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        _print_any_name()
         try:
             return super().invoke(ctx)
         except DeployError as error:
@@ -56,6 +59,13 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
+
+
+def _print_any_name() -> None:
+    """Lets a file's name that is no text be printed, with escapes for its odd bytes, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _version() -> str:

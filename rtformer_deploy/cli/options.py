@@ -36,6 +36,29 @@ def batch(command: Command) -> Command:
     return click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help=text)(command)
 
 
+def bit_depth(command: Command) -> Command:
+    """--bit-depth N: bits that the samples of 16- and 32-bit images use; None means what the file says."""
+    text = "Bits that the samples of 16- and 32-bit images use [default: as the file says, else all]."
+    return click.option("--bit-depth", type=click.IntRange(1, 32), default=None, metavar="N", help=text)(command)
+
+
+def reader(command: Command) -> Command:
+    """--bit-depth, for a command that reads images; the command gets an image.reader.ImageReader that speaks to stderr."""
+
+    def gather(values: Values) -> Values:
+        from ..image.reader import ImageReader
+
+        return {"reader": ImageReader(values["bit_depth"], functools.partial(click.echo, err=True))}
+
+    return _gathered(gather, bit_depth=bit_depth)(command)
+
+
+def stop_on_error(command: Command) -> Command:
+    """--stop-on-error: the first image that cannot be used ends the run."""
+    text = "Stop at the first image that cannot be used, instead of naming it at the end."
+    return click.option("--stop-on-error", is_flag=True, help=text)(command)
+
+
 def output(default: str | None, text: str) -> Callable[[Command], Command]:
     """-o/--output PATH, required where there is no default."""
     if default is None:

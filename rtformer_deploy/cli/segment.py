@@ -13,6 +13,7 @@ from . import options
 if TYPE_CHECKING:
     from ..commands.segment import Outcome
     from ..formats.external_model import Foreign
+    from ..image.reader import ImageReader
 
 
 @click.command("segment")
@@ -20,36 +21,40 @@ if TYPE_CHECKING:
 @click.argument("inputs", type=options.PATH, nargs=-1, required=True, metavar="INPUT...")
 @options.output(None, "Folder for NAME_labels.png and NAME_overlay.png; made where it is missing.")
 @click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weight of the colours in the overlay.")
+@options.reader
+@options.stop_on_error
 @options.foreign
 @options.batch
 @options.threads
 @options.device
 def command(
-    model: Path, inputs: tuple[Path, ...], output: Path, alpha: float, batch: int, threads: int | None, device: int, said: Foreign
-) -> None:
+    model: Path, inputs: tuple[Path, ...], output: Path, alpha: float, batch: int, threads: int | None, device: int,
+    reader: ImageReader, stop_on_error: bool, said: Foreign,
+) -> None:  # fmt: skip
     """Segments images and folders of images (INPUT...) with MODEL, an engine plan or an ONNX model.
 
     NAME_labels.png holds the class ids (8-bit grey), NAME_overlay.png the picture with the classes' colours over it, both at the
-    picture's own upright size. An image that cannot be read is reported and the others are still done; the exit code is then 1.
+    picture's own upright size. The sub-folders of a folder are read too, and made again in the output folder. An image that cannot
+    be read is named at the end and the others are still done; the exit code is then 1.
     """
     from ..commands.segment import plan_jobs, segment
-    from ..errors import ImageError
+    from ..image.odd_files import OddFiles
     from ..opening import open_any
     from .show import progress_bar
 
-    jobs = plan_jobs(inputs, output)
+    jobs = plan_jobs(inputs, output, reader.say)
+    odd = OddFiles(stop_on_error, total=len(jobs))
     outcomes = []
     with open_any(model, device=device, threads=threads, lanes=1, said=said) as runner:
         classes = runner.spec.classes
         with progress_bar() as progress:
-            for outcome in segment(runner, jobs, output, alpha=alpha, batch=batch, progress=progress):
+            for outcome in segment(runner, jobs, output, alpha=alpha, batch=batch, reader=reader, progress=progress):
                 outcomes.append(outcome)
                 if len(jobs) > 1:
                     _print_line(outcome, classes)
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    if failed:
-        listing = "\n".join(f"  {outcome.error.what}" for outcome in outcomes if outcome.error is not None)
-        raise ImageError(f"{failed} of {len(jobs)} images could not be segmented:\n{listing}")
+                if outcome.error is not None:
+                    odd.add(outcome.error)
+    odd.raise_any("could not be segmented")
     if len(jobs) == 1:
         _print_shares(outcomes[0], classes)
 

@@ -10,7 +10,7 @@ import click
 
 from ..errors import MissingPackageError, UsageError
 from . import parse
-from .options import PATH
+from .options import PATH, bit_depth
 
 
 @click.command(context_settings={"show_default": True})
@@ -45,6 +45,7 @@ from .options import PATH
     "--paste", "--mix", type=click.FloatRange(0, 1), default=0.0, help="Share of the views with another view's rare classes pasted in."
 )
 @click.option("--hold-out", default=None, metavar="PREFIX", help="Score, not train on, the last third of the training frames named so.")
+@bit_depth
 @click.option("--init", type=PATH, default=None, metavar="FILE", help="Weights to begin with: what fits is loaded.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --output.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of weights, order and augmentation.")
@@ -72,7 +73,7 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked.append(number) if not asked else signal.default_int_handler(number, None))
     with Display(options.steps) as display:
-        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(asked))
+        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(asked), say=display.say)
     if last["kind"] == "stopped":
         click.echo(f"Stopped after step {last['step']}; go on with --resume.", err=True)
         raise SystemExit(130)

@@ -44,5 +44,9 @@ class Display:
             for line in record.get("left_out", ()):
                 self._line(f"left out: {line}")
 
+    def say(self, line: str) -> None:
+        """Shows one line for a person."""
+        self._line(line)
+
     def _line(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -32,25 +32,29 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Time for each engine's latency."
 )
+@options.bit_depth
+@options.stop_on_error
 @options.foreign
 @options.device
 @options.threads
 @options.output("tuned", "Folder for recipe.toml, tune.json, tune.svg and the measurements.")
-def command(**values: Any) -> None:
+def command(stop_on_error: bool, **values: Any) -> None:
     """Find the fastest mix of INT8, FP16 and FP32 of MODEL (default model.onnx) whose mIoU drops by at most --max-drop.
 
     Each block's sensitivity is measured first, then real engines are scored on the dataset and timed in turns. Every measurement is
     kept as it is made: after Ctrl-C --resume goes on from there. The mix is written as a recipe for build-engine --recipe.
     """
     from ..commands.tune import TuneRequest, build_command, check_gate, tune
+    from ..image.odd_files import OddFiles
     from .show import feedback
 
-    request = TuneRequest(**values)
+    request, odd = TuneRequest(**values), OddFiles(stop_on_error)
     with feedback() as told:
-        tuned = tune(request, told)
+        tuned = tune(request, told, odd)
     _print(tuned)
     files = ("tune.json", "tune.svg", *(() if tuned.chosen is None else ("recipe.toml", "ranges.json")))
     click.echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
+    odd.raise_any(then="The ranges are those of the others.")
     check_gate(tuned)
     click.echo(f"Build it:\n  {build_command(request, tuned.backend)}")
 

@@ -37,19 +37,23 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @click.option("--margin", type=click.FloatRange(0), metavar="M", help="Margin in logits [default: twice the largest difference].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write what was found here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the worst image's changes here, as PNG.")
+@options.reader
+@options.stop_on_error
 @options.foreign
 @options.threads
 @options.device
-def command(**values: Any) -> None:
+def command(stop_on_error: bool, **values: Any) -> None:
     """Compares A with B (each a network's safetensors, an ONNX model or an engine plan) on images and folders."""
     from ..commands.verify import VerifyRequest, verify_files
     from ..evaluation.verify import check_gates
+    from ..image.odd_files import OddFiles
     from .show import progress_bar
 
-    request = VerifyRequest(**values)
+    request, odd = VerifyRequest(**values), OddFiles(stop_on_error)
     with progress_bar() as progress:
-        found = verify_files(request, progress)
+        found = verify_files(request, progress, odd)
     _print(found)
+    odd.raise_any()
     check_gates(found, request.max_flips, request.max_drop)
 
 

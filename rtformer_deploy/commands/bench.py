@@ -8,8 +8,9 @@ from pathlib import Path
 
 from .. import machine
 from ..errors import UsageError
+from ..files import printable
 from ..formats.external_model import Foreign
-from ..image.frames import load_image
+from ..image.reader import ImageReader
 from ..image.samples import sample_frame, sample_source
 from ..nvidia.nvml import watch_over
 from ..opening import open_any
@@ -23,9 +24,9 @@ from ..types import Progress, no_progress
 class BenchRequest:
     """What to measure: an engine plan, or an ONNX model (`said` is about one from elsewhere), for `seconds` after `warmup` seconds.
 
-    `image` is measured at its own size; without one the bundled photograph, or a drawn street, is measured at the engine's. `fps` adds a
-    paced run of one frame at a time, as long again, with `deadline_ms` for each frame. Raises UsageError for a paced batch, or a
-    deadline without `fps`.
+    `image` is measured at its own size, as `reader` reads it; without one the bundled photograph, or a drawn street, is measured at the
+    engine's. `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` for each frame. Raises UsageError for a
+    paced batch, or a deadline without `fps`.
     """
 
     model: Path
@@ -37,6 +38,7 @@ class BenchRequest:
     device: int = 0
     threads: int | None = None
     image: Path | None = None
+    reader: ImageReader = field(default_factory=ImageReader)
     fps: float | None = None
     deadline_ms: float | None = None
     said: Foreign = field(default_factory=Foreign)
@@ -54,13 +56,13 @@ def bench_path(request: BenchRequest, progress: Progress = no_progress) -> Repor
     A GPU's clocks are sampled meanwhile. `peak_memory_mb` of the Report starts to count before the engine is opened. Raises what
     opening, decoding, `bench` and `run_paced` raise.
     """
-    image = None if request.image is None else load_image(request.image)
+    image = None if request.image is None else request.reader.load(request.image)
     before = machine.resident_mb()
     machine.reset_peak()
     with open_any(
         request.model, device=request.device, threads=request.threads, lanes=request.lanes, graphs=request.graphs, said=request.said
     ) as runner:
-        frame, source = (sample_frame(runner.spec.size), sample_source()) if image is None else (image, str(request.image))
+        frame, source = (sample_frame(runner.spec.size), sample_source()) if image is None else (image, printable(str(request.image)))
         with watch_over(request.device if on_gpu(runner) else None) as gpu:
             report = bench(runner, [frame] * request.batch, seconds=request.seconds, warmup=request.warmup, progress=progress)
         paced = None

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from ..backends import check_options
 from ..errors import BuildError, UsageError
-from ..files import check_writable, read_bytes, write_atomic
+from ..files import check_writable, printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, weights_sha256
 from ..formats.recipe import Recipe, check_model, load_recipe
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..pipeline import build_engine, spec_of
 from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
@@ -28,6 +30,7 @@ class BuildRequest:
 
     That is the precision (`precision` and `keep`, or `recipe`, which is a name or a TOML file; FP32 without either), the batch
     (`profile`), and the timing cache, which is read from the file `timing_cache` before the build and written to it afterwards.
+    `bit_depth` (as in `load_image`) and `stop_on_error` are about images that the ranges are measured on.
     """
 
     model: Path
@@ -38,6 +41,8 @@ class BuildRequest:
     keep: tuple[str, ...] = ()
     recipe: str | None = None
     ranges: RangesSource = field(default_factory=RangesSource)
+    bit_depth: int | None = None
+    stop_on_error: bool = False
     profile: BatchProfile = (None, None, None)
     timing_cache: Path | None = None
     strict: bool = False
@@ -47,8 +52,10 @@ class BuildRequest:
 def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     """Builds `request.model` into `request.output`, and says which backend builds it and why, and what was found in the engine.
 
-    Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError.
+    Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError;
+    and ImageError, when the engine is written, if some of the images for the ranges could not be read.
     """
+    odd = OddFiles(request.stop_on_error)
     check_writable(request.output)
     recipe = _recipe(request)
     model = load_model(request.model)
@@ -61,14 +68,17 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     check_options(options, backend)  # before images are shown
     if recipe is not None:
         _tell_mix(recipe, backend, feedback.say)
-    ranges = _ranges(request, recipe, spec, feedback)
+    ranges = _ranges(request, recipe, spec, odd, feedback)
     engine = build_engine(
         model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, progress=feedback.progress
     )
+    if odd.errors:
+        engine = replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd))))
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
     _tell(engine, request.output, feedback.say)
+    odd.raise_any(then=f"{request.output} was built with the ranges of the others.")
     return engine
 
 
@@ -94,7 +104,7 @@ def _recipe(request: BuildRequest) -> Recipe | None:
     return recipe
 
 
-def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, feedback: Feedback) -> Ranges | None:
+def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | None:
     precision = request.precision if recipe is None else recipe.build.mix.precision
     if precision != "int8":
         if request.ranges.given() or request.keep:
@@ -105,10 +115,16 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, feedb
         return named
 
     def measure(images: Path) -> Ranges:
-        wanted = CalibrateRequest(request.model, images, threads=request.options.threads, said=request.said)
-        return calibrate_file(wanted, feedback)
+        reader = ImageReader(request.bit_depth, feedback.say)
+        wanted = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, said=request.said)
+        return calibrate_file(wanted, feedback, odd)
 
     return pick_ranges(request.ranges, spec, measure, feedback.say)
+
+
+def _about(odd: OddFiles) -> str:
+    """What the sidecar says about images that could not be read."""
+    return printable(f"The INT8 ranges were measured on {odd.total - len(odd.errors)} images alone, as {odd.listing()}")
 
 
 def _tell_mix(recipe: Recipe, backend: Backend, say: Say) -> None:

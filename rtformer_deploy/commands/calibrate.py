@@ -20,17 +20,21 @@ from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
-from ..image.frames import load_image, preprocess
+from ..image.frames import images_in, preprocess
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..pipeline import spec_of
-from ..types import Feedback, ModelSpec, Progress, Ranges, Say
+from ..types import Feedback, Frame, ModelSpec, Progress, Ranges, Say
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
 _EVERY = 25  # images between two checkpoints
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrateRequest:
-    """Which model to measure on which folder of images, `limit` of them (None: all) drawn with `seed`; no `output` writes no file."""
+    """Which model to measure on which folder of images, `limit` of them (None: all) drawn with `seed`; no `output` writes no file.
+
+    `reader` reads the images; None: one that tells a run's own `say`.
+    """
 
     model: Path
     images: Path
@@ -38,49 +42,55 @@ class CalibrateRequest:
     method: str = DEFAULT_METHOD
     limit: int | None = None
     seed: int = 0
+    reader: ImageReader | None = None
     threads: int | None = None
     said: Foreign = field(default_factory=Foreign)
 
 
-def calibrate_file(request: CalibrateRequest, feedback: Feedback) -> Ranges:
+def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles | None = None) -> Ranges:
     """Measures the ranges of a model's tensors on images, and writes them to `request.output`.
 
-    An interrupted run goes on from its checkpoint if model and images are the same. Raises CalibrationError, ModelError, OutputError.
+    An interrupted run goes on from its checkpoint if model and images are the same. An image that cannot be read goes to `odd` and
+    the ranges are those of the others; without `odd` the first one is an error. Raises CalibrationError, ModelError, OutputError.
     """
-    choose = observer(request.method)
+    choose, odd = observer(request.method), odd or OddFiles()
+    reader = request.reader or ImageReader(say=feedback.say)
     if request.output is not None:
         check_writable(request.output)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
-    paths = pick_images(request.images, request.limit, request.seed)
+    paths = pick_images(request.images, request.limit, request.seed, feedback.say)
+    odd.total = len(paths)
     inlined = inline_functions(clone(model))
     collector = Collector(inlined, float_tensors(model, inlined), request.threads)
     names = [str(path.relative_to(request.images)) for path in paths]
-    identity = sha256(json.dumps([sha256(serialize_model(model)), names]).encode())
+    identity = sha256(json.dumps([sha256(serialize_model(model)), names, reader.bit_depth]).encode())
     checkpoint = _Checkpoint(request.output, identity)
-    start = checkpoint.resume(collector, feedback.say)
-    if not _show_all(collector, paths, spec, start, checkpoint, feedback.progress):
+    start = checkpoint.resume(collector, odd, feedback.say)
+    if not _show_all(collector, paths, spec, start, checkpoint, reader, odd, feedback.progress):
+        bad = f"\n{odd.listing()}" if odd.errors else ""
         raise CalibrationError(
-            f"Every image in {request.images} has one colour, so there are no ranges to measure.", "Give images of real scenes."
+            f"No image in {request.images} has more than one colour, so there are no ranges to measure.{bad}", "Give images of real scenes."
         )
     amax = {name: float(np.float32(choose(histogram))) for name, histogram in collector.histograms.items()}
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
         feedback.say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
-    ranges = Ranges(amax, request.method, len(paths), weights_sha256(model, spec), spec.name)
+    ranges = Ranges(amax, request.method, len(paths) - len(odd.errors), weights_sha256(model, spec), spec.name)
     if request.output is not None:
         save_ranges(ranges, request.output)
     checkpoint.remove()
     return ranges
 
 
-def pick_images(folder: Path, limit: int | None, seed: int) -> list[Path]:
+def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) -> list[Path]:
     """A folder's images, those of its folders too, sorted; `limit` of them drawn with `seed`. Raises CalibrationError for none."""
     if not folder.is_dir():
         raise CalibrationError(f"{folder} is not a folder of images.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    if not paths:
-        raise CalibrationError(f"There are no images in {folder}.", f"Known are: {', '.join(sorted(_SUFFIXES))}.")
+    try:
+        paths = images_in(folder, say)
+    except ImageError as error:
+        raise CalibrationError(f"There are no images in {folder}.", error.hint) from error
     if limit is not None and limit < len(paths):
         chosen = np.random.default_rng(seed).choice(len(paths), limit, replace=False)
         paths = [paths[index] for index in sorted(chosen)]
@@ -95,8 +105,8 @@ class _Checkpoint:
         self.path = None if output is None else output.with_name(f".{output.name}.calibration.npz")
         self.identity = identity
 
-    def resume(self, collector: Collector, say: Say) -> tuple[int, bool]:
-        """Fills the collector from the file -> images done, and whether one of them had colours.
+    def resume(self, collector: Collector, odd: OddFiles, say: Say) -> tuple[int, bool]:
+        """Fills the collector and the odd files from the file -> images done, and whether one of them had colours.
 
         It begins anew, and says so, if the file is broken or belongs to another run.
         """
@@ -109,19 +119,21 @@ class _Checkpoint:
                     return 0, False
                 restore(collector.histograms, arrays)
                 done, coloured = (int(value) for value in arrays["done"])
+                odd.errors += [CalibrationError(str(what)) for what in arrays["odd"]]
         except (OSError, ValueError, KeyError, EOFError) as error:
             say(f"{self.path} cannot be read ({error}); beginning anew.")
             return 0, False
         say(f"Going on after {done} images.")
         return done, bool(coloured)
 
-    def save(self, collector: Collector, done: int, coloured: bool) -> None:
+    def save(self, collector: Collector, odd: OddFiles, done: int, coloured: bool) -> None:
         if self.path is None:
             return
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {
             "identity": np.array(self.identity),
             "done": np.array([done, coloured]),
+            "odd": np.array([error.what for error in odd.errors], np.str_),
             **state(collector.histograms),
         }
         np.savez(buffer, **arrays)
@@ -138,6 +150,8 @@ def _show_all(
     spec: ModelSpec,
     start: tuple[int, bool],
     checkpoint: _Checkpoint,
+    reader: ImageReader,
+    odd: OddFiles,
     progress: Progress,
 ) -> bool:
     """Shows the images from `start` on; whether any of them has more than one colour."""
@@ -145,14 +159,21 @@ def _show_all(
     batch = spec.input.shape[0]
     repeats = batch if isinstance(batch, int) else 1
     for index in range(first, len(paths)):
-        try:
-            frame = load_image(paths[index])
-        except ImageError as error:
-            raise CalibrationError(f"The image {paths[index]} cannot be read: {error.what}", "Remove it, or fix it.") from error
-        coloured = coloured or bool(np.any(frame != frame[0, 0]))
-        ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
-        collector.show(np.repeat(ready[None], repeats, 0), str(paths[index]))
+        frame = _read(paths[index], reader, odd)
+        if frame is not None:
+            coloured = coloured or bool(np.any(frame != frame[0, 0]))
+            ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
+            collector.show(np.repeat(ready[None], repeats, 0), str(paths[index]))
         progress("Calibrate", index + 1, len(paths))
         if (index + 1) % _EVERY == 0:
-            checkpoint.save(collector, index + 1, coloured)
+            checkpoint.save(collector, odd, index + 1, coloured)
     return coloured
+
+
+def _read(path: Path, reader: ImageReader, odd: OddFiles) -> Frame | None:
+    """An image's frame; None if it cannot be read and the others are to go on."""
+    try:
+        return reader.load(path)
+    except ImageError as error:
+        odd.add(CalibrationError(error.what, error.hint))
+        return None

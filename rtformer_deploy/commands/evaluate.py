@@ -10,6 +10,7 @@ from ..datasets import open_dataset
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..files import check_writable, write_atomic
 from ..formats.external_model import Foreign
+from ..image.reader import ImageReader
 from ..opening import open_any
 from ..pictures import require_report
 from ..types import Progress, no_progress
@@ -17,12 +18,13 @@ from ..types import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
-    """Which model on which split, and where the scores (JSON) and the confusion matrix (SVG) go, if anywhere."""
+    """Which model on which split, how its images are read, and where the scores (JSON) and the confusion matrix (SVG) go, if anywhere."""
 
     model: Path
     dataset: str
     root: Path
     split: str = "val"
+    reader: ImageReader = field(default_factory=ImageReader)
     json_path: Path | None = None
     picture_path: Path | None = None
     threads: int | None = None
@@ -39,7 +41,7 @@ def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) ->
         check_writable(path)
     if request.picture_path is not None:
         require_report("--picture")
-    dataset = open_dataset(request.dataset, request.root, request.split)
+    dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
     with open_any(request.model, device=request.device, threads=request.threads, said=request.said) as runner:
         evaluation = evaluate(runner, dataset, progress)
     if request.json_path is not None:

@@ -87,6 +87,7 @@ def _engine_facts(info: EngineInfo) -> dict[str, Any]:
         "model_sha256": info.model_sha256,
         "ranges_sha256": info.ranges_sha256,
         "options": {key: value for key, value in info.options.items() if value is not None},
+        "notes": list(info.notes),
     }
 
 

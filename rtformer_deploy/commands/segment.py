@@ -1,7 +1,8 @@
-"""Images and folders in, label maps and coloured overlays out, one outcome an image."""
+"""Images and folders in, label maps and coloured overlays out, one outcome an image; sub-folders are mirrored."""
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from ..errors import DeployError, ImageError, OutputError
 from ..files import make_folder
-from ..image.frames import images_in, load_image, overlay, save_png
-from ..types import Frame, LabelMap, Progress, Runner, no_progress
+from ..image.frames import images_in, overlay, save_png
+from ..image.reader import ImageReader, silent
+from ..types import Frame, LabelMap, Progress, Runner, Say, no_progress
 
 LABELS, OVERLAY = "_labels.png", "_overlay.png"
+#: Why one file cannot be written while its neighbours can: a name that is too long or not allowed, a folder in its place.
+_ITS_OWN = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +48,21 @@ def segment(
     *,
     alpha: float = 0.5,
     batch: int = 1,
+    reader: ImageReader | None = None,
     progress: Progress = no_progress,
 ) -> Iterator[Outcome]:
     """Makes the folder `output`, runs the jobs `batch` at a time and yields an Outcome each, in order, when its files are written.
 
     `labels` gets the class ids as an 8-bit grey PNG, `overlay` the picture with the classes' colours over it (`alpha` 0: the picture
     alone, 1: the colours alone); both at the image's own upright size, each written whole or not at all. An image that
-    cannot be decoded yields an Outcome with its error and stops nothing. Raises OutputError where nothing can be written.
+    cannot be read, or whose outputs cannot have their names, yields an Outcome with its error and stops nothing. Raises OutputError
+    if nothing can be written.
     """
     make_folder(output)
-    done = 0
+    reader, done = reader or ImageReader(), 0
     for start in range(0, len(jobs), batch):
         group = jobs[start : start + batch]
-        loaded = [_load(job) for job in group]
+        loaded = [_load(job, reader) for job in group]
         frames = [item for item in loaded if not isinstance(item, ImageError)]
         maps = iter(runner.run(frames) if frames else [])
         for job, item in zip(group, loaded, strict=True):
@@ -66,17 +72,25 @@ def segment(
             yield outcome
 
 
-def plan_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
-    """Images and folders (one level, sorted, image suffixes only) to jobs whose outputs in `output` do not meet.
+def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent) -> list[Job]:
+    """Images and folders (with their sub-folders, sorted) to jobs whose outputs in `output` do not meet.
 
-    An image NAME.EXT gives NAME_labels.png and NAME_overlay.png. Where two images share a name, their suffix, then their folder, then a
-    number is put into it. An image named twice is done once. Outputs of an earlier run in `output` are not taken for input.
-    Raises ImageError where a folder holds no image, OutputError where an output would overwrite an input.
+    An image NAME.EXT gives NAME_labels.png and NAME_overlay.png, in the sub-folder of `output` that its own is of the folder that was
+    named. If two images there share a name, their suffix, then their folder, then a number is put into it. An image named twice
+    is done once. Outputs of an earlier run are not taken for input; `say` gets a line about each folder of which files are left out.
+    Raises ImageError if a folder holds no image, OutputError if an output would overwrite an input.
     """
-    images = list({image.absolute(): image for path in inputs for image in _images(path, output)}.values())
-    names = output_names(images)
-    jobs = [Job(image, output / f"{name}{LABELS}", output / f"{name}{OVERLAY}") for image, name in zip(images, names, strict=True)]
-    sources = {image.resolve() for image in images}
+    found = {image.absolute(): (image, below) for path in inputs for image, below in _images(path, output, say)}
+    together: dict[str, list[tuple[Path, Path]]] = {}
+    for image, below in found.values():
+        together.setdefault(str(below).casefold(), []).append((image, below))
+    names: dict[Path, str] = {}
+    for group in together.values():
+        images = [image for image, _ in group]
+        names.update(zip(images, output_names(images), strict=True))
+    stems = {image: output / below / names[image] for image, below in found.values()}
+    jobs = [Job(image, stem.with_name(f"{stem.name}{LABELS}"), stem.with_name(f"{stem.name}{OVERLAY}")) for image, stem in stems.items()]
+    sources = {image.resolve() for image in stems}
     for job in jobs:
         for target in (job.labels, job.overlay):
             if target.resolve() in sources:
@@ -121,29 +135,37 @@ def class_shares(labels: LabelMap, classes: int) -> NDArray[np.float64]:
     return np.bincount(labels.ravel(), minlength=classes)[:classes] / labels.size
 
 
-def _images(path: Path, output: Path) -> list[Path]:
+def _images(path: Path, output: Path, say: Say) -> list[tuple[Path, Path]]:
+    """The images of an input, each with the sub-folder that it lies in."""
     if not path.is_dir():
-        return [path]
-    images = images_in(path)
+        return [(path, Path())]
+    images = images_in(path, say)
     if path.resolve() == output.resolve():
-        stems = {image.stem for image in images}
+        stems = {image.with_suffix("") for image in images}
         images = [image for image in images if not _is_output(image, stems)]
-    return images
+    return [(image, image.parent.relative_to(path)) for image in images]
 
 
-def _is_output(image: Path, stems: set[str]) -> bool:
-    """Whether the file was written by an earlier run over its own folder."""
-    return any(image.name.endswith(end) and image.name.removesuffix(end) in stems for end in (LABELS, OVERLAY))
+def _is_output(image: Path, stems: set[Path]) -> bool:
+    """Whether the file was written by an earlier run over its own folder, by a version that did not mark its pictures yet."""
+    ends = [end for end in (LABELS, OVERLAY) if image.name.endswith(end)]
+    return any(image.with_name(image.name.removesuffix(end)) in stems for end in ends)
 
 
-def _load(job: Job) -> Frame | ImageError:
+def _load(job: Job, reader: ImageReader) -> Frame | ImageError:
     try:
-        return load_image(job.image)
+        return reader.load(job.image)
     except ImageError as error:
         return error
 
 
 def _write(runner: Runner, job: Job, frame: Frame, labels: LabelMap, alpha: float) -> Outcome:
-    save_png(job.labels, labels)
-    save_png(job.overlay, overlay(frame, labels, runner.spec.palette, alpha))
+    try:
+        make_folder(job.labels.parent)
+        save_png(job.labels, labels)
+        save_png(job.overlay, overlay(frame, labels, runner.spec.palette, alpha))
+    except OutputError as error:
+        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in _ITS_OWN):
+            raise
+        return Outcome(job, error=error)
     return Outcome(job, (frame.shape[0], frame.shape[1]), class_shares(labels, len(runner.spec.classes)))

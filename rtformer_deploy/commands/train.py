@@ -12,6 +12,7 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, UsageError
 from ..files import make_folder, write_atomic
 from ..formats.recipe import Recipe, load_labels
+from ..image.reader import ImageReader
 from ..nn.weights import save_weights
 from ..pictures import why_not_drawn
 from ..training.checkpoint import save
@@ -34,14 +35,14 @@ def train(
 
     In `options.output`: checkpoint.safetensors (the run goes on from it with `resume`, also with another `steps`: the schedule is
     a function of step / steps), log.jsonl, log.svg, and at the end NAME.safetensors, the averaged weights in FP16.
-    Without the extra `report` log.svg is not drawn; `say` is told at the beginning.
+    `say` is told what is odd about the dataset's files; and, at the beginning, if log.svg is not drawn, as without the extra `report`.
     Raises DatasetError, WeightsError, UsageError, OutputError, and DeployError if the loss is no longer a number.
     """
     folder = make_folder(options.output)
     checkpoint = folder / "checkpoint.safetensors"
     if not resume and checkpoint.exists():
         raise UsageError(f"{folder} holds a run already.", "Go on with it (--resume), or choose another folder with --output.")
-    fit, checks = open_splits(recipe.dataset, options.root, options.hold_out)
+    fit, checks = open_splits(recipe.dataset, options.root, options.hold_out, ImageReader(options.bit_depth, say))
     run = TrainingRun(recipe, options, fit, checks, None if resume else options.init)
     if resume:
         run.resume(checkpoint)
@@ -63,9 +64,9 @@ def train(
     return last
 
 
-def open_splits(dataset: str, root: Path, hold_out: str | None) -> tuple[Dataset, list[Dataset]]:
+def open_splits(dataset: str, root: Path, hold_out: str | None, reader: ImageReader | None = None) -> tuple[Dataset, list[Dataset]]:
     """A dataset -> what is trained on, and the checks: val, and the frames that `hold_out` keeps back. Raises DatasetError."""
-    fit, checks = open_dataset(dataset, root, "train"), [open_dataset(dataset, root, "val")]
+    fit, checks = open_dataset(dataset, root, "train", reader), [open_dataset(dataset, root, "val", reader)]
     if hold_out is not None:
         names = [sample.name for sample in fit.samples if sample.name.startswith(hold_out)]
         held = set(names[len(names) - round(len(names) / 3) :]) if names else set()

@@ -25,6 +25,8 @@ from ..files import make_folder, sha256, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
 from ..pictures import why_not_drawn
@@ -55,6 +57,7 @@ class TuneRequest:
     limit: int = 32
     backend: str = "auto"
     ranges: RangesSource = field(default_factory=RangesSource)
+    bit_depth: int | None = None
     resume: bool = False
     threads: int | None = None
     seconds: float = 10.0
@@ -62,18 +65,20 @@ class TuneRequest:
     said: Foreign = field(default_factory=Foreign)
 
 
-def tune(request: TuneRequest, feedback: Feedback) -> Tuned:
+def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, if the gate is met, recipe.toml and ranges.json into `request.output`.
 
     Without the extra `report` tune.svg is not drawn; `say` is told at the beginning.
-    Every measurement is in tune.state.jsonl at once, for `resume`. Raises UsageError, ModelError, CalibrationError, DatasetError,
+    Every measurement is in tune.state.jsonl at once, for `resume`. `odd` gets the images for the ranges that cannot be read;
+    without it the first one is an error. Raises UsageError, ModelError, CalibrationError, DatasetError,
     BuildError, EngineError, OutputError, and what `feedback.progress` raises.
     """
     if not request.resume:
         refuse_overwriting(request.output / _JOURNAL)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.said)
-    dataset = open_dataset(request.dataset, request.root, request.split)
+    reader = ImageReader(request.bit_depth, feedback.say)
+    dataset = open_dataset(request.dataset, request.root, request.split, reader)
     if len(dataset.labels.names) != len(spec.classes):
         raise DatasetError(f"{spec.name} tells {len(spec.classes)} classes apart and {dataset.name} has {len(dataset.labels.names)}.")
     backend = pick_backend(request.backend, feedback.say)
@@ -82,7 +87,7 @@ def tune(request: TuneRequest, feedback: Feedback) -> Tuned:
     undrawn = why_not_drawn("tune.svg")
     if undrawn is not None:
         feedback.say(undrawn)
-    ranges = _ranges(request, spec, folder, feedback)
+    ranges = _ranges(request, spec, folder, reader, odd or OddFiles(), feedback)
     check_ranges(ranges, spec.name, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
@@ -108,14 +113,15 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
         say("On a CPU FP16 is storage: it halves the plan and is no faster, so the mix is of INT8 and FP32.")
 
 
-def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, feedback: Feedback) -> Ranges:
+def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageReader, odd: OddFiles, feedback: Feedback) -> Ranges:
     """The ranges as build-engine finds them; those that are measured on images for this run are kept beside its journal."""
     kept = folder / _RANGES
     if request.ranges.images is not None and request.resume and kept.is_file() and (folder / _JOURNAL).is_file():
         return load_ranges(kept)
 
     def measure(images: Path) -> Ranges:
-        return calibrate_file(CalibrateRequest(request.model, images, kept, threads=request.threads, said=request.said), feedback)
+        wanted = CalibrateRequest(request.model, images, kept, reader=reader, threads=request.threads, said=request.said)
+        return calibrate_file(wanted, feedback, odd)
 
     return pick_ranges(request.ranges, spec, measure, feedback.say)
 
@@ -131,6 +137,7 @@ def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: 
         "model": sha256(serialize_model(model)),  # with the size that --input gave it, which its file does not hold
         "ranges": ranges_hash(ranges),
         "images": None if request.ranges.images is None else str(request.ranges.images),
+        "bit_depth": request.bit_depth,
         "backend": f"{backend} {builder}",
         "machine": str(gpus()[request.device]) if backend_row(backend).on_gpu else cpu_name(),
         "dataset": dataset.name,

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..datasets import Dataset, open_dataset, read_frame
+from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, ImageError, UsageError
 from ..evaluation.verify import Item, Verification, verify
-from ..files import check_writable, write_atomic
+from ..files import check_writable, printable, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, read_spec
-from ..image.frames import images_in, load_image, save_png
+from ..image.frames import images_in, save_png
+from ..image.odd_files import OddFiles
+from ..image.reader import ImageReader
 from ..opening import open_any
 from ..pictures.changes import draw_changes
 from ..types import Progress, no_progress
@@ -23,7 +25,8 @@ from ..types import Progress, no_progress
 class VerifyRequest:
     """Which two models, what to compare them on, the bounds, and where the result (JSON) and the worst image (PNG) go, if anywhere.
 
-    `max_flips` is a share of the pixels from 0 to 1, `max_drop` in points of mIoU, `margin` in units of the logits.
+    `reader` reads the images, the dataset's too. `max_flips` is a share of the pixels from 0 to 1, `max_drop` in points of mIoU,
+    `margin` in units of the logits.
     """
 
     a: Path
@@ -32,6 +35,7 @@ class VerifyRequest:
     dataset: str | None = None
     root: Path | None = None
     split: str = "val"
+    reader: ImageReader = field(default_factory=ImageReader)
     max_flips: float | None = None
     max_drop: float | None = None
     margin: float | None = None
@@ -42,15 +46,16 @@ class VerifyRequest:
     said: Foreign = field(default_factory=Foreign)
 
 
-def verify_files(request: VerifyRequest, progress: Progress = no_progress) -> Verification:
+def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: OddFiles | None = None) -> Verification:
     """Compares two plans, ONNX models or networks' weights and writes the files that were asked for; the bounds are the caller's to check.
 
-    Raises UsageError and OutputError before the work, and what opening the models, the dataset and `verify` raise.
+    `odd` gets the images that cannot be read; without it the first one is an error. Raises UsageError and OutputError before the
+    work, and what opening the models, the dataset and `verify` raise.
     """
     _check(request)
-    items, ignore, dataset = image_items(request.images), 255, None
+    items, ignore, dataset = image_items(request.images, request.reader), 255, None
     if request.dataset is not None and request.root is not None:
-        dataset = open_dataset(request.dataset, request.root, request.split)
+        dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
         ignore = dataset.labels.ignore_index
     about_a, about_b = (said_about(path, request.said) for path in (request.a, request.b))
     if request.said.given() and not (about_a.given() or about_b.given()):
@@ -62,7 +67,7 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress) -> Ve
         if dataset is not None:
             items += dataset_items(dataset, len(a.spec.classes))
         names = str(request.a), str(request.b)
-        verification = verify(a, b, items, names=names, margin=request.margin, ignore=ignore, progress=progress)
+        verification = verify(a, b, items, names=names, margin=request.margin, ignore=ignore, odd=odd, progress=progress)
     if request.json_path is not None:
         write_atomic(request.json_path, json.dumps(verification.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
     if request.picture_path is not None and verification.worst_changes is not None:
@@ -71,9 +76,13 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress) -> Ve
     return verification
 
 
-def image_items(paths: Sequence[Path]) -> list[Item]:
-    """Files, and folders of images (one level, sorted) -> items. Raises ImageError for what is missing and for a folder without any."""
-    return [_item(image) for path in paths for image in _images(path)]
+def image_items(paths: Sequence[Path], reader: ImageReader | None = None) -> list[Item]:
+    """Files, and folders of images (with their sub-folders, sorted) -> items that `reader` reads.
+
+    Raises ImageError for what is missing and for a folder without any.
+    """
+    reader = reader or ImageReader()
+    return [_item(image, reader) for path in paths for image in _images(path, reader)]
 
 
 def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
@@ -101,18 +110,18 @@ def _check(request: VerifyRequest) -> None:
         check_writable(path)
 
 
-def _item(path: Path) -> Item:
-    return Item(str(path), lambda: load_image(path))
+def _item(path: Path, reader: ImageReader) -> Item:
+    return Item(printable(path), lambda: reader.load(path))
 
 
 def _labelled(dataset: Dataset, index: int) -> Item:
     sample = dataset.samples[index]
-    return Item(str(sample.image), lambda: read_frame(sample), lambda: dataset.load(index)[1])
+    return Item(printable(sample.image), lambda: dataset.read_frame(sample), lambda: dataset.load(index)[1])
 
 
-def _images(path: Path) -> list[Path]:
+def _images(path: Path, reader: ImageReader) -> list[Path]:
     if not path.is_dir():
         if not path.exists():
             raise ImageError(f"There is no image {path}.")
         return [path]
-    return images_in(path)
+    return images_in(path, reader.say)

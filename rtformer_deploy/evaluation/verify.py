@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GateError, ImageError, ModelError
+from ..image.odd_files import OddFiles
 from ..runtime.frame_runner import FrameRunner
 from ..types import Frame, LabelMap, Progress, no_progress
 from .boundary import Borders
@@ -105,25 +106,33 @@ class Verification:
 
 def verify(
     a: FrameRunner, b: FrameRunner, items: Sequence[Item], *, names: tuple[str, str] = ("A", "B"),
-    margin: float | None = None, ignore: int = 255, progress: Progress = no_progress,
+    margin: float | None = None, ignore: int = 255, odd: OddFiles | None = None, progress: Progress = no_progress,
 ) -> Verification:  # fmt: skip
     """Two runners with the same number of classes and images -> what differs. `margin` is in units of the logits.
 
-    Raises ModelError where the classes differ in number, ImageError or DatasetError at an image or label that cannot be read.
+    An image that cannot be read goes to `odd`, and the others are compared. Raises ModelError where the classes differ in number,
+    ImageError if no image is left, and without `odd` at the first that cannot be read; DatasetError at a pair that cannot be read.
     """
     classes = a.spec.classes
     if len(classes) != len(b.spec.classes):
         raise ModelError(f"A tells {len(classes)} classes apart and B {len(b.spec.classes)}: their label maps cannot be compared.")
     if not items:
         raise ImageError("There is no image to compare on.")
-    found, borders = Verification(*names, classes, margin), Borders(len(classes))
+    found, borders, odd = Verification(*names, classes, margin), Borders(len(classes)), odd or OddFiles()
+    odd.total = len(items)
     for done, item in enumerate(items, 1):
-        compared = compare_image(a, b, item.decode)
+        try:
+            compared = compare_image(a, b, item.decode)
+        except ImageError as error:
+            odd.add(error)
+            continue
         _count(found, compared, item.name)
         borders.add(compared.labels_a, compared.labels_b)
         if item.label is not None:
             _score(found, compared, item.label(), ignore)
         progress("verify", done, len(items))
+    if not found.images:
+        raise ImageError(odd.listing())
     found.boundary = borders.score()
     return found
 

@@ -1,8 +1,8 @@
-"""Image files to frames, and arrays to PNG files; Pillow decodes.
+"""Image files to frames; Pillow decodes. The only reader of images: every command and every dataset goes through it.
 
-JPEG, PNG, WebP, BMP and TIFF. A frame is upright RGB uint8 (H, W, 3): the EXIF orientation is applied, grey is repeated, alpha is
-dropped (the colour under it stays), 16-bit samples keep their high byte, CMYK is converted (Adobe's inverted form too). Of
-several pictures in a file the first is taken. A file is decoded whole or refused.
+A frame is upright RGB uint8 (H, W, 3): the EXIF orientation is applied, grey is repeated, alpha is dropped (the colour under it
+stays), CMYK is converted (Adobe's inverted form too), samples of more than 8 bits become 8 bits (`depth` says how). Of several
+pictures in a file the first is taken. A file is decoded whole or refused; its size is checked before its pixels are decoded.
 """
 
 from __future__ import annotations
@@ -17,19 +17,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..files import read_bytes, write_atomic
+from ..files import read_bytes
 from ..types import Frame
+from .depth import Note, samples_of, to_rgb
+from .picture_formats import decoders_for, format_of, missing_decoder, readable_names
 
 #: The largest picture that is decoded, in pixels (256 MiB as RGB, Pillow's own limit): a small file may claim to hold far more.
 MAX_PIXELS = 2**28 // 3
-#: What counts as an image in a folder; a file named by itself is tried whatever its suffix.
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _TURNS = {
@@ -48,32 +45,52 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, O
 _filtering = threading.Lock()
 
 
-def load_image(path: Path | str) -> Frame:
-    """An image file -> its upright frame. Raises ImageError where it is missing, empty, no image, damaged, cut off or too large."""
-    return decode_image(read_bytes(Path(path), ImageError, "an image"), str(path))
+def load_image(path: Path | str, bit_depth: int | None = None) -> Frame:
+    """An image file -> its upright frame. `bit_depth` says how many bits the samples of a 16- or 32-bit image use (None: the file's word).
+
+    Raises ImageError if it is missing, empty, no image, damaged, cut off or too large.
+    """
+    return decode_image(read_bytes(Path(path), ImageError, "an image"), str(path), bit_depth)
 
 
-def decode_image(data: bytes, name: str = "the image") -> Frame:
+def decode_image(data: bytes, name: str = "the image", bit_depth: int | None = None) -> Frame:
     """An image file's bytes -> its upright frame; `name` is what errors call it. Raises ImageError as `load_image`."""
+    frame, _ = decode_with_note(data, name, bit_depth)
+    return frame
+
+
+def decode_with_note(data: bytes, name: str, bit_depth: int | None) -> tuple[Frame, Note | None]:
+    """As `decode_image`, and what a person should know about how the file was read, if anything."""
+    with decoded(data, name) as image:
+        samples = samples_of(image, data)
+        note = None
+        if samples.bits > 8 or image.mode in ("I", "F"):
+            rgb, note = to_rgb(image, data, samples, name, bit_depth)
+        else:
+            # straight from a palette to RGB, Pillow warns about alpha in the palette
+            rgb = (image.convert("RGBA") if image.mode in ("P", "PA") else image).convert("RGB")
+        return np.array(upright(rgb, image)), note
+
+
+@contextlib.contextmanager
+def decoded(data: bytes, name: str) -> Iterator[Image.Image]:
+    """An image file's bytes -> the image as stored, of any mode, whole. What fails inside the block as damage does is an ImageError too."""
     try:
         with _open(data, name) as image:
             with _quiet() if image.format == "TIFF" else contextlib.nullcontext():  # reads its metadata again
                 image.load()
-            return np.array(_upright(_rgb(image, name), _orientation(image)))
+            yield image
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image that can be read.", f"These can: {', '.join(FORMATS)}.") from error
+        raise _unreadable(data, name) from error
     except _DAMAGE as error:
         raise ImageError(f"{name} is damaged or cut off: {error}.") from error
 
 
-def save_png(path: Path, array: NDArray[np.uint8]) -> None:
-    """Writes labels (H, W) as 8-bit grey, the class id as the value, or a picture (H, W, 3) as RGB, whole or not at all.
-
-    Raises OutputError where it cannot be written.
-    """
-    data = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(data, "PNG", compress_level=1 if array.ndim == 3 else 6)
-    write_atomic(path, data.getvalue())
+def upright(picture: Image.Image, image: Image.Image) -> Image.Image:
+    """A picture turned as the EXIF orientation of `image`, the file that it was read from, says."""
+    with _quiet():
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # metadata that cannot be read turns nothing
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -81,7 +98,7 @@ def _open(data: bytes, name: str) -> Image.Image:
     try:
         with _quiet():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = Image.open(io.BytesIO(data), formats=decoders_for(data))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise _too_large(name) from error
     if image.width * image.height > MAX_PIXELS:
@@ -97,16 +114,15 @@ def _too_large(name: str, size: str = "larger") -> ImageError:
     )
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """Any mode -> RGB."""
-    if image.mode == "F":
-        raise ImageError(f"{name} holds floating-point samples, whose range is not known.", "Convert it to 8 or 16 bits.")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.merge("RGB", [Image.fromarray(grey)] * 3)
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # straight to RGB, a palette that holds alpha is warned about
-    return image.convert("RGB")
+def _unreadable(data: bytes, name: str) -> ImageError:
+    """What the file is instead, and what would help."""
+    kind = format_of(data)
+    needs = None if kind is None else missing_decoder(f".{kind.lower()}")
+    if kind is not None and needs is not None:
+        what = "a HEIC image, which needs the package pillow-heif" if kind == "HEIF" else "an AVIF image, which needs a newer Pillow"
+        return ImageError(f"{name} is {what}.", f"Run: {needs}")
+    what = f"{name} is not an image that can be read" + (f": it is {kind}." if kind and kind not in ("HEIF", "AVIF") else ".")
+    return ImageError(what, f"These can: {readable_names()}.")
 
 
 @contextlib.contextmanager
@@ -115,26 +131,3 @@ def _quiet() -> Iterator[None]:
     with _filtering, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, where there is none or the metadata cannot be read."""
-    with _quiet():
-        value: int = image.getexif().get(_ORIENTATION, 1)
-    return value
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The images of a folder, by suffix, one level deep, sorted. Raises ImageError where there is none."""
-    try:
-        images = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
-    except OSError as error:
-        raise ImageError(f"Cannot read the folder {folder}: {error.strerror or error}.") from error
-    if not images:
-        raise ImageError(f"The folder {folder} holds no image.", f"Images are files that end in {', '.join(sorted(SUFFIXES))}.")
-    return images

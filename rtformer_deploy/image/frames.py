@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from ..errors import ImageError
 from ..types import Frame, LabelMap, Resize
 from . import native
-from .decode import decode_image, images_in, load_image, save_png
+from .decode import decode_image, load_image
+from .folders import images_in
 from .geometry import Axis, Size, Window, input_axes, nearest, window
+from .png import save_png
 from .upsample import upsample_argmax, upsample_argmax_reference
 
 __all__ = [

@@ -20,7 +20,8 @@ class TrainOptions:
     `crop` and `batch` are those of the first steps; the last `final_share` of them see `final_crop` and `final_batch`.
     `balance` is the offset of the class weights 1 / ln(balance + share) (0: all classes weigh the same). `hold_out` is a prefix
     of names: the last third of the training frames that have it are not trained on but scored, as a second check. `rare` is the share
-    of views made around a rare class, `paste` the share onto which another view's rare classes are pasted.
+    of views made around a rare class, `paste` the share onto which another view's rare classes are pasted. `bit_depth` is that of the
+    frames' files, as in `load_image`.
     `bn_momentum` is torch's: how much a batch moves the running statistics (PaddleSeg trains RTFormer with 0.9).
     """
 
@@ -49,6 +50,7 @@ class TrainOptions:
     rare: float = 0.0
     paste: float = 0.0
     hold_out: str | None = None
+    bit_depth: int | None = None
     init: Path | None = None
     seed: int = 0
     device: str = "cpu"

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..backends import backend_row, build, open_engine
-from ..datasets import Dataset, read_frame
+from ..datasets import Dataset
 from ..errors import DatasetError
 from ..evaluation.evaluate import evaluate
 from ..formats.build_table import PrecisionMix
@@ -112,7 +112,7 @@ class Workshop:
     def frames(self, count: int) -> list[Frame]:
         """At most `count` frames of the split, evenly spread over it."""
         chosen = np.unique(np.linspace(0, len(self.dataset) - 1, min(count, len(self.dataset))).round().astype(int))
-        return [read_frame(self.dataset.samples[index]) for index in chosen]
+        return [self.dataset.read_frame(self.dataset.samples[index]) for index in chosen]
 
 
 class Reference:

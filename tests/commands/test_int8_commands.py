@@ -25,6 +25,7 @@ from rtformer_deploy.graph.lint import lint
 from rtformer_deploy.graph.qdq import to_qdq
 from rtformer_deploy.image import frames as image_module
 from rtformer_deploy.image.frames import save_png
+from rtformer_deploy.image.reader import ImageReader
 from rtformer_deploy.pipeline import prepare_model, spec_of
 from rtformer_deploy.types import BuildOptions
 
@@ -85,15 +86,15 @@ def test_calibrate_writes_the_ranges_of_every_tensor(small: Small, ranges: Path,
 
 def test_a_calibration_that_was_interrupted_goes_on(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_EVERY", 1)
-    real, shown = calibration.load_image, list[Path]()
+    real, shown = ImageReader.load, list[Path]()
 
-    def interrupted(path: Path) -> Any:
+    def interrupted(self: ImageReader, path: Path) -> Any:
         shown.append(path)
         if len(shown) == 3:
             raise KeyboardInterrupt
-        return real(path)
+        return real(self, path)
 
-    monkeypatch.setattr(calibration, "load_image", interrupted)
+    monkeypatch.setattr(ImageReader, "load", interrupted)
     command = ("calibrate", "model.onnx", "--images", small.images, "--threads", 1)
     first = call(*command)
     assert first.exit_code == 130
@@ -121,7 +122,7 @@ def test_folders_without_images_and_broken_ones_are_refused(call: Call, name: st
 
 def test_images_of_one_colour_are_refused(call: Call) -> None:
     Path("grey").mkdir()
-    save_png(Path("grey/a.png"), np.full((48, 64, 3), 90, np.uint8))
+    save_png(Path("grey/a.png"), np.full((48, 64, 3), 90, np.uint8), mark=False)
     refused(call("calibrate", "model.onnx", "--images", "grey", "--threads", 1), "one colour")
     assert not Path("ranges.json").exists()
 

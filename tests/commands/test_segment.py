@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from rtformer_deploy.commands.segment import Job, Outcome, class_shares, output_names, plan_jobs, segment
 from rtformer_deploy.errors import ImageError, OutputError
+from rtformer_deploy.image.png import is_ours
 from rtformer_deploy.types import Frame, LabelMap, Logits, Ticket
 
 
@@ -91,12 +93,75 @@ def test_a_turned_photograph_comes_out_upright(tmp_path: Path) -> None:
     assert outcome.size == (20, 10)
 
 
-def test_folders_are_one_level_deep_sorted_and_images_only(tmp_path: Path) -> None:
+def test_folders_are_read_with_their_sub_folders_sorted_and_images_only(tmp_path: Path) -> None:
     for name in ("b.jpg", "a.PNG", "deeper/c.png"):
         picture(tmp_path / "in" / name)
     (tmp_path / "in" / "notes.txt").write_text("no image")
-    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out")
-    assert [job.image.name for job in jobs] == ["a.PNG", "b.jpg"]
+    said: list[str] = []
+    jobs = plan_jobs([tmp_path / "in"], tmp_path / "out", said.append)
+    assert [job.image.name for job in jobs] == ["a.PNG", "b.jpg", "c.png"]
+    assert said == [f"Left out of {tmp_path / 'in'}: .txt, which is not read (1)."]
+
+
+def test_outputs_mirror_the_sub_folders(tmp_path: Path) -> None:
+    for name in ("a.png", "sub/a.png", "sub/deep/a.jpg", "sub/deep/a.png", "Sub2/b.png"):
+        picture(tmp_path / "in" / name)
+    outcomes = run([tmp_path / "in"], tmp_path / "out", batch=2)
+    assert all(outcome.error is None for outcome in outcomes)
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*_labels.png"))
+    assert written == [
+        "Sub2/b_labels.png", "a_labels.png", "sub/a_labels.png", "sub/deep/a_jpg_labels.png", "sub/deep/a_png_labels.png",
+    ]  # fmt: skip
+
+
+def test_folders_that_meet_in_the_output_keep_their_images_apart(tmp_path: Path) -> None:
+    for name in ("one/s/a.png", "two/s/a.png"):
+        picture(tmp_path / name)
+    jobs = plan_jobs([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert sorted(job.labels.relative_to(tmp_path / "out").as_posix() for job in jobs) == [
+        "s/s_a_png_1_labels.png",
+        "s/s_a_png_2_labels.png",
+    ]
+
+
+def test_results_carry_a_mark_and_are_no_inputs_anywhere(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    run([tmp_path / "in"], tmp_path / "in" / "out")
+    assert all(is_ours(path) for path in (tmp_path / "in" / "out").iterdir())
+    assert [job.image.name for job in plan_jobs([tmp_path / "in"], tmp_path / "elsewhere")] == ["a.png"]
+    with pytest.raises(ImageError, match=r"holds no image[\s\S]*pictures that rtformer-deploy wrote \(2\)"):
+        plan_jobs([tmp_path / "in" / "out"], tmp_path / "elsewhere")
+    assert len(plan_jobs([tmp_path / "in" / "out" / "a_overlay.png"], tmp_path / "elsewhere")) == 1  # named by itself
+
+
+@pytest.mark.parametrize("length", [230, 243, 250])
+def test_a_long_name_ends_nothing(tmp_path: Path, length: int) -> None:
+    """243 bytes and _overlay.png are the most that a file system takes."""
+    name = "n" * (length - 4) + ".png"
+    picture(tmp_path / "in" / name)
+    picture(tmp_path / "in" / "z.png")
+    outcomes = run([tmp_path / "in"], tmp_path / "out")
+    fits = length <= 243
+    assert [outcome.error is None for outcome in outcomes] == [fits, True]
+    if not fits:
+        assert isinstance(outcomes[0].error, OutputError)
+        assert "File name too long" in str(outcomes[0].error)
+    assert (tmp_path / "out" / "z_labels.png").is_file()
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_a_name_that_is_no_text_is_a_name(tmp_path: Path) -> None:
+    odd = picture(tmp_path / "in" / "a.png").rename(tmp_path / "in" / os.fsdecode(b"a\xff.png"))
+    [outcome] = run([tmp_path / "in"], tmp_path / "out")
+    assert (outcome.error, outcome.job.image) == (None, odd)
+    assert (tmp_path / "out" / os.fsdecode(b"a\xff_labels.png")).is_file()
+
+
+def test_a_folder_in_an_outputs_place_ends_nothing(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "b.png")
+    (tmp_path / "out" / "a_labels.png").mkdir(parents=True)
+    assert [outcome.error is None for outcome in run([tmp_path / "in"], tmp_path / "out")] == [False, True]
 
 
 def test_a_file_named_by_itself_is_tried_whatever_its_suffix(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,16 +13,20 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from helpers import StoppedError, stop
+from odd_pngs import png16
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from small_training import write_dataset
 
 from rtformer_deploy.cli import main
+from rtformer_deploy.commands.train import open_splits
 from rtformer_deploy.datasets import Dataset, open_dataset
 from rtformer_deploy.errors import DatasetError
 from rtformer_deploy.evaluation.evaluate import evaluate
 from rtformer_deploy.evaluation.metrics import confusion, scores
 from rtformer_deploy.formats.recipe import load_recipe
+from rtformer_deploy.image.reader import ImageReader
+from rtformer_deploy.training.loader import Frames
 from rtformer_deploy.types import Frame, LabelMap, ModelSpec, TensorSpec
 
 
@@ -166,3 +171,41 @@ def test_bad_calls(tmp_path: Path) -> None:
     folder = CliRunner().invoke(main, ["evaluate", str(tmp_path / "m.onnx"), "--dataset", "camvid", "--root", str(tmp_path), *unwritable])
     assert folder.exit_code == 1
     assert "Cannot write" in folder.output
+
+
+def in_12_bits(dataset: Dataset) -> Path:
+    """The dataset's images again, as the 12 bits of 16-bit PNGs; returns a dataset file for them."""
+    for split in ("train", "val"):
+        for image in (dataset.samples[0].image.parents[1] / split).glob("*.jpg"):
+            image.with_suffix(".png").write_bytes(png16(np.asarray(Image.open(image)).astype(np.uint16) << 4))
+    own = dataset.samples[0].image.parents[2] / "small.toml"
+    deep = own.with_name("deep.toml")
+    deep.write_text(own.read_text().replace("{name}.jpg", "{name}.png"))
+    return deep
+
+
+def test_a_bit_depth_makes_12_bits_score_as_8(dataset: Dataset, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.onnx")
+    deep = in_12_bits(dataset)
+    found = []
+    for own in (deep.with_name("small.toml"), deep):
+        call = ["evaluate", "m.onnx", "--dataset", own, "--root", own.parent, "--classes", own, "--mean", "0,0,0", "--std", "1,1,1"]
+        call += ["--bit-depth", "12", "--threads", "1", "--json", "s.json"]
+        with chdir(tmp_path):
+            result = CliRunner().invoke(main, [str(each) for each in call])
+        assert result.exit_code == 0, result.output
+        assert "16-bit samples" not in result.output
+        found.append(json.loads((tmp_path / "s.json").read_text())["confusion"])
+    assert found[0] == found[1]
+
+
+def test_training_reads_the_same_frames(dataset: Dataset) -> None:
+    deep = in_12_bits(dataset)
+    said: list[str] = []
+    plain, _ = open_splits(str(deep.with_name("small.toml")), deep.parent, None)
+    twelve, _ = open_splits(str(deep), deep.parent, None, ImageReader(12))
+    unsaid, _ = open_splits(str(deep), deep.parent, None, ImageReader(say=said.append))
+    for index in range(len(plain)):
+        np.testing.assert_array_equal(Frames(twelve)[index][0], Frames(plain)[index][0])
+        assert Frames(unsaid)[index][0].max() <= 15
+    assert len(said) == 1

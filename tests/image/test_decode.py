@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from rtformer_deploy.errors import ImageError, OutputError
-from rtformer_deploy.image.decode import MAX_PIXELS, decode_image, load_image, save_png
+from rtformer_deploy.image import picture_formats
+from rtformer_deploy.image.decode import MAX_PIXELS, decode_image, load_image
+from rtformer_deploy.image.png import save_png
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -70,7 +72,7 @@ def test_floating_point_samples_are_refused() -> None:
         decode_image(encode(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation: int, kind: str) -> None:
     """As the EXIF standard draws it: where the stored row 0 and column 0 lie in the upright picture."""
@@ -86,8 +88,10 @@ def test_exif_orientation(orientation: int, kind: str) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"lossless": True} if kind == "WEBP" else {}
-    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(PICTURE), kind, exif=exif, **options)), upright)
+    options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(kind, {})
+    frame = decode_image(encode(Image.fromarray(PICTURE), kind, exif=exif, **options))
+    assert frame.shape == upright.shape
+    assert np.abs(frame.astype(int) - upright).max() <= (3 if kind == "AVIF" else 0)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +163,81 @@ def test_damaged_files_raise_nothing_but_image_errors(kind: str, options: dict[s
         except ImageError:
             refused += 1
     assert refused
+
+
+def test_heic_is_read_with_its_plug_in() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth = np.add.outer(np.arange(64), 2 * np.arange(48)).astype(np.uint8)
+    heif = pillow_heif.from_pillow(Image.fromarray(smooth).convert("RGB"))
+    data = io.BytesIO()
+    heif.save(data, quality=95, exif=exif.tobytes())
+    assert picture_formats.format_of(data.getvalue()) == "HEIF"
+    frame = decode_image(data.getvalue())
+    upright = np.rot90(smooth, -1)
+    assert frame.shape == (*upright.shape, 3)
+    assert np.abs(frame[..., 0].astype(int) - upright).mean() < 2
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+AVIF = b"\0\0\0\x1cftypmif1\0\0\0\0avifmif1miaf" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (HEIC, r"x is a HEIC image, which needs the package pillow-heif\.\nRun: pip install 'rtformer-deploy\[heif\]'"),
+        (AVIF, r"x is an AVIF image, which needs a newer Pillow\.\nRun: pip install 'pillow>=11\.3'"),
+    ],
+)
+def test_a_missing_decoder_is_named(data: bytes, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture_formats, "_decoder_is_here", lambda name: name not in ("HEIF", "AVIF"))
+    with pytest.raises(ImageError, match=says):
+        decode_image(data, "x")
+    assert not {".heic", ".avif"} & picture_formats.readable_suffixes()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"GIF89a" + bytes(20), "GIF"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\0\0\0\x1cftypisom\0\0\x02\0isomiso2mp41", r"a video \(MP4\)"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, kind: str) -> None:
+    with pytest.raises(ImageError, match=rf"x\.png is not an image that can be read: it is {kind}\.\nThese can: JPEG, PNG"):
+        decode_image(data, "x.png")
+
+
+def test_eps_never_starts_ghostscript(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", started)
+    monkeypatch.setattr("subprocess.Popen", started)
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    with pytest.raises(ImageError, match=r"it is EPS \(PostScript\)"):
+        decode_image(eps, "x.png")
+
+
+def test_of_several_pictures_in_a_file_the_first_is_taken() -> None:
+    """As telephones write JPEGs, and TIFF has pages."""
+    pages = [Image.fromarray(PICTURE), Image.fromarray(255 - PICTURE)]
+    np.testing.assert_array_equal(decode_image(encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])), PICTURE)
+    both = encode(pages[0], "MPO", save_all=True, append_images=pages[1:])
+    np.testing.assert_array_equal(decode_image(both), decode_image(encode(pages[0], "JPEG")))
+
+
+def test_a_small_file_of_13000_by_13000_pixels_is_refused() -> None:
+    """One bit a pixel, all alike: 20 KB that would take 500 MB."""
+    data = encode(Image.new("1", (13_000, 13_000)), "PNG")
+    assert len(data) < 50_000
+    with pytest.raises(ImageError, match="at most 89,478,485 pixels"):
+        decode_image(data)
 
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (12_000, 12_000), (MAX_PIXELS + 1, 1)])

@@ -1,0 +1,35 @@
+"""The images of a run that could not be used: the first one ends the run, or all are collected and named when the others are done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..errors import DeployError, ImageError
+
+_HINTS = 3  # that a message ends with
+
+
+@dataclass(slots=True)
+class OddFiles:
+    """What could not be used, one error a file, of `total` images. `stop`: the first one ends the run (--stop-on-error)."""
+
+    stop: bool = True
+    errors: list[DeployError] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, error: DeployError) -> None:
+        """Keeps an error, or raises it if the run is to stop."""
+        if self.stop:
+            raise error
+        self.errors.append(error)
+
+    def listing(self, what: str = "could not be read") -> str:
+        """How many images `what`, and each one's error on a line of its own."""
+        lines = "\n".join(f"  {error.what}" for error in self.errors)
+        return f"{len(self.errors)} of {self.total} images {what}:\n{lines}"
+
+    def raise_any(self, what: str = "could not be read", then: str = "") -> None:
+        """Raises ImageError that names every file, if there is one; `then` says what became of the others."""
+        if self.errors:
+            hints = list(dict.fromkeys(error.hint for error in self.errors if error.hint))[:_HINTS]
+            raise ImageError(self.listing(what), "\n".join([*filter(None, [then]), *hints]) or None)

@@ -1,0 +1,68 @@
+"""PNG files as bytes: their chunks, what they say about their samples, and the pictures that we write ourselves."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from ..files import write_atomic
+
+#: The text chunk in every PNG that is written here, so that a folder's walk knows a result from a photograph.
+SOFTWARE = "rtformer-deploy"
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEAD = 4096  # bytes that hold our text chunk: it stands before the pixels, and nothing long before it
+_CHANNELS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
+
+
+def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True) -> None:
+    """Writes labels (H, W) as 8-bit grey, the class id as the value, or a picture (H, W, 3) as RGB, whole or not at all.
+
+    A text chunk says that this program wrote it, and folders of images are read without such files; `mark=False` leaves it out, for
+    a picture that is itself an input. Raises OutputError if it cannot be written.
+    """
+    text = PngImagePlugin.PngInfo()
+    if mark:
+        text.add_text("Software", SOFTWARE)
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(data, "PNG", compress_level=1 if array.ndim == 3 else 6, pnginfo=text)
+    write_atomic(path, data.getvalue())
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a PNG that `save_png` marked; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    wanted = b"Software\0" + SOFTWARE.encode()
+    return head.startswith(_SIGNATURE) and any(name == b"tEXt" and body.startswith(wanted) for name, body in _chunks(head))
+
+
+def sample_bits(data: bytes) -> tuple[int, int | None]:
+    """A PNG's bytes -> the bits that a sample has in the file, and how many of them are significant (sBIT; None if it does not say)."""
+    bits, colour, significant = 8, 0, None
+    for name, body in _chunks(data):
+        if name == b"IHDR" and len(body) >= 10:
+            bits, colour = body[8], body[9]
+        elif name == b"sBIT" and body:
+            significant = max(body[: _CHANNELS.get(colour, 1)])
+    return bits, significant
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and body of the chunks before the pixels; a body that is cut off is given as far as it goes."""
+    start = len(_SIGNATURE)
+    while start + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, start)
+        if name in (b"IDAT", b"IEND"):
+            return
+        yield name, data[start + 8 : start + 8 + length]
+        start += length + 12

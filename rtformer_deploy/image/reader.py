@@ -1,0 +1,40 @@
+"""How one command reads its images: the bit depth that it was told, and whom it tells what a person should know."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from ..errors import ImageError
+from ..files import read_bytes
+from ..types import Frame, Say
+from .decode import decode_with_note
+
+
+def silent(line: str) -> None:
+    """A Say that tells nobody."""
+
+
+class ImageReader:
+    """Image files -> frames, for one command. `bit_depth` as in `load_image`; `say` gets each kind of remark once. Threads may share it."""
+
+    def __init__(self, bit_depth: int | None = None, say: Say = silent) -> None:
+        self.bit_depth = bit_depth
+        self.say = say
+        self._said: set[str] = set()
+        self._lock = threading.Lock()
+
+    def load(self, path: Path) -> Frame:
+        """An image file -> its upright frame. Raises ImageError as `load_image`."""
+        frame, note = decode_with_note(read_bytes(path, ImageError, "an image"), str(path), self.bit_depth)
+        if note is not None:
+            self.say_once(note.key, f"{path} {note.text} Others like it are read the same way.")
+        return frame
+
+    def say_once(self, key: str, line: str) -> None:
+        """Says a line, unless one with the same key was said before."""
+        with self._lock:
+            new = key not in self._said
+            self._said.add(key)
+        if new:
+            self.say(line)

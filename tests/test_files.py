@@ -1,0 +1,32 @@
+"""Names on disk: long ones, and ones that are no text."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from rtformer_deploy.errors import OutputError
+from rtformer_deploy.files import check_writable, printable, write_atomic
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "名" * 85, "x." + "y" * 253])
+def test_the_longest_name_can_be_written(tmp_path: Path, name: str) -> None:
+    check_writable(tmp_path / name)
+    write_atomic(tmp_path / name, b"data")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("write", [check_writable, lambda path: write_atomic(path, b"data")])
+def test_a_longer_one_is_refused_before_anything_is_written(tmp_path: Path, write: object) -> None:
+    with pytest.raises(OutputError, match="File name too long") as caught:
+        write(tmp_path / ("n" * 256))  # type: ignore[operator]
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.ENAMETOOLONG
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_name_can_be_printed() -> None:
+    assert printable(Path(os.fsdecode(b"a\xff\xc3\xa9.png"))) == "a\\udcffé.png"
