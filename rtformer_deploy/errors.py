@@ -92,3 +92,13 @@ class MissingPackageError(DeployError):
         super().__init__(f"{wanted_by} needs the package {package}, which is not installed.", f"Run: pip install {target}")
         self.package = package
         self.extra = extra
+
+
+def shorten(text: str, most: int = 100) -> str:
+    """Text from a file, cut to `most` characters so that no message grows with the file."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What an error of a library says, in one short line: its first line, or its type if it says nothing."""
+    return shorten((str(error).strip().splitlines() or [type(error).__name__])[0], most)

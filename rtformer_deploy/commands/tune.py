@@ -19,7 +19,7 @@ from typing import Any
 from ..backends import backend_row
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError, GateError
-from ..files import make_folder, sha256, write_atomic
+from ..files import IMAGE_BYTES, make_folder, read_bytes, sha256, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
@@ -131,7 +131,9 @@ def _identity(request: TuneRequest, dataset: Dataset, backend: Backend, ranges: 
         builder = version(backend_row(backend).package)
     except PackageNotFoundError:
         builder = "unknown"
-    frames = json.dumps([[sample.name, sha256(sample.label.read_bytes())] for sample in dataset.samples])
+    frames = json.dumps(
+        [[sample.name, sha256(read_bytes(sample.label, DatasetError, "a label map", IMAGE_BYTES))] for sample in dataset.samples]
+    )
     return {
         "model": model_sha256,
         "ranges": ranges_hash(ranges),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, UsageError
-from ..files import write_atomic
+from ..files import RECORD_BYTES, read_text, write_atomic
 
 Record = dict[str, Any]
 
@@ -67,10 +67,7 @@ def _check(path: Path, first: Record, identity: Mapping[str, Any]) -> None:
 def _read(path: Path) -> list[Record]:
     """The whole records of a file; what follows a broken line was written by nobody."""
     records: list[Record] = []
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise OutputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    text = read_text(path, OutputError, "the state of a tune run", RECORD_BYTES, errors="replace")
     for line in text.splitlines(keepends=True):
         try:
             record = json.loads(line) if line.endswith("\n") else None
