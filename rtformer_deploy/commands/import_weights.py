@@ -12,7 +12,7 @@ from ..errors import WeightsError
 from ..files import read_bytes, sha256
 from ..formats.recipe import load_recipe
 from ..nn import build_network
-from ..nn.weights import State, classes_of, load_into, load_weights, save_weights
+from ..nn.weights import State, check_values, classes_of, load_into, load_weights, save_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ def import_weights(file: Path, recipe: str, classes: int | None = None, half: bo
     network = build_network(found.arch, count)
     load_into(network, state, str(file))
     kept = {key: value.half() if half and value.is_floating_point() else value for key, value in state.items()}
+    if half:
+        check_values(kept, f"{file}, rounded to FP16,")
     metadata = {
         "recipe": found.name,
         "classes": str(count),

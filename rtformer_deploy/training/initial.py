@@ -25,6 +25,8 @@ def load_fitting(network: nn.Module, path: Path) -> list[str]:
                 left_out.append(f"{name}: not in the file, stays fresh")
             elif given[name].shape != value.shape:
                 left_out.append(f"{name}: {list(given[name].shape)} in the file, {list(value.shape)} in the network, stays fresh")
+            elif not given[name].is_floating_point():
+                left_out.append(f"{name}: integers in the file, stays fresh")
             else:
                 value.copy_(given[name])
                 copied += value.numel()
