@@ -27,6 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .content import content_dir
 from .errors import DatasetError, RecipeError
+from .files import RECORD_BYTES, read_text
 from .formats.recipe import Labels, load_labels
 from .types import Frame, LabelMap
 
@@ -113,8 +114,8 @@ def _dataset_file(dataset: str) -> tuple[Path, dict[str, Any]]:
     if not path.is_file():
         load_labels(dataset)  # says which there are
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return path, tomllib.loads(read_text(path, RecipeError, "a dataset file"))
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"Cannot read {path}: {error}.") from error
 
 
@@ -156,7 +157,7 @@ def _listed(root: Path, layout: Mapping[str, Any], folder: str) -> list[Sample]:
     if not path.is_file():
         return []
     samples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path, DatasetError, "a list of frames", RECORD_BYTES).splitlines(), 1):
         fields = line.split()
         if not fields:
             continue

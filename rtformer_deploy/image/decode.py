@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..files import read_bytes, write_atomic
+from ..files import IMAGE_BYTES, read_bytes, write_atomic
 from ..types import Frame
 
 #: The largest picture that is decoded, in pixels (256 MiB as RGB, Pillow's own limit): a small file may claim to hold far more.
@@ -50,7 +50,7 @@ _filtering = threading.Lock()
 
 def load_image(path: Path | str) -> Frame:
     """An image file -> its upright frame. Raises ImageError where it is missing, empty, no image, damaged, cut off or too large."""
-    return decode_image(read_bytes(Path(path), ImageError, "an image"), str(path))
+    return decode_image(read_bytes(Path(path), ImageError, "an image", IMAGE_BYTES), str(path))
 
 
 def decode_image(data: bytes, name: str = "the image") -> Frame:
