@@ -68,7 +68,9 @@ _RTX_WITHOUT = (
 
 _ROWS = (
     BackendRow("tensorrt", "TensorRT", "tensorrt", "tensorrt", "tensorrt", True, "tensorrt", _TENSORRT_OPTIONS),
-    BackendRow("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt", _RTX_OPTIONS, _RTX_WITHOUT),
+    BackendRow(
+        "tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx-cu13", "tensorrt_rtx", "tensorrt", True, "tensorrt", _RTX_OPTIONS, _RTX_WITHOUT
+    ),
     BackendRow("openvino", "OpenVINO", "openvino", "openvino", "openvino", False, "openvino"),
     BackendRow("onnxruntime", "ONNX Runtime", "onnxruntime-gpu", "onnxruntime", "onnxruntime", False, "onnxruntime"),
 )
