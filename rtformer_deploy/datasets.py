@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from .content import content_dir
 from .errors import DatasetError, ImageError, RecipeError
+from .files import read_text
 from .formats.pair_list import ListedPair, read_pairs
 from .formats.path_pattern import PathPattern
 from .formats.recipe import Labels, load_labels
@@ -119,8 +120,8 @@ def _dataset_file(dataset: str) -> tuple[Path, dict[str, Any]]:
     if not path.is_file():
         load_labels(dataset)  # says which there are
     try:
-        return path, tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return path, tomllib.loads(read_text(path, RecipeError, "a dataset file"))
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"Cannot read {path}: {error}.") from error
 
 

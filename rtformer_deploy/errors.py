@@ -94,7 +94,12 @@ class MissingPackageError(DeployError):
         self.extra = extra
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a library's error that says something; the name of its type if none does."""
+def shorten(text: str, most: int = 100) -> str:
+    """Text from a file, cut to `most` characters so that no message grows with the file."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of a library's error that says something, cut to `most` characters; the name of its type if none does."""
     lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
+    return shorten(next((line for line in lines if line), type(error).__name__), most)

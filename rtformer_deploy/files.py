@@ -1,4 +1,4 @@
-"""Bytes in, bytes out: hashes and writes that leave either the whole file or the old one."""
+"""Bytes in, bytes out: reads that refuse pipes, devices and oversized files, writes that leave the whole file or the old one, hashes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from .errors import OutputError
+from .errors import DeployError, OutputError
+
+#: The largest file of each kind that is read. A larger one is not what it should be, or does not fit in memory.
+DOCUMENT_BYTES = 16 * 2**20
+RECORD_BYTES = 256 * 2**20
+IMAGE_BYTES = 2**30
+MODEL_BYTES = 2 * 2**30
+PLAN_BYTES = 4 * 2**30
 
 _KEPT = 32  # characters of a name in the name of its partial file
 
@@ -109,12 +115,43 @@ def _why(path: Path, error: OSError) -> str | None:
     return None
 
 
-def read_bytes(path: Path, error: type[Any], what: str) -> bytes:
-    """A file's bytes; raises `error` (a DeployError class), naming `what` the file should have been, if it cannot be read or is empty."""
-    try:
-        data = Path(path).read_bytes()
-    except OSError as cause:
-        raise error(f"Cannot read {what} {path}: {cause.strerror or cause}.") from cause
+def read_bytes(path: Path, error: type[DeployError], what: str, limit: int = MODEL_BYTES) -> bytes:
+    """A regular file's bytes, at least one and at most `limit`.
+
+    Raises `error`, naming `what` the file should have been, if it is missing, a folder, a pipe or a device, empty or larger. Only the
+    file's size is looked at before that is known.
+    """
+    data = _read(path, error, what, limit)
     if not data:
         raise error(f"{path} is empty; it should be {what}.")
     return data
+
+
+def read_text(path: Path, error: type[DeployError], what: str, limit: int = DOCUMENT_BYTES, *, errors: str = "strict") -> str:
+    """A regular file's UTF-8 text, at most `limit` bytes and maybe empty; `errors` as in bytes.decode. Raises as `read_bytes`."""
+    try:
+        return _read(path, error, what, limit).decode(errors=errors)
+    except UnicodeDecodeError as cause:
+        raise error(f"{path} cannot be read as {what}: it is not UTF-8 text ({cause.reason} at byte {cause.start}).") from cause
+
+
+def check_readable(path: Path, error: type[DeployError], what: str, limit: int = MODEL_BYTES) -> None:
+    """Raises `error` unless `path` is a regular file of at most `limit` bytes; opens nothing, so a pipe does not block."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as cause:  # ValueError: a null character
+        raise error(f"Cannot read {what} {path}: {getattr(cause, 'strerror', None) or cause}.") from cause
+    if stat.S_ISDIR(status.st_mode):
+        raise error(f"Cannot read {what} {path}: it is a folder.", "Give a file name.")
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"Cannot read {what} {path}: it is a pipe or a device, not a regular file.", "Give a file name.")
+    if status.st_size > limit:
+        raise error(f"{path} is too large to be {what}: {status.st_size:,} bytes, more than {limit:,}.")
+
+
+def _read(path: Path, error: type[DeployError], what: str, limit: int) -> bytes:
+    check_readable(path, error, what, limit)
+    try:
+        return Path(path).read_bytes()
+    except OSError as cause:
+        raise error(f"Cannot read {what} {path}: {cause.strerror or cause}.") from cause

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy as np
 
 from ..calibrate import DEFAULT_METHOD, observer
 from ..calibrate.collect import Collector, float_tensors, restore, state
-from ..errors import CalibrationError, ImageError
-from ..files import check_writable, sha256, write_atomic
+from ..errors import CalibrationError, ImageError, first_line
+from ..files import check_writable, read_bytes, sha256, write_atomic
+from ..formats.archive import open_stored
 from ..formats.external_model import Foreign
 from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
@@ -113,15 +115,17 @@ class _Checkpoint:
         if self.path is None or not self.path.is_file():
             return 0, False
         try:
-            with np.load(self.path, allow_pickle=False) as arrays:
+            data = read_bytes(self.path, CalibrationError, "a calibration's checkpoint")
+            open_stored(data).close()
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 if str(arrays["identity"]) != self.identity:
                     say(f"{self.path} belongs to another model or other images; beginning anew.")
                     return 0, False
                 restore(collector.histograms, arrays)
                 done, coloured = (int(value) for value in arrays["done"])
                 odd.errors += [CalibrationError(str(what)) for what in arrays["odd"]]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            say(f"{self.path} cannot be read ({error}); beginning anew.")
+        except (CalibrationError, zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError, MemoryError) as error:
+            say(f"{self.path} cannot be read ({first_line(error)}); beginning anew.")
             return 0, False
         say(f"Going on after {done} images.")
         return done, bool(coloured)

@@ -47,4 +47,4 @@ def import_weights(file: Path, recipe_name: str, classes: int | None = None, hal
         "source": file.name,
         "source_sha256": sha256(read_bytes(file, WeightsError, "weights")),
     }
-    return Imported(to_store(weights, half), metadata, recipe.name, count, parameters)
+    return Imported(to_store(weights, half, str(file)), metadata, recipe.name, count, parameters)

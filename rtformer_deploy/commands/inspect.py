@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DeployError, EngineError, ModelError, WeightsError
-from ..files import read_bytes, sha256
+from ..files import PLAN_BYTES, read_bytes, sha256
 from ..formats.engine_file import load_info, sidecar
 from ..types import EngineInfo, ModelSpec, TensorSpec
 
@@ -40,7 +40,7 @@ def describe(path: Path) -> Description:
     A plan without its sidecar raises EngineError, a file of another kind ModelError or WeightsError. A plan whose bytes changed is
     described all the same, with a `problem`.
     """
-    data = read_bytes(path, ModelError, "a model, an engine or weights")
+    data = read_bytes(path, ModelError, "a model, an engine or weights", PLAN_BYTES)
     if sidecar(path).is_file() or path.suffix in _PLAN_SUFFIXES:
         return _engine(path, data)
     if _is_safetensors(data):
@@ -184,15 +184,12 @@ def _is_safetensors(data: bytes) -> bool:
 
 def _weights(path: Path) -> dict[str, Any]:
     """A safetensors file's metadata and the parameters it holds, read from its header alone."""
-    import safetensors
+    from ..formats.safetensors_file import open_safetensors
 
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            shapes = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
-    except safetensors.SafetensorError as error:
-        raise WeightsError(f"{path} is not a whole safetensors file: {error}.") from error
+    with open_safetensors(path, "np") as file:
+        metadata = file.metadata() or {}
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        shapes = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
     counts: Counter[str] = Counter()
     for dtype, shape in shapes.values():
         counts[dtype] += _product(shape)
@@ -212,5 +209,5 @@ def _product(shape: Iterable[int]) -> int:
 def _json_or_text(value: str) -> Any:
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value

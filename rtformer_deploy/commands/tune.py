@@ -21,7 +21,7 @@ import onnx_ir as ir
 from ..backends import backend_row
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError
-from ..files import make_folder, sha256, write_atomic
+from ..files import IMAGE_BYTES, make_folder, read_bytes, sha256, write_atomic
 from ..formats.external_model import Foreign
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
@@ -132,7 +132,9 @@ def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: 
         builder = version(backend_row(backend).package)
     except PackageNotFoundError:
         builder = "unknown"
-    frames = json.dumps([[sample.name, sha256(sample.label.read_bytes())] for sample in dataset.samples])
+    frames = json.dumps(
+        [[sample.name, sha256(read_bytes(sample.label, DatasetError, "a label map", IMAGE_BYTES))] for sample in dataset.samples]
+    )
     return {
         "model": sha256(serialize_model(model)),  # with the size that --input gave it, which its file does not hold
         "ranges": ranges_hash(ranges),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..errors import EngineError
-from ..files import read_bytes, sha256, write_atomic
+from ..files import PLAN_BYTES, read_bytes, read_text, sha256, write_atomic
 from ..types import Engine, EngineInfo
 
 
@@ -35,14 +35,14 @@ def load_info(path: Path) -> EngineInfo:
             "Copy both files together, or build it again: rtformer-deploy build-engine.",
         )
     try:
-        return EngineInfo.from_json(json.loads(beside.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return EngineInfo.from_json(json.loads(read_text(beside, EngineError, "a sidecar")))
+    except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{beside} cannot be read: {error}.", "Build the engine again: rtformer-deploy build-engine.") from error
 
 
 def load_engine(path: Path) -> Engine:
     """A plan and its EngineInfo. Raises EngineError where a file is missing, or the plan's bytes are not those that were built."""
-    plan = read_bytes(path, EngineError, "an engine plan")
+    plan = read_bytes(path, EngineError, "an engine plan", PLAN_BYTES)
     info = load_info(path)
     if sha256(plan) != info.plan_sha256:
         raise EngineError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..content import content_dir
 from ..errors import CalibrationError
-from ..files import read_bytes, sha256, write_atomic
+from ..files import DOCUMENT_BYTES, read_bytes, sha256, write_atomic
 from ..types import ModelSpec, Ranges
 
 _AGAIN = "Measure them again: rtformer-deploy calibrate."
@@ -28,7 +28,7 @@ def save_ranges(ranges: Ranges, path: Path) -> None:
 def load_ranges(path: Path) -> Ranges:
     """A ranges file. Raises CalibrationError where it is missing, damaged, or holds what is no range."""
     try:
-        ranges = Ranges.from_json(json.loads(read_bytes(path, CalibrationError, "a ranges file")))
+        ranges = Ranges.from_json(json.loads(read_bytes(path, CalibrationError, "a ranges file", DOCUMENT_BYTES)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibrationError(f"{path} is not a ranges file: {error}.", _AGAIN) from error
     for name, value in ranges.amax.items():

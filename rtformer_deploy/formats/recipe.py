@@ -10,6 +10,7 @@ from typing import Any
 
 from ..content import content_dir
 from ..errors import RecipeError
+from ..files import read_text
 from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, Resize, TensorSpec
 from . import values
 from .build_table import BuildTable, parse_build
@@ -190,6 +191,6 @@ def _spread(index: int) -> tuple[int, int, int]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_text(path, RecipeError, "a recipe or a dataset file"))
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"Cannot read {path}: {error}.") from error

@@ -4,12 +4,23 @@
 #include <Python.h>
 
 #include <algorithm>
-#include <new>
+#include <cstdint>
+#include <exception>
+#include <initializer_list>
+#include <limits>
 #include <vector>
 
 #include "_native_rows.hpp"
 
 namespace {
+
+// What one side of a frame or a grid is at most, so that sums of a side and a few never overflow an int.
+constexpr int kMaxSide = 1 << 28;
+constexpr int kMaxThreads = 1024;
+
+bool are_sides(std::initializer_list<int> sizes) {
+    return std::all_of(sizes.begin(), sizes.end(), [](int size) { return size >= 1 && size <= kMaxSide; });
+}
 
 // A buffer of the caller's, given back when it goes out of scope.
 struct Buffer {
@@ -24,8 +35,18 @@ struct Buffer {
     }
     template <typename T>
     T* as() const { return static_cast<T*>(view.buf); }
+    // Whether it is aligned and holds exactly as many values as the product of the sizes, which are at least 1. The length is
+    // divided, because the product may be larger than any integer. The loops count in long, which has 32 bits on Windows.
     template <typename T>
-    bool holds(Py_ssize_t count) const { return view.len == count * static_cast<Py_ssize_t>(sizeof(T)); }
+    bool holds(std::initializer_list<Py_ssize_t> sizes) const {
+        Py_ssize_t left = view.len;
+        if (left > std::numeric_limits<long>::max() || reinterpret_cast<std::uintptr_t>(view.buf) % alignof(T) != 0) return false;
+        for (const Py_ssize_t size : sizes) {
+            if (left % size != 0) return false;
+            left /= size;
+        }
+        return left == static_cast<Py_ssize_t>(sizeof(T));
+    }
 };
 
 PyObject* refuse(const char* what) {
@@ -53,21 +74,18 @@ PyObject* upsample_argmax(PyObject*, PyObject* args) {
                           &row_cells, &row_weight, &column_cells, &column_weight, &threads)) {
         return nullptr;
     }
-    if (job.classes < 1 || job.classes > kMaxClasses || job.height < 1 || job.width < 1 || job.out_height < 1 || job.out_width < 1 ||
-        threads < 1) {
-        return refuse("sizes and threads are at least 1, classes at most 256");
+    if (!are_sides({job.height, job.width, job.out_height, job.out_width}) || job.classes < 1 || job.classes > kMaxClasses || threads < 1) {
+        return refuse("sizes and threads are at least 1, classes at most 256, a side at most 2^28");
     }
     Buffer buffers[6];
     PyObject* const objects[6] = {logits, row_cells, row_weight, column_cells, column_weight, labels};
     for (int i = 0; i < 6; ++i) {
         if (!buffers[i].take(objects[i], i == 5)) return nullptr;
     }
-    const Py_ssize_t plane = static_cast<Py_ssize_t>(job.height) * job.width;
-    if (!buffers[0].holds<float>(job.classes * plane) || !buffers[1].holds<int>(job.height + 2) ||
-        !buffers[2].holds<float>(job.out_height) || !buffers[3].holds<int>(job.width + 2) ||
-        !buffers[4].holds<float>(job.out_width + kTile - 1) ||
-        !buffers[5].holds<unsigned char>(static_cast<Py_ssize_t>(job.out_height) * job.out_width)) {
-        return refuse("a buffer has another size than was said");
+    if (!buffers[0].holds<float>({job.classes, job.height, job.width}) || !buffers[1].holds<int>({job.height + 2}) ||
+        !buffers[2].holds<float>({job.out_height}) || !buffers[3].holds<int>({job.width + 2}) ||
+        !buffers[4].holds<float>({job.out_width + kTile - 1}) || !buffers[5].holds<unsigned char>({job.out_height, job.out_width})) {
+        return refuse("a buffer has another size or alignment than was said");
     }
     job.logits = buffers[0].as<const float>();
     job.row_cells = buffers[1].as<const int>();
@@ -82,9 +100,9 @@ PyObject* upsample_argmax(PyObject*, PyObject* args) {
     job.stride = ((job.width + 2 + 15) / 16 | 1) * 16;
     std::vector<Scratch> scratch;
     try {
-        threads = std::min(threads, job.height + 1);
+        threads = std::min({threads, kMaxThreads, job.height + 1});
         for (int i = 0; i < threads; ++i) scratch.emplace_back(job);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
         return PyErr_NoMemory();
     }
     Py_BEGIN_ALLOW_THREADS
@@ -102,22 +120,22 @@ PyObject* preprocess(PyObject*, PyObject* args) {
                           &job.scale[2], &job.bias[0], &job.bias[1], &job.bias[2], &threads)) {
         return nullptr;
     }
-    if (job.height < 1 || job.width < 1 || job.rows < 1 || job.columns < 1 || top < 0 || left < 0 || threads < 1 ||
+    if (!are_sides({job.height, job.width, out_height, out_width, job.rows, job.columns}) || top < 0 || left < 0 || threads < 1 ||
         job.rows > out_height - top || job.columns > out_width - left) {
-        return refuse("the picture does not lie within the output");
+        return refuse("the picture does not lie within the output, or a side is not between 1 and 2^28");
     }
     Buffer buffers[6];
     PyObject* const objects[6] = {frame, row_low, row_weight, column_low, column_weight, out};
     for (int i = 0; i < 6; ++i) {
         if (!buffers[i].take(objects[i], i == 5)) return nullptr;
     }
+    if (!buffers[0].holds<unsigned char>({3, job.height, job.width}) || !buffers[1].holds<int>({job.rows}) ||
+        !buffers[2].holds<float>({job.rows}) || !buffers[3].holds<int>({job.columns}) || !buffers[4].holds<float>({job.columns}) ||
+        !buffers[5].holds<float>({3, out_height, out_width})) {
+        return refuse("a buffer has another size or alignment than was said");
+    }
     job.stride = out_width;
     job.plane = static_cast<long>(out_height) * out_width;
-    if (!buffers[0].holds<unsigned char>(3 * static_cast<Py_ssize_t>(job.height) * job.width) || !buffers[1].holds<int>(job.rows) ||
-        !buffers[2].holds<float>(job.rows) || !buffers[3].holds<int>(job.columns) || !buffers[4].holds<float>(job.columns) ||
-        !buffers[5].holds<float>(3 * static_cast<Py_ssize_t>(job.plane))) {
-        return refuse("a buffer has another size than was said");
-    }
     job.frame = buffers[0].as<const unsigned char>();
     job.out = buffers[5].as<float>() + static_cast<long>(top) * out_width + left;
     const bool resizes = job.rows != job.height || job.columns != job.width;
@@ -133,9 +151,9 @@ PyObject* preprocess(PyObject*, PyObject* args) {
     const size_t row = resizes ? static_cast<size_t>(3) * job.columns : 0;
     std::vector<float> values;
     try {
-        threads = std::min(threads, job.rows);
+        threads = std::min({threads, kMaxThreads, job.rows});
         values.resize(2 * row * static_cast<size_t>(threads));
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
         return PyErr_NoMemory();
     }
     Py_BEGIN_ALLOW_THREADS
@@ -152,6 +170,7 @@ PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(ke
 PyObject* limit_instruction_set(PyObject*, PyObject* args) {
     int left_out;
     if (!PyArg_ParseTuple(args, "i", &left_out)) return nullptr;
+    if (left_out < 0) return refuse("the number of instruction sets to leave out is at least 0");
     kernels = choose(left_out);
     return PyUnicode_FromString(kernels.name);
 }

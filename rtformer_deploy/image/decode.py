@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..files import read_bytes
+from ..files import IMAGE_BYTES, read_bytes
 from ..types import Frame
 from .depth import Note, samples_of, to_rgb
 from .picture_formats import decoders_for, format_of, missing_decoder, readable_names
@@ -50,7 +50,7 @@ def load_image(path: Path | str, bit_depth: int | None = None) -> Frame:
 
     Raises ImageError if it is missing, empty, no image, damaged, cut off or too large.
     """
-    return decode_image(read_bytes(Path(path), ImageError, "an image"), str(path), bit_depth)
+    return decode_image(read_bytes(Path(path), ImageError, "an image", IMAGE_BYTES), str(path), bit_depth)
 
 
 def decode_image(data: bytes, name: str = "the image", bit_depth: int | None = None) -> Frame:

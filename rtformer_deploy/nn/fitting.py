@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import build_network
-from .weights import AUX, StateDict, load_into
+from .weights import AUX, StateDict, check_values, load_into
 
 
 def count_fitting(weights: Mapping[str, Tensor], arch: Mapping[str, Any], classes: int, source: str) -> int:
@@ -22,9 +22,15 @@ def count_fitting(weights: Mapping[str, Tensor], arch: Mapping[str, Any], classe
     return sum(value.numel() for key, value in network.named_parameters() if not key.startswith(AUX))
 
 
-def to_store(weights: Mapping[str, Tensor], half: bool) -> StateDict:
-    """Weights in the types that a file holds: FP64 becomes FP32, with `half` every float FP16."""
-    return {key: _stored(value, half) for key, value in weights.items()}
+def to_store(weights: Mapping[str, Tensor], half: bool, source: str) -> StateDict:
+    """Weights in the types that a file holds: FP64 becomes FP32, with `half` every float FP16.
+
+    Raises WeightsError if a value is too large for FP16; `source` names the weights.
+    """
+    stored = {key: _stored(value, half) for key, value in weights.items()}
+    if half:
+        check_values(stored, f"{source}, rounded to FP16,")
+    return stored
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:

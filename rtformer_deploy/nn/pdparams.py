@@ -1,114 +1,151 @@
 """PaddleSeg's `.pdparams` bytes in, NumPy arrays out, without running anything the file asks for.
 
-The file is a pickle. The unpickler below knows NumPy arrays and plain containers and nothing else: it does not even call NumPy's own
-constructors, but fills stand-ins that check their arguments. A file that asks for anything more is refused by the name of it.
+The file is a pickle of arrays by name. `pickle_reader` walks it; what it may ask for beyond plain values is NumPy's arrays and number
+types, for which stand-ins are built that check what they are told. A file that asks for anything more is refused by the name of it.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import WeightsError
+from ..errors import WeightsError, shorten
+from .pickle_reader import DamagedError, Name, RefusedError, Vocabulary, is_shape, read_pickle
 
-_NUMBER_TYPES = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"}
+_NUMBER_TYPES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "c8", "c16"})
+_BYTE_ORDERS = ("<", ">", "|", "=")
 _BOOKKEEPING = "StructuredToParameterName@@"
-
-
-class _Ndarray:
-    """Stands for the class numpy.ndarray, which a pickle names but never needs to call."""
-
-    def __new__(cls, *_: object) -> _Ndarray:
-        raise pickle.UnpicklingError("it calls numpy.ndarray")
 
 
 class _Dtype:
     """A NumPy number type and its byte order."""
 
-    def __init__(self, name: object, *_: object) -> None:
-        if name not in _NUMBER_TYPES:
-            raise pickle.UnpicklingError(f"it holds an array of type {name!r}, which is no number type")
-        self.name = str(name)
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.order = "<"
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"it holds an array with byte order {state[1]!r}")
-        self.order = state[1]
+    def build(self, state: object) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if not isinstance(order, str) or order not in _BYTE_ORDERS:
+            raise RefusedError("it holds an array whose byte order is unknown")
+        self.order = order
 
 
 class _Array:
-    """An array being filled; `value` is the finished one."""
+    """An array being filled; `value` is the finished one, a view of the file's bytes."""
 
-    value: NDArray[Any]
+    def __init__(self) -> None:
+        self.value: NDArray[Any] | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def build(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise RefusedError("it holds an array of an unknown form")
         _, shape, dtype, fortran, data = state
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
-            raise pickle.UnpicklingError("it holds an array that is not plain bytes of a number type")
+            raise RefusedError("it holds an array that is not plain bytes of a number type")
+        if not is_shape(shape) or not isinstance(fortran, bool):
+            raise RefusedError("it holds an array of an impossible shape")
         kind = np.dtype(dtype.order + dtype.name)
-        if not all(isinstance(size, int) and size >= 0 for size in shape) or math.prod(shape) * kind.itemsize != len(data):
-            raise pickle.UnpicklingError(f"it holds an array of shape {shape} with {len(data)} bytes")
+        if math.prod(shape) * kind.itemsize != len(data):
+            raise RefusedError(f"it holds an array of shape {shape} with {len(data)} bytes")
         self.value = np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C")
 
 
-def _reconstruct(kind: object, *_: object) -> _Array:
-    if kind is not _Ndarray:
-        raise pickle.UnpicklingError("it makes an array of another class")
+class _Calls:
+    """What a `.pdparams` file may call. The bytes that are made count against `left`, so that sharing cannot multiply them."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def vocabulary(self) -> Vocabulary:
+        ndarray = Name("numpy.ndarray")
+        names = {
+            "numpy.core.multiarray._reconstruct": Name("numpy._reconstruct", _reconstruct),
+            "numpy._core.multiarray._reconstruct": Name("numpy._reconstruct", _reconstruct),
+            "numpy.ndarray": ndarray,
+            "numpy.dtype": Name("numpy.dtype", _dtype),
+            "_codecs.encode": Name("_codecs.encode", self._encode),
+            "collections.OrderedDict": Name("collections.OrderedDict", _empty_dict),
+            "builtins.tuple": Name("builtins.tuple", _tuple),
+        }
+        return Vocabulary(names, _build)
+
+    def _encode(self, arguments: tuple[object, ...]) -> bytes:
+        """Bytes as protocol 2 writes them: text whose characters are the bytes."""
+        match arguments:
+            case (str(text),) | (str(text), "latin1"):
+                self._left -= len(text)
+                if self._left < 0:
+                    raise RefusedError("it repeats its bytes")
+                try:
+                    return text.encode("latin1")
+                except UnicodeEncodeError as error:
+                    raise RefusedError("it encodes text that is not bytes") from error
+        raise RefusedError("it encodes something that is not bytes")
+
+
+def _reconstruct(arguments: tuple[object, ...]) -> _Array:
+    if not arguments or not isinstance(arguments[0], Name) or arguments[0].name != "numpy.ndarray":
+        raise RefusedError("it makes an array of another class")
     return _Array()
 
 
-def _latin1(text: object, encoding: object = "latin1") -> bytes:
-    """Bytes as protocol 2 writes them: a string whose characters are the bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError("it encodes something that is not bytes")
-    return text.encode("latin1")
+def _dtype(arguments: tuple[object, ...]) -> _Dtype:
+    name = arguments[0] if arguments else None
+    if not isinstance(name, str) or name not in _NUMBER_TYPES:
+        told = repr(shorten(name)) if isinstance(name, str) else "unknown"
+        raise RefusedError(f"it holds an array of type {told}, which is no number type")
+    return _Dtype(name)
 
 
-_KNOWN = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): _Ndarray,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _latin1,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "tuple"): tuple,
-}
+def _empty_dict(arguments: tuple[object, ...]) -> dict[str, object]:
+    if arguments:
+        raise RefusedError("it fills a dictionary in an unknown way")
+    return {}
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _KNOWN[module, name]
+def _tuple(arguments: tuple[object, ...]) -> tuple[object, ...]:
+    match arguments:
+        case (tuple() as items,):
+            return items
+    raise RefusedError("it makes a tuple of something else")
+
+
+def _build(target: object, state: object) -> None:
+    if not isinstance(target, _Array | _Dtype):
+        raise RefusedError("it changes something that is neither an array nor a number type")
+    target.build(state)
 
 
 def parse_pdparams(data: bytes, name: str) -> dict[str, NDArray[Any]]:
-    """The bytes of a `.pdparams` file as arrays by key; `name` stands in the messages. Raises WeightsError; nothing in the file runs."""
+    """The bytes of a `.pdparams` file as arrays by key; `name` stands in the messages. Raises WeightsError; nothing in the file runs.
+
+    The arrays are views of the file's bytes and hold together no more than the file does.
+    """
     try:
-        content = _Unpickler(io.BytesIO(data)).load()
-    except pickle.UnpicklingError as error:
+        content, _ = read_pickle(data, _Calls(len(data)).vocabulary())
+    except RefusedError as error:
         raise WeightsError(
             f"{name} is refused: {error}. Weights hold arrays and nothing else.", "Do not use files you do not trust."
         ) from error
-    except Exception as error:  # a damaged pickle can make the unpickler raise nearly anything
-        raise WeightsError(f"{name} is not a .pdparams file, or was cut short ({type(error).__name__}: {error}).") from error
+    except DamagedError as error:
+        raise WeightsError(f"{name} is not a .pdparams file, or was cut short ({error}).", "Copy or download it again.") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{name} holds a {type(content).__name__}, not weights by name.")
-    return {key: _array(key, value, name) for key, value in content.items() if key != _BOOKKEEPING}
+        raise WeightsError(f"{name} holds a {type(content).__name__}, not weights by name.", "Take the file model.pdparams.")
+    arrays = {key: _array(key, value, name) for key, value in content.items() if key != _BOOKKEEPING}
+    if sum(value.nbytes for value in arrays.values()) > len(data):
+        raise WeightsError(f"{name} is refused: it gives one array to several names.", "Save each array once.")
+    return arrays
 
 
-def _array(key: object, value: object, name: str) -> NDArray[Any]:
+def _array(key: str, value: object, name: str) -> NDArray[Any]:
     if isinstance(value, tuple) and len(value) == 2:  # Paddle writes a parameter outside a state dict as (its name, array)
         value = value[1]
-    if not isinstance(key, str) or not isinstance(value, _Array) or not hasattr(value, "value"):
+    if not isinstance(value, _Array) or value.value is None:
         raise WeightsError(
-            f"{name}: {key!r} is not an array.", "If this is an optimizer's or a whole checkpoint's file, take model.pdparams."
+            f"{name}: {shorten(key)!r} is not an array.", "If this is an optimizer's or a whole checkpoint's file, take model.pdparams."
         )
     return value.value

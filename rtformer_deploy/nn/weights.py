@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError, first_line
-from ..files import read_bytes, write_atomic
+from ..errors import WeightsError, shorten
+from ..files import MODEL_BYTES, read_bytes, write_atomic
+from ..formats.safetensors_file import check_header, not_safetensors, open_safetensors
 from .pdparams import parse_pdparams
+from .torch_file import parse_torch
 
 #: Tensors by name, as `nn.Module.state_dict` gives them.
 StateDict = dict[str, Tensor]
@@ -25,32 +26,44 @@ _SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"
 #: What the keys of the auxiliary head begin with, which only training reads.
 AUX = "seghead_extra."
+_MOST_AXES = 8
+_LONGEST_KEY = 200
+_MOST_LISTED = 1000
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64, torch.uint64)
 
 
 def load_weights(path: Path) -> StateDict:
-    """A .safetensors, .pdparams or .pth/.pt file -> tensors by torch's key names, on the CPU, in the file's types. Raises WeightsError."""
+    """A .safetensors, .pdparams or .pth/.pt file -> tensors by torch's key names, on the CPU, in the file's types.
+
+    Raises WeightsError, also if a value is no finite number; nothing in the file runs, and it takes no more memory than a few times
+    its size.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise WeightsError(f"{path} has none of the suffixes of weights: {', '.join(_SUFFIXES)}.")
-    data = read_bytes(path, WeightsError, "weights")
-    if suffix == ".pdparams":
-        return _from_paddle(parse_pdparams(data, str(path)))
-    if suffix == ".safetensors":
-        try:
-            return dict(safetensors.torch.load(data))
-        except Exception as error:  # SafetensorError, and whatever a damaged header leads to
-            raise WeightsError(f"{path} is not a safetensors file, or was cut short: {error}.") from error
-    return _from_torch(path)
+    state = _parse(read_bytes(path, WeightsError, "weights", MODEL_BYTES), suffix, str(path))
+    check_values(state, str(path))
+    return state
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The text that a safetensors file carries about itself; empty if it carries none. Raises WeightsError."""
-    try:
-        with safetensors.safe_open(path, "np") as file:
-            return dict(file.metadata() or {})
-    except Exception as error:
-        raise WeightsError(f"{path} is not a safetensors file: {error}.") from error
+    with open_safetensors(path, "np") as file:
+        return dict(file.metadata() or {})
+
+
+def check_values(state: Mapping[str, Tensor], source: str) -> None:
+    """Raises one WeightsError that lists every tensor that cannot be weights: complex, boolean, not finite in float32, badly named."""
+    faults: dict[str, list[str]] = {}
+    for key, value in state.items():
+        fault = _fault_of_name(key) or _fault_of_value(value)
+        if fault is not None:
+            faults.setdefault(fault, []).append(repr(shorten(key)))
+    if faults:
+        listed = [line for title, keys in faults.items() for line in _listed(title, keys)]
+        raise WeightsError(f"{source} holds tensors that cannot be weights:\n" + "\n".join(listed), "Train or convert them again.")
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -73,6 +86,7 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         *_listed("missing", sorted(wanted.keys() - loaded.keys())),
         *_listed("unexpected", sorted(loaded.keys() - wanted.keys())),
         *_listed("misshapen", _misshapen(wanted, loaded)),
+        *_listed("of integers", sorted(key for key in wanted.keys() & loaded.keys() if not _same_kind(wanted[key], loaded[key]))),
     ]
     if problems:
         raise WeightsError(
@@ -96,26 +110,55 @@ def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
 def classes_of(state: Mapping[str, Tensor]) -> int | None:
     """The number of classes that a set of RTFormer weights was trained for; None if its last convolution is missing."""
     last = state.get("seghead.conv2.weight")
-    return None if last is None else int(last.shape[0])
+    return None if last is None or not last.dim() else int(last.shape[0])
 
 
-def _from_paddle(arrays: Mapping[str, np.ndarray[Any, Any]]) -> StateDict:
+def _parse(data: bytes, suffix: str, source: str) -> StateDict:
+    if suffix == ".pdparams":
+        return _from_paddle(parse_pdparams(data, source), source)
+    if suffix == ".safetensors":
+        return _from_safetensors(data, source)
+    return _renamed(parse_torch(data, source), lambda key: key.removeprefix("module."), source)
+
+
+def _from_paddle(arrays: Mapping[str, np.ndarray[Any, Any]], source: str) -> StateDict:
     """Paddle's names for running statistics to torch's. The network has no Linear layer, so nothing is transposed."""
-    renamed = {key.replace("._mean", ".running_mean").replace("._variance", ".running_var"): value for key, value in arrays.items()}
-    return {key: torch.from_numpy(np.array(value, value.dtype.newbyteorder("="))) for key, value in renamed.items()}
+    tensors = {key: torch.from_numpy(np.array(value, value.dtype.newbyteorder("="))) for key, value in arrays.items()}
+    return _renamed(tensors, lambda key: key.replace("._mean", ".running_mean").replace("._variance", ".running_var"), source)
 
 
-def _from_torch(path: Path) -> StateDict:
+def _from_safetensors(data: bytes, source: str) -> StateDict:
+    check_header(data, len(data), source)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"{path} is refused: it is not a file of plain PyTorch weights ({first_line(error)}).") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path} does not hold tensors by name.", "Save network.state_dict().")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+        return dict(safetensors.torch.load(data))
+    except KeyError as error:  # a number type that the library does not bring to torch
+        raise WeightsError(f"{source} holds values of the type {error.args[0]}, which weights do not have.") from error
+    except Exception as error:  # SafetensorError, and whatever a damaged header leads to
+        raise not_safetensors(source, error) from error
+
+
+def _renamed(state: StateDict, rename: Callable[[str], str], source: str) -> StateDict:
+    renamed = {rename(key): value for key, value in state.items()}
+    if len(renamed) < len(state):
+        raise WeightsError(f"{source} holds several tensors that would get the same name.")
+    return renamed
+
+
+def _fault_of_name(key: str) -> str | None:
+    return None if 0 < len(key) <= _LONGEST_KEY and key.isprintable() else "with a name that is empty, too long or not printable"
+
+
+def _fault_of_value(value: Tensor) -> str | None:
+    if value.dim() > _MOST_AXES:
+        return f"of more than {_MOST_AXES} axes"
+    if value.is_complex():
+        return "complex"
+    if value.dtype == torch.bool:
+        return "boolean"
+    if value.dtype not in _FLOATS:
+        return None if value.dtype in _INTEGERS else f"of the type {str(value.dtype).removeprefix('torch.')}"
+    computed = value.float() if value.dtype == torch.float64 else value  # a network computes in float32
+    return None if bool(torch.isfinite(computed).all()) else "not finite numbers"
 
 
 def _keys_of(state: Mapping[str, Tensor], prefix: str) -> bool:
@@ -127,6 +170,11 @@ def _misshapen(wanted: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> li
     return [f"{k} is {list(loaded[k].shape)}, not {list(wanted[k].shape)}" for k in both if loaded[k].shape != wanted[k].shape]
 
 
+def _same_kind(wanted: Tensor, loaded: Tensor) -> bool:
+    return loaded.is_floating_point() or not wanted.is_floating_point()
+
+
 def _listed(title: str, keys: list[str]) -> list[str]:
-    """One block of the message, every key on its line."""
-    return [f"  {title} ({len(keys)}):", *(f"    {key}" for key in keys)] if keys else []
+    """One block of the message, every key on its line; a network has hundreds, so thousands are not listed."""
+    more = [f"    and {len(keys) - _MOST_LISTED:,} more"] if len(keys) > _MOST_LISTED else []
+    return [f"  {title} ({len(keys)}):", *(f"    {key}" for key in keys[:_MOST_LISTED]), *more] if keys else []

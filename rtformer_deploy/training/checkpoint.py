@@ -13,11 +13,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import WeightsError, first_line
 from ..files import write_atomic
+from ..formats.safetensors_file import open_safetensors
+from ..nn.weights import check_values
 from .ema import Average
 
 KEY = "rtformer_deploy.training"
+_ADAMW = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(slots=True)
@@ -48,29 +51,54 @@ def save(state: TrainingState, run: Mapping[str, Any], path: Path) -> None:
 def restore(state: TrainingState, path: Path) -> dict[str, Any]:
     """Reads a state back in place and returns the options of the run it belongs to. Raises WeightsError."""
     tensors, meta = read(path)
+    check_values({name: value for name, value in tensors.items() if not name.startswith("optimizer/")}, str(path))
     try:
         state.network.load_state_dict({name: tensors[f"network/{name}"] for name in state.network.state_dict()})
         for name, value in state.average.state.items():
-            value.copy_(tensors[f"average/{name}"])
+            value.copy_(_of_shape(tensors[f"average/{name}"], value.shape))
         for name, parameter in state.network.named_parameters():
-            keys = [key for key in tensors if key.startswith("optimizer/") and key.split("/", 2)[2] == name]
-            state.optimizer.state[parameter] = {key.split("/")[1]: _like(tensors[key], parameter) for key in keys}
-    except (KeyError, RuntimeError) as error:
-        raise WeightsError(
-            f"{path} is a checkpoint of another network: {error}.", "Resume with the options that the run began with."
-        ) from error
-    state.step = int(meta["step"])
+            state.optimizer.state[parameter] = _of_optimizer(tensors, name, parameter)
+    except KeyError as error:
+        raise _another(path, f"it has no {error.args[0]}") from error
+    except (RuntimeError, ValueError) as error:
+        raise _another(path, first_line(error)) from error
+    state.step = meta["step"]
     return dict(meta["run"])
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError if the file is none."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
+        with open_safetensors(path, "pt") as file:
             meta = json.loads((file.metadata() or {})[KEY])
+            if not isinstance(meta, dict) or type(meta.get("step")) is not int or meta["step"] < 0 or not isinstance(meta.get("run"), dict):
+                raise ValueError("it does not say which step of which run it holds")
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - the file object is no mapping
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} is not a checkpoint of a training run: {error}.") from error
+    except WeightsError as error:
+        raise WeightsError(f"{path} is not a checkpoint of a training run: {error.what}", error.hint) from error
+    except (OSError, KeyError, ValueError, RecursionError, RuntimeError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path} is not a checkpoint of a training run: {first_line(error)}.") from error
+
+
+def _of_optimizer(tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:
+    """What AdamW keeps about a parameter: nothing before its first step. Raises KeyError or ValueError if it is not that."""
+    keys = {key: f"optimizer/{key}/{name}" for key in _ADAMW}
+    if not any(key in tensors for key in keys.values()):
+        return {}
+    values = {key: tensors[whole] for key, whole in keys.items()}
+    for key, value in values.items():
+        _of_shape(value, torch.Size() if key == "step" else parameter.shape)
+    return {key: _like(value, parameter) for key, value in values.items()}
+
+
+def _of_shape(value: Tensor, shape: torch.Size) -> Tensor:
+    if value.shape != shape:
+        raise ValueError(f"it holds a tensor of shape {list(value.shape)[:8]} for one of {list(shape)}")
+    return value
+
+
+def _another(path: Path, why: str) -> WeightsError:
+    return WeightsError(f"{path} is a checkpoint of another network: {why}.", "Resume with the options that the run began with.")
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

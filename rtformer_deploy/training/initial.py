@@ -25,6 +25,8 @@ def load_fitting(network: nn.Module, path: Path) -> list[str]:
                 left_out.append(f"{name}: not in the file, stays fresh")
             elif loaded[name].shape != value.shape:
                 left_out.append(f"{name}: {list(loaded[name].shape)} in the file, {list(value.shape)} in the network, stays fresh")
+            elif not loaded[name].is_floating_point():
+                left_out.append(f"{name}: integers in the file, stays fresh")
             else:
                 value.copy_(loaded[name])
                 copied += value.numel()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..files import write_atomic
+from ..files import RECORD_BYTES, read_text, write_atomic
 
 
 class Log:
@@ -40,7 +40,7 @@ class Log:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """A log's records; a last line that was cut short by a kill is dropped."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_text(path, OutputError, "a training log", RECORD_BYTES).splitlines():
         try:
             records.append(json.loads(line))
         except ValueError:

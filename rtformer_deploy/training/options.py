@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, shorten
 from .schedule import Schedule, Stage
 
 
@@ -77,7 +77,7 @@ def check_resumed(before: Mapping[str, Any], now: TrainOptions) -> None:
     held = {key: before.get(key, before.get(_FORMER.get(key, key))) for key in values}
     changed = sorted(key for key in values if key not in MAY_CHANGE and held[key] != values[key])
     if changed:
-        was = ", ".join(f"{key} was {held[key]!r}, is {values[key]!r}" for key in changed)
+        was = ", ".join(f"{key} was {shorten(repr(held[key]))}, is {values[key]!r}" for key in changed)
         raise UsageError(f"A resumed run keeps its options: {was}.", "Give the options that the run began with, or begin another run.")
 
 

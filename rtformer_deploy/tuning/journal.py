@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, UsageError
-from ..files import write_atomic
+from ..files import RECORD_BYTES, read_text, write_atomic
 from .records import Record, Round, Score, Sensitivity, parse_record
 
 
@@ -78,10 +78,7 @@ def _record(path: Path, data: Mapping[str, Any]) -> Record:
 def _read(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file; a kill cut the first broken one short, so nothing follows it."""
     lines: list[dict[str, Any]] = []
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise OutputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    text = read_text(path, OutputError, "the state of a tune run", RECORD_BYTES, errors="replace")
     for line in text.splitlines(keepends=True):
         try:
             data = json.loads(line) if line.endswith("\n") else None

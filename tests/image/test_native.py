@@ -65,6 +65,11 @@ def upsample_arguments() -> list[Any]:
         (7, np.array([0, 40, 8, 16, 24, 32], np.int32), ValueError),
         (8, np.zeros(31, np.float32), ValueError),
         (10, np.zeros(40, np.float32), ValueError),
+        (2, 2**31 - 1, ValueError),
+        (3, 2**31 - 3, ValueError),
+        (5, 2**31 - 1, ValueError),
+        (6, 2**31 - 7, ValueError),
+        (0, np.frombuffer(bytearray(241), np.uint8)[1:], ValueError),
         (11, 0, ValueError),
         (11, "two", TypeError),
     ],
@@ -87,6 +92,10 @@ def test_upsample_refuses_what_does_not_fit(module: Any, index: int, value: Any,
         (7, -1),
         (8, 0),
         (9, 7),
+        (1, 2**31 - 1),
+        (2, 2**31 - 1),
+        (4, -(2**31)),
+        (5, 2**31 - 1),
         (10, np.full(4, 99, np.int32)),
         (12, np.full(6, -1, np.int32)),
     ],
@@ -101,6 +110,14 @@ def test_preprocess_refuses_what_does_not_fit(module: Any, index: int, value: An
     arguments[index] = value
     with pytest.raises(ValueError, match=r"."):
         module.preprocess(*arguments)
+
+
+def test_sizes_whose_product_is_beyond_any_integer_are_refused(module: Any) -> None:
+    """2**8 * 2**28 * 2**28 floats are 2**66 bytes, which a 64-bit product takes for none."""
+    arguments = upsample_arguments()
+    arguments[:4] = [np.empty(0, np.float32), 256, 2**28, 2**28]
+    with pytest.raises(ValueError, match="another size"):
+        module.upsample_argmax(*arguments)
 
 
 def test_without_the_compiled_code_numpy_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections import OrderedDict
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
+from rtformer_deploy.commands.import_weights import import_weights
 from rtformer_deploy.errors import WeightsError
+from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.pdparams import parse_pdparams
 from rtformer_deploy.nn.weights import load_into, load_weights, read_metadata, save_weights, weights_hash
@@ -147,3 +151,82 @@ def test_a_truncated_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:-10])
     with pytest.raises(WeightsError, match="cut short"):
         load_weights(tmp_path / "b.safetensors")
+
+
+def write(state: dict[str, torch.Tensor], path: Path) -> Path:
+    """Tensors as a file of the kind that its suffix says."""
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    elif path.suffix == ".pth":
+        torch.save(state, path)
+    else:
+        path.write_bytes(pickle.dumps({key: value.numpy() for key, value in state.items()}, 4))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pdparams"])
+def test_values_that_cannot_be_weights_are_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    state = {
+        "fine": torch.ones(2),
+        "steps.num_batches_tracked": torch.tensor(3),
+        "nan": torch.tensor([1.0, float("nan")]),
+        "infinite": torch.tensor([float("-inf")]).half(),
+        "too large for float32": torch.tensor([1e300], dtype=torch.float64),
+        "complex": torch.ones(2, dtype=torch.complex64),
+        "boolean": torch.ones(2, dtype=torch.bool),
+        "of\x1b[31m colour": torch.ones(1),
+    }
+    with pytest.raises(WeightsError) as error:
+        load_weights(write(state, tmp_path / f"bad{suffix}"))
+    text = str(error.value)
+    for part in ("not finite numbers (3):", "'nan'", "'infinite'", "'too large for float32'", "complex (1):", "boolean (1):"):
+        assert part in text
+    assert "'of\\x1b[31m colour'" in text
+    assert "fine" not in text
+    assert "num_batches_tracked" not in text
+
+
+def test_integers_are_no_weights_of_a_network(tmp_path: Path) -> None:
+    network = build_network(ARCH, 5)
+    state = dict(network.state_dict()) | {"conv1.0.bias": torch.ones(16, dtype=torch.int8)}
+    with pytest.raises(WeightsError, match=r"of integers \(1\):\n    conv1\.0\.bias"):
+        load_into(network, state, "mine.pth")
+
+
+def test_weights_that_overflow_fp16_are_refused_when_they_are_halved(tmp_path: Path) -> None:
+    recipe = "rtformer-slim-camvid"
+    state = dict(build_network(load_recipe(recipe).arch, 11).state_dict())
+    state["conv1.0.bias"] = torch.full_like(state["conv1.0.bias"], 1e6)
+    path = write({key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}, tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"rounded to FP16, .*\n  not finite numbers \(1\):\n    'conv1\.0\.bias'"):
+        import_weights(path, recipe, half=True)
+
+
+def safetensors_bytes(header: object, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"abc", "its header does not fit in it"),
+        (b"\xff" * 9, "its header does not fit in it"),
+        ((20 * 2**20).to_bytes(8, "little") + b" " * (20 * 2**20), "its header takes 20,971,520 bytes"),
+        (safetensors_bytes(b'{"__metadata__":' + b"[" * 100_000), "not a safetensors file"),
+        (safetensors_bytes({"__metadata__": {"recipe": 5}}), "not a safetensors file"),
+        (safetensors_bytes({"__metadata__": "x" * 10**6}), "not a safetensors file"),
+        (safetensors_bytes({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, b"\0"), "values of the type F4"),
+        (safetensors_bytes({"a": {"dtype": "F8_E5M2", "shape": [1], "data_offsets": [0, 1]}}, b"\0"), "of the type float8_e5m2"),
+        (safetensors_bytes({"a": {"dtype": "F32", "shape": [0, 2**40, 2**40], "data_offsets": [0, 0]}}), "not a safetensors file"),
+        (safetensors_bytes({"a": {"dtype": "F32", "shape": [1] * 50_000, "data_offsets": [0, 4]}}, bytes(4)), "of more than 8 axes"),
+        (safetensors_bytes({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)), "not a safetensors file"),
+        (safetensors_bytes({"k" * 10**6: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)), "too long or not printable"),
+    ],
+)
+def test_odd_safetensors_are_one_short_message(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=message) as error:
+        load_weights(path)
+    assert len(str(error.value)) < 1000

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import MissingPackageError
+from ...formats.archive import open_stored
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
 _TRACE = re.compile(r"(Exception from |Check '|FrontEnd API failed|Summary:|To facilitate )")  # lines that say where, not what
@@ -55,7 +56,7 @@ def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling:
         config["INFERENCE_NUM_THREADS"] = threads
     if profiling:
         config["PERF_COUNT"] = True
-    with zipfile.ZipFile(io.BytesIO(plan)) as file:
+    with open_stored(plan) as file:
         weights = ov.Tensor(np.frombuffer(file.read("model.bin"), np.uint8))
         model = ov.Core().read_model(file.read("model.xml"), weights)
     return ov.Core().compile_model(model, "CPU", config)

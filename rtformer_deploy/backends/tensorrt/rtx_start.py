@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError
-from ...files import sha256, write_atomic
+from ...errors import EngineError, OutputError
+from ...files import read_bytes, sha256, write_atomic
 from ...nvidia.driver import GpuInfo
 from ...types import Engine
 from .plan import OpenPlan
@@ -76,8 +76,8 @@ class RtxStart:
 
     def _read(self) -> None:
         assert self._path is not None
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing, cut short, or not ours: as if there were none
-            head, blob = self._path.read_bytes().split(b"\n", 1)
+        with contextlib.suppress(EngineError, ValueError, KeyError, TypeError):  # missing, cut short, or not ours: as if there were none
+            head, blob = read_bytes(self._path, EngineError, "a runtime cache").split(b"\n", 1)
             told = json.loads(head)
             fits = told["magic"] == _MAGIC and all(told[name] == value for name, value in self._key.items())
             if fits and blob and self._runtime_cache.deserialize(blob):

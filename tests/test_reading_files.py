@@ -1,0 +1,105 @@
+"""Reading: regular files of a bounded size and nothing else, whatever the reader."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rtformer_deploy import files
+from rtformer_deploy.commands.inspect import describe
+from rtformer_deploy.errors import DeployError, EngineError, RecipeError, WeightsError
+from rtformer_deploy.files import PLAN_BYTES, check_readable, read_bytes, read_text
+from rtformer_deploy.formats.engine_file import load_engine
+from rtformer_deploy.formats.model_file import load_model
+from rtformer_deploy.formats.ranges import load_ranges
+from rtformer_deploy.image.decode import load_image
+from rtformer_deploy.nn.weights import load_weights, read_metadata
+from rtformer_deploy.training.checkpoint import read
+from rtformer_deploy.training.log import read_log
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "a.pth": load_weights,
+    "a.pdparams": load_weights,
+    "a.safetensors": load_weights,
+    "metadata.safetensors": read_metadata,
+    "checkpoint.safetensors": read,
+    "model.onnx": load_model,
+    "engine.plan": load_engine,
+    "ranges.json": load_ranges,
+    "image.png": load_image,
+    "log.jsonl": read_log,
+    "anything": describe,
+}
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def large(path: Path) -> None:
+    with open(path, "wb") as file:
+        file.truncate(PLAN_BYTES + 1)  # takes no room on the disk
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX files")
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(Path.mkdir, "it is a folder"), (fifo, "a pipe or a device"), (zeros, "a pipe or a device"), (large, "is too large to be")],
+    ids=["folder", "pipe", "device", "large"],
+)
+def test_a_file_that_is_none_is_refused_before_it_is_read(tmp_path: Path, name: str, make: Callable[[Path], None], message: str) -> None:
+    make(tmp_path / name)
+    with pytest.raises(DeployError, match=message) as error:
+        READERS[name](tmp_path / name)
+    assert str(tmp_path / name) in str(error.value)
+
+
+def test_the_limit_is_the_callers(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_bytes(path, WeightsError, "weights", 5) == b"12345"
+    with pytest.raises(WeightsError, match=r"a is too large to be weights: 5 bytes, more than 4\."):
+        read_bytes(path, WeightsError, "weights", 4)
+
+
+def test_text_is_utf8_and_may_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"")
+    assert read_text(path, RecipeError, "a recipe") == ""
+    with pytest.raises(RecipeError, match="is empty; it should be a recipe"):
+        read_bytes(path, RecipeError, "a recipe")
+    path.write_bytes(b"ab\xff")
+    with pytest.raises(RecipeError, match=r"cannot be read as a recipe: it is not UTF-8 text \(invalid start byte at byte 2\)"):
+        read_text(path, RecipeError, "a recipe")
+    assert read_text(path, RecipeError, "a recipe", errors="replace") == "ab\ufffd"
+
+
+@pytest.mark.parametrize("name", ["missing", "a\0b"])
+def test_a_missing_file_is_one_message(tmp_path: Path, name: str) -> None:
+    with pytest.raises(EngineError, match="Cannot read an engine plan"):
+        check_readable(tmp_path / name, EngineError, "an engine plan")
+
+
+def test_no_reader_goes_round_the_check(root: Path) -> None:
+    """What strangers may have made is read through files.py; these read what the package or the system made."""
+    own = {
+        "files.py",
+        "machine.py",
+        "nvidia/nvrtc.py",
+        "backends/onnxruntime/build.py",
+        "backends/onnxruntime/layers.py",
+        "backends/openvino/plan.py",
+    }
+    package = root / "rtformer_deploy"
+    calls = (".read_bytes()", ".read_text(")
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if any(call in path.read_text() for call in calls)}
+    assert found == own
+    assert files.DOCUMENT_BYTES < files.RECORD_BYTES < files.IMAGE_BYTES < files.MODEL_BYTES < files.PLAN_BYTES
