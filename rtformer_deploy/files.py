@@ -30,7 +30,7 @@ def sha256(data: bytes) -> str:
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes `data` to `path` or leaves `path` as it was: into a file beside it, flushed to disk, then renamed.
 
-    Raises OutputError where the folder is missing or unwritable, or the disk is full; the partial file is removed.
+    Raises OutputError if the folder is missing or unwritable, or the disk is full; the partial file is removed.
     """
     with writing(path) as partial:
         partial.write_bytes(data)
@@ -54,7 +54,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError where `path` could not be written, so that long work is not done for nothing; leaves nothing behind."""
+    """Raises OutputError if `path` could not be written, so that long work is not done for nothing; leaves nothing behind."""
     path = Path(path)
     _refuse_special(path)
     if path.is_dir():

@@ -66,7 +66,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The CPU's feature flags in lower case ("avx2", "avx512_vnni", ...); empty where the system does not list them."""
+    """The CPU's feature flags in lower case ("avx2", "avx512_vnni", ...); empty if the system does not list them."""
     if sys.platform == "darwin":
         names = ("machdep.cpu.features", "machdep.cpu.leaf7_features")
         return frozenset(" ".join(_output("sysctl", "-n", name) for name in names).lower().split())
@@ -136,7 +136,7 @@ def peak_mb() -> float:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """The first processor's fields of /proc/cpuinfo, keys in lower case; empty where there is no such file."""
+    """The first processor's fields of /proc/cpuinfo, keys in lower case; empty if there is no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -149,7 +149,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _output(*command: str) -> str:
-    """What a small system command prints, stripped; empty where it is missing or fails."""
+    """What a small system command prints, stripped; empty if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

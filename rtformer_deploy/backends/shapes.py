@@ -12,7 +12,7 @@ from ..types import BuildOptions, ModelSpec, TensorSpec
 
 
 def tensors(model: ir.Model, spec: ModelSpec) -> tuple[TensorSpec, TensorSpec]:
-    """The model's input and the output that `spec` names. Raises BuildError where they are not what a runner can feed and read."""
+    """The model's input and the output that `spec` names. Raises BuildError if they are not what a runner can feed and read."""
     inputs = [tensor_spec(value) for value in model.graph.inputs if value.name not in model.graph.initializers]
     outputs = {value.name: value for value in model.graph.outputs}
     if len(inputs) != 1 or inputs[0].dtype != "float32" or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 3:
@@ -29,7 +29,7 @@ def tensors(model: ir.Model, spec: ModelSpec) -> tuple[TensorSpec, TensorSpec]:
 
 
 def batch_range(source: TensorSpec, options: BuildOptions) -> tuple[int, int, int]:
-    """(min, opt, max) of the batch: the model's own where it is fixed, else what was asked for. Raises BuildError where they differ."""
+    """(min, opt, max) of the batch: the model's own where it is fixed, else what was asked for. Raises BuildError if they differ."""
     smallest, usual, largest = options.batch
     if not 1 <= smallest <= usual <= largest:
         raise BuildError(f"The batch (min, opt, max) = {options.batch} does not rise from 1.", "Give --min, --opt and --max in that order.")

@@ -25,7 +25,7 @@ class Histogram:
         self.zeros = 0
 
     def add(self, values: NDArray[Any]) -> None:
-        """Counts an array of any shape. Raises ValueError where it holds NaN or infinity."""
+        """Counts an array of any shape. Raises ValueError if it holds NaN or infinity."""
         absolute = np.abs(values, dtype=np.float32).ravel()
         largest = float(absolute.max(initial=0.0))
         if not math.isfinite(largest):

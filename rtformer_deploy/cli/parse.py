@@ -44,6 +44,6 @@ def profile(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
 
 
 def _numbers(value: str) -> tuple[int, ...] | None:
-    """The positive numbers between the x's; None where there is anything else."""
+    """The positive numbers between the x's; None if there is anything else."""
     parts = value.lower().split("x")
     return tuple(map(int, parts)) if all(part.isdigit() and int(part) > 0 for part in parts) else None

@@ -157,7 +157,7 @@ def _batch(profile: BatchProfile, spec: ModelSpec) -> tuple[int, int, int]:
 
 
 def _read_cache(path: Path | None) -> bytes | None:
-    """The timing cache's bytes; empty where the file is still to be made."""
+    """The timing cache's bytes; empty if the file is still to be made."""
     if path is None:
         return None
     return read_bytes(path, BuildError, "a timing cache") if path.exists() else b""

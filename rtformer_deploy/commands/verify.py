@@ -86,7 +86,7 @@ def image_items(paths: Sequence[Path], reader: ImageReader | None = None) -> lis
 
 
 def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
-    """A labelled split -> items with labels. Raises DatasetError where the models have another number of `classes`."""
+    """A labelled split -> items with labels. Raises DatasetError if the models have another number of `classes`."""
     if len(dataset.labels.names) != classes:
         raise DatasetError(f"A tells {classes} classes apart and {dataset.name} has {len(dataset.labels.names)}: no IoU can be counted.")
     return [_labelled(dataset, index) for index in range(len(dataset))]

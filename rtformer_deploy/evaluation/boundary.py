@@ -54,7 +54,7 @@ class Borders:
             self.counts[index] += (int(one.sum()), matched[0], int(other.sum()), matched[1])
 
     def score(self) -> float:
-        """The F-score, 0 to 1, as the mean over the classes that have a border in either map; NaN where none has."""
+        """The F-score, 0 to 1, as the mean over the classes that have a border in either map; NaN if none has."""
         scores = [_f_score(row) for row in self.counts if row[0] or row[2]]
         return float(np.mean(scores)) if scores else float("nan")
 

@@ -19,7 +19,7 @@ from .metrics import Matrix, Scores, confusion, scores
 class Evaluation:
     """The scores of one model on one split. `matrix` counts pixels: a row is what the labels say, a column what was predicted.
 
-    `note` says what a reader must know before comparing; empty where there is nothing.
+    `note` says what a reader must know before comparing; empty if there is nothing.
     """
 
     model: str

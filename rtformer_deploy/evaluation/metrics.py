@@ -16,7 +16,7 @@ Matrix = NDArray[np.int64]  # (classes, classes): rows are what the labels say, 
 def confusion(truth: LabelMap, predicted: LabelMap, classes: int, ignore: int) -> Matrix:
     """Two label maps of one size -> how many pixels of each true class (row) were given each class (column).
 
-    Pixels whose true id is `ignore` are not counted. Raises ValueError where the sizes differ or an id is no class.
+    Pixels whose true id is `ignore` are not counted. Raises ValueError if the sizes differ or an id is no class.
     """
     if truth.shape != predicted.shape:
         raise ValueError(f"a label map of {truth.shape} was compared with one of {predicted.shape}")

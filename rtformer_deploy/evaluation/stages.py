@@ -34,8 +34,8 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One image's stages and label maps. `margin` (H, W) is how far A's best class is ahead of its next, None where A has no logits;
-    `largest` the largest difference of two logits, None where not both have any."""
+    """One image's stages and label maps. `margin` (H, W) is how far A's best class is ahead of its next, None if A has no logits;
+    `largest` the largest difference of two logits, None if not both have any."""
 
     frame: Frame
     stages: tuple[Stage, ...]
@@ -59,7 +59,7 @@ class _Passed:
 def compare_image(a: FrameRunner, b: FrameRunner, decode: Callable[[], Frame]) -> Compared:
     """Two runners that nothing else uses and an image to decode -> every stage of both, really computed and compared.
 
-    Raises ImageError where it cannot be decoded, EngineError where an engine fails or gives logits that are not finite.
+    Raises ImageError if it cannot be decoded, EngineError if an engine fails or gives logits that are not finite.
     """
     one, other = _pass(a, decode()), _pass(b, decode())
     stages = [_decoded(one, other), _resized(one, other, a.spec, b.spec), _normalised(one, other, a.spec, b.spec)]

@@ -40,7 +40,7 @@ class Changes:
 @dataclass(slots=True)
 class Verification:
     """What was found over all images. `within` counts the changed pixels whose margin in A is at most the threshold (`margin`, or twice
-    each image's largest logit difference); None where A has no logits or no threshold is known. `matrices` are A's and B's."""
+    each image's largest logit difference); None if A has no logits or no threshold is known. `matrices` are A's and B's."""
 
     a: str
     b: str
@@ -59,7 +59,7 @@ class Verification:
 
     @property
     def first_difference(self) -> str | None:
-        """The first stage that differs in any image; None where none does."""
+        """The first stage that differs in any image; None if none does."""
         return next((name for name in STAGES if self.stages[name][0].differs), None)
 
     @property
@@ -110,7 +110,7 @@ def verify(
 ) -> Verification:  # fmt: skip
     """Two runners with the same number of classes and images -> what differs. `margin` is in units of the logits.
 
-    An image that cannot be read goes to `odd`, and the others are compared. Raises ModelError where the classes differ in number,
+    An image that cannot be read goes to `odd`, and the others are compared. Raises ModelError if the classes differ in number,
     ImageError if no image is left, and without `odd` at the first that cannot be read; DatasetError at a pair that cannot be read.
     """
     classes = a.spec.classes

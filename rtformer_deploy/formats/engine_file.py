@@ -27,7 +27,7 @@ def save_info(info: EngineInfo, path: Path) -> None:
 
 
 def load_info(path: Path) -> EngineInfo:
-    """The EngineInfo beside a plan. Raises EngineError where it is missing or damaged."""
+    """The EngineInfo beside a plan. Raises EngineError if it is missing or damaged."""
     beside = sidecar(path)
     if not beside.is_file():
         raise EngineError(
@@ -41,7 +41,7 @@ def load_info(path: Path) -> EngineInfo:
 
 
 def load_engine(path: Path) -> Engine:
-    """A plan and its EngineInfo. Raises EngineError where a file is missing, or the plan's bytes are not those that were built."""
+    """A plan and its EngineInfo. Raises EngineError if a file is missing, or the plan's bytes are not those that were built."""
     plan = read_bytes(path, EngineError, "an engine plan", PLAN_BYTES)
     info = load_info(path)
     if sha256(plan) != info.plan_sha256:

@@ -17,7 +17,7 @@ class Foreign:
     """What the command line says about a model from elsewhere.
 
     `classes` is a number, a dataset's name or a dataset file; `mean` and `std` belong to RGB from 0 to 1; `input` is the input's
-    name, its HxW, or both as NAME:HxW. None where it was not said.
+    name, its HxW, or both as NAME:HxW. None if it was not said.
     """
 
     classes: str | None = None

@@ -19,7 +19,7 @@ _FILE_KEY = "rtformer_deploy.file_sha256"
 
 
 def load_model(path: Path) -> ir.Model:
-    """An ONNX file as an onnx_ir.Model. Raises ModelError where it is missing, empty, cut short or no ONNX model."""
+    """An ONNX file as an onnx_ir.Model. Raises ModelError if it is missing, empty, cut short or no ONNX model."""
     data = read_bytes(Path(path), ModelError, "an ONNX model")
     model = parse_model(data, str(path))
     model.meta[_FILE_KEY] = sha256(data)
@@ -77,7 +77,7 @@ def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:
 
 
 def read_spec(model: ir.Model) -> ModelSpec | None:
-    """The ModelSpec a model carries; None where it comes from elsewhere. Raises ModelError where it is there but damaged."""
+    """The ModelSpec a model carries; None if it comes from elsewhere. Raises ModelError if it is there but damaged."""
     text = model.metadata_props.get(SPEC_KEY)
     if text is None:
         return None

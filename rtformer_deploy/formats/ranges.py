@@ -26,7 +26,7 @@ def save_ranges(ranges: Ranges, path: Path) -> None:
 
 
 def load_ranges(path: Path) -> Ranges:
-    """A ranges file. Raises CalibrationError where it is missing, damaged, or holds what is no range."""
+    """A ranges file. Raises CalibrationError if it is missing, damaged, or holds what is no range."""
     try:
         ranges = Ranges.from_json(json.loads(read_bytes(path, CalibrationError, "a ranges file", DOCUMENT_BYTES)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -55,7 +55,7 @@ def check_ranges(ranges: Ranges, name: str, weights_sha256: str) -> None:
 
 
 def shipped_ranges(spec: ModelSpec) -> Ranges | None:
-    """The ranges that come with the project for a recipe; None where there are none, or they were measured with other weights."""
+    """The ranges that come with the project for a recipe; None if there are none, or they were measured with other weights."""
     path = content_dir("calibration") / f"{spec.name}.json"
     if not path.is_file():
         return None

@@ -13,7 +13,7 @@ from .frames import load_image
 
 
 def sample_photograph() -> Path | None:
-    """The photograph that comes with the project; None where this copy carries none."""
+    """The photograph that comes with the project; None if this copy carries none."""
     folder = content_dir("models") / "samples"
     return next(iter(sorted(folder.glob("*.jpg"))), None) if folder.is_dir() else None
 

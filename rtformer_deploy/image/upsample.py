@@ -26,7 +26,7 @@ def upsample_argmax(
     """Logits (C, h, w) over the engine's input -> labels (H, W) at the frame's `size`; any stride, up or down.
 
     `input_size` is the engine's (H, W), `resize` how the frame was brought to it; `threads` None takes every CPU. Runs native where
-    that is compiled, else in NumPy, with the same result. Raises EngineError where a logit is NaN or infinite.
+    that is compiled, else in NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
     """
     logits = _checked(logits)
     rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
@@ -144,7 +144,7 @@ def _cells_argmax(
 
 
 def _may_win(corners: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Corners (4, C, cells) -> (C, cells): False where a class stays strictly below another one that never falls so low.
+    """Corners (4, C, cells) -> (C, cells): False if a class stays strictly below another one that never falls so low.
 
     The slack is sixteen roundings, as in plugins/upsample_argmax.cuh; interpolating equal values takes at most six.
     """

@@ -30,7 +30,7 @@ class GpuInfo:
 
 
 def gpus() -> tuple[GpuInfo, ...]:
-    """The NVIDIA GPUs that CUDA can use here, in CUDA's order; empty where there are none (`why_none` says why)."""
+    """The NVIDIA GPUs that CUDA can use here, in CUDA's order; empty if there are none (`why_none` says why)."""
     return _ask()[0]
 
 
@@ -40,7 +40,7 @@ def why_none() -> str:
 
 
 def gpu_at(index: int) -> GpuInfo:
-    """GPU `index`. Raises UsageError where there is none of that number."""
+    """GPU `index`. Raises UsageError if there is none of that number."""
     found = gpus()
     if not 0 <= index < len(found):
         there = ", ".join(f"{gpu.index}: {gpu}" for gpu in found)
@@ -51,7 +51,7 @@ def gpu_at(index: int) -> GpuInfo:
 def make_current(index: int) -> None:
     """Makes GPU `index` the one that CUDA libraries use in this thread: its primary context, which stays for the life of the process.
 
-    Raises UsageError where there is no such GPU, EngineError where CUDA refuses.
+    Raises UsageError if there is no such GPU, EngineError if CUDA refuses.
     """
     gpu = gpu_at(index)
     driver = _load()
@@ -75,7 +75,7 @@ def set_context(context: int) -> None:
 
 
 def stream_context(handle: int) -> int | None:
-    """The context that a stream belongs to; None where CUDA does not know. Some context must be current."""
+    """The context that a stream belongs to; None if CUDA does not know. Some context must be current."""
     return _asked("cuStreamGetCtx", ctypes.c_void_p(handle))
 
 

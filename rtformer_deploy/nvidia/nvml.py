@@ -135,7 +135,7 @@ def watch_over(device: int | None) -> Iterator[GpuWatch | None]:
 
 
 def read_sample(nvml: Any, handle: Any) -> GpuSample:
-    """One look at a GPU; what it does not support is left out. Raises NVMLError where the GPU does not answer."""
+    """One look at a GPU; what it does not support is left out. Raises NVMLError if the GPU does not answer."""
     reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
     asked: dict[str, Callable[[], Any]] = {
         "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),

@@ -12,7 +12,7 @@ def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") 
     """The name of a source in plugins/ ("overlay") and an architecture ("90") -> its cuda.core ObjectCode.
 
     `cuda` is the module cuda.core; no GPU is needed for the `target` "cubin", a driver for "ptx". Products and sums are not fused, so
-    that the bits are the CPU's. Raises MissingPackageError where NVRTC's library is not there, EngineError with NVRTC's words where the
+    that the bits are the CPU's. Raises MissingPackageError if NVRTC's library is not there, EngineError with NVRTC's words where the
     source does not compile.
     """
     folder = content_dir("plugins")

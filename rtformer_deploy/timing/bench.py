@@ -97,7 +97,7 @@ def bench(
 
     Frames are decoded RGB (H, W, 3) of any size; their number is the batch. With one session the steps follow each other and
     stages are timed apart (mode "latency"); with more, every session is kept busy ("throughput") and a latency includes the
-    queue. Warm-up steps are end to end and not counted. Raises UsageError where the batch does not fit the engine.
+    queue. Warm-up steps are end to end and not counted. Raises UsageError if the batch does not fit the engine.
     """
     if not 1 <= len(frames) <= runner.max_batch:
         raise UsageError(f"A batch of {len(frames)} does not fit this engine, which takes 1 to {runner.max_batch} frames.")

@@ -116,7 +116,7 @@ class _Schedule:
     late: int = 0
 
     def take(self) -> int | None:
-        """The next frame's number once it is due; None where no more is to be started."""
+        """The next frame's number once it is due; None if no more is to be started."""
         with self.lock:
             number = next(self.numbers)
             now = self.clock() - self.begin

@@ -43,7 +43,7 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
 
 
 def read_events(events: Sequence[Mapping[str, Any]], rounds: int) -> list[LayerTime]:
-    """The events of a profile -> its layers, with their times in the last `rounds` runs. Raises EngineError where runs are missing.
+    """The events of a profile -> its layers, with their times in the last `rounds` runs. Raises EngineError if runs are missing.
 
     A layer that runs more than once in a run, as in a loop's body, counts with the sum.
     """

@@ -46,7 +46,7 @@ def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling:
     """A plan as an openvino.CompiledModel on the CPU that computes in FP32.
 
     One lane is tuned for latency (all threads work on one request); more share the threads, one stream each. With
-    `profiling` its requests know how long each layer took. Raises zipfile.BadZipFile, KeyError or RuntimeError where the bytes are no plan.
+    `profiling` its requests know how long each layer took. Raises zipfile.BadZipFile, KeyError or RuntimeError if the bytes are no plan.
     """
     ov = import_openvino()
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}

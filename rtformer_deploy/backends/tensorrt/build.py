@@ -30,7 +30,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     """A model -> an Engine whose plan is TensorRT's own bytes. Its precision is `requested` until the plan is opened on its GPU.
 
     `progress` is told each phase that TensorRT reports; what it raises ends the build and comes out here. Raises BuildError with
-    TensorRT's own words, UsageError where there is no GPU `options.device`, MissingPackageError, KeyboardInterrupt after Ctrl-C.
+    TensorRT's own words, UsageError if there is no GPU `options.device`, MissingPackageError, KeyboardInterrupt after Ctrl-C.
     """
     library = load_library(backend)
     if library.is_rtx:  # also behind the bindings of standard TensorRT
@@ -80,7 +80,7 @@ def _create_builder(library: TrtLibrary, log: MessageLog) -> Any:
     """A builder; standard TensorRT refuses to make one without a GPU, and then the message says who can."""
     try:
         return library.module.Builder(log.logger)
-    except Exception as error:  # pybind11 raises TypeError where the factory returned nothing
+    except Exception as error:  # pybind11 raises TypeError if the factory returned nothing
         hint = None if gpus() else "Build on the machine with the GPU, or with --backend tensorrt-rtx, which builds without one."
         raise BuildError(f"{library.version} cannot make a builder here: {log.text() or error}", hint) from error
 
@@ -129,7 +129,7 @@ def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: Gp
 
 
 def _use_timing_cache(config: Any, data: bytes | None, log: MessageLog) -> None:
-    """Gives the builder the timings of earlier builds. Raises BuildError where TensorRT would start afresh without a word."""
+    """Gives the builder the timings of earlier builds. Raises BuildError if TensorRT would start afresh without a word."""
     if data is None:
         return
     cache = config.create_timing_cache(data)
@@ -140,7 +140,7 @@ def _use_timing_cache(config: Any, data: bytes | None, log: MessageLog) -> None:
 
 
 def _take_gpu(options: BuildOptions) -> GpuInfo | None:
-    """The GPU to build on, current in this thread; None where there is none, as TensorRT-RTX does not need one."""
+    """The GPU to build on, current in this thread; None if there is none, as TensorRT-RTX does not need one."""
     if not gpus() and options.device == 0:
         return None
     make_current(options.device)

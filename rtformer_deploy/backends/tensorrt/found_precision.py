@@ -34,7 +34,7 @@ def layer_precisions(inspector_json: str) -> dict[str, int]:
 
     Compute layers are convolutions and matrix products; where the builder fused all of them into layers of other names, every layer
     that does more than move data counts. A layer's precision is the type of its first numeric input, else of its weights. Empty where
-    the engine tells layer names only (built without detailed profiling). Raises EngineError where the text is no such JSON.
+    the engine tells layer names only (built without detailed profiling). Raises EngineError if the text is no such JSON.
     """
     layers = _layers(inspector_json)
     compute = [layer for layer in layers if _is_compute(layer)] or [layer for layer in layers if not _only_moves(layer)]
@@ -44,7 +44,7 @@ def layer_precisions(inspector_json: str) -> dict[str, int]:
 def layer_facts(inspector_json: str) -> dict[str, tuple[str, str]]:
     """The JSON of an engine inspector -> each layer's name with its kind and precision, "" where it tells none.
 
-    Empty where the engine tells layer names only. Raises EngineError where the text is no such JSON.
+    Empty where the engine tells layer names only. Raises EngineError if the text is no such JSON.
     """
     return {str(layer.get("Name", "")): (str(layer.get("LayerType", "")), _precision(layer) or "") for layer in _layers(inspector_json)}
 

@@ -18,7 +18,7 @@ class MessageLog:
         self.logger = _logger_class(trt)(self)
 
     def text(self) -> str:
-        """What was said, the errors first, shortened to what a person reads; empty where nothing was."""
+        """What was said, the errors first, shortened to what a person reads; empty if nothing was."""
         lines = list(dict.fromkeys(self.errors)) or list(dict.fromkeys(self.warnings))
         return "\n".join(f"  {line}" for line in lines[:_SHOWN])
 

@@ -30,7 +30,7 @@ Compile = Callable[[str], bytes]
 def register_quick_plugins(trt: Any) -> None:
     """Registers both plugins with the module `tensorrt`; a second call does nothing.
 
-    Raises BuildError where this TensorRT has no ahead-of-time plugins (10.16 does, 10.3 does not), MissingPackageError without
+    Raises BuildError if this TensorRT has no ahead-of-time plugins (10.16 does, 10.3 does not), MissingPackageError without
     cuda-core.
     """
     trtp = _plugin_module(trt)

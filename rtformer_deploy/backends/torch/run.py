@@ -27,7 +27,7 @@ def open_network(
     """A network in evaluation mode to a FrameRunner; the network is moved to `device` and to its memory layout.
 
     The network maps normalised RGB (N, 3, H, W) to what `spec.output` says: one tensor of logits or labels. `batch` is the largest
-    batch; the size is the spec's. `threads` sets PyTorch's threads for the whole process. Raises ModelError where the network is in
+    batch; the size is the spec's. `threads` sets PyTorch's threads for the whole process. Raises ModelError if the network is in
     training mode.
     """
     if network.training:
