@@ -15,15 +15,21 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("model", type=options.PATH)
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Length of each measurement.")
-@click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Seconds of warm-up before them.")
-@click.option("--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Requests in flight; more than 1: throughput mode.")
-@click.option("--graphs/--no-graphs", default=True, show_default=True, help="TensorRT: run in CUDA graphs where they can be captured.")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), metavar="F", help="Also run paced: a frame is due every 1/F s.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Set how long each measurement takes.")
+@click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Warm up for so many seconds before them.")
 @click.option(
-    "--deadline", "deadline_ms", type=click.FloatRange(min=0, min_open=True), metavar="MS", help="Paced: ms for each frame [default: 1/F]."
+    "--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Keep N requests in flight; more than 1: throughput mode."
 )
-@click.option("--image", type=options.PATH, metavar="IMAGE", help="Picture to measure with, at its own size [default: a sample].")
+@click.option("--graphs/--no-graphs", default=True, show_default=True, help="Run in CUDA graphs if they can be captured (TensorRT).")
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), metavar="F", help="Run paced too: a frame is due every 1/F s.")
+@click.option(
+    "--deadline",
+    "deadline_ms",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MS",
+    help="Give each paced frame so many ms [default: 1/F].",
+)
+@click.option("--image", type=options.PATH, metavar="IMAGE", help="Measure with this picture, at its own size [default: a sample].")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
 @click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
 @options.reader
@@ -32,7 +38,10 @@ if TYPE_CHECKING:
 @options.threads
 @options.device
 def command(json_path: Path | None, html_path: Path | None, **values: Any) -> None:
-    """Latency and throughput of MODEL, an engine plan or an ONNX model: the engine alone, and from a decoded frame to a label map."""
+    """Measure latency and throughput of MODEL, an engine plan or an ONNX model.
+
+    The engine alone, and the whole way from a decoded frame to a label map.
+    """
     from ..commands.bench import BenchRequest, bench_path
     from ..files import check_writable
     from ..pictures import HTML, require_report

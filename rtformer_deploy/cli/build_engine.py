@@ -13,26 +13,28 @@ Bounds = tuple[int, ...] | None
 
 @click.command("build-engine")
 @click.argument("model", type=options.PATH, default="model.onnx")
-@click.option("--fp32", "precision", flag_value="fp32", default=None, help="FP32 [default].")
-@click.option("--fp16", "precision", flag_value="fp16", help="FP16, written into the graph; the double normalisation stays FP32.")
-@click.option("--int8", "precision", flag_value="int8", help="INT8 convolutions by Q/DQ; the rest FP16 on TensorRT, FP32 on a CPU.")
+@click.option("--fp32", "precision", flag_value="fp32", default=None, help="Compute in FP32 [default].")
+@click.option("--fp16", "precision", flag_value="fp16", help="Write FP16 into the graph; the double normalisation stays FP32.")
+@click.option("--int8", "precision", flag_value="int8", help="Quantise convolutions to INT8; the rest is FP16 on TensorRT, FP32 on a CPU.")
 @options.ranges
-@click.option("--keep", multiple=True, metavar="NAME", help="INT8: leave nodes of this name (a glob) in high precision; repeatable.")
+@click.option("--keep", multiple=True, metavar="NAME", help="Leave nodes of this name (a glob) out of INT8; repeatable.")
 @click.option("--recipe", metavar="NAME|FILE", help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.")
 @options.backend
-@click.option("--min", "smallest", callback=parse.profile, metavar="N|NxCxHxW", help="Smallest batch of a model with a dynamic batch.")
-@click.option("--opt", "usual", callback=parse.profile, metavar="N|NxCxHxW", help="Batch to optimise for.")
-@click.option("--max", "largest", callback=parse.profile, metavar="N|NxCxHxW", help="Largest batch.")
+@click.option(
+    "--min", "smallest", callback=parse.profile, metavar="N|NxCxHxW", help="Set the smallest batch of a model with a dynamic batch."
+)
+@click.option("--opt", "usual", callback=parse.profile, metavar="N|NxCxHxW", help="Set the batch to optimise for.")
+@click.option("--max", "largest", callback=parse.profile, metavar="N|NxCxHxW", help="Set the largest batch.")
 @options.build_options
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
 @options.bit_depth
 @options.stop_on_error
 @options.foreign
-@options.output("engine.plan", "Where to write the plan; what it is goes beside it as .json.")
+@options.output("engine.plan", "Write the plan here; what it is goes beside it as .json.")
 def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> None:
     """Build an engine from MODEL (default model.onnx): a plan, and beside it a JSON that says what it is.
 
-    After the build the engine's layers are read and the precision found is printed; where this machine can run the engine, it
+    After the build the engine's layers are read and the precision found is printed; if this machine can run the engine, it
     runs once against ONNX Runtime on the model it came from, and the share of pixels that change class is printed.
 
     \b

@@ -11,21 +11,23 @@ from . import options
 
 @click.command("calibrate")
 @click.argument("model", type=options.PATH, default="model.onnx")
-@click.option("--images", type=options.PATH, required=True, metavar="DIR", help="Folder of images like those that will be segmented.")
+@click.option(
+    "--images", type=options.PATH, required=True, metavar="DIR", help="Measure on this folder of images, like those that will be segmented."
+)
 @click.option(
     "--method",
     type=click.Choice(["minmax", "entropy", "percentile", "mse"]),
     default="mse",
     show_default=True,
-    help="How a range is chosen from what was seen.",
+    help="Choose how a range follows from the histogram.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N images, drawn at random [default: all].")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draw.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed the draw.")
 @options.reader
 @options.stop_on_error
 @options.foreign
 @options.threads
-@options.output("ranges.json", "Where to write the ranges.")
+@options.output("ranges.json", "Write the ranges here.")
 def command(stop_on_error: bool, **values: Any) -> None:
     """Measure the range of every tensor of MODEL (default model.onnx) on images, for build-engine --int8.
 

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("model", type=options.PATH)
-@click.option("--dataset", required=True, metavar="NAME|FILE", help="camvid, cityscapes, ade20k, cocostuff or a dataset file.")
-@click.option("--root", type=options.PATH, required=True, metavar="DIR", help="The dataset's folder.")
-@click.option("--split", default="val", show_default=True, help="Which part of it.")
+@click.option(
+    "--dataset", required=True, metavar="NAME|FILE", help="Name the dataset: camvid, cityscapes, ade20k, cocostuff or a dataset file."
+)
+@click.option("--root", type=options.PATH, required=True, metavar="DIR", help="Read the dataset from this folder.")
+@click.option("--split", default="val", show_default=True, help="Take this part of it.")
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the scores here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the confusion matrix here, as SVG.")
 @options.reader
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 @options.threads
 @options.device
 def command(**values: Any) -> None:
-    """mIoU of MODEL (an engine plan, an ONNX model or a network's safetensors) on a labelled dataset."""
+    """Score MODEL (an engine plan, an ONNX model or a network's safetensors) on a labelled dataset (mIoU)."""
     from ..commands.evaluate import EvaluateRequest, evaluate_file
     from .show import progress_bar
 

@@ -12,23 +12,25 @@ from .options import output
 
 
 @click.command("export")
-@click.option("--variant", type=click.Choice(["slim", "base"]), help="The network's size; takes the recipe whose weights are shipped.")
-@click.option("--recipe", metavar="NAME", help="A recipe by name (rtformer-slim-cityscapes, ...) or a TOML file.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="A .safetensors, .pdparams or .pth file.")
-@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Classes, if they are not the recipe's.")
-@click.option("--random-weights", is_flag=True, help="Random weights instead: to try the way, or to measure speed.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random weights.")
-@click.option("--size", callback=parse.size(least=64), metavar="HxW", help="Input size [default: the recipe's].")
-@click.option("--batch", callback=parse.batch, default="1", show_default=True, metavar="N|dynamic", help="Frames in one input.")
+@click.option("--variant", type=click.Choice(["slim", "base"]), help="Take the recipe of this size whose weights are shipped.")
+@click.option("--recipe", metavar="NAME", help="Export this recipe, by name (rtformer-slim-cityscapes, ...) or TOML file.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams or .pth file.")
+@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
+@click.option("--random-weights", is_flag=True, help="Use random weights: for a dry run, or to measure speed.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed the random weights.")
+@click.option("--size", callback=parse.size(least=64), metavar="HxW", help="Set the input size [default: the recipe's].")
+@click.option(
+    "--batch", callback=parse.batch, default="1", show_default=True, metavar="N|dynamic", help="Set how many frames one input holds."
+)
 @click.option(
     "--head",
     type=click.Choice(["lowres", "logits", "labels"]),
     default="lowres",
     show_default=True,
-    help="Output: stride-8 logits, full-size logits, or uint8 labels.",
+    help="End in stride-8 logits, full-size logits, or uint8 labels.",
 )
-@click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="ONNX operator set.")
-@output("model.onnx", "Where to write the model.")
+@click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="Set the ONNX operator set.")
+@output("model.onnx", "Write the model here.")
 def command(**values: Any) -> None:
     """Write an ONNX model of a network, with the attention as recognisable nodes of the domain `rtformer`, simplified and
     checked: ONNX Runtime must give what PyTorch gives, to 1e-4 of the largest logit.

@@ -14,19 +14,19 @@ from ..errors import DeployError
 
 #: command -> (module in this folder, one line for --help). The function in the module is named `command`.
 COMMANDS = {
-    "export": ("export", "Network and weights to an ONNX model that was checked."),
-    "build-engine": ("build_engine", "ONNX model to an engine plan for this machine, or for a GPU elsewhere."),
-    "calibrate": ("calibrate", "Images to the ranges of a model's tensors, for INT8."),
-    "bench": ("bench", "Latency and throughput of an engine, alone and end to end."),
-    "profile": ("profile", "Time per layer of an engine, as a table and a picture."),
-    "segment": ("segment", "Images to label maps and coloured overlays."),
-    "inspect": ("inspect", "What a model or an engine holds."),
+    "export": ("export", "Export a network and its weights to a checked ONNX model."),
+    "build-engine": ("build_engine", "Build an engine from an ONNX model, for this machine or a GPU elsewhere."),
+    "calibrate": ("calibrate", "Measure the ranges of a model's tensors on images, for INT8."),
+    "bench": ("bench", "Measure latency and throughput of an engine, alone and end to end."),
+    "profile": ("profile", "Measure the time of each layer of an engine."),
+    "segment": ("segment", "Segment images into label maps and coloured overlays."),
+    "inspect": ("inspect", "Show what a model, an engine or a weights file holds."),
     "doctor": ("doctor", "Check this machine and suggest fixes."),
-    "import-weights": ("import_weights", "PaddleSeg or PyTorch weights to safetensors."),
-    "train": ("train", "A dataset to a trained network, its log and its weights."),
-    "evaluate": ("evaluate", "mIoU of a network, model or engine on a labelled dataset."),
-    "tune": ("tune", "The fastest mix of INT8, FP16 and FP32 that loses no more mIoU than allowed."),
-    "verify": ("verify", "Two networks, models or engines: where they first differ."),
+    "import-weights": ("import_weights", "Convert PaddleSeg or PyTorch weights to safetensors."),
+    "train": ("train", "Train a network on a dataset."),
+    "evaluate": ("evaluate", "Score a network, model or engine on a labelled dataset (mIoU)."),
+    "tune": ("tune", "Find the fastest mix of INT8, FP16 and FP32 within an allowed loss of mIoU."),
+    "verify": ("verify", "Compare two networks, models or engines and find where they first differ."),
 }
 
 
@@ -80,5 +80,5 @@ def _version() -> str:
 @click.option("-v", "--verbose", is_flag=True, help="Print the cause behind an error.")
 @click.pass_context
 def main(ctx: click.Context, verbose: bool) -> None:
-    """RTFormer from a network to engines and segmented frames."""
+    """Take RTFormer from a network to engines and segmented frames."""
     ctx.obj = {"verbose": verbose}

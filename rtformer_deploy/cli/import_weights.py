@@ -11,10 +11,10 @@ from .options import PATH
 
 @click.command("import-weights")
 @click.argument("file", type=PATH)
-@click.option("--recipe", required=True, metavar="NAME", help="The recipe the weights were trained with.")
-@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Classes, if they are not the recipe's.")
-@click.option("--half", is_flag=True, help="Store FP16: half the size.")
-@click.option("-o", "--output", type=PATH, metavar="FILE", help="Where to write [default: FILE's name with .safetensors, in this folder].")
+@click.option("--recipe", required=True, metavar="NAME", help="Name the recipe that the weights were trained with.")
+@click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
+@click.option("--half", is_flag=True, help="Store FP16, half the size.")
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write here [default: FILE's name with .safetensors, in this folder].")
 def command(file: Path, recipe: str, num_classes: int | None, half: bool, output: Path | None) -> None:
     """Read FILE (.pdparams, .pth, .safetensors), check every key and shape against the recipe's network, write safetensors.
 

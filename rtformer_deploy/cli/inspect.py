@@ -11,10 +11,10 @@ from . import options
 
 @click.command("inspect")
 @click.argument("file", type=options.PATH)
-@click.option("--lint", "lint_model", is_flag=True, help="ONNX model with Q/DQ: which placements cost a fusion, where and why.")
+@click.option("--lint", "lint_model", is_flag=True, help="Name the Q/DQ placements of an ONNX model that cost a fusion, where and why.")
 @options.json_flag
 def command(file: Path, lint_model: bool, as_json: bool) -> None:
-    """What FILE holds: an ONNX model, an engine plan (with the .json beside it) or safetensors weights.
+    """Show what FILE holds: an ONNX model, an engine plan (with the .json beside it) or safetensors weights.
 
     Nothing is run. A plan whose bytes are not those that were built is shown, and the exit code is 1.
     """

@@ -21,24 +21,24 @@ PATH = click.Path(path_type=Path)
 
 def device(command: Command) -> Command:
     """--device N: which GPU."""
-    return click.option("--device", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="GPU to run on.")(command)
+    return click.option("--device", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Use GPU N.")(command)
 
 
 def threads(command: Command) -> Command:
     """--threads N: CPU threads of the engine; None means all cores."""
-    text = "CPU threads of the engine [default: all cores]."
+    text = "Limit the CPU threads of the engine [default: all cores]."
     return click.option("--threads", type=click.IntRange(min=1), default=None, metavar="N", help=text)(command)
 
 
 def batch(command: Command) -> Command:
     """--batch N: frames in one step."""
-    text = "Frames in one step."
+    text = "Set how many frames are run at once."
     return click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help=text)(command)
 
 
 def bit_depth(command: Command) -> Command:
     """--bit-depth N: bits that the samples of 16- and 32-bit images use; None means what the file says."""
-    text = "Bits that the samples of 16- and 32-bit images use [default: as the file says, else all]."
+    text = "Say how many bits the samples of 16- and 32-bit images use [default: as the file says, else all]."
     return click.option("--bit-depth", type=click.IntRange(1, 32), default=None, metavar="N", help=text)(command)
 
 
@@ -73,9 +73,9 @@ def json_flag(command: Command) -> Command:
 
 def dataset(command: Command) -> Command:
     """--dataset, --root and --split: a labelled dataset, which the command needs."""
-    known = "camvid, cityscapes, ade20k, cocostuff or a dataset file."
-    command = click.option("--split", default="val", show_default=True, help="Which part of it.")(command)
-    command = click.option("--root", type=PATH, required=True, metavar="DIR", help="The dataset's folder.")(command)
+    known = "Name the dataset: camvid, cityscapes, ade20k, cocostuff or a dataset file."
+    command = click.option("--split", default="val", show_default=True, help="Take this part of it.")(command)
+    command = click.option("--root", type=PATH, required=True, metavar="DIR", help="Read the dataset from this folder.")(command)
     return click.option("--dataset", required=True, metavar="NAME|FILE", help=known)(command)
 
 
@@ -83,7 +83,7 @@ def backend(command: Command) -> Command:
     """--backend NAME: one of the table of backends, or auto."""
     from ..backends import BACKENDS
 
-    text = "Backend to build for; auto: TensorRT if there is a GPU, else OpenVINO, else ONNX Runtime."
+    text = "Choose the backend; auto: TensorRT if there is a GPU, else OpenVINO, else ONNX Runtime."
     return click.option("--backend", type=click.Choice(["auto", *BACKENDS]), default="auto", show_default=True, help=text)(command)
 
 
@@ -113,11 +113,11 @@ def ranges(command: Command) -> Command:
 
         return {"ranges": RangesSource(values["ranges"], values["images"])}
 
-    text = "INT8: use the ranges in FILE, from calibrate [default: those that come with the recipe]."
+    text = "Use the INT8 ranges in FILE, from calibrate [default: those that come with the recipe]."
     return _gathered(
         gather,
         ranges=click.option("--ranges", type=PATH, metavar="FILE", help=text),
-        images=click.option("--images", type=PATH, metavar="DIR", help="INT8: measure the ranges on these images first."),
+        images=click.option("--images", type=PATH, metavar="DIR", help="Measure the INT8 ranges on these images first."),
     )(command)
 
 
@@ -129,13 +129,13 @@ def foreign(command: Command) -> Command:
 
         return {"said": Foreign(**values)}
 
-    elsewhere = "ONNX model from elsewhere: "
+    elsewhere = "For an ONNX model from elsewhere, "
     return _gathered(
         gather,
-        classes=click.option("--classes", metavar="N|DATASET", help=elsewhere + "how many classes, or whose (cityscapes, FILE.toml)."),
-        mean=click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "mean of RGB from 0 to 1."),
-        std=click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "standard deviation of RGB."),
-        input=click.option("--input", metavar="[NAME:]HxW", help=elsewhere + "its input's name, its size, or both."),
+        classes=click.option("--classes", metavar="N|DATASET", help=elsewhere + "say how many classes, or whose (cityscapes, FILE.toml)."),
+        mean=click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "set the mean of RGB from 0 to 1."),
+        std=click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "set the standard deviation of RGB."),
+        input=click.option("--input", metavar="[NAME:]HxW", help=elsewhere + "name its input, its size, or both."),
     )(command)
 
 

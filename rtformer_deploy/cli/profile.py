@@ -20,8 +20,8 @@ _COLUMNS, _GAP, _FEWEST = 80, 3, 16  # of a terminal; between two columns; of a 
 @click.argument("model", type=options.PATH)
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write every layer and block here.")
 @click.option("--svg", "svg_path", type=options.PATH, metavar="FILE", help="Draw the slowest layers here, --top of them.")
-@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="How many layers and blocks to show.")
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Runs behind each median.")
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Show so many layers and blocks.")
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Take each median over N runs.")
 @options.foreign
 @options.threads
 @options.device
@@ -35,7 +35,7 @@ def command(
     device: int,
     said: Foreign,
 ) -> None:
-    """Where the time of MODEL goes, an engine plan or an ONNX model: its slowest layers, and its blocks.
+    """Show where the time of MODEL goes, an engine plan or an ONNX model: its slowest layers, and its blocks.
 
     The engine's own library measures each layer, in medians over --rounds runs. A layer that was fused into another does not appear.
     """

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @click.command("segment")
 @click.argument("model", type=options.PATH)
 @click.argument("inputs", type=options.PATH, nargs=-1, required=True, metavar="INPUT...")
-@options.output(None, "Folder for NAME_labels.png and NAME_overlay.png; made where it is missing.")
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weight of the colours in the overlay.")
+@options.output(None, "Write NAME_labels.png and NAME_overlay.png into this folder, made if missing.")
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
 @options.reader
 @options.stop_on_error
 @options.foreign
@@ -31,7 +31,7 @@ def command(
     model: Path, inputs: tuple[Path, ...], output: Path, alpha: float, batch: int, threads: int | None, device: int,
     reader: ImageReader, stop_on_error: bool, said: Foreign,
 ) -> None:  # fmt: skip
-    """Segments images and folders of images (INPUT...) with MODEL, an engine plan or an ONNX model.
+    """Segment images and folders of images (INPUT...) with MODEL, an engine plan or an ONNX model.
 
     NAME_labels.png holds the class ids (8-bit grey), NAME_overlay.png the picture with the classes' colours over it, both at the
     picture's own upright size. The sub-folders of a folder are read too, and made again in the output folder. An image that cannot

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.PATH, default="model.onnx")
 @options.dataset
 @click.option(
-    "--max-drop", type=float, default=0.5, show_default=True, metavar="Y", help="Allowed loss of mIoU, in points; else exit code 3."
+    "--max-drop", type=float, default=0.5, show_default=True, metavar="Y", help="Allow this loss of mIoU, in points; else exit code 3."
 )
 @click.option(
     "--limit",
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     default=32,
     show_default=True,
     metavar="N",
-    help="Frames of the sensitivity pass; mIoU takes all.",
+    help="Measure sensitivity on N frames; mIoU takes all.",
 )
 @options.backend
 @options.ranges
 @click.option("--resume", is_flag=True, help="Go on from the measurements in --output, also with another --max-drop.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Time for each engine's latency."
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Time each engine for so many seconds."
 )
 @options.bit_depth
 @options.stop_on_error
 @options.foreign
 @options.device
 @options.threads
-@options.output("tuned", "Folder for recipe.toml, tune.json, tune.svg and the measurements.")
+@options.output("tuned", "Write recipe.toml, tune.json, tune.svg and the measurements into this folder.")
 def command(stop_on_error: bool, **values: Any) -> None:
     """Find the fastest mix of INT8, FP16 and FP32 of MODEL (default model.onnx) whose mIoU drops by at most --max-drop.
 

@@ -30,11 +30,16 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @click.argument("b", type=options.PATH)
 @click.argument("images", type=options.PATH, nargs=-1, metavar="IMAGES...")
 @click.option("--dataset", metavar="NAME|FILE", help="Compare on this labelled dataset too, with mIoU; needs --root.")
-@click.option("--root", type=options.PATH, metavar="DIR", help="The dataset's folder.")
-@click.option("--split", default="val", show_default=True, help="Which part of it.")
+@click.option("--root", type=options.PATH, metavar="DIR", help="Read the dataset from this folder.")
+@click.option("--split", default="val", show_default=True, help="Take this part of it.")
 @click.option("--max-flips", callback=_share, metavar="X", help="Fail (exit 3) above this share of changed pixels: 0.005 or 0.5%.")
 @click.option("--max-drop", type=float, metavar="Y", help="Fail (exit 3) above this loss of mIoU, in points; needs --dataset.")
-@click.option("--margin", type=click.FloatRange(0), metavar="M", help="Margin in logits [default: twice the largest difference].")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0),
+    metavar="M",
+    help="Count changes within this margin of logits [default: twice the largest difference].",
+)
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write what was found here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the worst image's changes here, as PNG.")
 @options.reader
@@ -43,7 +48,7 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @options.threads
 @options.device
 def command(stop_on_error: bool, **values: Any) -> None:
-    """Compares A with B (each a network's safetensors, an ONNX model or an engine plan) on images and folders."""
+    """Compare A with B (each a network's safetensors, an ONNX model or an engine plan) on images and folders."""
     from ..commands.verify import VerifyRequest, verify_files
     from ..evaluation.verify import check_gates
     from ..image.odd_files import OddFiles
