@@ -33,9 +33,10 @@ def proper_calls(module: Any, rng: random.Random) -> int:
     """Frames and grids of random sizes through the public functions, compiled and in NumPy."""
     from rtformer_deploy.image import frames as image
     from rtformer_deploy.image import native
-    from rtformer_deploy.types import IMAGENET_MEAN, IMAGENET_STD
+    from rtformer_deploy.types import IMAGENET_MEAN, IMAGENET_STD, Resize
 
-    assert native._module is module
+    layouts: tuple[Resize, ...] = ("stretch", "letterbox")
+    assert id(native._module) == id(module), "the sanitised code is not the one that is used"
     calls = 0
     for index in range(60):
         module.limit_instruction_set(index % 3)
@@ -44,7 +45,7 @@ def proper_calls(module: Any, rng: random.Random) -> int:
         logits = draw.standard_normal((classes, *size)).astype(np.float32)
         engine = (size[0] * 8, size[1] * 8)
         frame = draw.integers(0, 256, (rng.randint(1, 200), rng.randint(1, 200), 3), np.uint8)
-        resize = rng.choice(["stretch", "letterbox"])
+        resize = rng.choice(layouts)
         threads = rng.randint(1, 4)
         given = image.upsample_argmax(logits, frame.shape[:2], engine, resize, threads=threads)
         ready = image.preprocess(frame, engine, IMAGENET_MEAN, IMAGENET_STD, resize, threads=threads)
