@@ -16,6 +16,7 @@ from rtformer_deploy.tuning.measure import Error
 from rtformer_deploy.tuning.run import ROUNDS, Run, Tuned
 from rtformer_deploy.tuning.search import Levels
 from rtformer_deploy.tuning.state import State
+from rtformer_deploy.types import no_progress
 
 BLOCKS = [
     Block("a", ("a.0",), ("a.0",), 0.4),
@@ -69,7 +70,8 @@ def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
 
     def searched(losses: Mapping[tuple[str, str], float], max_drop: float = 0.5) -> tuple[Tuned, MadeUp, list[dict[str, Any]]]:
         workshop, state = MadeUp(losses), State(tmp_path / "state", {}, False)
-        run = Run(workshop, state, limit=1, max_drop=max_drop, seconds=1, say=lambda text: None, progress=None)  # type: ignore[arg-type]
+        stand_in: Any = workshop
+        run = Run(stand_in, state, limit=1, max_drop=max_drop, seconds=1, say=lambda text: None, progress=no_progress)
         return run.search(), workshop, state.records
 
     return searched

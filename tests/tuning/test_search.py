@@ -12,7 +12,7 @@ from rtformer_deploy.graph.names import home
 from rtformer_deploy.pictures.pareto import draw_pareto
 from rtformer_deploy.tuning.blocks import Block
 from rtformer_deploy.tuning.points import Point, choose, front, key_of, summarise
-from rtformer_deploy.tuning.search import Levels, first_within, ladder, put_back, without_light
+from rtformer_deploy.tuning.search import Level, Levels, first_within, ladder, put_back, without_light
 from rtformer_deploy.tuning.state import State
 
 BLOCKS = [
@@ -22,7 +22,7 @@ BLOCKS = [
     Block("d", ("d.0",), ("d.0",), 0.01),
     Block("rest", (), ("x",), 0.0),
 ]
-ERRORS = {("a", "int8"): 1.0, ("b", "int8"): 3.0, ("c", "int8"): 0.019, ("d", "int8"): 0.5}
+ERRORS: dict[tuple[str, Level], float] = {("a", "int8"): 1.0, ("b", "int8"): 3.0, ("c", "int8"): 0.019, ("d", "int8"): 0.5}
 
 
 def point(name: str, miou: float, ratio: float, levels: Levels | None = None) -> Point:
@@ -41,7 +41,7 @@ def test_blocks_leave_int8_by_error_for_their_work() -> None:
 
 
 def test_three_levels_lift_one_step_at_a_time() -> None:
-    errors = ERRORS | {("a", "fp16"): 0.9, ("rest", "fp16"): 0.4}
+    errors: dict[tuple[str, Level], float] = ERRORS | {("a", "fp16"): 0.9, ("rest", "fp16"): 0.4}
     rungs = ladder(BLOCKS, errors, ("int8", "fp16", "fp32"))
     assert rungs[0]["rest"] == "fp16"
     order = lifted(rungs)
@@ -68,7 +68,7 @@ def test_bisection_scores_few_and_finds_the_first(needed: int) -> None:
 
 
 def test_heavy_blocks_go_back_where_the_bound_allows() -> None:
-    levels: Levels = dict.fromkeys("abcd", "fp32") | {"rest": "fp32"}  # type: ignore[assignment]
+    levels: Levels = {block.name: "fp32" for block in BLOCKS}
     tried: list[Levels] = []
 
     def within(mix: Levels) -> bool:
@@ -93,9 +93,9 @@ def test_the_fastest_within_is_chosen_and_ties_go_to_the_better() -> None:
 
 
 def test_latencies_are_medians_and_ratios_are_taken_round_by_round() -> None:
-    scored = {"i": ("INT8", {"a": "int8"}, 0.6), "f": ("FP32", {"a": "fp32"}, 0.7)}
+    scored: dict[str, tuple[str, Levels, float]] = {"i": ("INT8", {"a": "int8"}, 0.6), "f": ("FP32", {"a": "fp32"}, 0.7)}
     rounds = [{"f": (10.0, 12.0), "i": (5.0, 6.0)}, {"f": (40.0, 41.0), "i": (20.0, 21.0)}, {"f": (11.0, 13.0), "i": (9.9, 10.0)}]
-    points = summarise(scored, rounds, "f")  # type: ignore[arg-type]
+    points = summarise(scored, rounds, "f")
     assert [each.name for each in points] == ["FP32", "INT8"]
     assert points[1].ratio == 0.5
     assert (points[0].latency_ms, points[0].end_to_end_ms) == (11.0, 13.0)
