@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import zipfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,19 +14,18 @@ import pytest
 from helpers import CLASSES, StoppedError, stop, tiny_model, tiny_spec
 from onnx import TensorProto, helper, numpy_helper
 
-from rtformer_deploy.backends import cpu
-from rtformer_deploy.backends.onnxruntime import build as build_onnxruntime
-from rtformer_deploy.backends.openvino import build as build_openvino
+from rtformer_deploy.backends import build, cpu
+from rtformer_deploy.backends.onnxruntime.build import store_fp16
 from rtformer_deploy.errors import BuildError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.model_file import parse_model, read_spec, serialize_model
 from rtformer_deploy.types import BuildOptions, Engine, EngineInfo, TensorSpec
 
-BUILDERS: dict[str, Callable[..., Engine]] = {"openvino": build_openvino.build, "onnxruntime": build_onnxruntime.build}
+BACKENDS = ("openvino", "onnxruntime")
 ONE = BuildOptions(threads=1)
 
 
-@pytest.fixture(params=list(BUILDERS))
+@pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -39,7 +37,7 @@ def with_options(**values: Any) -> BuildOptions:
 
 def test_an_engine_says_what_it_is(backend: str) -> None:
     model = tiny_model()
-    engine = BUILDERS[backend](model, tiny_spec(), ONE)
+    engine = build(model, tiny_spec(), backend, ONE)
     info = engine.info
     assert info.backend == backend
     assert info.spec == tiny_spec()
@@ -54,7 +52,7 @@ def test_an_engine_says_what_it_is(backend: str) -> None:
 
 
 def test_fp32_is_verified_from_the_layers(backend: str) -> None:
-    found = BUILDERS[backend](tiny_model(), tiny_spec(), ONE).info.precision
+    found = build(tiny_model(), tiny_spec(), backend, ONE).info.precision
     assert found.asked == "fp32"
     assert found.state == "verified"
     assert found.layers == {"fp32": 3}
@@ -63,8 +61,8 @@ def test_fp32_is_verified_from_the_layers(backend: str) -> None:
 def test_fp16_is_storage_and_says_so(backend: str) -> None:
     model = tiny_model()
     before = serialize_model(model)
-    single = BUILDERS[backend](model, tiny_spec(), ONE)
-    half = BUILDERS[backend](model, tiny_spec(), with_options(precision="fp16"))
+    single = build(model, tiny_spec(), backend, ONE)
+    half = build(model, tiny_spec(), backend, with_options(precision="fp16"))
     found = half.info.precision
     assert found.state == "mismatch"
     assert "on a CPU FP16 is storage; the layers run in fp32" in found.detail
@@ -82,11 +80,11 @@ def weight_bytes(engine: Engine) -> int:
 
 
 def test_the_same_model_gives_the_same_plan(backend: str) -> None:
-    assert BUILDERS[backend](tiny_model(), tiny_spec(), ONE).plan == BUILDERS[backend](tiny_model(), tiny_spec(), ONE).plan
+    assert build(tiny_model(), tiny_spec(), backend, ONE).plan == build(tiny_model(), tiny_spec(), backend, ONE).plan
 
 
 def test_an_openvino_plan_is_one_stored_zip_of_the_ir() -> None:
-    with zipfile.ZipFile(io.BytesIO(build_openvino.build(tiny_model(), tiny_spec(), ONE).plan)) as plan:
+    with zipfile.ZipFile(io.BytesIO(build(tiny_model(), tiny_spec(), "openvino", ONE).plan)) as plan:
         assert plan.namelist() == ["model.xml", "model.bin"]
         assert {item.compress_type for item in plan.infolist()} == {zipfile.ZIP_STORED}
         assert plan.read("model.xml").startswith(b"<?xml")
@@ -94,29 +92,29 @@ def test_an_openvino_plan_is_one_stored_zip_of_the_ir() -> None:
 
 def test_an_onnxruntime_plan_is_the_model_itself() -> None:
     model = tiny_model()
-    engine = build_onnxruntime.build(model, tiny_spec(), ONE)
+    engine = build(model, tiny_spec(), "onnxruntime", ONE)
     assert engine.plan == serialize_model(model)
     assert read_spec(parse_model(engine.plan)) == tiny_spec()
 
 
 def test_a_free_batch_is_bounded_by_the_options(backend: str) -> None:
-    engine = BUILDERS[backend](tiny_model("batch"), tiny_spec("batch"), with_options(batch=(1, 2, 4)))
+    engine = build(tiny_model("batch"), tiny_spec("batch"), backend, with_options(batch=(1, 2, 4)))
     assert engine.info.batch == (1, 2, 4)
     assert engine.info.inputs[0].shape == ("batch", 3, 64, 96)
     assert engine.info.outputs[0].shape == ("batch", CLASSES, 8, 12)
 
 
 def test_a_fixed_batch_is_the_models_own(backend: str) -> None:
-    assert BUILDERS[backend](tiny_model(2), tiny_spec(2), ONE).info.batch == (2, 2, 2)
+    assert build(tiny_model(2), tiny_spec(2), backend, ONE).info.batch == (2, 2, 2)
     with pytest.raises(BuildError, match="has a fixed batch of 2; a batch of 1 to 4 cannot be built from it") as caught:
-        BUILDERS[backend](tiny_model(2), tiny_spec(2), with_options(batch=(1, 2, 4)))
+        build(tiny_model(2), tiny_spec(2), backend, with_options(batch=(1, 2, 4)))
     assert "--batch dynamic" in str(caught.value)
 
 
 @pytest.mark.parametrize("batch", [(0, 1, 1), (2, 1, 4), (1, 4, 2)])
 def test_a_batch_that_does_not_rise(backend: str, batch: tuple[int, int, int]) -> None:
     with pytest.raises(BuildError, match="does not rise from 1"):
-        BUILDERS[backend](tiny_model("batch"), tiny_spec("batch"), with_options(batch=batch))
+        build(tiny_model("batch"), tiny_spec("batch"), backend, with_options(batch=batch))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +130,7 @@ def test_a_batch_that_does_not_rise(backend: str, batch: tuple[int, int, int]) -
 def test_options_of_a_gpu_builder_are_refused_by_name(backend: str, values: dict[str, Any], flags: str) -> None:
     name = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[backend]
     with pytest.raises(BuildError, match=f"{name} has no {flags}: these are options of a GPU builder"):
-        BUILDERS[backend](tiny_model(), tiny_spec(), with_options(**values))
+        build(tiny_model(), tiny_spec(), backend, with_options(**values))
 
 
 def strange_model(inputs: list[tuple[str, int, list[Any]]], op: str = "Relu", domain: str = "", output: str = "logits") -> ir.Model:
@@ -166,14 +164,14 @@ SHAPE = [1, 3, 64, 96]
 )
 def test_a_model_with_other_tensors(backend: str, model: ir.Model, message: str) -> None:
     with pytest.raises(BuildError, match=message):
-        BUILDERS[backend](model, tiny_spec(), ONE)
+        build(model, tiny_spec(), backend, ONE)
 
 
 def test_an_operator_that_the_backend_lacks(backend: str) -> None:
     model = strange_model([("input", TensorProto.FLOAT, SHAPE)], "Frobnicate", "elsewhere")
     name = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}[backend]
     with pytest.raises(BuildError, match=f"{name} refused the model: .*Frobnicate"):
-        BUILDERS[backend](model, tiny_spec(), ONE)
+        build(model, tiny_spec(), backend, ONE)
 
 
 def test_progress_is_told_and_may_stop(backend: str) -> None:
@@ -182,11 +180,11 @@ def test_progress_is_told_and_may_stop(backend: str) -> None:
     def progress(phase: str, done: int, total: int) -> None:
         seen.append((phase, done, total))
 
-    BUILDERS[backend](tiny_model(), tiny_spec(), ONE, progress)
+    build(tiny_model(), tiny_spec(), backend, ONE, progress)
     assert [done for _, done, _ in seen] == list(range(len(seen)))
     assert seen[-1][1] == seen[-1][2]
     with pytest.raises(StoppedError):
-        BUILDERS[backend](tiny_model(), tiny_spec(), ONE, stop)
+        build(tiny_model(), tiny_spec(), backend, ONE, stop)
 
 
 def test_fp16_storage_keeps_what_fp16_cannot_hold() -> None:
@@ -206,7 +204,7 @@ def test_fp16_storage_keeps_what_fp16_cannot_hold() -> None:
         ],
     )
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
-    stored = onnx.load_model_from_string(build_onnxruntime.store_fp16(data))
+    stored = onnx.load_model_from_string(store_fp16(data))
     onnx.checker.check_model(stored, full_check=True)
     assert {item.name: item.data_type for item in stored.graph.initializer} == {
         "large": TensorProto.FLOAT,
