@@ -13,6 +13,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
+from onnx_parts import constant, producer
 from small_network import Small, small_network, write_small
 
 from rtformer_deploy.backends import build
@@ -24,9 +25,9 @@ from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.graph.lint import lint
 from rtformer_deploy.graph.qdq import to_qdq
 from rtformer_deploy.image import frames as image_module
-from rtformer_deploy.image.frames import save_png
+from rtformer_deploy.image.frames import load_image, save_png
 from rtformer_deploy.pipeline import prepare_model, spec_of
-from rtformer_deploy.types import BuildOptions
+from rtformer_deploy.types import BuildOptions, Frame
 
 Call = Callable[..., Result]
 
@@ -85,13 +86,13 @@ def test_calibrate_writes_the_ranges_of_every_tensor(small: Small, ranges: Path,
 
 def test_a_calibration_that_was_interrupted_goes_on(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_EVERY", 1)
-    real, shown = calibration.load_image, list[Path]()
+    shown: list[Path] = []
 
-    def interrupted(path: Path) -> Any:
+    def interrupted(path: Path) -> Frame:
         shown.append(path)
         if len(shown) == 3:
             raise KeyboardInterrupt
-        return real(path)
+        return load_image(path)
 
     monkeypatch.setattr(calibration, "load_image", interrupted)
     command = ("calibrate", "model.onnx", "--images", small.images, "--threads", 1)
@@ -303,8 +304,6 @@ def test_what_a_concat_joins_shares_one_scale(small: Small, ranges: Path, placem
     assert found.amax["body.1.left/Relu"] != found.amax["body.1.right/Relu"]
     model = to_qdq(load_model(small.model), found, placement)
     tail = next(node for node in model.graph if node.name == "tail.conv")
-    dequantize = tail.inputs[0].producer()  # type: ignore[union-attr]
-    assert dequantize is not None
-    scale = dequantize.inputs[1].const_value.numpy()  # type: ignore[union-attr]
+    scale = constant(producer(tail.inputs[0]).inputs[1])
     assert float(scale) == pytest.approx(found.amax["join/Concat"] / 127, rel=1e-3)
     assert not [finding for finding in lint(model) if "different scales" in finding.why]
