@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from helpers import tiny_model, tiny_spec
+from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from rtformer_deploy.backends import build
@@ -79,7 +81,7 @@ def test_a_plan_without_its_sidecar(tmp_path: Path) -> None:
 
 
 def test_weights(tmp_path: Path) -> None:
-    tensors = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(5, np.float16), "c": np.array(1, np.float32)}
+    tensors: dict[str, NDArray[Any]] = {"a": np.zeros((2, 3), np.float32), "b": np.zeros(5, np.float16), "c": np.array(1, np.float32)}
     save_file(tensors, tmp_path / "w.safetensors", metadata={"recipe": "rtformer-slim-camvid", "spec": '{"size": [1, 2]}'})
     found = describe(tmp_path / "w.safetensors")
     assert found.kind == "weights"

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
+from onnx_parts import constant, producer
 from small_network import Small, small_network, write_small
 
 from rtformer_deploy.backends import build
@@ -311,8 +312,6 @@ def test_what_a_concat_joins_shares_one_scale(small: Small, ranges: Path, placem
     assert found.amax["body.1.left/Relu"] != found.amax["body.1.right/Relu"]
     model = to_qdq(load_model(small.model), found, placement)
     tail = next(node for node in model.graph if node.name == "tail.conv")
-    dequantize = tail.inputs[0].producer()  # type: ignore[union-attr]
-    assert dequantize is not None
-    scale = dequantize.inputs[1].const_value.numpy()  # type: ignore[union-attr]
+    scale = constant(producer(tail.inputs[0]).inputs[1])
     assert float(scale) == pytest.approx(found.amax["join/Concat"] / 127, rel=1e-3)
     assert not [finding for finding in lint(model) if "different scales" in finding.why]

@@ -88,8 +88,8 @@ def test_exif_orientation(orientation: int, kind: str) -> None:
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(kind, {})
-    frame = decode_image(encode(Image.fromarray(PICTURE), kind, exif=exif, **options))
+    exact: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}
+    frame = decode_image(encode(Image.fromarray(PICTURE), kind, exif=exif, **exact.get(kind, {})))
     assert frame.shape == upright.shape
     assert np.abs(frame.astype(int) - upright).max() <= (3 if kind == "AVIF" else 0)
 

@@ -71,7 +71,8 @@ def test_formats_and_modes(tmp_path: Path, make: Callable[[NDArray[np.uint8]], I
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_a_mask_of_1_bit(tmp_path: Path, kind: str) -> None:
     label = read_label(save(tmp_path, Image.fromarray(BINARY.astype(bool)), kind), meaning())
-    assert (label.dtype, label.tolist()) == (np.uint8, BINARY.tolist())
+    assert label.dtype == np.uint8
+    assert label.tolist() == BINARY.tolist()
 
 
 @pytest.mark.parametrize("bits", [2, 4])

@@ -16,6 +16,7 @@ from rtformer_deploy.errors import EngineError, MissingPackageError, UsageError
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.image.geometry import input_axes, output_axes, window
 from rtformer_deploy.lanes import kernels as module
+from rtformer_deploy.lanes.frame_tables import INPUT_TABLES, OUTPUT_TABLES
 from rtformer_deploy.lanes.kernels import FrameKernels, check_flag, frame_tables, palette_bytes
 from rtformer_deploy.types import TensorSpec
 
@@ -78,10 +79,10 @@ def test_the_tables_are_the_cpus(size: tuple[int, int]) -> None:
         return tables.blob[start : start + like.nbytes].view(like.dtype)
 
     rows, columns = input_axes(size, tables.part)
-    for name, expected in zip(module.INPUT_TABLES, (rows.low, rows.weight, columns.low, columns.weight), strict=True):
+    for name, expected in zip(INPUT_TABLES, (rows.low, rows.weight, columns.low, columns.weight), strict=True):
         np.testing.assert_array_equal(table(name, expected), expected)
     rows, columns = output_axes((8, 12), size, (64, 96), "letterbox")
-    for name, expected in zip(module.OUTPUT_TABLES, (rows.cells, rows.weight, columns.cells, columns.weight), strict=False):
+    for name, expected in zip(OUTPUT_TABLES, (rows.cells, rows.weight, columns.cells, columns.weight), strict=False):
         np.testing.assert_array_equal(table(name, expected), expected)
     cell = table("column_cell", np.empty(size[1], np.int32))
     assert (columns.cells[cell] <= np.arange(size[1])).all()
@@ -109,7 +110,7 @@ def test_every_argument_goes_where_its_name_says(recorder: Recorder) -> None:
         "frames": 1 << 40,
         **{"height": 100, "width": 200, "out_height": 64, "out_width": 96, "top": 8, "left": 0, "rows": 48, "columns": 96},
         "out": (3 << 40) + 2 * 3 * 64 * 96 * 2,
-        **{name: (2 << 40) + tables.offsets[name] for name in module.INPUT_TABLES},
+        **{name: (2 << 40) + tables.offsets[name] for name in INPUT_TABLES},
         **{f"scale_{c}": scale[i] for i, c in enumerate("rgb")},
         **{f"bias_{c}": bias[i] for i, c in enumerate("rgb")},
     }

@@ -112,8 +112,8 @@ def report() -> Report:
 
 def test_the_page_escapes_what_it_is_given_and_can_be_encoded(report: Report) -> None:
     odd = "<b>&\"'\x00\ud800"
-    facts = {"model": {**report.model, "name": odd}, "frame": {**report.frame, "source": odd}, "environment": {"cpu": odd, odd: [odd]}}
-    page = render(replace(report, notes=(odd,), stages={odd: 1.0}, conventions={odd: odd}, **facts))
+    model, frame, machine = {**report.model, "name": odd}, {**report.frame, "source": odd}, {"cpu": odd, odd: [odd]}
+    page = render(replace(report, notes=(odd,), stages={odd: 1.0}, conventions={odd: odd}, model=model, frame=frame, environment=machine))
     assert page.startswith("<!doctype html>")
     assert page.encode().count(b"&lt;b&gt;&amp;&#34;&#39;\xef\xbf\xbd\xef\xbf\xbd") == 12
     assert "<b>" not in page

@@ -8,7 +8,7 @@ from rtformer_deploy.graph.names import home
 from rtformer_deploy.tuning.blocks import Block
 from rtformer_deploy.tuning.points import Point, choose, front, key_of, summarise
 from rtformer_deploy.tuning.records import Latency, Round, Score
-from rtformer_deploy.tuning.search import Mix, first_within, ladder, put_back, without_light
+from rtformer_deploy.tuning.search import Level, Mix, first_within, ladder, put_back, without_light
 
 BLOCKS = [
     Block("a", ("a.0",), ("a.0", "a.relu"), 0.5),
@@ -17,7 +17,7 @@ BLOCKS = [
     Block("d", ("d.0",), ("d.0",), 0.01),
     Block("rest", (), ("x",), 0.0),
 ]
-ERRORS = {("a", "int8"): 1.0, ("b", "int8"): 3.0, ("c", "int8"): 0.019, ("d", "int8"): 0.5}
+ERRORS: dict[tuple[str, Level], float] = {("a", "int8"): 1.0, ("b", "int8"): 3.0, ("c", "int8"): 0.019, ("d", "int8"): 0.5}
 
 
 def point(name: str, miou: float, ratio: float, mix: Mix | None = None) -> Point:

@@ -28,7 +28,7 @@ from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.tuning.measure import Error, Reference, Workshop
 from rtformer_deploy.tuning.records import Latency
 from rtformer_deploy.tuning.search import Mix
-from rtformer_deploy.types import Feedback
+from rtformer_deploy.types import Feedback, Progress
 
 BACKENDS = ("openvino", "onnxruntime")
 Call = Callable[..., Result]
@@ -81,7 +81,7 @@ def test_a_mix_is_found_and_build_engine_builds_it(small: Small, call: Call, bac
 def test_the_recipe_builds_the_very_engine_that_was_measured(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bound admits one mix alone: body.1 out of INT8."""
     plans: dict[str, str] = {}
-    wanted = {"body.0": "int8", "body.1": "fp32", "tail": "int8", "rest": "fp32"}
+    wanted: Mix = {"body.0": "int8", "body.1": "fp32", "tail": "int8", "rest": "fp32"}
 
     def miou(workshop: Workshop, key: str, mix: Mix, progress: object) -> float:
         workshop.engines[key] = workshop.engine(mix)
@@ -143,7 +143,12 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(small: Small, monkeypa
     assert not Path("tuned/tune.json").exists()
     built: list[str] = []
     real = Workshop.miou
-    monkeypatch.setattr(Workshop, "miou", lambda self, key, *rest: built.append(key) or real(self, key, *rest))  # type: ignore[func-returns-value]
+
+    def noted(workshop: Workshop, key: str, mix: Mix, progress: Progress) -> float:
+        built.append(key)
+        return real(workshop, key, mix, progress)
+
+    monkeypatch.setattr(Workshop, "miou", noted)
     said: list[str] = []
     resumed = replace(request, resume=True)
     tuned = tune(resumed, Feedback(said.append))
@@ -229,7 +234,9 @@ def test_a_dynamic_batch_is_tuned_and_built(small: Small, call: Call) -> None:
     from rtformer_deploy.formats.model_file import save_model
 
     save_model(small_network(small.dataset, "batch"), small.model)
-    assert not isinstance(load_model(small.model).graph.inputs[0].shape[0], int)  # type: ignore[index]
+    shape = load_model(small.model).graph.inputs[0].shape
+    assert shape is not None
+    assert not isinstance(shape[0], int)
     result = call(*arguments(small))
     assert result.exit_code == 0, result.output
     built = call("build-engine", "model.onnx", "--recipe", "tuned/recipe.toml", "--backend", "onnxruntime", "--max", 4)

@@ -68,7 +68,7 @@ def compile_kernel_file(module: Any, name: str, arch: str, target: str) -> Any:
     return SimpleNamespace(code=f"PTX of {name}".encode())
 
 
-trt_plugins.compile_kernel_file = compile_kernel_file
+vars(trt_plugins)["compile_kernel_file"] = compile_kernel_file
 
 
 def describe(shape: tuple[int, ...], dtype: Any) -> Any:

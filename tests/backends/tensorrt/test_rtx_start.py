@@ -67,8 +67,8 @@ def test_a_cache_that_does_not_fit_is_written_anew(
     cache = tmp_path / "engine.plan.cache"
     engine = rtx_engine(path, b"other" if what == "plan" else b"plan")
     if what in ("gpu", "driver"):
-        changed = {"name": "NVIDIA Other"} if what == "gpu" else {"driver": "14.0"}
-        set_gpus(monkeypatch, dataclasses.replace(GPU, **changed))
+        other = dataclasses.replace(GPU, name="NVIDIA Other") if what == "gpu" else dataclasses.replace(GPU, driver="14.0")
+        set_gpus(monkeypatch, other)
     elif what != "plan":
         whole = cache.read_bytes()
         cache.write_bytes({"damaged": whole[:-1] + b"!", "cut": whole[:20], "empty": b""}[what])

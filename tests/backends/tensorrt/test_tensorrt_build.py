@@ -22,7 +22,7 @@ from rtformer_deploy.errors import BuildError, MissingPackageError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.pipeline import prepare_model
-from rtformer_deploy.types import BuildOptions, Feedback
+from rtformer_deploy.types import BuildOptions, Feedback, Head
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx")
 
@@ -74,8 +74,8 @@ def test_a_fixed_batch_refuses_another() -> None:
 
 
 @pytest.mark.parametrize("head", ["logits", "labels"])
-def test_the_other_heads_build(head: str) -> None:
-    made = exported(head=head)  # type: ignore[arg-type]
+def test_the_other_heads_build(head: Head) -> None:
+    made = exported(head=head)
     engine = build(prepare_model(made.model, "tensorrt-rtx", FP16), made.spec, "tensorrt-rtx", FP16)
     assert engine.info.outputs[0].dtype == ("uint8" if head == "labels" else "float32")
 

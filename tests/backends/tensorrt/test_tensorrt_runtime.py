@@ -168,12 +168,12 @@ def test_any_thread_may_use_a_session(machine: NullTensorRT) -> None:
 
 def test_the_devices_own_time(machine: NullTensorRT) -> None:
     with open_engine(make_engine()) as runner:
-        session: Any = runner.sessions[0].engine
+        timed: Any = runner.sessions[0].engine
         assert isinstance(runner.sessions[0].engine, DeviceTimed)
         for batch in (2, 3):
-            session.start(batch)
-            session.wait()
-            assert session.device_ms() == pytest.approx(1.5 * batch)
+            timed.start(batch)
+            timed.wait()
+            assert timed.device_ms() == pytest.approx(1.5 * batch)
 
 
 def test_a_refused_execution_is_that_requests_error(machine: NullTensorRT) -> None:

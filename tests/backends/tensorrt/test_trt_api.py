@@ -167,7 +167,7 @@ def guarded(test: ast.expr) -> frozenset[str]:
     if isinstance(test, ast.Call) and isinstance(test.func, ast.Name) and test.func.id in ("hasattr", "getattr"):
         base, name = test.args[:2]
         if isinstance(name, ast.Constant):
-            return frozenset({f"{ast.unparse(base)}.{name.value}"})
+            return frozenset({f"{ast.unparse(base)}.{name.value!s}"})
     return frozenset()
 
 
