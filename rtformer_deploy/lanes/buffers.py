@@ -117,5 +117,5 @@ def _as_bytes(buffer: Any) -> NDArray[np.uint8]:
 
 
 def _first_bytes(cuda: Any, buffer: Any, size: int) -> Any:
-    """The buffer itself where all of it is meant (copies want equal sizes), else a part that keeps it alive."""
+    """The buffer itself if `size` is all of it (copies want equal sizes), else a part that keeps it alive."""
     return buffer if size == buffer.size else cuda.Buffer.from_handle(int(buffer.handle), size, owner=buffer)

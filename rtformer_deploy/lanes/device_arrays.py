@@ -1,4 +1,4 @@
-"""A caller's frames and streams on the GPU, taken as they are, and label maps given there: PyCUDA, CuPy, torch, cuda.core.
+"""A caller's frames and streams on the GPU, taken as they are, and label maps returned there: PyCUDA, CuPy, torch, cuda.core.
 
 Arrays speak `__cuda_array_interface__`. Streams speak `__cuda_stream__`, or are a handle, or have one where PyCUDA (`handle`), CuPy
 (`ptr`) and torch (`cuda_stream`) keep it.
@@ -71,21 +71,21 @@ def check_frames(frames: Sequence[Any]) -> Sequence[Frame] | Sequence[DeviceFram
 
 def device_frame(frame: Any, index: int = 0) -> DeviceFrame:
     """An object with `__cuda_array_interface__` -> a DeviceFrame. Raises ImageError unless it is RGB uint8 (H, W, 3), C-contiguous."""
-    told = frame.__cuda_array_interface__
-    shape, dtype = tuple(map(int, told["shape"])), np.dtype(told["typestr"])
+    shown = frame.__cuda_array_interface__
+    shape, dtype = tuple(map(int, shown["shape"])), np.dtype(shown["typestr"])
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ImageError(f"Frame {index} is {dtype} {shape} on the GPU; a frame is RGB uint8 (H, W, 3).")
-    strides = told.get("strides")
+    strides = shown.get("strides")
     if strides is not None and tuple(map(int, strides)) != (3 * shape[1], 3, 1):
         raise ImageError(
             f"Frame {index} on the GPU is not contiguous: its strides are {tuple(strides)}, not {(3 * shape[1], 3, 1)}.",
             "Make a contiguous copy; the runner copies no frames that are on the GPU already.",
         )
-    return DeviceFrame((shape[0], shape[1]), int(told["data"][0]), told.get("stream"), frame)
+    return DeviceFrame((shape[0], shape[1]), int(shown["data"][0]), shown.get("stream"), frame)
 
 
 def check_memory(frame: DeviceFrame, index: int, device: int, context: int) -> None:
-    """Raises UsageError where a frame is no device memory of that GPU and context, which is current."""
+    """Raises UsageError if a frame is no device memory of that GPU and context, which is current."""
     owner = memory_owner(frame.address)
     if owner is None:
         raise UsageError(f"Frame {index} says that it is on the GPU, but CUDA knows no device memory at its address.")
@@ -96,7 +96,7 @@ def check_memory(frame: DeviceFrame, index: int, device: int, context: int) -> N
 
 
 def stream_handle(stream: Any) -> int:
-    """A caller's stream -> its handle, never 0. Raises UsageError where it is none."""
+    """A caller's stream to its handle, never 0. Raises UsageError if it is no stream."""
     handle = _handle(stream)
     if handle is None:
         raise UsageError(
@@ -106,7 +106,7 @@ def stream_handle(stream: Any) -> int:
 
 
 def check_stream(handle: int, context: int) -> None:
-    """Raises UsageError where a stream belongs to another context than the one that is current."""
+    """Raises UsageError if a stream belongs to another context than the one that is current."""
     owner = stream_context(handle)
     if owner is not None and owner != context:
         raise UsageError("The stream belongs to another CUDA context than the runner's.", _OTHER_CONTEXT)

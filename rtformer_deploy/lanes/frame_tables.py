@@ -12,7 +12,7 @@ from ..image.geometry import Size, Window, cell_at, input_axes, output_axes, win
 from ..image.upsample import MAX_CLASSES
 from ..types import ModelSpec
 
-#: The tables of a frame, in the order in which they lie in the blob. The output's are there where the engine gives logits.
+#: The tables of a frame, in the order in which they lie in the blob. The output's are there if the engine gives logits.
 INPUT_TABLES = ("row_low", "row_weight", "column_low", "column_weight")
 OUTPUT_TABLES = ("row_cells", "row_share", "column_cells", "column_share", "column_cell")
 
@@ -46,7 +46,7 @@ class FrameTables:
 def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
     """What a model is and a frame's (H, W) -> its tables, the very ones that the CPU code reads.
 
-    Raises EngineError where the logits' shape is not known. An engine that gives labels has no output tables.
+    Raises EngineError if the logits' shape is not known. An engine that gives labels has no output tables.
     """
     part = window(size, spec.size, spec.resize)
     rows, columns = input_axes(size, part)
@@ -61,7 +61,7 @@ def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
 
 
 def logits_shape(spec: ModelSpec) -> tuple[int, int, int]:
-    """(C, h, w) of one image's logits. Raises EngineError where they are not known or are no label map's."""
+    """(C, h, w) of one image's logits. Raises EngineError if they are not known or are no label map's."""
     classes, height, width = spec.output.shape[1:]
     if not isinstance(classes, int) or not isinstance(height, int) or not isinstance(width, int) or not 1 <= classes <= MAX_CLASSES:
         raise EngineError(

@@ -31,7 +31,7 @@ class Work(Protocol):
         ...
 
     def spoil(self) -> None:
-        """Enqueues nonsense into its outputs, so that a run that writes nothing is found out."""
+        """Enqueues nonsense into its outputs, so that a run that writes nothing shows."""
         ...
 
     def read(self) -> Sequence[NDArray[Any]]:
@@ -73,7 +73,7 @@ class LaneGraphs:
             _close(self._entries.popitem()[1])
 
     def _capture(self, entry: _Entry, name: str, work: Work) -> None:
-        """Warms up, captures and proves; where one of them fails, `entry` stays without a graph and a note says why."""
+        """Warms up, captures and tries the graph out; if one of them fails, `entry` stays without a graph and a note says why."""
         work.enqueue()  # an engine settles what a new shape needs in its first run, which cannot be captured
         mine = work.read()
         try:
@@ -114,11 +114,11 @@ class LaneGraphs:
             wanted = work.read()
             work.spoil()
             graph.launch(self._stream)
-            given = work.read()
+            replayed = work.read()
         finally:
             work.feed(other=False)
         changes = [_distance(*pair) for pair in zip(mine, wanted, strict=True)]
-        errors = [_distance(*pair) for pair in zip(given, wanted, strict=True)]
+        errors = [_distance(*pair) for pair in zip(replayed, wanted, strict=True)]
         if not 0 < changes[0] < np.inf:
             return "its output did not change with its input, so the replay could not be checked"
         if not all(error <= TOLERANCE * change for error, change in zip(errors, changes, strict=True)):

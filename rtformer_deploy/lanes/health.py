@@ -1,4 +1,4 @@
-"""Whether a GPU still works: one failed lane tells all others, and waiting ends where the GPU does not answer."""
+"""Whether a GPU still works: one failed lane tells all others, and waiting ends if the GPU does not answer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GpuHealth:
         return self._why is not None
 
     def check(self) -> None:
-        """Raises EngineError where the GPU has failed."""
+        """Raises EngineError if the GPU has failed."""
         if self._why is not None:
             raise EngineError(self._why, _HINT)
 

@@ -22,7 +22,7 @@ from .frame_tables import INPUT_TABLES, OUTPUT_TABLES, FrameTables, frame_tables
 
 __all__ = ["FLAG_BYTES", "FrameKernels", "FrameTables", "check_flag", "frame_tables", "palette_bytes"]
 
-#: The bytes of the word that `upsample_argmax` raises where a logit is not finite; the host zeroes it before the launch.
+#: The bytes of the word that `upsample_argmax` raises if a logit is not finite; the host zeroes it before the launch.
 FLAG_BYTES = 4
 
 _SUFFIX = {"float32": "f32", "float16": "f16"}
@@ -35,14 +35,14 @@ _NORM_THREADS, _NORM_MAX_GROUP = 1024, 2048
 
 
 class FrameKernels:
-    """The kernels of one engine on one GPU: frames in, labels and pictures out, with the bits of `image.py`.
+    """The kernels of one engine on one GPU: frames in, labels and pictures out, with the bits of `image.frames`.
 
     `cuda` is the module cuda.core, `gpu` its Device, whose context is current in the calling thread now and in every call.
     `spec` says what the engine expects; `input_dtype` and `output_dtype` ("float32" or "float16") are the types of the engine's input
     and of its logits ("uint8" for an engine that gives labels, which has no `upsample_argmax`). They are compiled here, once, except
     `double_norm`, which its first call compiles.
 
-    Raises MissingPackageError without NVRTC, EngineError with NVRTC's words where a source does not compile or where the output is
+    Raises MissingPackageError without NVRTC, EngineError with NVRTC's words if a source does not compile, or if the output is
     no label map's, UsageError for a type that no kernel takes. One instance serves any number of streams and threads.
     """
 
@@ -85,9 +85,9 @@ class FrameKernels:
     ) -> None:
         """Enqueues: images index .. index + count of the logits (N, C, h, w) at `logits` -> uint8 (count, H, W) at `labels`.
 
-        `flag` is an int32 on the device that is set to 1 where a logit is NaN or infinite, and else left: zero it before (a memset on
+        `flag` is an int32 on the device that is set to 1 if a logit is NaN or infinite, and else left: zero it before (a memset on
         the same stream), read it back with the labels, then hand it to `check_flag`. Equal to `image.upsample_argmax`. Raises
-        UsageError where the engine gives labels itself.
+        UsageError if the engine gives labels itself.
         """
         if self._upsample is None:
             raise UsageError("This engine was built with --head labels: it has no logits to interpolate.")
@@ -114,7 +114,7 @@ class FrameKernels:
     def double_norm(self, stream: Any, x: int, out: int, shape: tuple[int, int, int], groups: int, dtype: str = "float16") -> None:
         """Enqueues: x (B, C, N) at `x` -> softmax over N, then over the sum of each of `groups` groups of C / groups channels + 1e-6.
 
-        FP32 inside; `dtype` ("float16" or "float32") is that of x and `out`, which may not overlap. Raises UsageError where `groups` does
+        FP32 inside; `dtype` ("float16" or "float32") is that of x and `out`, which may not overlap. Raises UsageError if `groups` does
         not divide C or a group holds more than 2048 channels.
         """
         images, channels, positions = shape
@@ -127,7 +127,7 @@ class FrameKernels:
         self._launch(stream, grid, (_NORM_THREADS,), kernel, (x, *_ints(size, positions, slice_), out))
 
     def _kernel(self, name: str, dtype: str | None = None) -> Any:
-        """A kernel for a type; compiles the source where this is the first of its kernels."""
+        """A kernel for a type; compiles the source if this is the first of its kernels."""
         if dtype is not None and dtype not in _SUFFIX:
             raise UsageError(f"The kernel {name} takes float32 and float16, not {dtype}.")
         full = name if dtype is None else f"{name}_{_SUFFIX[dtype]}"

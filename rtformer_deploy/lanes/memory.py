@@ -31,7 +31,7 @@ class Placed:
 
 
 class FrameMemory:
-    """A lane's memory for frames. It grows when a submission comes that is larger than all before, and else stays where it is.
+    """A lane's memory for frames. It grows with a submission that is larger than all before, and otherwise stays where it is.
 
     The device's context is current in every call, and nothing is in flight in `place` and `close`.
     """
@@ -44,7 +44,7 @@ class FrameMemory:
         self.labels: PairedMemory | None = None
 
     def place(self, gpu: Any, sizes: Sequence[Size], *, on_host: bool, with_labels: bool) -> tuple[list[Placed], bool]:
-        """Frames' (H, W) -> where they lie, and whether memory was given up whose addresses a graph may hold.
+        """Frames' (H, W) to where they lie, and whether memory was freed whose addresses a graph may hold.
 
         `on_host`: they need memory for their bytes. `with_labels`: they need memory for label maps of their sizes.
         """
@@ -86,7 +86,7 @@ class FrameMemory:
         self._tables.clear()
 
     def _tables_at(self, gpu: Any, tables: FrameTables) -> tuple[int, bool]:
-        """The address of a size's tables, copied there where they are new, and whether others had to go."""
+        """The address of a size's tables, which are copied there if they are new, and whether others had to go."""
         memory = self._tables.get(tables.size)
         if memory is not None:
             self._tables.move_to_end(tables.size)
@@ -101,7 +101,7 @@ class FrameMemory:
         return memory.address, True
 
     def _reserve(self, gpu: Any, name: str, size: int) -> bool:
-        """Makes `frames` or `labels` anew where it is too small, and cuts its copies to `size`; whether another one was given up."""
+        """Makes `frames` or `labels` anew if it is too small, and cuts its copies to `size`. Returns whether an older one was freed."""
         memory: PairedMemory | None = getattr(self, name)
         given_up = memory is not None and memory.size < size
         if memory is not None and given_up:

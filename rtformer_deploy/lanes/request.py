@@ -18,10 +18,10 @@ _OTHER_INPUT = 0x3D  # as float32 0.046, as float16 1.3
 
 @dataclass(slots=True)
 class LaneWork:
-    """Implements `lane_graphs.Work`: `steps` enqueue it, `refeed` enqueues the request's own input again, `rest` waits for the stream.
+    """Implements `graphs.Work`: `steps` enqueue it, `refeed` enqueues the request's own input again, `rest` waits for the stream.
 
-    Where `frames` is given the steps begin with their copy to the device, and the other input is those frames inverted; else the
-    engine's input itself is overwritten. Where the steps end with label maps in host memory, `labels` is that memory and `maps` shows it.
+    If `frames` is set, the steps begin with their copy to the device, and the other input is those frames inverted; otherwise the
+    engine's input itself is overwritten. If the steps end with label maps in host memory, `labels` is that memory and `maps` shows it.
     """
 
     stream: Any

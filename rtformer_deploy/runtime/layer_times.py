@@ -14,7 +14,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer that was run: its name, its kind and kernel in the library's words, its precision ("" where it is not told), and its
+    """One layer that was run: its name, its kind and kernel in the library's words, its precision ("" if the library does not say), and its
     time in each run in ms."""
 
     name: str

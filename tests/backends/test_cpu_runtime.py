@@ -66,7 +66,7 @@ def test_two_engine_sessions_run_at_once(engine: Engine) -> None:
         first.start(1)
         second.start(1)
         outputs = [first.wait().copy(), second.wait().copy()]
-        assert not np.array_equal(*outputs)
+        assert not np.array_equal(outputs[0], outputs[1])
         fill(first, 1, seed=2)
         first.start(1)
         np.testing.assert_allclose(first.wait(), outputs[1], rtol=1e-5, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 from collections.abc import Callable
@@ -282,7 +283,7 @@ def test_a_lost_gpu_is_an_error_and_not_a_hang(machine: NullTensorRT, monkeypatc
     tickets = [runner.submit(frames(SIZES[0])) for _ in range(3)]
     for ticket in tickets:
         with pytest.raises(EngineError, match=r"has failed.*it has not finished a request for 0\.2 s"):
-            in_time(lambda ticket=ticket: runner.result(ticket))
+            in_time(functools.partial(runner.result, ticket))
     with pytest.raises(EngineError, match="has failed"):
         in_time(lambda: runner.submit(frames(SIZES[0])))
     in_time(runner.close)

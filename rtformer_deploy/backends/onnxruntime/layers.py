@@ -24,7 +24,7 @@ _BLOCKED = "_nchwc"  # of a layer that works on channels in blocks
 
 
 def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
-    """See `layer_times.layer_times`; ONNX Runtime counts in whole microseconds. `device` means nothing on a CPU."""
+    """See `backends.layer_times`; ONNX Runtime counts in whole microseconds. `device` means nothing on a CPU."""
     options = session_options(threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder:

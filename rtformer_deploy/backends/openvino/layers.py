@@ -18,7 +18,7 @@ _FUSED_BIAS = "/WithoutBiases"
 
 
 def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
-    """See `layer_times.layer_times`; OpenVINO counts in whole microseconds. `device` means nothing on a CPU."""
+    """See `backends.layer_times`; OpenVINO counts in whole microseconds. `device` means nothing on a CPU."""
     session = OpenVINOSession(compile_plan(engine.plan, threads, profiling=True), engine.info)
     session.input[: len(images)] = images
     runs: list[list[Any]] = []

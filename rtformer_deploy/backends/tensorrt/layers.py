@@ -19,9 +19,9 @@ from .run import open_lanes
 
 
 def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
-    """See `layer_times.layer_times`; the GPU's time between layers, which TensorRT measures. `threads` means nothing on a GPU.
+    """See `backends.layer_times`; the GPU's time between layers, which TensorRT measures. `threads` means nothing on a GPU.
 
-    Raises EngineError where this TensorRT has no profiler, or told of no layers.
+    Raises EngineError if this TensorRT has no profiler, or if the profiler names no layers.
     """
     lane = open_lanes(engine, device, 1, graphs=False)[0]
     try:
@@ -60,7 +60,7 @@ def _profiled(lane: EngineLane, batch: int, rounds: int) -> tuple[list[dict[str,
 
 
 def attach_profiler(trt: Any, context: Any, report: Callable[[str, float], None]) -> None:
-    """Has the context tell `report` each layer's name and ms in every run. Raises EngineError where this TensorRT cannot.
+    """Has the context tell `report` each layer's name and ms in every run. Raises EngineError if this TensorRT cannot.
 
     https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/Profiler.html
     """

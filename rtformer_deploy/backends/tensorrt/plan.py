@@ -86,7 +86,7 @@ def refuse_what_cannot_open(info: EngineInfo) -> None:
 
 
 def choose_gpu(info: EngineInfo, device: int) -> GpuInfo:
-    """GPU `device`, if the plan runs on it. Raises UsageError where there is no such GPU, EngineError where it is another kind."""
+    """GPU `device`, if the plan runs on it. Raises UsageError if there is no such GPU, EngineError if it is another kind."""
     gpu = gpu_at(device)
     if not runs_on(info, gpu):
         raise _another_gpu(info, (gpu,))

@@ -50,7 +50,7 @@ class RtxStart:
             self.runtime_config.set_runtime_cache(self._runtime_cache)
 
     def save(self, start_ms: float | None = None) -> str | None:
-        """Writes the cache where it has grown; `start_ms` is how long a start took without one. A note where it cannot be written."""
+        """Writes the cache if it has grown; `start_ms` is how long a start took without one. Returns a note if it cannot be written."""
         if self._runtime_cache is None or self._path is None:
             return None
         blob = bytes(self._runtime_cache.serialize() or b"")
@@ -66,7 +66,7 @@ class RtxStart:
         self._saved = blob
         return None
 
-    def told(self, start_ms: float) -> str:
+    def note(self, start_ms: float) -> str:
         """One line about how long the start took, and how long it takes without the cache."""
         if self._runtime_cache is None or self._path is None:
             return f"Start: {start_ms:.0f} ms."

@@ -62,7 +62,7 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
             for _ in range(lanes):
                 sessions.append(Lane(share))
         start_ms = 1000 * (time.perf_counter() - begin)
-        share.say(start.told(start_ms))
+        share.say(start.note(start_ms))
         share.say(start.save(start_ms))
         return sessions
     except BaseException as error:
