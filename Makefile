@@ -25,7 +25,7 @@ demo: $(READY)
 
 # The stub of the CUDA driver wants a process of its own: other tests rely on there being no driver.
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest tests/stub_driver
 
 lint: $(READY)
