@@ -75,7 +75,7 @@ def walk(folder: Path) -> Contents:
                 elif _identity(folder / path) not in seen:
                     seen.add(_identity(folder / path))
                     folders.append(path)
-            elif os.path.isfile(entry.path) or (_leads_nowhere(entry) and _looks_like_an_image(entry.name)):
+            elif _is_file(entry) or (_leads_nowhere(entry) and _looks_like_an_image(entry.name)):
                 files.append(path)
             else:
                 left_out["links that lead nowhere" if _leads_nowhere(entry) else "not regular files"] += 1
@@ -128,6 +128,13 @@ def _entries(folder: Path, here: Path, left_out: Counter[str]) -> Iterator[os.Di
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
     except OSError:  # a link to itself
         return False
 
