@@ -84,7 +84,7 @@ _Read = Callable[[_Storage], bytes]
 def parse_torch(data: bytes, name: str) -> dict[str, Tensor]:
     """The bytes of a `.pth` file as tensors by key, each with memory of its own; `name` stands in the messages. Raises WeightsError.
 
-    A dictionary under "state_dict" or "model" is taken instead of the whole, and the prefix "module." is removed.
+    A dictionary under "state_dict" or "model" is taken instead of the whole.
     """
     try:
         content, read = _archive(data) if data.startswith(b"PK") else _legacy(data)
