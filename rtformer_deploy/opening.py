@@ -8,7 +8,7 @@ from pathlib import Path
 from .backends import REFERENCE, build, open_engine
 from .errors import OutputError
 from .formats.engine_file import load_engine, save_info
-from .formats.external_model import Foreign
+from .formats.external_model import ExternalModel
 from .formats.model_file import file_sha256, load_model
 from .graph.functions import inline_functions
 from .machine import require
@@ -25,26 +25,28 @@ def open_any(
     lanes: int = 1,
     graphs: bool = True,
     strict: bool = False,
-    said: Foreign | None = None,
+    external: ExternalModel | None = None,
 ) -> FrameRunner:
     """A plan, an ONNX model (through ONNX Runtime) or a network's safetensors (through PyTorch) -> a Runner.
 
-    `device`, `threads`, `lanes` and `graphs` are those of `backends.open_engine`; `said` describes an ONNX model from elsewhere. With
+    `device`, `threads`, `lanes` and `graphs` are those of `backends.open_engine`; `external` describes an ONNX model from elsewhere. With
     `strict` a plan whose layers do not have the precision that was asked for raises PrecisionError. Raises a DeployError that says
     why a file cannot be opened here.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
         return _open_network(path, threads)
-    engine = engine_of(path, device=device, threads=threads, strict=strict, said=said)
+    engine = engine_of(path, device=device, threads=threads, strict=strict, external=external)
     return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
 
 
-def engine_of(path: Path, *, device: int = 0, threads: int | None = None, strict: bool = False, said: Foreign | None = None) -> Engine:
+def engine_of(
+    path: Path, *, device: int = 0, threads: int | None = None, strict: bool = False, external: ExternalModel | None = None
+) -> Engine:
     """A plan, or an ONNX model that ONNX Runtime is to run -> the Engine, not opened yet; see `open_any`."""
     path = Path(path)
     if path.suffix == ".onnx":
-        return _build_in_memory(path, threads, said)
+        return _build_in_memory(path, threads, external)
     engine = _with_precision(load_engine(path), path, device)
     if strict or engine.info.options.get("strict"):
         refuse_mismatch(engine)
@@ -60,9 +62,9 @@ def _with_precision(engine: Engine, path: Path, device: int) -> Engine:
     return complete
 
 
-def _build_in_memory(path: Path, threads: int | None, said: Foreign | None) -> Engine:
+def _build_in_memory(path: Path, threads: int | None, external: ExternalModel | None) -> Engine:
     model = load_model(path)
-    spec = spec_of(model, path.name, said)
+    spec = spec_of(model, path.name, external)
     batch = spec.input.shape[0]
     sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
     options = BuildOptions(batch=sizes, threads=threads)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import CalibrationError, ModelError, PrecisionError
-from .formats.external_model import Foreign, fix_size, foreign_spec
+from .formats.external_model import ExternalModel, external_spec, fix_size
 from .formats.model_file import file_sha256, read_spec, stamp_spec, weights_sha256
 from .formats.ranges import check_ranges, ranges_hash
 from .graph.edit import clone
@@ -176,18 +176,18 @@ def probe_frame(spec: ModelSpec) -> Frame:
     return drawn_street(spec.size) if photograph is None else load_image(photograph)
 
 
-def spec_of(model: ir.Model, name: str, said: Foreign | None = None) -> ModelSpec:
-    """The ModelSpec of a model: the one it carries, or, for a model from elsewhere, one made of `said`.
+def spec_of(model: ir.Model, name: str, external: ExternalModel | None = None) -> ModelSpec:
+    """The ModelSpec of a model: the one it carries, or, for a model from elsewhere, one made of `external`.
 
-    Such a model gets the size of `said` written into it if it has none. Raises ModelError, naming what is missing.
+    Such a model gets the size of `external` written into it if it has none. Raises ModelError, naming what is missing.
     """
     spec = read_spec(model)
-    said = said or Foreign()
+    external = external or ExternalModel()
     if spec is None:
-        spec = foreign_spec(model, name, said)
+        spec = external_spec(model, name, external)
         fix_size(model, spec)
         return spec
-    if said.given():
+    if external.is_set():
         raise ModelError(f"{name} already carries its metadata ({spec.name}).", "Leave --classes, --mean, --std and --input out.")
     _check_io(model, spec, name)
     return spec

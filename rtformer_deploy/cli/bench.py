@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the figures here.")
 @click.option("--html", "html_path", type=options.PATH, metavar="FILE", help="Write a page with histograms here.")
 @options.reader
-@options.foreign
+@options.external
 @options.batch
 @options.threads
 @options.device

@@ -29,7 +29,7 @@ Bounds = tuple[int, ...] | None
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
 @options.bit_depth
 @options.stop_on_error
-@options.foreign
+@options.external
 @options.output("engine.plan", "Write the plan here; what it is goes beside it as .json.")
 def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> None:
     """Build an engine from MODEL (default model.onnx): a plan, and beside it a JSON that says what it is.

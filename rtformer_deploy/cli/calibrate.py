@@ -25,7 +25,7 @@ from . import options
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed the draw.")
 @options.reader
 @options.stop_on_error
-@options.foreign
+@options.external
 @options.threads
 @options.output("ranges.json", "Write the ranges here.")
 def command(stop_on_error: bool, **values: Any) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the scores here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the confusion matrix here, as SVG.")
 @options.reader
-@options.foreign
+@options.external
 @options.threads
 @options.device
 def command(**values: Any) -> None:

@@ -121,13 +121,13 @@ def ranges(command: Command) -> Command:
     )(command)
 
 
-def foreign(command: Command) -> Command:
-    """--classes, --mean, --std and --input, for a model from elsewhere; the command gets them as `said`, an external_model.Foreign."""
+def external(command: Command) -> Command:
+    """--classes, --mean, --std and --input, for a model from elsewhere; the command gets an ExternalModel."""
 
     def gather(values: Values) -> Values:
-        from ..formats.external_model import Foreign
+        from ..formats.external_model import ExternalModel
 
-        return {"said": Foreign(**values)}
+        return {"external": ExternalModel(**values)}
 
     elsewhere = "For an ONNX model from elsewhere, "
     return _gathered(

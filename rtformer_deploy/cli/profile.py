@@ -10,7 +10,7 @@ import click
 from . import options
 
 if TYPE_CHECKING:
-    from ..formats.external_model import Foreign
+    from ..formats.external_model import ExternalModel
     from ..timing.profile import Profile
 
 _COLUMNS, _GAP, _FEWEST = 80, 3, 16  # of a terminal; between two columns; of a layer's name
@@ -22,7 +22,7 @@ _COLUMNS, _GAP, _FEWEST = 80, 3, 16  # of a terminal; between two columns; of a 
 @click.option("--svg", "svg_path", type=options.PATH, metavar="FILE", help="Draw the slowest layers here, --top of them.")
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Show so many layers and blocks.")
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Take each median over N runs.")
-@options.foreign
+@options.external
 @options.threads
 @options.device
 def command(
@@ -33,7 +33,7 @@ def command(
     rounds: int,
     threads: int | None,
     device: int,
-    said: Foreign,
+    external: ExternalModel,
 ) -> None:
     """Show where the time of MODEL goes, an engine plan or an ONNX model: its slowest layers, and its blocks.
 
@@ -47,7 +47,7 @@ def command(
         check_writable(path)
     if svg_path is not None:
         require_report("--svg")
-    profile = profile_path(model, rounds=rounds, device=device, threads=threads, said=said)
+    profile = profile_path(model, rounds=rounds, device=device, threads=threads, external=external)
     _save(profile, top, json_path, svg_path)
     _print(profile, top)
 

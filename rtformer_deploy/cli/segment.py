@@ -12,7 +12,7 @@ from . import options
 
 if TYPE_CHECKING:
     from ..commands.segment import Outcome
-    from ..formats.external_model import Foreign
+    from ..formats.external_model import ExternalModel
     from ..image.reader import ImageReader
 
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 @click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
 @options.reader
 @options.stop_on_error
-@options.foreign
+@options.external
 @options.batch
 @options.threads
 @options.device
 def command(
     model: Path, inputs: tuple[Path, ...], output: Path, alpha: float, batch: int, threads: int | None, device: int,
-    reader: ImageReader, stop_on_error: bool, said: Foreign,
+    reader: ImageReader, stop_on_error: bool, external: ExternalModel,
 ) -> None:  # fmt: skip
     """Segment images and folders of images (INPUT...) with MODEL, an engine plan or an ONNX model.
 
@@ -45,7 +45,7 @@ def command(
     jobs = plan_jobs(inputs, output, reader.say)
     odd = OddFiles(stop_on_error, total=len(jobs))
     outcomes = []
-    with open_any(model, device=device, threads=threads, lanes=1, said=said) as runner:
+    with open_any(model, device=device, threads=threads, lanes=1, external=external) as runner:
         classes = runner.spec.classes
         with progress_bar() as progress:
             for outcome in segment(runner, jobs, output, alpha=alpha, batch=batch, reader=reader, progress=progress):

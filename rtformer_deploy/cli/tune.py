@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @options.bit_depth
 @options.stop_on_error
-@options.foreign
+@options.external
 @options.device
 @options.threads
 @options.output("tuned", "Write recipe.toml, tune.json, tune.svg and the measurements into this folder.")

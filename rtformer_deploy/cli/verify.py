@@ -44,7 +44,7 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the worst image's changes here, as PNG.")
 @options.reader
 @options.stop_on_error
-@options.foreign
+@options.external
 @options.threads
 @options.device
 def command(stop_on_error: bool, **values: Any) -> None:

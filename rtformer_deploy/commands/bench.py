@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import machine
 from ..errors import UsageError
 from ..files import printable
-from ..formats.external_model import Foreign
+from ..formats.external_model import ExternalModel
 from ..image.reader import ImageReader
 from ..image.samples import sample_frame, sample_source
 from ..nvidia.nvml import watch_over
@@ -22,7 +22,7 @@ from ..types import Progress, no_progress
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What to measure: an engine plan, or an ONNX model (`said` is about one from elsewhere), for `seconds` after `warmup` seconds.
+    """What to measure: an engine plan, or an ONNX model (`external` is about one from elsewhere), for `seconds` after `warmup` seconds.
 
     `image` is measured at its own size, as `reader` reads it; without one the bundled photograph, or a drawn street, is measured at the
     engine's. `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` for each frame. Raises UsageError for a
@@ -41,7 +41,7 @@ class BenchRequest:
     reader: ImageReader = field(default_factory=ImageReader)
     fps: float | None = None
     deadline_ms: float | None = None
-    said: Foreign = field(default_factory=Foreign)
+    external: ExternalModel = field(default_factory=ExternalModel)
 
     def __post_init__(self) -> None:
         if self.fps is None and self.deadline_ms is not None:
@@ -60,7 +60,7 @@ def bench_path(request: BenchRequest, progress: Progress = no_progress) -> Repor
     before = machine.resident_mb()
     machine.reset_peak()
     with open_any(
-        request.model, device=request.device, threads=request.threads, lanes=request.lanes, graphs=request.graphs, said=request.said
+        request.model, device=request.device, threads=request.threads, lanes=request.lanes, graphs=request.graphs, external=request.external
     ) as runner:
         frame, source = (sample_frame(runner.spec.size), sample_source()) if image is None else (image, printable(str(request.image)))
         with watch_over(request.device if on_gpu(runner) else None) as gpu:

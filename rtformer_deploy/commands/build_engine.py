@@ -10,7 +10,7 @@ from ..errors import BuildError, UsageError
 from ..files import check_writable, printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
-from ..formats.external_model import Foreign
+from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, weights_sha256
 from ..formats.recipe import Recipe, check_model, load_recipe
 from ..image.odd_files import OddFiles
@@ -46,7 +46,7 @@ class BuildRequest:
     profile: BatchProfile = (None, None, None)
     timing_cache: Path | None = None
     strict: bool = False
-    said: Foreign = field(default_factory=Foreign)
+    external: ExternalModel = field(default_factory=ExternalModel)
 
 
 def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
@@ -59,7 +59,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     check_writable(request.output)
     recipe = _recipe(request)
     model = load_model(request.model)
-    spec = spec_of(model, request.model.name, request.said)
+    spec = spec_of(model, request.model.name, request.external)
     if recipe is not None:
         check_model(recipe, spec.name, weights_sha256(model, spec))
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
@@ -99,7 +99,7 @@ def _recipe(request: BuildRequest) -> Recipe | None:
     if request.precision or request.keep:
         raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8 and --keep out.")
     recipe = load_recipe(request.recipe)
-    if recipe.build.ranges is not None and request.ranges.given():
+    if recipe.build.ranges is not None and request.ranges.is_set():
         raise UsageError(f"{request.recipe} names the ranges that its mix was tuned with: leave --ranges and --images out.")
     return recipe
 
@@ -107,7 +107,7 @@ def _recipe(request: BuildRequest) -> Recipe | None:
 def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | None:
     precision = request.precision if recipe is None else recipe.build.mix.precision
     if precision != "int8":
-        if request.ranges.given() or request.keep:
+        if request.ranges.is_set() or request.keep:
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
     named = None if recipe is None else ranges_of_build(recipe.build)
@@ -116,7 +116,7 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
 
     def measure(images: Path) -> Ranges:
         reader = ImageReader(request.bit_depth, feedback.say)
-        wanted = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, said=request.said)
+        wanted = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, external=request.external)
         return calibrate_file(wanted, feedback, odd)
 
     return pick_ranges(request.ranges, spec, measure, feedback.say)

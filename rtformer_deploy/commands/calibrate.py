@@ -17,7 +17,7 @@ from ..calibrate.collect import Collector, float_tensors, restore, state
 from ..errors import CalibrationError, ImageError, first_line
 from ..files import check_writable, read_bytes, sha256, write_atomic
 from ..formats.archive import open_stored
-from ..formats.external_model import Foreign
+from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
 from ..graph.edit import clone
@@ -46,7 +46,7 @@ class CalibrateRequest:
     seed: int = 0
     reader: ImageReader | None = None
     threads: int | None = None
-    said: Foreign = field(default_factory=Foreign)
+    external: ExternalModel = field(default_factory=ExternalModel)
 
 
 def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles | None = None) -> Ranges:
@@ -60,7 +60,7 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     if request.output is not None:
         check_writable(request.output)
     model = load_model(request.model)
-    spec = spec_of(model, request.model.name, request.said)
+    spec = spec_of(model, request.model.name, request.external)
     paths = pick_images(request.images, request.limit, request.seed, feedback.say)
     odd.total = len(paths)
     inlined = inline_functions(clone(model))

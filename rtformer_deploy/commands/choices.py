@@ -26,7 +26,7 @@ class RangesSource:
         if self.file and self.images:
             raise UsageError("--ranges and --images cannot be combined.")
 
-    def given(self) -> bool:
+    def is_set(self) -> bool:
         return self.file is not None or self.images is not None
 
 

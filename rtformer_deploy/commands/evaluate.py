@@ -9,7 +9,7 @@ from pathlib import Path
 from ..datasets import open_dataset
 from ..evaluation.evaluate import Evaluation, evaluate
 from ..files import check_writable, write_atomic
-from ..formats.external_model import Foreign
+from ..formats.external_model import ExternalModel
 from ..image.reader import ImageReader
 from ..opening import open_any
 from ..pictures import require_report
@@ -29,7 +29,7 @@ class EvaluateRequest:
     picture_path: Path | None = None
     threads: int | None = None
     device: int = 0
-    said: Foreign = field(default_factory=Foreign)
+    external: ExternalModel = field(default_factory=ExternalModel)
 
 
 def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) -> Evaluation:
@@ -42,7 +42,7 @@ def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) ->
     if request.picture_path is not None:
         require_report("--picture")
     dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
-    with open_any(request.model, device=request.device, threads=request.threads, said=request.said) as runner:
+    with open_any(request.model, device=request.device, threads=request.threads, external=request.external) as runner:
         evaluation = evaluate(runner, dataset, progress)
     if request.json_path is not None:
         write_atomic(request.json_path, json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")

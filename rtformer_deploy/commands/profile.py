@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelError
-from ..formats.external_model import Foreign
+from ..formats.external_model import ExternalModel
 from ..opening import engine_of
 from ..timing.profile import Profile, profile_engine
 
 
-def profile_path(path: Path, *, rounds: int = 20, device: int = 0, threads: int | None = None, said: Foreign | None = None) -> Profile:
+def profile_path(
+    path: Path, *, rounds: int = 20, device: int = 0, threads: int | None = None, external: ExternalModel | None = None
+) -> Profile:
     """A plan, or an ONNX model that ONNX Runtime runs -> its Profile; see `timing.profile.profile_engine`.
 
-    `said` describes an ONNX model from elsewhere. Raises what opening raises, and ModelError for a network's weights, which are no
+    `external` describes an ONNX model from elsewhere. Raises what opening raises, and ModelError for a network's weights, which are no
     engine.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
         raise ModelError(f"{path} holds a network's weights, which have no engine's layers.", "Export and build it, then profile the plan.")
-    return profile_engine(engine_of(path, device=device, threads=threads, said=said), rounds=rounds, device=device, threads=threads)
+    return profile_engine(engine_of(path, device=device, threads=threads, external=external), rounds=rounds, device=device, threads=threads)

@@ -22,7 +22,7 @@ from ..backends import backend_row
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError
 from ..files import IMAGE_BYTES, make_folder, read_bytes, sha256, write_atomic
-from ..formats.external_model import Foreign
+from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..image.odd_files import OddFiles
@@ -62,7 +62,7 @@ class TuneRequest:
     threads: int | None = None
     seconds: float = 10.0
     device: int = 0
-    said: Foreign = field(default_factory=Foreign)
+    external: ExternalModel = field(default_factory=ExternalModel)
 
 
 def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) -> Tuned:
@@ -76,7 +76,7 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     if not request.resume:
         refuse_overwriting(request.output / _JOURNAL)
     model = load_model(request.model)
-    spec = spec_of(model, request.model.name, request.said)
+    spec = spec_of(model, request.model.name, request.external)
     reader = ImageReader(request.bit_depth, feedback.say)
     dataset = open_dataset(request.dataset, request.root, request.split, reader)
     if len(dataset.labels.names) != len(spec.classes):
@@ -120,7 +120,7 @@ def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageRe
         return load_ranges(kept)
 
     def measure(images: Path) -> Ranges:
-        wanted = CalibrateRequest(request.model, images, kept, reader=reader, threads=request.threads, said=request.said)
+        wanted = CalibrateRequest(request.model, images, kept, reader=reader, threads=request.threads, external=request.external)
         return calibrate_file(wanted, feedback, odd)
 
     return pick_ranges(request.ranges, spec, measure, feedback.say)
@@ -153,8 +153,8 @@ def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: 
 
 def build_command(request: TuneRequest, backend: str) -> str:
     """The command that builds what a finished run chose."""
-    said, more = request.said, []
-    for flag, value in (("--classes", said.classes), ("--mean", said.mean), ("--std", said.std), ("--input", said.input)):
+    external, more = request.external, []
+    for flag, value in (("--classes", external.classes), ("--mean", external.mean), ("--std", external.std), ("--input", external.input)):
         if value is not None:
             more += [flag, value if isinstance(value, str) else ",".join(map(str, value))]
     words = [str(request.model), "--recipe", str(request.output / "recipe.toml"), "--backend", backend, *more]

@@ -11,7 +11,7 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, ImageError, UsageError
 from ..evaluation.verify import Item, Verification, verify
 from ..files import check_writable, printable, write_atomic
-from ..formats.external_model import Foreign
+from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, read_spec
 from ..image.frames import images_in, save_png
 from ..image.odd_files import OddFiles
@@ -43,7 +43,7 @@ class VerifyRequest:
     picture_path: Path | None = None
     threads: int | None = None
     device: int = 0
-    said: Foreign = field(default_factory=Foreign)
+    external: ExternalModel = field(default_factory=ExternalModel)
 
 
 def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: OddFiles | None = None) -> Verification:
@@ -57,12 +57,12 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: 
     if request.dataset is not None and request.root is not None:
         dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
         ignore = dataset.labels.ignore_index
-    about_a, about_b = (said_about(path, request.said) for path in (request.a, request.b))
-    if request.said.given() and not (about_a.given() or about_b.given()):
+    about_a, about_b = (external_for(path, request.external) for path in (request.a, request.b))
+    if request.external.is_set() and not (about_a.is_set() or about_b.is_set()):
         raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std and --input out.")
     with (
-        open_any(request.a, said=about_a, device=request.device, threads=request.threads) as a,
-        open_any(request.b, said=about_b, device=request.device, threads=request.threads) as b,
+        open_any(request.a, external=about_a, device=request.device, threads=request.threads) as a,
+        open_any(request.b, external=about_b, device=request.device, threads=request.threads) as b,
     ):
         if dataset is not None:
             items += dataset_items(dataset, len(a.spec.classes))
@@ -92,10 +92,10 @@ def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
     return [_labelled(dataset, index) for index in range(len(dataset))]
 
 
-def said_about(path: Path, said: Foreign) -> Foreign:
-    """What was said about models from elsewhere, for this file: nothing where it says itself what it is."""
-    foreign = path.suffix == ".onnx" and said.given() and read_spec(load_model(path)) is None
-    return said if foreign else Foreign()
+def external_for(path: Path, external: ExternalModel) -> ExternalModel:
+    """What the user says about models from elsewhere, for this file: nothing if the file carries its own metadata."""
+    elsewhere = path.suffix == ".onnx" and external.is_set() and read_spec(load_model(path)) is None
+    return external if elsewhere else ExternalModel()
 
 
 def _check(request: VerifyRequest) -> None:

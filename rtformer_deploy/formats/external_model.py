@@ -13,7 +13,7 @@ from .recipe import Labels, load_labels, numbered_labels
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ExternalModel:
     """What the command line says about a model from elsewhere.
 
     `classes` is a number, a dataset's name or a dataset file; `mean` and `std` belong to RGB from 0 to 1; `input` is the input's
@@ -25,30 +25,30 @@ class Foreign:
     std: tuple[float, float, float] | None = None
     input: str | None = None
 
-    def given(self) -> bool:
+    def is_set(self) -> bool:
         return any(value is not None for value in (self.classes, self.mean, self.std, self.input))
 
 
-def foreign_spec(model: ir.Model, name: str, said: Foreign) -> ModelSpec:
+def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelSpec:
     """A model's own inputs and outputs, and what the user says about it -> its ModelSpec. Raises ModelError, naming what is missing."""
-    wanted_name, wanted_size = _parse_input(said.input)
+    wanted_name, wanted_size = _parse_input(external.input)
     source = _input(model, name, wanted_name)
     batch, channels = source.shape[:2]
     if channels != 3 or source.dtype != "float32":
         raise ModelError(f"{name}: the input {source.name} is {source.dtype} {_shape(source.shape)}; it must be float32 (N, 3, H, W).")
     size = _size(source, wanted_size, name)
     output, count = _output(model, name)
-    missing = [flag for flag, value in (("--mean", said.mean), ("--std", said.std)) if value is None]
+    missing = [flag for flag, value in (("--mean", external.mean), ("--std", external.std)) if value is None]
     if size is None:
         missing.append("--input HxW")
-    if said.classes is None and count is None:
+    if external.classes is None and count is None:
         missing.append("--classes")
-    if missing or size is None or said.mean is None or said.std is None:
+    if missing or size is None or external.mean is None or external.std is None:
         raise ModelError(
             f"{name} was not exported by rtformer-deploy and does not say how it wants its input: {', '.join(missing)} missing.",
             "For example: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --classes cityscapes --input 1024x2048",
         )
-    labels = _labels(said.classes, count, name)
+    labels = _labels(external.classes, count, name)
     head: Head = "labels" if output.dtype != "float32" else "logits" if tuple(output.shape[-2:]) == size else "lowres"
     return ModelSpec(
         name=name,
@@ -58,8 +58,8 @@ def foreign_spec(model: ir.Model, name: str, said: Foreign) -> ModelSpec:
         input=TensorSpec(source.name, (batch, 3, *size), "float32"),
         output=output,
         head=head,
-        mean=said.mean,
-        std=said.std,
+        mean=external.mean,
+        std=external.std,
     )
 
 
