@@ -28,10 +28,14 @@ class _Dtype:
         self.order = "<"
 
     def build(self, state: object) -> None:
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
-        if not isinstance(order, str) or order not in _BYTE_ORDERS:
-            raise RefusedError("it holds an array whose byte order is unknown")
-        self.order = order
+        """Takes the state of a plain number type: its byte order and, as NumPy writes them, no fields, no sizes and no flags of its own."""
+        match state:
+            case (int(), str(order), None, None, None, -1, -1, 0) if order in _BYTE_ORDERS:
+                self.order = order
+            case (int(), str(order), *_) if order in _BYTE_ORDERS:
+                raise RefusedError("it holds an array whose number type has fields, sizes or flags of its own")
+            case _:
+                raise RefusedError("it holds an array whose byte order is unknown")
 
 
 class _Array:

@@ -82,6 +82,16 @@ def test_paddles_forms_are_read(protocol: int) -> None:
     assert all(np.array_equal(given[key], value) and given[key].dtype == value.dtype for key, value in wanted.items())
 
 
+def test_a_number_type_with_flags_of_its_own_is_refused() -> None:
+    """NumPy takes the flags as they are, and then frees the numbers as if they were objects."""
+    plain = pickle.dumps({"a": np.ones(2, np.float16)}, 2)
+    sizes = b"J\xff\xff\xff\xffJ\xff\xff\xff\xff"
+    assert plain.count(sizes + b"K\0") == 1
+    for changed in (sizes + b"K\x8b", sizes.replace(b"J\xff", b"J\2", 1) + b"K\0"):
+        with pytest.raises(WeightsError, match="fields, sizes or flags of its own"):
+            parse_pdparams(plain.replace(sizes + b"K\0", changed), "a.pdparams")
+
+
 def test_every_key_that_does_not_fit_is_in_one_message() -> None:
     network = build_network(ARCH, 5)
     state = dict(network.state_dict())

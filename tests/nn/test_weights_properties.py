@@ -88,7 +88,7 @@ def reference(data: bytes) -> dict[str, NDArray[Any]] | None:
     """What Python and NumPy read; None if they read nothing."""
     try:
         content = Reference(io.BytesIO(data)).load()
-    except (pickle.UnpicklingError, ValueError, TypeError, EOFError):
+    except (pickle.UnpicklingError, ValueError, TypeError, EOFError, MemoryError):  # NumPy first makes an array of a size that is not used
         return None
     content.pop("StructuredToParameterName@@", None)
     return {key: value[1] if isinstance(value, tuple) else value for key, value in content.items()}
