@@ -325,7 +325,7 @@ def test_our_engine_as_a_contestant_and_its_bench_reports_on_a_fake_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     install(monkeypatch)
-    monkeypatch.setattr("rtformer_deploy.timing.bench._gpu_of", lambda runner, device: None)  # nothing to sample
+    monkeypatch.setattr("rtformer_deploy.commands.bench.on_gpu", lambda runner: False)  # nothing to sample
     engine = make_engine(plan_sha256=sha256(b"plan"))
     save_engine(engine, tmp_path / "tensorrt.plan")
     frame = harness.frames_at(None, engine.info.spec.size, 1)[0]
