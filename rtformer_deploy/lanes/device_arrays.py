@@ -72,7 +72,7 @@ def check_frames(frames: Sequence[Any]) -> Sequence[Frame] | Sequence[DeviceFram
 def device_frame(frame: Any, index: int = 0) -> DeviceFrame:
     """An object with `__cuda_array_interface__` -> a DeviceFrame. Raises ImageError unless it is RGB uint8 (H, W, 3), C-contiguous."""
     shown = frame.__cuda_array_interface__
-    shape, dtype = tuple(map(int, shown["shape"])), np.dtype(shown["typestr"])
+    shape, dtype = tuple([int(side) for side in shown["shape"]]), np.dtype(shown["typestr"])
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ImageError(f"Frame {index} is {dtype} {shape} on the GPU; a frame is RGB uint8 (H, W, 3).")
     strides = shown.get("strides")

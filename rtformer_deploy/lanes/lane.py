@@ -6,6 +6,7 @@ several frames in flight.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from .memory import FrameMemory, Placed
 from .request import LaneWork, Step
 from .shared import LaneShare
 
+#: Streams of callers that a lane knows. They are no more than a handle: the caller may destroy its stream.
+_CALLERS = 16
+
 
 class Lane(EngineLane):
     """Implements `Session` on a GPU: an EngineLane with the kernels before and after it, and the memory of frames and label maps.
@@ -34,11 +38,13 @@ class Lane(EngineLane):
     def __init__(self, share: LaneShare) -> None:
         super().__init__(share)
         with share.current() as gpu:
+            self._made = gpu.create_event()  # the caller's stream has come to where its frames are complete
             self._read = gpu.create_event()  # the caller's frames have been read
         self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2])
         self._frames: list[DeviceFrame] | None = None  # loaded frames that lie on the device
         self._placed: list[Placed] = []
         self._callers: list[Any] = []  # streams that made them
+        self._caller = functools.lru_cache(maxsize=_CALLERS)(self._cuda.Stream.from_handle)
 
     @property
     def engine(self) -> EngineLane:
@@ -88,7 +94,7 @@ class Lane(EngineLane):
                 self._preprocess()
             tail = "device" if kind == "device labels" else "output" if kind == "logits" or labels_head else "labels"
             work = self._frame_work(tail, batch)
-            sizes = tuple(placed.tables.size for placed in self._placed)
+            sizes = tuple([placed.tables.size for placed in self._placed])  # of a list: of a generator, each would count as garbage
             key = ("frames" if self._frames is None else "input", tail, batch, sizes)
             self._launch(self._graph(key, f"{len(sizes)} x {sizes[0][0]}x{sizes[0][1]}", work), work)
             kept = self._device_labels(gpu) if tail == "device" else None
@@ -105,6 +111,7 @@ class Lane(EngineLane):
     def _free(self) -> None:
         self._context = None
         self._memory.close()
+        self._made.close()
         self._read.close()
         super()._free()
 
@@ -196,6 +203,7 @@ class Lane(EngineLane):
         named = {frame.stream for frame in frames if frame.stream is not None} if stream is None else {stream_handle(stream)}
         for handle in named:
             check_stream(handle, context)
-            caller = self._cuda.Stream.from_handle(handle)
-            self._stream.wait(caller)
+            caller = self._caller(handle)
+            caller.record(self._made)  # `wait(caller)` would make an event of its own each time
+            self._stream.wait(self._made)
             self._callers.append(caller)
