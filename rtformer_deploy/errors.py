@@ -98,3 +98,8 @@ def first_line(error: BaseException) -> str:
     """The first line of a library's error that says something; the name of its type if none does."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
+
+
+def one_line(error: BaseException) -> str:
+    """All of a library's error on one line, for a note."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -89,7 +89,7 @@ class Lane(EngineLane):
                 raise UsageError("An engine that was built with --head labels gives its label maps in host memory.")
             self._finish = None
             batch = max(len(self._placed), self._share.engine.info.batch[0])
-            self._bind(batch)
+            self._open_contexts().use(batch)
             if self._frames is not None:
                 self._preprocess()
             tail = "device" if kind == "device labels" else "output" if kind == "logits" or labels_head else "labels"
@@ -109,7 +109,7 @@ class Lane(EngineLane):
         return value
 
     def _free(self) -> None:
-        self._context = None
+        self._contexts = None
         self._memory.close()
         self._made.close()
         self._read.close()
