@@ -44,9 +44,11 @@ class EngineLane:
             tensors = {info.inputs[0].name: self._source, info.outputs[0].name: self._target}
             self._contexts: BatchContexts | None = BatchContexts(share.engine, tensors, self._graphs, share.say)
             self._source.fill(0, self._stream)  # what pads a batch is read too
+        self._closed = False
         self._busy = False  # something may be in flight that nobody waited for
         self._finish: Callable[[], Any] | None = None
         share.opened()
+        share.health.watch(self)
 
     @property
     def input(self) -> NDArray[np.float32]:
@@ -101,7 +103,7 @@ class EngineLane:
 
     def close(self) -> None:
         """Waits for what is in flight and frees everything; on a broken GPU it does neither and returns."""
-        if self._contexts is None:
+        if self._closed:
             return
         try:
             with self._at_work():
@@ -112,12 +114,11 @@ class EngineLane:
         except EngineError:
             if not self._share.health.dead:
                 raise
-            # freeing the memory of a broken context can wait for ever
-            self._share.health.abandon(self.__dict__.copy())
-            self._contexts, self._finish = None, None
+            self._closed = True  # freeing the memory of a broken context can wait for ever, so all of it stays
 
     def _free(self) -> None:
         """Gives up the contexts, then what they use; nothing is in flight."""
+        self._closed = True
         self._contexts, self._finish = None, None
         if self._graphs is not None:
             self._graphs.drop()
