@@ -17,7 +17,7 @@ from ..image.frames import resize_labels
 from ..nvidia import driver as driver
 from ..runtime.session import OutputKind
 from ..types import Frame, LabelMap
-from .device_arrays import DeviceFrame, DeviceLabels, check_frames, check_memory, check_stream, stream_handle
+from .device_arrays import CallersStream, DeviceFrame, DeviceLabels, check_frames, check_memory, check_stream, lasting_stream, stream_handle
 from .engine_lane import EngineLane
 from .kernels import FLAG_BYTES, check_flag
 from .memory import FrameMemory, Placed
@@ -44,6 +44,8 @@ class Lane(EngineLane):
         self._frames: list[DeviceFrame] | None = None  # loaded frames that lie on the device
         self._placed: list[Placed] = []
         self._callers: list[Any] = []  # streams that made them
+        self._read_in: CallersStream | None = None  # whose stream `_reader` is
+        self._reader = self._cuda.LEGACY_DEFAULT_STREAM
         self._caller = functools.lru_cache(maxsize=_CALLERS)(self._cuda.Stream.from_handle)
 
     @property
@@ -69,6 +71,7 @@ class Lane(EngineLane):
         with self._at_work() as gpu:
             self._come_to_rest()
             self._finish, self._callers = None, []
+            self._set_reader(gpu, stream)
             on_device = [frame for frame in frames if isinstance(frame, DeviceFrame)]
             self._frames = on_device or None
             if on_device:
@@ -170,10 +173,19 @@ class Lane(EngineLane):
         assert self._memory.labels is not None
         for index, placed in enumerate(self._placed):
             own = gpu.allocate(placed.tables.label_bytes, stream=self._stream)
+            own.set_deallocation_stream(self._reader)
             self._upsample_one(index, placed, int(own.handle), self._memory.labels.address)
             kept.append(DeviceLabels(placed.tables.size, int(own.handle), own))
+            self._share.health.watch(kept[-1])
         self._memory.labels.first_to_host(FLAG_BYTES, self._stream)
         return kept
+
+    def _set_reader(self, gpu: Any, stream: Any) -> None:
+        """Sets the stream in whose order the memory of label maps is freed; see DeviceLabels."""
+        if self._read_in is not None and self._read_in.stream is stream:
+            return
+        self._read_in = lasting_stream(stream)
+        self._reader = self._cuda.LEGACY_DEFAULT_STREAM if self._read_in is None else gpu.create_stream(self._read_in)
 
     # What becomes of the output.
 

@@ -75,7 +75,7 @@ def test_a_frame_in_device_memory_makes_no_event(lane_lab: LaneLab) -> None:
     """Its address changes, so its preprocessing is launched beside the graph; its label map is memory of its own."""
     work = warm(lane_lab, device_frames)
     assert calls_per_frame(lane_lab.driver, work) == {
-        "cuCtxGetCurrent": 3 + 1 + 1,  # for the checks of what the caller gave, and for the label map's memory
+        "cuCtxGetCurrent": 3 + 1 + 2,  # for the checks of what the caller gave, and for the label map's memory and its end
         "cuPointerGetAttributes": 1,
         "cuStreamGetCtx": 1,
         "cuEventRecord": 3,  # the caller's stream, the frame was read, done
