@@ -32,7 +32,7 @@ _SUFFIX = {"float32": "f32", "float16": "f16"}
 _PREPROCESS_BLOCK = (32, 8)
 _UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 4, 32
 _OVERLAY_THREADS, _OVERLAY_PIXELS = 256, 4
-_NORM_THREADS, _NORM_MAX_GROUP = 1024, 2048
+_NORM_THREADS, _NORM_MAX_GROUP, _WARP = 1024, 2048, 32
 
 
 #: Frame sizes whose tables and launches are kept.
@@ -169,9 +169,13 @@ def _upsample_launch(cuda: Any, spec: ModelSpec, size: Size, count: int) -> _Lau
 
 
 def norm_slice(positions: int, groups: int, multiprocessors: int) -> int:
-    """How many of the `positions` of a group one block writes, so that the blocks of all `groups` fill the GPU once."""
+    """How many of the `positions` of a group one block writes, so that the blocks of all `groups` fill the GPU once.
+
+    A slice may be smaller than a block: then threads rest while it is written, but the multiprocessors share the work. It holds no less
+    than a warp's positions, which are read together.
+    """
     slices = max(1, multiprocessors // groups)
-    return max(-(-positions // slices), min(positions, _NORM_THREADS))
+    return max(-(-positions // slices), min(positions, _WARP))
 
 
 def check_flag(flag: int) -> None:
