@@ -103,3 +103,8 @@ def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of a library's error that says something, cut to `most` characters; the name of its type if none does."""
     lines = (line.strip() for line in str(error).splitlines())
     return shorten(next((line for line in lines if line), type(error).__name__), most)
+
+
+def one_line(error: BaseException) -> str:
+    """All of a library's error on one line, for a note."""
+    return " ".join(str(error).split()) or type(error).__name__

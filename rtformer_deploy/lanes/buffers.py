@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import math
-from typing import Any
+from collections import OrderedDict
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,16 @@ def import_cuda() -> Any:
         raise MissingPackageError("cuda-core", "gpu", "Running a TensorRT plan") from error
 
 
+_PARTS = 64
+
+
+class _Part(NamedTuple):
+    """The first bytes of the memory on both sides, as cuda.core's buffers; `pinned` is None as long as there is no pinned memory."""
+
+    device: Any
+    pinned: Any
+
+
 class PairedMemory:
     """`size` bytes of device memory, and as many of pinned host memory, which is allocated when `host` is first asked for.
 
@@ -31,9 +42,9 @@ class PairedMemory:
         self._cuda = cuda
         self.size = self._used = size
         self._device = gpu.allocate(size, stream=stream)
-        self._device_part = self._device
         self._pinned: Any = None
-        self._pinned_part: Any = None
+        self._parts: OrderedDict[int, _Part] = OrderedDict()
+        self._part = self._first(size)
         self._bytes = np.empty(0, np.uint8)
 
     @property
@@ -46,7 +57,8 @@ class PairedMemory:
         """The host's side, uint8 (size,); zeros at first."""
         if self._pinned is None and self._device is not None:
             self._pinned = self._cuda.LegacyPinnedMemoryResource().allocate(self.size)
-            self._pinned_part = _first_bytes(self._cuda, self._pinned, self._used)
+            self._parts.clear()  # they were made without it
+            self._part = self._first(self._used)
             self._bytes = _as_bytes(self._pinned)
             self._bytes[...] = 0
         return self._bytes
@@ -56,40 +68,52 @@ class PairedMemory:
         if size == self._used:
             return
         self._used = size
-        self._device_part = _first_bytes(self._cuda, self._device, size)
-        if self._pinned is not None:
-            self._pinned_part = _first_bytes(self._cuda, self._pinned, size)
+        self._part = self._first(size)
 
     def to_device(self, stream: Any) -> None:
         """Enqueues the copy from the host."""
         assert self.host.size
-        self._device_part.copy_from(self._pinned_part, stream=stream)
+        self._part.device.copy_from(self._part.pinned, stream=stream)
 
     def to_host(self, stream: Any) -> None:
         """Enqueues the copy to the host. Nothing may be captured before `host` was asked for."""
         assert self.host.size
-        self._device_part.copy_to(self._pinned_part, stream=stream)
+        self._part.device.copy_to(self._part.pinned, stream=stream)
 
     def fill(self, value: int, stream: Any) -> None:
         """Enqueues writing one byte value all over the device's side."""
-        self._device_part.fill(value, stream=stream)
+        self._part.device.fill(value, stream=stream)
 
     def clear_first(self, size: int, stream: Any) -> None:
         """Enqueues zeros into the first `size` bytes of the device's side."""
-        _first_bytes(self._cuda, self._device, size).fill(0, stream=stream)
+        self._first(size).device.fill(0, stream=stream)
 
     def first_to_host(self, size: int, stream: Any) -> None:
         """Enqueues the copy of the first `size` bytes to the host."""
-        _first_bytes(self._cuda, self._device, size).copy_to(_first_bytes(self._cuda, self._pinned, size), stream=stream)
+        part = self._first(size)
+        part.device.copy_to(part.pinned, stream=stream)
 
     def close(self, stream: Any) -> None:
         """Frees both in the order of the stream, on which nothing may use them any more."""
         self._bytes = np.empty(0, np.uint8)  # a late reader finds nothing, not freed memory
         device, pinned = self._device, self._pinned
-        self._device = self._device_part = self._pinned = self._pinned_part = None
+        self._device = self._pinned = None
+        self._parts.clear()
+        self._part = _Part(None, None)
         device.close(stream)
         if pinned is not None:
             pinned.close(stream)
+
+    def _first(self, size: int) -> _Part:
+        """The first `size` bytes; the parts of the last sizes are kept, since frames of a few sizes take turns."""
+        part = self._parts.get(size)
+        if part is None:
+            pinned = None if self._pinned is None else _first_bytes(self._cuda, self._pinned, size)
+            part = self._parts[size] = _Part(_first_bytes(self._cuda, self._device, size), pinned)
+            if len(self._parts) > _PARTS:
+                self._parts.popitem(last=False)
+        self._parts.move_to_end(size)
+        return part
 
 
 class TensorBuffers(PairedMemory):

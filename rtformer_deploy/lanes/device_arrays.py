@@ -19,6 +19,7 @@ from ..runtime.frame_checks import check_host_frames, is_on_device
 from ..types import Frame
 
 _LEGACY_STREAM = 1  # CU_STREAM_LEGACY, which is what handle 0 means
+_DEFAULT_STREAMS = (0, 1, 2)  # 2 is the calling thread's own
 _OTHER_CONTEXT = (
     "The runner works in the GPU's primary context. With PyCUDA: import pycuda.autoprimaryctx instead of pycuda.autoinit; torch and CuPy "
     "use the primary one."
@@ -39,11 +40,14 @@ class DeviceFrame:
         return (*self.size, 3)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class DeviceLabels:
     """A label map uint8 (H, W) in device memory, complete; `__cuda_array_interface__` shows it to PyCUDA, CuPy and torch.
 
-    The memory is its own and goes when the last reference to this goes.
+    The memory is its own. It is freed when the last reference to this goes, in the order of one stream: the one that was submitted with
+    the frames, if it was an object, which lives as long as this; else the legacy default stream. What that stream was given until then
+    still reads the labels. So reading them there needs no care (torch's, CuPy's and PyCUDA's default stream is the legacy one). Whoever
+    reads them in another stream keeps a reference until that is done, or first lets the named stream wait for it.
     """
 
     shape: Size
@@ -72,7 +76,7 @@ def check_frames(frames: Sequence[Any]) -> Sequence[Frame] | Sequence[DeviceFram
 def device_frame(frame: Any, index: int = 0) -> DeviceFrame:
     """An object with `__cuda_array_interface__` -> a DeviceFrame. Raises ImageError unless it is RGB uint8 (H, W, 3), C-contiguous."""
     shown = frame.__cuda_array_interface__
-    shape, dtype = tuple(map(int, shown["shape"])), np.dtype(shown["typestr"])
+    shape, dtype = tuple([int(side) for side in shown["shape"]]), np.dtype(shown["typestr"])
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ImageError(f"Frame {index} is {dtype} {shape} on the GPU; a frame is RGB uint8 (H, W, 3).")
     strides = shown.get("strides")
@@ -81,7 +85,17 @@ def device_frame(frame: Any, index: int = 0) -> DeviceFrame:
             f"Frame {index} on the GPU is not contiguous: its strides are {tuple(strides)}, not {(3 * shape[1], 3, 1)}.",
             "Make a contiguous copy; the runner copies no frames that are on the GPU already.",
         )
-    return DeviceFrame((shape[0], shape[1]), int(shown["data"][0]), shown.get("stream"), frame)
+    return DeviceFrame((shape[0], shape[1]), int(shown["data"][0]), _made_in(shown), frame)
+
+
+def _made_in(shown: dict[str, Any]) -> int | None:
+    """The stream that an array is complete in; None if it is complete already.
+
+    Only version 3 of the interface can say so. Before it, and without the key, nothing is said, as by torch: then the array is taken to
+    be made in the legacy default stream.
+    """
+    stream: int | None = shown.get("stream", _LEGACY_STREAM) if int(shown.get("version", 0)) >= 3 else _LEGACY_STREAM
+    return stream
 
 
 def check_memory(frame: DeviceFrame, index: int, device: int, context: int) -> None:
@@ -103,6 +117,27 @@ def stream_handle(stream: Any) -> int:
             f"{type(stream).__name__} is no CUDA stream.", "Pass one with __cuda_stream__ (or PyCUDA's, CuPy's or torch's), or its handle."
         )
     return handle or _LEGACY_STREAM
+
+
+@dataclass(frozen=True, slots=True)
+class CallersStream:
+    """A caller's stream with its handle; cuda.core takes it as a stream and keeps it, and with it the caller's object, alive."""
+
+    stream: Any
+    handle: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return (0, self.handle)
+
+
+def lasting_stream(stream: Any) -> CallersStream | None:
+    """A caller's stream, if memory can be freed in its order later on.
+
+    None for a bare handle, whose stream may be destroyed before, and for default streams, which mean another stream in another thread or
+    are the legacy one anyway.
+    """
+    handle = None if isinstance(stream, int) else _handle(stream)
+    return None if handle is None or handle in _DEFAULT_STREAMS else CallersStream(stream, handle)
 
 
 def check_stream(handle: int, context: int) -> None:

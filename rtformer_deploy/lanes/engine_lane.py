@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from .buffers import PairedMemory, TensorBuffers
+from .contexts import BatchContexts
 from .engine import ExecutionContext
 from .graphs import LaneGraphs
 from .request import LaneWork, Step
@@ -35,22 +36,24 @@ class EngineLane:
             self._handle = int(self._stream.handle)
             self._begin, self._end = (gpu.create_event(self._cuda.EventOptions(timing_enabled=True)) for _ in range(2))
             self._done = gpu.create_event()
-            self._context: ExecutionContext | None = share.engine.create_context()
+            self._graphs = LaneGraphs(self._stream, share.say) if share.capture else None
             self._source, self._target = (
                 TensorBuffers(self._cuda, gpu, self._stream, (info.batch[2], *map(int, spec.shape[1:])), spec.dtype)
                 for spec in (info.inputs[0], info.outputs[0])
             )
+            tensors = {info.inputs[0].name: self._source, info.outputs[0].name: self._target}
+            self._contexts: BatchContexts | None = BatchContexts(share.engine, tensors, self._graphs, share.say)
             self._source.fill(0, self._stream)  # what pads a batch is read too
-        self._graphs = LaneGraphs(self._stream, share.say) if share.capture else None
-        self._batch = 0  # what shapes and addresses are set for
+        self._closed = False
         self._busy = False  # something may be in flight that nobody waited for
         self._finish: Callable[[], Any] | None = None
         share.opened()
+        share.health.watch(self)
 
     @property
     def input(self) -> NDArray[np.float32]:
         """The engine's input in pinned host memory, for `start`; it is made when it is first asked for."""
-        if self._context is None:
+        if self._contexts is None:
             return np.empty((0, *map(int, self._share.engine.info.inputs[0].shape[1:])), np.float32)
         with self._at_work():
             return self._source.array
@@ -59,7 +62,7 @@ class EngineLane:
         with self._at_work(), self._at_rest_if_refused():
             self._come_to_rest()
             self._finish = None
-            self._bind(batch)
+            self._open_contexts().use(batch)
             work = self._work([self._execute], self._copy_input, batch)
             self._copy_input()
             graph = self._graph(("engine", batch), f"the engine at batch {batch}", work)
@@ -92,15 +95,15 @@ class EngineLane:
             return finish()
 
     def with_context(self, change: Callable[[ExecutionContext], None]) -> None:
-        """Calls `change` with this lane's execution context while nothing is in flight."""
+        """Calls `change` with the execution context of the batch that ran last while nothing is in flight."""
         with self._at_work():
             self._come_to_rest()
-            change(self._open_context())
+            change(self._open_contexts().current)
             self._busy = False
 
     def close(self) -> None:
         """Waits for what is in flight and frees everything; on a broken GPU it does neither and returns."""
-        if self._context is None:
+        if self._closed:
             return
         try:
             with self._at_work():
@@ -111,13 +114,12 @@ class EngineLane:
         except EngineError:
             if not self._share.health.dead:
                 raise
-            # freeing the memory of a broken context can wait for ever
-            self._share.health.abandon(self.__dict__.copy())
-            self._context, self._finish = None, None
+            self._closed = True  # freeing the memory of a broken context can wait for ever, so all of it stays
 
     def _free(self) -> None:
-        """Gives up the context, then what it uses; nothing is in flight."""
-        self._context, self._finish = None, None
+        """Gives up the contexts, then what they use; nothing is in flight."""
+        self._closed = True
+        self._contexts, self._finish = None, None
         if self._graphs is not None:
             self._graphs.drop()
         for buffers in (self._source, self._target):
@@ -134,7 +136,7 @@ class EngineLane:
         self._target.to_host(self._stream)
 
     def _execute(self) -> None:
-        self._open_context().execute(self._handle)
+        self._open_contexts().current.execute(self._handle)
 
     def _work(
         self,
@@ -184,31 +186,19 @@ class EngineLane:
         self._share.health.wait(self._done)
         self._busy = False
 
-    def _open_context(self) -> ExecutionContext:
-        assert self._context is not None, "the lane was closed"
-        return self._context
+    def _open_contexts(self) -> BatchContexts:
+        assert self._contexts is not None, "the lane was closed"
+        return self._contexts
 
     def _rest(self) -> None:
         self._stream.record(self._done)
         self._share.health.wait(self._done)
 
     def _graph(self, key: tuple[Any, ...], name: str, work: LaneWork) -> Any:
-        return None if self._graphs is None else self._graphs.prepare(key, name, work)
+        return None if self._graphs is None else self._graphs.prepare(key, name, work, work.batch)
 
     def _launch(self, graph: Any, work: LaneWork) -> None:
         if graph is None:
             work.enqueue()
         else:
             graph.launch(self._stream)
-
-    def _bind(self, batch: int) -> None:
-        """Sets the shapes, then the addresses, for a batch; nothing is in flight."""
-        if batch == self._batch:
-            return
-        self._batch = 0
-        context, info = self._open_context(), self._share.engine.info
-        context.set_batch(batch)
-        for spec, buffers in ((info.inputs[0], self._source), (info.outputs[0], self._target)):
-            context.bind(spec.name, buffers.address)
-            buffers.use_images(batch)
-        self._batch = batch

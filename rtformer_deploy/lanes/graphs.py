@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import first_line
+from ..errors import one_line
 from ..types import Say
 
 #: A graph's replay may differ from the run without it by this share of what another input changes: kernels that add in any order do.
@@ -44,7 +44,9 @@ class Work(Protocol):
 class _Entry:
     seen: bool = False
     graph: Any = None
+    batch: int = 0
     tries: int = 0
+    refusal: str | None = None  # why the first capture failed
 
 
 class LaneGraphs:
@@ -57,9 +59,14 @@ class LaneGraphs:
         self._stream, self._say = stream, say
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
-    def prepare(self, key: Hashable, name: str, work: Work) -> Any:
-        """The graph to launch for the work, whose input is fed; None: it is to be enqueued. `name` says in a note what it is."""
-        entry = self._entries.setdefault(key, _Entry())
+    def prepare(self, key: Hashable, name: str, work: Work, batch: int) -> Any:
+        """The graph to launch for the work, whose input is fed; None: it is to be enqueued.
+
+        `name` says in a note what it is, `batch` what the engine's execution context is set for.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = _Entry(batch=batch)
         self._entries.move_to_end(key)
         while len(self._entries) > GRAPHS:
             _close(self._entries.popitem(last=False)[1])
@@ -68,21 +75,31 @@ class LaneGraphs:
         entry.seen = True
         return entry.graph
 
+    def holds(self, batch: int) -> bool:
+        """Whether there is a graph that was captured at this batch."""
+        return any(entry.graph is not None and entry.batch == batch for entry in self._entries.values())
+
     def drop(self) -> None:
         """Gives up every graph: memory that they hold the addresses of is about to go."""
         while self._entries:
             _close(self._entries.popitem()[1])
 
     def _capture(self, entry: _Entry, name: str, work: Work) -> None:
-        """Warms up, captures and tries the graph out; if one of them fails, `entry` stays without a graph and a note says why."""
+        """Warms up, captures and tries the graph out; if one of them fails, `entry` stays without a graph.
+
+        A capture that failed is tried once more with the next request. If it fails again, a note gives the first reason.
+        """
         work.enqueue()  # an engine settles what a new shape needs in its first run, which cannot be captured
         mine = work.read()
         try:
             graph = self._captured(work)
         except Exception as error:
             work.read()  # an error that broke the GPU and not the capture alone shows here
+            if entry.refusal is None:
+                entry.refusal = one_line(error)
+                return
             entry.tries = _TRIES
-            self._say(f"CUDA graphs: {name} could not be captured and runs without: {first_line(error)}")
+            self._say(f"CUDA graphs: {name} could not be captured and runs without: {entry.refusal}")
             return
         entry.tries += 1
         why = self._doubt(graph, work, mine)
@@ -97,15 +114,16 @@ class LaneGraphs:
         builder = self._stream.create_graph_builder()
         try:
             builder.begin_building("thread_local")  # other threads may allocate and wait meanwhile
-            try:
-                work.enqueue()
-            except BaseException:
-                with contextlib.suppress(Exception):  # an invalidated capture has to be ended all the same
-                    builder.end_building()
-                raise
-            return builder.end_building().complete()
-        finally:
-            builder.close()
+            work.enqueue()
+            graph = builder.end_building().complete()
+        except BaseException:
+            # An invalidated capture is ended by `close` alone, which raises that the capture is invalid. The first error says why.
+            for end in (builder.end_building, builder.close):
+                with contextlib.suppress(Exception):
+                    end()
+            raise
+        builder.close()
+        return graph
 
     def _doubt(self, graph: Any, work: Work, mine: Sequence[NDArray[Any]]) -> str | None:
         """Why the graph is not to be trusted (None: it is). Another input must give another output, the one of a run without it."""

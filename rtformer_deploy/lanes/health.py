@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +15,6 @@ from ..errors import DeployError, EngineError
 _HINT = "A CUDA context does not recover: start the process again. nvidia-smi shows whether the GPU still answers."
 _SPIN_S = 2e-3  # a frame takes about a millisecond; sleeping is coarser than that
 _NAP_S = 1e-4
-#: What a lane of a failed GPU held. Freeing it may wait for ever, so it stays until the process ends.
-_ABANDONED: list[Any] = []
 
 
 class GpuHealth:
@@ -27,6 +27,7 @@ class GpuHealth:
         self._name, self._patience_s = name, patience_s
         self._lock = threading.Lock()
         self._why: str | None = None
+        self._held: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def dead(self) -> bool:
@@ -38,9 +39,11 @@ class GpuHealth:
             raise EngineError(self._why, _HINT)
 
     def fail(self, reason: str) -> EngineError:
-        """Marks the GPU as failed; the error to raise. The first reason stays."""
+        """Marks the GPU as failed; the error to raise. The first reason stays. What was watched is never freed from now on."""
         with self._lock:
             if self._why is None:
+                for held in self._held:
+                    _never_free(held)
                 self._why = f"{self._name} has failed, and with it every request on it: {reason}"
         return EngineError(self._why, _HINT)
 
@@ -77,6 +80,16 @@ class GpuHealth:
                 raise self.fail(f"it has not finished a request for {self._patience_s:g} s")
             time.sleep(0 if waited < _SPIN_S else _NAP_S)
 
-    def abandon(self, *held: object) -> None:
-        """Keeps what a lane of a failed GPU held."""
-        _ABANDONED.extend(held)
+    def watch(self, held: object) -> None:
+        """Adds what holds memory of the GPU, a lane or label maps; if the GPU fails, that memory is left alone."""
+        with self._lock:
+            self._held.add(held)
+
+
+def _never_free(held: object) -> None:
+    """Keeps an object and all that it holds for ever, also when the interpreter exits.
+
+    Freeing memory of a GPU that does not answer can wait for ever. A list would not do: it is emptied at exit, and then cuda.core's
+    buffers free what they hold. One reference too many is never given up.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import UsageError
 from ..image.frames import normalisation
-from ..image.geometry import Size
+from ..image.geometry import Size, Window
 from ..image.upsample import not_finite
 from ..nvidia.nvrtc import compile_kernel_file
 from ..types import ModelSpec
@@ -31,7 +32,20 @@ _SUFFIX = {"float32": "f32", "float16": "f16"}
 _PREPROCESS_BLOCK = (32, 8)
 _UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 4, 32
 _OVERLAY_THREADS, _OVERLAY_PIXELS = 256, 4
-_NORM_THREADS, _NORM_MAX_GROUP = 1024, 2048
+_NORM_THREADS, _NORM_MAX_GROUP, _WARP = 1024, 2048, 32
+
+
+#: Frame sizes whose tables and launches are kept.
+_SIZES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """What all launches of a kernel for one frame size have in common: `before` and `after` are arguments, around an address."""
+
+    config: Any
+    before: tuple[np.int32, ...]
+    after: tuple[np.int32, ...]
 
 
 class FrameKernels:
@@ -59,7 +73,10 @@ class FrameKernels:
         self._upsample = None if spec.head == "labels" else self._kernel("upsample_argmax", output_dtype)
         if self._upsample is not None:
             self._logits = logits_shape(spec)
-        self._tables = functools.lru_cache(maxsize=64)(functools.partial(frame_tables, spec))
+        kept = functools.lru_cache(maxsize=_SIZES)
+        self._tables = kept(functools.partial(frame_tables, spec))
+        self._preprocess_launch = kept(functools.partial(_preprocess_launch, cuda, spec.size))
+        self._upsample_launch = kept(functools.partial(_upsample_launch, cuda, spec))
 
     def tables(self, size: Size) -> FrameTables:
         """A frame's (H, W) -> its tables; the last 64 sizes are kept, so the same object comes back for the same size."""
@@ -72,13 +89,11 @@ class FrameKernels:
         not cover is zeroed. Equal to `image.preprocess`, for FP16 rounded to nearest even.
         """
         height, width = self._spec.size
-        part = tables.part
+        launch = self._preprocess_launch(tables.size, tables.part, count)
         target = out + index * 3 * height * width * self._input_bytes
-        sizes = _ints(height, width, part.top, part.left, part.height, part.width)
-        addresses = (at + tables.offsets[name] for name in INPUT_TABLES)
-        grid = (-(-width // _PREPROCESS_BLOCK[0]), -(-height // _PREPROCESS_BLOCK[1]), count)
-        arguments = (frame, *_ints(*tables.size), target, *sizes, *addresses, *self._factors)
-        self._launch(stream, grid, _PREPROCESS_BLOCK, self._preprocess, arguments)
+        addresses = [at + tables.offsets[name] for name in INPUT_TABLES]
+        arguments = (frame, *launch.before, target, *launch.after, *addresses, *self._factors)
+        self._cuda.launch(stream, launch.config, self._preprocess, *arguments)
 
     def upsample_argmax(
         self, stream: Any, logits: int, tables: FrameTables, at: int, labels: int, flag: int, index: int = 0, count: int = 1
@@ -92,11 +107,11 @@ class FrameKernels:
         if self._upsample is None:
             raise UsageError("This engine was built with --head labels: it has no logits to interpolate.")
         classes, height, width = self._logits
+        launch = self._upsample_launch(tables.size, count)
         source = logits + index * classes * height * width * self._output_bytes
-        addresses = (at + tables.offsets[name] for name in OUTPUT_TABLES)
-        grid = (-(-(width + 1) // _CELLS_WIDE), -(-(height + 1) // _CELLS_HIGH), count)
-        arguments = (source, *_ints(classes, height, width), labels, *_ints(*tables.size), *addresses, flag)
-        self._launch(stream, grid, (_UPSAMPLE_THREADS,), self._upsample, arguments)
+        addresses = [at + tables.offsets[name] for name in OUTPUT_TABLES]
+        arguments = (source, *launch.before, labels, *launch.after, *addresses, flag)
+        self._cuda.launch(stream, launch.config, self._upsample, *arguments)
 
     def overlay(self, stream: Any, frame: int, labels: int, palette: int, out: int, size: Size, alpha: float = 0.5, count: int = 1) -> None:
         """Enqueues: frames (count, H, W, 3) and labels (count, H, W) of (H, W) `size` -> the coloured frames at `out`.
@@ -139,10 +154,28 @@ class FrameKernels:
         self._cuda.launch(stream, self._cuda.LaunchConfig(grid=grid, block=block), kernel, *arguments)
 
 
+def _preprocess_launch(cuda: Any, model: Size, size: Size, part: Window, count: int) -> _Launch:
+    """The launch for `count` frames of (H, W) `size` whose picture covers `part` of the engine's input (H', W') `model`."""
+    grid = (-(-model[1] // _PREPROCESS_BLOCK[0]), -(-model[0] // _PREPROCESS_BLOCK[1]), count)
+    window = _ints(*model, part.top, part.left, part.height, part.width)
+    return _Launch(cuda.LaunchConfig(grid=grid, block=_PREPROCESS_BLOCK), _ints(*size), window)
+
+
+def _upsample_launch(cuda: Any, spec: ModelSpec, size: Size, count: int) -> _Launch:
+    """The launch for the logits of `count` frames of (H, W) `size`."""
+    classes, height, width = logits_shape(spec)
+    grid = (-(-(width + 1) // _CELLS_WIDE), -(-(height + 1) // _CELLS_HIGH), count)
+    return _Launch(cuda.LaunchConfig(grid=grid, block=(_UPSAMPLE_THREADS,)), _ints(classes, height, width), _ints(*size))
+
+
 def norm_slice(positions: int, groups: int, multiprocessors: int) -> int:
-    """How many of the `positions` of a group one block writes, so that the blocks of all `groups` fill the GPU once."""
+    """How many of the `positions` of a group one block writes, so that the blocks of all `groups` fill the GPU once.
+
+    A slice may be smaller than a block: then threads rest while it is written, but the multiprocessors share the work. It holds no less
+    than a warp's positions, which are read together.
+    """
     slices = max(1, multiprocessors // groups)
-    return max(-(-positions // slices), min(positions, _NORM_THREADS))
+    return max(-(-positions // slices), min(positions, _WARP))
 
 
 def check_flag(flag: int) -> None:

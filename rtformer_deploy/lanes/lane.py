@@ -6,6 +6,7 @@ several frames in flight.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,12 +17,15 @@ from ..image.frames import resize_labels
 from ..nvidia import driver as driver
 from ..runtime.session import OutputKind
 from ..types import Frame, LabelMap
-from .device_arrays import DeviceFrame, DeviceLabels, check_frames, check_memory, check_stream, stream_handle
+from .device_arrays import CallersStream, DeviceFrame, DeviceLabels, check_frames, check_memory, check_stream, lasting_stream, stream_handle
 from .engine_lane import EngineLane
 from .kernels import FLAG_BYTES, check_flag
 from .memory import FrameMemory, Placed
 from .request import LaneWork, Step
 from .shared import LaneShare
+
+#: Streams of callers that a lane knows. They are no more than a handle: the caller may destroy its stream.
+_CALLERS = 16
 
 
 class Lane(EngineLane):
@@ -34,11 +38,15 @@ class Lane(EngineLane):
     def __init__(self, share: LaneShare) -> None:
         super().__init__(share)
         with share.current() as gpu:
+            self._made = gpu.create_event()  # the caller's stream has come to where its frames are complete
             self._read = gpu.create_event()  # the caller's frames have been read
         self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2])
         self._frames: list[DeviceFrame] | None = None  # loaded frames that lie on the device
         self._placed: list[Placed] = []
         self._callers: list[Any] = []  # streams that made them
+        self._read_in: CallersStream | None = None  # whose stream `_reader` is
+        self._reader = self._cuda.LEGACY_DEFAULT_STREAM
+        self._caller = functools.lru_cache(maxsize=_CALLERS)(self._cuda.Stream.from_handle)
 
     @property
     def engine(self) -> EngineLane:
@@ -63,6 +71,7 @@ class Lane(EngineLane):
         with self._at_work() as gpu:
             self._come_to_rest()
             self._finish, self._callers = None, []
+            self._set_reader(gpu, stream)
             on_device = [frame for frame in frames if isinstance(frame, DeviceFrame)]
             self._frames = on_device or None
             if on_device:
@@ -83,12 +92,12 @@ class Lane(EngineLane):
                 raise UsageError("An engine that was built with --head labels gives its label maps in host memory.")
             self._finish = None
             batch = max(len(self._placed), self._share.engine.info.batch[0])
-            self._bind(batch)
+            self._open_contexts().use(batch)
             if self._frames is not None:
                 self._preprocess()
             tail = "device" if kind == "device labels" else "output" if kind == "logits" or labels_head else "labels"
             work = self._frame_work(tail, batch)
-            sizes = tuple(placed.tables.size for placed in self._placed)
+            sizes = tuple([placed.tables.size for placed in self._placed])  # of a list: of a generator, each would count as garbage
             key = ("frames" if self._frames is None else "input", tail, batch, sizes)
             self._launch(self._graph(key, f"{len(sizes)} x {sizes[0][0]}x{sizes[0][1]}", work), work)
             kept = self._device_labels(gpu) if tail == "device" else None
@@ -103,8 +112,9 @@ class Lane(EngineLane):
         return value
 
     def _free(self) -> None:
-        self._context = None
+        self._contexts = None
         self._memory.close()
+        self._made.close()
         self._read.close()
         super()._free()
 
@@ -163,10 +173,19 @@ class Lane(EngineLane):
         assert self._memory.labels is not None
         for index, placed in enumerate(self._placed):
             own = gpu.allocate(placed.tables.label_bytes, stream=self._stream)
+            own.set_deallocation_stream(self._reader)
             self._upsample_one(index, placed, int(own.handle), self._memory.labels.address)
             kept.append(DeviceLabels(placed.tables.size, int(own.handle), own))
+            self._share.health.watch(kept[-1])
         self._memory.labels.first_to_host(FLAG_BYTES, self._stream)
         return kept
+
+    def _set_reader(self, gpu: Any, stream: Any) -> None:
+        """Sets the stream in whose order the memory of label maps is freed; see DeviceLabels."""
+        if self._read_in is not None and self._read_in.stream is stream:
+            return
+        self._read_in = lasting_stream(stream)
+        self._reader = self._cuda.LEGACY_DEFAULT_STREAM if self._read_in is None else gpu.create_stream(self._read_in)
 
     # What becomes of the output.
 
@@ -196,6 +215,7 @@ class Lane(EngineLane):
         named = {frame.stream for frame in frames if frame.stream is not None} if stream is None else {stream_handle(stream)}
         for handle in named:
             check_stream(handle, context)
-            caller = self._cuda.Stream.from_handle(handle)
-            self._stream.wait(caller)
+            caller = self._caller(handle)
+            caller.record(self._made)  # `wait(caller)` would make an event of its own each time
+            self._stream.wait(self._made)
             self._callers.append(caller)

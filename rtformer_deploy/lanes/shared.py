@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,11 +33,9 @@ class LaneShare:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: int = 0
 
-    @contextmanager
-    def current(self) -> Iterator[Any]:
-        """The GPU, its primary context current in this thread meanwhile; afterwards the caller's own context is current again."""
-        with on_device(self.cuda, self.device) as device:
-            yield device
+    def current(self) -> AbstractContextManager[Any]:
+        """The GPU, with its primary context current in this thread; afterwards the caller's own context is current again."""
+        return on_device(self.cuda, self.device)
 
     def say(self, note: str | None) -> None:
         """Keeps a note, if it is one. Any thread may call it."""
@@ -59,13 +57,25 @@ class LaneShare:
             self.on_last_close()
 
 
+class _Here(threading.local):
+    """The primary contexts of the GPUs that this thread has made current, by their number."""
+
+    def __init__(self) -> None:
+        self.contexts: dict[int, int] = {}
+
+
+_here = _Here()
+
+
 @contextmanager
 def on_device(cuda: Any, index: int) -> Iterator[Any]:
-    """GPU `index`, current in this thread meanwhile (contexts are a thread's own); a context that was current before is so again."""
+    """GPU `index`, current in this thread (contexts are a thread's own); afterwards the context of before is current again."""
     before = gpu.current_context()
     device = cuda.Device(index)
-    device.set_current()
-    mine = gpu.current_context()
+    mine = _here.contexts.get(index)
+    if mine is None or mine != before:  # cuda.core wants set_current once a thread, even if the context is current already
+        device.set_current()
+        mine = _here.contexts[index] = gpu.current_context()
     try:
         yield device
     finally:

@@ -11,7 +11,7 @@ from ..errors import EngineError, UsageError
 
 _NAMES = {"win32": ("nvcuda.dll",)}
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute, cuda.h
-_POINTER_CONTEXT, _POINTER_MEMORY_TYPE, _POINTER_DEVICE = 1, 2, 9  # CUpointer_attribute
+_POINTER_ATTRIBUTES = (ctypes.c_int * 3)(2, 9, 1)  # CUpointer_attribute: the type of memory, the device's number, the context
 _ON_DEVICE = (2, 4)  # CUmemorytype: device, unified
 
 
@@ -81,17 +81,13 @@ def stream_context(handle: int) -> int | None:
 
 def memory_owner(address: int) -> tuple[int, int | None] | None:
     """Device memory -> the number of its GPU and its context (None: it belongs to none, as memory of a pool); None: not device memory."""
-    if _pointer_attribute(_POINTER_MEMORY_TYPE, address) not in _ON_DEVICE:
-        return None
-    return _pointer_attribute(_POINTER_DEVICE, address) or 0, _pointer_attribute(_POINTER_CONTEXT, address)
-
-
-def _pointer_attribute(which: int, address: int) -> int | None:
     driver = _load()
     assert driver is not None, "there is a GPU, so there is a driver"
-    value = ctypes.c_void_p()  # as wide as the widest attribute, and zero
-    status = driver.cuPointerGetAttribute(ctypes.byref(value), which, ctypes.c_uint64(address))
-    return value.value if status == 0 else None
+    values = [ctypes.c_void_p() for _ in _POINTER_ATTRIBUTES]  # as wide as the widest attribute, and zero
+    pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
+    status = driver.cuPointerGetAttributes(len(values), _POINTER_ATTRIBUTES, pointers, ctypes.c_uint64(address))
+    memory_type, device, context = (value.value for value in values)
+    return (device or 0, context) if status == 0 and memory_type in _ON_DEVICE else None
 
 
 def _asked(function: str, *arguments: object) -> int | None:
@@ -129,7 +125,9 @@ def _describe(driver: ctypes.CDLL, index: int, version: str) -> GpuInfo:
     return GpuInfo(index, name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value // 2**20, version)
 
 
+@functools.cache  # opening it again makes new function objects each time, and lanes ask several times a frame
 def _load() -> ctypes.CDLL | None:
+    """The driver's library; None if there is none."""
     for name in _NAMES.get(sys.platform, ("libcuda.so.1", "libcuda.so")):
         try:
             return ctypes.CDLL(name)

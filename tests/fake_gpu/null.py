@@ -57,6 +57,7 @@ class NullGpu:
             Stream=SimpleNamespace(from_handle=lambda handle: self.streams[handle]),
             ProgramOptions=lambda **options: options,
             Program=lambda *source: SimpleNamespace(compile=lambda kind: SimpleNamespace(get_kernel=str), close=lambda: None),
+            LEGACY_DEFAULT_STREAM="legacy",
             LaunchConfig=lambda grid, block: None,
             launch=self._launch,
         )
@@ -118,7 +119,14 @@ class NullGpu:
         buffer = Buffer(self, "device", frame.nbytes, called=False)
         buffer.bytes[:] = np.ascontiguousarray(frame).reshape(-1).view(np.uint8)
         self.foreign[buffer.handle] = (device, PRIMARY + device if context is None else context)
-        told = {"shape": frame.shape, "typestr": frame.dtype.str, "data": (buffer.handle, False), "version": 3, "strides": None}
+        told = {
+            "shape": frame.shape,
+            "typestr": frame.dtype.str,
+            "data": (buffer.handle, False),
+            "version": 3,
+            "strides": None,
+            "stream": None,
+        }
         return SimpleNamespace(buffer=buffer, __cuda_array_interface__=told)
 
     def read(self, shown: Any) -> NDArray[np.uint8]:
@@ -145,8 +153,10 @@ class Device:
     def set_current(self) -> None:
         self.gpu.here.context = PRIMARY + self.index
 
-    def create_stream(self) -> Stream:
+    def create_stream(self, borrowed: Any = None) -> Stream:
         assert self.gpu.call() == self.index
+        if borrowed is not None:
+            return self.gpu.streams[borrowed.__cuda_stream__()[1]]
         return Stream(self.gpu, self.index)
 
     def create_event(self, options: dict[str, bool] | None = None) -> Event:
@@ -336,6 +346,9 @@ class Buffer:
             self.bytes[:] = value
 
         stream.enqueue(fill)
+
+    def set_deallocation_stream(self, stream: Stream | str) -> None:
+        assert self.kind == "device"
 
     def close(self, stream: Stream) -> None:
         assert not stream.closed

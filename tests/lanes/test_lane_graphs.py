@@ -83,7 +83,7 @@ def test_where_capture_is_refused_it_says_so_and_runs_without(machine: NullTenso
             check(runner, frames(SIZES[0], seed=seed))
         (note,) = graph_notes(runner)
         assert note.startswith("CUDA graphs: 1 x 64x96 could not be captured and runs without: ")
-        assert machine.count("capture") == 1
+        assert machine.count("capture") == 2, "it is tried once more"
         assert machine.count("replay") == 0
 
 

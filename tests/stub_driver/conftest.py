@@ -77,3 +77,15 @@ def lab(driver: Any, cuda: Any, gpu: Any) -> Iterator[Any]:
     faults, log = driver.faults(), driver.log()
     made.close()
     assert faults == 0, log
+
+
+@pytest.fixture
+def lane_lab(driver: Any, cuda: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """See lane_lab."""
+    import stub
+    from lane_lab import LaneLab
+
+    monkeypatch.setattr("rtformer_deploy.lanes.kernels.compile_kernel_file", stub.compile_kernel_file)
+    made = LaneLab(driver, cuda, gpu)
+    yield made
+    made.close()
