@@ -30,13 +30,16 @@ INVALID_BECAUSE = {
 class OpenPlan:
     """Implements `lanes.engine.CudaEngine`: a deserialized plan with its library, log, runtime and engine, which live as long as this.
 
-    `runtime_config` is the engine's runtime configuration that contexts are made with; None if there is nothing to configure.
+    `runtime_config` is the engine's runtime configuration that contexts are made with; None if there is nothing to configure. `batches`
+    are the only batches that run, smallest first; a batch between two of them runs as the larger one. Empty: every batch runs as it is.
+    TensorRT-RTX compiles kernels for each batch that it has not seen, so that with it they are the three that the plan names.
     """
 
     def __init__(self, info: EngineInfo, library: TrtLibrary, log: MessageLog, runtime: Any, engine: Any) -> None:
         self.info, self.library, self.log = info, library, log
         self.runtime, self.engine = runtime, engine
         self.runtime_config: Any = None
+        self.batches = tuple(sorted(set(info.batch))) if library.is_rtx else ()
 
     def create_context(self) -> PlanContext:
         """A new execution context with its own device memory; TensorRT-RTX compiles its kernels here. Raises EngineError."""
@@ -59,8 +62,10 @@ class PlanContext:
         self.plan, self.context = plan, context
 
     def set_batch(self, batch: int) -> None:
+        """See `ExecutionContext`. What is bound must have room for the engine's largest batch: images beyond `batch` may run too."""
         source = self.plan.info.inputs[0]
-        if not self.context.set_input_shape(source.name, (batch, *map(int, source.shape[1:]))):
+        size = next((size for size in self.plan.batches if size >= batch), batch)
+        if not self.context.set_input_shape(source.name, (size, *map(int, source.shape[1:]))):
             raise self.plan.failure(f"The engine does not take a batch of {batch}")
 
     def bind(self, name: str, address: int) -> None:
