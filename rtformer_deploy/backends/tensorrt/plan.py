@@ -125,7 +125,7 @@ def open_plan(engine: Engine) -> OpenPlan:
     if hasattr(runtime, "get_engine_validity"):
         validity, reasons = runtime.get_engine_validity(engine.plan)
         if validity.name == "INVALID":
-            raise EngineError(f"TensorRT-RTX does not open this plan here: {_why_invalid(int(reasons))}.", rebuild_hint(info))
+            raise EngineError(f"TensorRT-RTX does not open this plan here: {why_invalid(int(reasons))}.", rebuild_hint(info))
     opened = runtime.deserialize_cuda_engine(engine.plan)
     if opened is None:
         raise EngineError(f"{library.version} cannot open this plan:\n{log.text() or '  it gave no reason'}", rebuild_hint(info))
@@ -168,7 +168,8 @@ def _built_for(info: EngineInfo) -> str:
     return f", built for {info.gpu}," if info.gpu and info.gpu != "unknown" else ""
 
 
-def _why_invalid(reasons: int) -> str:
+def why_invalid(reasons: int) -> str:
+    """TensorRT-RTX's EngineInvalidityDiagnostics, the bits of which may be several, in words."""
     return ", and ".join(text for bit, text in INVALID_BECAUSE.items() if reasons & bit) or f"it gave the reason {reasons}"
 
 

@@ -18,6 +18,7 @@ from ..verdict import judge
 from .found_precision import layer_precisions
 from .plan import choose_gpu, open_plan, refuse_what_cannot_open
 from .rtx_start import RtxStart
+from .rtx_trial import is_listed, refused
 
 #: A request that a GPU has not finished after so many seconds will not be finished.
 PATIENCE_S = 60.0
@@ -70,6 +71,8 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
     except BaseException as error:
         for session in sessions:
             session.close()
+        if isinstance(error, EngineError) and engine.info.backend == "tensorrt-rtx" and not is_listed(gpu):
+            raise refused(engine.info, gpu, error) from error
         if isinstance(error, DeployError) or not isinstance(error, Exception):
             raise
         raise EngineError(f"The plan cannot be opened on {gpu}: {error}", rebuild_hint(engine.info)) from error
