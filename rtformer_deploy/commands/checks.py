@@ -100,7 +100,7 @@ def check_package(package: Package, need: Need | None, patience_s: float) -> Che
     """A library, really imported: ok, missing, too old, or broken with the last thing it said. Without a Need any version is fine."""
     group = "Libraries" if need is None else "Required packages" if need.extra is None else "Extras"
     wanted = package.name if need is None else need.text
-    if not _is_there(package.module):
+    if not is_there(package.module):
         state: State = "broken" if need is not None and need.extra is None else "missing"
         install = f"pip install {package.name}" if need is None else need.install
         return Check(group, package.name, state, f"not installed; for {package.purpose}", install)
@@ -132,7 +132,7 @@ def run_python(code: str, patience_s: float) -> Answer:
     return Answer(True, done.stdout.strip())
 
 
-def _is_there(module: str) -> bool:
+def is_there(module: str) -> bool:
     """Whether the module can be found, without importing more than its parent."""
     try:
         return find_spec(module) is not None

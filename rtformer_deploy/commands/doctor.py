@@ -15,7 +15,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, distributions, version
 
 from .. import machine
-from .checks import Check, Need, Package, check_package, need_of, project_needs, run_function
+from .checks import Check, Need, Package, check_package, is_there, need_of, project_needs, run_function
 
 __all__ = ["Check", "examine"]
 
@@ -107,7 +107,7 @@ def examine(patience_s: float = PATIENCE_S) -> list[Check]:
     """Every check of this machine, group by group; the libraries are tried side by side."""
     itself, needs = _itself()
     tried: list[Callable[[], Check]] = [partial(check_package, package, need_of(package, needs), patience_s) for package in PACKAGES]
-    tried += [partial(_native, patience_s), partial(_gpu, patience_s), partial(_default_backend, patience_s)]
+    tried += [partial(_native, patience_s), partial(_gpu, patience_s), partial(_rtx, patience_s), partial(_default_backend, patience_s)]
     with ThreadPoolExecutor(max_workers=max(2, min(4, machine.usable_cores()))) as pool:
         later = [pool.submit(check) for check in tried]
         try:
@@ -192,6 +192,20 @@ def _gpu(patience_s: float) -> Check:
     return Check("GPU", "NVIDIA GPU", "missing", f"{detail}; engines run on the CPU, TensorRT-RTX plans can be built ahead of time")
 
 
+def _rtx(patience_s: float) -> Check:
+    """Whether TensorRT-RTX works on the GPUs here, which NVIDIA does not say of all of them."""
+    name = "TensorRT-RTX on the GPU"
+    if not is_there("tensorrt_rtx"):
+        return Check("GPU", name, "missing", "tensorrt-rtx is not installed, so it was not tried")
+    answer = run_function(print_rtx, patience_s)
+    if not answer.ok:
+        return Check("GPU", name, "broken", answer.text, "pip install --force-reinstall 'rtformer-deploy[tensorrt-rtx]'")
+    state, _, detail = answer.text.partition("\n")
+    if state == "refused":
+        return Check("GPU", name, "missing", detail, "pip install 'rtformer-deploy[tensorrt,gpu]'")
+    return Check("GPU", name, "ok" if state == "ok" else "missing", detail)
+
+
 def _default_backend(patience_s: float) -> Check:
     answer = run_function(print_default_backend, patience_s)
     if not answer.ok:
@@ -221,6 +235,13 @@ def print_gpus() -> None:
         for gpu in gpus()
     )
     print(len(gpus()), why_none() or listed, sep="\n")
+
+
+def print_rtx() -> None:
+    """Whether TensorRT-RTX works on the GPUs here: "ok", "refused" or "none", and why."""
+    from ..backends.tensorrt.rtx_trial import print_trials
+
+    print_trials()
 
 
 def print_default_backend() -> None:

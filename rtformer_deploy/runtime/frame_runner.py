@@ -174,11 +174,11 @@ class FrameRunner:
             request = self._tickets.pop(ticket.number, None)
             if request is None:
                 raise UsageError(f"Ticket {ticket.number} is unknown here, or its result was taken already.")
-            mine = request in self._running
+            # It is in flight, or another thread finishes it; if that one is interrupted, it is in flight again and this one finishes it.
+            self._changed.wait_for(lambda: request.done or request in self._running)
+            mine = not request.done
             if mine:
                 self._running.remove(request)
-            else:
-                self._changed.wait_for(lambda: request.done)
         if mine:
             self._finish(request)
         if isinstance(request.error, DeployError):
@@ -193,7 +193,7 @@ class FrameRunner:
             request.value = request.session.take()
         except Exception as error:  # whatever a backend raises belongs to this request's ticket, which raises it
             request.error = error
-        except BaseException:  # interrupted: it is still in flight, and close has to wait for it
+        except BaseException:  # interrupted: it is still in flight, for who waits for it or for close
             with self._changed:
                 self._running.appendleft(request)
                 self._changed.notify_all()

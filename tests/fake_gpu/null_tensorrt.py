@@ -50,6 +50,7 @@ class NullTensorRT(NullGpu):
             Runtime=lambda logger: Runtime(self, logger),
             LayerInformationFormat=SimpleNamespace(JSON="json"),
             CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="disabled"),
+            DynamicShapesKernelSpecializationStrategy=SimpleNamespace(LAZY="lazy", EAGER="eager", NONE="none"),
         )
 
 
@@ -128,6 +129,8 @@ class RuntimeCache:
 
 
 class RuntimeConfig:
+    dynamic_shapes_kernel_specialization_strategy = "lazy"
+
     def __init__(self) -> None:
         self.cuda_graph_strategy = "disabled"
         self.cache = RuntimeCache()
@@ -156,6 +159,7 @@ class CudaEngine:
         self.gpu.contexts_left -= 1
         if config is not None:
             self.gpu.journal.append(f"graphs {config.cuda_graph_strategy}")
+            self.gpu.journal.append(f"kernels {getattr(config, 'dynamic_shapes_kernel_specialization_strategy', 'not set')}")
             if not config.cache.kept:
                 self.gpu.compiled += 1
                 config.cache.kept = _COMPILED

@@ -200,8 +200,8 @@ with open_engine(load_engine(Path(sys.argv[1]))) as runner:
 """
 
 
+@pytest.mark.usefixtures("rtx_runs_here")
 def test_a_second_start_does_not_compile_again(tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx", exc_type=ImportError)
     with saved(built("tensorrt-rtx", "fp16"), tmp_path) as path:
         first, second = (run_python(START, str(path)) for _ in range(2))
         print(first, second)

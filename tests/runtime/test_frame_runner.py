@@ -157,3 +157,65 @@ def test_an_interrupted_wait_leaves_the_request_to_close(monkeypatch: pytest.Mon
 
 def _interrupted() -> NDArray[Any]:
     raise KeyboardInterrupt
+
+
+class Interrupted:
+    """A session whose first `take` waits for `enter` and is then interrupted; the second gives the label maps."""
+
+    notes: tuple[str, ...] = ()
+    engine: Any = None
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.entered, self.interrupt = threading.Event(), threading.Event()
+
+    def check(self, frames: Any, kind: Any, stream: Any) -> Any:
+        return frames
+
+    def load(self, frames: Any, stream: Any = None) -> None: ...
+
+    def begin(self, kind: Any) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def take(self) -> Any:
+        self.taken += 1
+        if self.taken == 1:
+            self.entered.set()
+            assert self.interrupt.wait(30)
+            raise KeyboardInterrupt
+        return [np.full((2, 3), 7, np.uint8)]
+
+    def close(self) -> None: ...
+
+
+def test_a_result_is_taken_on_by_who_waits_for_it_when_the_thread_that_finishes_it_is_interrupted() -> None:
+    session = Interrupted()
+    runner = FrameRunner([session], tiny_spec(), (1, 1, 1))
+    ticket = runner.submit([grey(1)])
+    waiting = threading.Event()
+    wait_for = runner._changed.wait_for
+
+    def told(predicate: Any, timeout: float | None = None) -> bool:
+        waiting.set()  # the condition's lock is held until it waits
+        return wait_for(predicate, timeout)
+
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(runner.submit, [grey(2)])  # needs the session, so it finishes the first request
+        assert session.entered.wait(30)
+        runner._changed.wait_for = told  # type: ignore[method-assign]
+        result = pool.submit(runner.result, ticket)
+        assert waiting.wait(30)
+        session.interrupt.set()
+        with pytest.raises(KeyboardInterrupt):
+            other.result(30)
+        try:
+            (labels,) = result.result(5)
+        except TimeoutError:
+            with runner._changed:  # so that the test ends
+                runner._running[0].done = True
+                runner._changed.notify_all()
+            raise
+    assert np.all(labels == 7)
+    assert session.taken == 2
+    runner.close()

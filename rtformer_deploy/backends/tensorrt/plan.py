@@ -30,13 +30,16 @@ INVALID_BECAUSE = {
 class OpenPlan:
     """Implements `lanes.engine.CudaEngine`: a deserialized plan with its library, log, runtime and engine, which live as long as this.
 
-    `runtime_config` is the engine's runtime configuration that contexts are made with; None if there is nothing to configure.
+    `runtime_config` is the engine's runtime configuration that contexts are made with; None if there is nothing to configure. `batches`
+    are the only batches that run, smallest first; a batch between two of them runs as the larger one. Empty: every batch runs as it is.
+    TensorRT-RTX compiles kernels for each batch that it has not seen, so that with it they are the three that the plan names.
     """
 
     def __init__(self, info: EngineInfo, library: TrtLibrary, log: MessageLog, runtime: Any, engine: Any) -> None:
         self.info, self.library, self.log = info, library, log
         self.runtime, self.engine = runtime, engine
         self.runtime_config: Any = None
+        self.batches = tuple(sorted(set(info.batch))) if library.is_rtx else ()
 
     def create_context(self) -> PlanContext:
         """A new execution context with its own device memory; TensorRT-RTX compiles its kernels here. Raises EngineError."""
@@ -59,8 +62,10 @@ class PlanContext:
         self.plan, self.context = plan, context
 
     def set_batch(self, batch: int) -> None:
+        """See `ExecutionContext`. What is bound must have room for the engine's largest batch: images beyond `batch` may run too."""
         source = self.plan.info.inputs[0]
-        if not self.context.set_input_shape(source.name, (batch, *map(int, source.shape[1:]))):
+        size = next((size for size in self.plan.batches if size >= batch), batch)
+        if not self.context.set_input_shape(source.name, (size, *map(int, source.shape[1:]))):
             raise self.plan.failure(f"The engine does not take a batch of {batch}")
 
     def bind(self, name: str, address: int) -> None:
@@ -120,7 +125,7 @@ def open_plan(engine: Engine) -> OpenPlan:
     if hasattr(runtime, "get_engine_validity"):
         validity, reasons = runtime.get_engine_validity(engine.plan)
         if validity.name == "INVALID":
-            raise EngineError(f"TensorRT-RTX does not open this plan here: {_why_invalid(int(reasons))}.", rebuild_hint(info))
+            raise EngineError(f"TensorRT-RTX does not open this plan here: {why_invalid(int(reasons))}.", rebuild_hint(info))
     opened = runtime.deserialize_cuda_engine(engine.plan)
     if opened is None:
         raise EngineError(f"{library.version} cannot open this plan:\n{log.text() or '  it gave no reason'}", rebuild_hint(info))
@@ -163,7 +168,8 @@ def _built_for(info: EngineInfo) -> str:
     return f", built for {info.gpu}," if info.gpu and info.gpu != "unknown" else ""
 
 
-def _why_invalid(reasons: int) -> str:
+def why_invalid(reasons: int) -> str:
+    """TensorRT-RTX's EngineInvalidityDiagnostics, the bits of which may be several, in words."""
     return ", and ".join(text for bit, text in INVALID_BECAUSE.items() if reasons & bit) or f"it gave the reason {reasons}"
 
 

@@ -1,4 +1,4 @@
-"""How TensorRT-RTX starts: its runtime configuration with its own CUDA graphs, and a cache of compiled kernels beside the plan."""
+"""How TensorRT-RTX starts: its runtime configuration (its own CUDA graphs, eager kernels) and a cache of kernels beside the plan."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ class RtxStart:
             self.own_graphs = True
             strategies = trt.CudaGraphStrategy
             self.runtime_config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if graphs else strategies.DISABLED
+        if hasattr(self.runtime_config, "dynamic_shapes_kernel_specialization_strategy"):
+            # eager: a shape's kernels are compiled in its first run; lazy would swap them in later, between two frames
+            eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            self.runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
         if self._path is not None and hasattr(self.runtime_config, "create_runtime_cache"):
             self._runtime_cache = self.runtime_config.create_runtime_cache()
             self._read()

@@ -18,6 +18,7 @@ from ..verdict import judge
 from .found_precision import layer_precisions
 from .plan import choose_gpu, open_plan, refuse_what_cannot_open
 from .rtx_start import RtxStart
+from .rtx_trial import is_listed, refused
 
 #: A request that a GPU has not finished after so many seconds will not be finished.
 PATIENCE_S = 60.0
@@ -38,8 +39,8 @@ def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int, 
 def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list[Lane]:
     """A TensorRT plan to `lanes` Lanes over one engine on GPU `device`, in its primary context.
 
-    `graphs`: with CUDA graphs if they can be captured. Raises EngineError with TensorRT's own words, UsageError if there is no such GPU,
-    MissingPackageError without cuda.core or NVRTC.
+    `graphs`: with CUDA graphs if they can be captured. With TensorRT-RTX each lane is run here, one after the other. Raises EngineError
+    with TensorRT's own words, UsageError if there is no such GPU, MissingPackageError without cuda.core or NVRTC.
     """
     gpu = choose_gpu(engine.info, device)
     cuda = import_cuda()
@@ -62,6 +63,7 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
             )
             for _ in range(lanes):
                 sessions.append(Lane(share))
+                run_once(sessions[-1], plan.batches)
         start_ms = 1000 * (time.perf_counter() - begin)
         share.say(start.note(start_ms))
         share.say(start.save(start_ms))
@@ -69,9 +71,18 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
     except BaseException as error:
         for session in sessions:
             session.close()
+        if isinstance(error, EngineError) and engine.info.backend == "tensorrt-rtx" and not is_listed(gpu):
+            raise refused(engine.info, gpu, error) from error
         if isinstance(error, DeployError) or not isinstance(error, Exception):
             raise
         raise EngineError(f"The plan cannot be opened on {gpu}: {error}", rebuild_hint(engine.info)) from error
+
+
+def run_once(lane: Lane, batches: Sequence[int]) -> None:
+    """Runs a lane's engine once at each batch, so that what a first run compiles is compiled before any frame. Raises EngineError."""
+    for batch in batches:
+        lane.start(batch)
+        lane.wait()
 
 
 def precision_after_open(engine: Engine, device: int) -> PrecisionFound:

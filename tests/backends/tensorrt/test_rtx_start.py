@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers import frames
-from lane_checks import SIZES, check
+from lane_checks import SIZES, check, reference
 from null_engines import GPU, install, make_engine, set_gpus
-from null_tensorrt import NullTensorRT
+from null_tensorrt import NullTensorRT, RuntimeConfig
 
 from rtformer_deploy.backends import open_engine
+from rtformer_deploy.errors import EngineError
 from rtformer_deploy.types import Engine
 
 
@@ -41,6 +43,52 @@ def test_rtx_captures_its_own_graphs(machine: NullTensorRT, graphs: bool) -> Non
             check(runner, frames(*SIZES, seed=seed))
     assert f"graphs {'whole' if graphs else 'disabled'}" in machine.journal
     assert machine.count("capture") == 0
+
+
+def test_kernels_are_settled_at_open_for_each_batch_and_lane_one_lane_after_the_other(machine: NullTensorRT) -> None:
+    with open_engine(rtx_engine(), lanes=2):
+        assert "kernels eager" in machine.journal
+        ran = [line for line in machine.journal if line.startswith("execute")]
+        assert ran == ["execute 1", "execute 2", "execute 3"] * 2
+        assert machine.runs_done == 6, "opening waits for each of them"
+
+
+@pytest.mark.parametrize(("batch", "run"), [((1, 1, 1), [1]), ((4, 8, 8), [4, 8]), ((1, 4, 16), [1, 4, 16])])
+def test_only_the_batches_that_the_plan_names_are_run_at_open(machine: NullTensorRT, batch: tuple[int, int, int], run: list[int]) -> None:
+    engine = rtx_engine()
+    with open_engine(dataclasses.replace(engine, info=dataclasses.replace(engine.info, batch=batch))):
+        assert [line for line in machine.journal if line.startswith("execute")] == [f"execute {size}" for size in run]
+
+
+def test_a_tensorrt_rtx_without_the_setting_opens_as_well(machine: NullTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(RuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+    with open_engine(rtx_engine()) as runner:
+        check(runner, frames(SIZES[0]))
+    assert "kernels not set" in machine.journal
+
+
+def test_other_batches_run_in_the_next_larger_one_that_was_run_at_open(machine: NullTensorRT) -> None:
+    engine = rtx_engine()
+    with open_engine(dataclasses.replace(engine, info=dataclasses.replace(engine.info, batch=(1, 1, 4)))) as runner:
+        for count in (2, 3, 1, 4):
+            given = frames(*SIZES[:count], seed=count)
+            for labels, frame in zip(runner.result(runner.submit(given)), given, strict=True):
+                np.testing.assert_array_equal(labels, reference(frame))
+            assert runner.logits(given).shape[0] == count
+        assert {line for line in machine.journal if line.startswith("execute")} == {"execute 1", "execute 4"}
+
+
+def test_a_first_run_that_fails_is_opening_that_fails(machine: NullTensorRT) -> None:
+    machine.runs = False
+    with pytest.raises(EngineError, match="the kernel went missing"):
+        open_engine(rtx_engine(), lanes=2)
+    assert machine.live() == 0
+
+
+def test_standard_tensorrt_runs_nothing_at_open(machine: NullTensorRT) -> None:
+    machine.rtx = False
+    with open_engine(make_engine()):
+        assert machine.count("execute") == 0
 
 
 def test_a_second_start_does_not_compile_again_and_both_times_are_told(machine: NullTensorRT, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ RTX_ONLY = {
     "CudaGraphStrategy.DISABLED",
     "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE",
     "ComputeCapability",
+    "DynamicShapesKernelSpecializationStrategy",
+    "DynamicShapesKernelSpecializationStrategy.EAGER",
     "ComputeCapability.CURRENT",
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",
