@@ -196,14 +196,14 @@ def test_a_result_is_taken_on_by_who_waits_for_it_when_the_thread_that_finishes_
     waiting = threading.Event()
     wait_for = runner._changed.wait_for
 
-    def told(predicate: Any, timeout: float | None = None) -> bool:
+    def told(predicate: Any, timeout: float | None = None) -> Any:
         waiting.set()  # the condition's lock is held until it waits
         return wait_for(predicate, timeout)
 
     with ThreadPoolExecutor(2) as pool:
         other = pool.submit(runner.submit, [grey(2)])  # needs the session, so it finishes the first request
         assert session.entered.wait(30)
-        runner._changed.wait_for = told  # type: ignore[method-assign]
+        setattr(runner._changed, "wait_for", told)  # noqa: B010
         result = pool.submit(runner.result, ticket)
         assert waiting.wait(30)
         session.interrupt.set()

@@ -52,7 +52,7 @@ def test_label_maps_stay_while_their_reader_may_read_them(lane_lab: LaneLab, rea
     stream = lane_lab.cuda.LEGACY_DEFAULT_STREAM if reader == "legacy" else lane_lab.gpu.create_stream()
     shown = None if reader == "legacy" else SimpleNamespace(handle=int(stream.handle))  # as PyCUDA's streams are
     arrays = [lane_lab.on_gpu(frame, version=3, stream=None) for frame in given]
-    labels = runner.result(runner.submit([arrays[0]], stream=shown, on_device=True))[0]
+    labels: Any = runner.result(runner.submit([arrays[0]], stream=shown, on_device=True))[0]
     buffer, memory = pinned(lane_lab, SIZE[0] * SIZE[1])
     whole = lane_lab.cuda._cuda.Buffer.from_handle(labels.__cuda_array_interface__["data"][0], buffer.size, owner=labels)
     whole.copy_to(buffer, stream=stream)

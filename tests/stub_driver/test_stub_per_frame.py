@@ -99,7 +99,12 @@ def test_nothing_is_opened_or_made(
     work = warm(lane_lab, make, graphs=graphs)
     opened: list[Any] = []
     load = ctypes.CDLL.__init__
-    monkeypatch.setattr(ctypes.CDLL, "__init__", lambda self, *names, **options: (opened.append(names), load(self, *names, **options))[1])
+
+    def counted(self: ctypes.CDLL, *names: Any, **options: Any) -> None:
+        opened.append(names)
+        load(self, *names, **options)
+
+    monkeypatch.setattr(ctypes.CDLL, "__init__", counted)
     lane_lab.cuda.made.clear()
     for _ in range(FRAMES):
         work()
