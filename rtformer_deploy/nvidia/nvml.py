@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from ..errors import first_line
+
 PERIOD_S = 0.1
 #: A clock that falls by more than this share of the highest one seen, while the GPU works, is worth a note.
 FALL = 0.1
@@ -44,7 +46,7 @@ class GpuWatch:
     """A context manager: samples GPU `bus_id` every `period` seconds on a thread of its own while it is entered.
 
     `bus_id` is the GPU's PCI bus id, which CUDA and NVML agree on (their numbers they do not). Where NVML is missing or refuses,
-    nothing is sampled and `trouble` says why: a measurement does not fail for it.
+    nothing is sampled and `trouble` says why: a measurement does not fail for it. A watch that is made with a `trouble` samples nothing.
     """
 
     bus_id: str
@@ -56,6 +58,8 @@ class GpuWatch:
     _thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        if self.trouble is not None:
+            return self
         try:
             import pynvml
         except ImportError:
@@ -128,10 +132,18 @@ def watch_over(device: int | None) -> Iterator[GpuWatch | None]:
     if device is None:
         yield None
         return
-    from cuda.core import Device
-
-    with GpuWatch(str(Device(device).pci_bus_id)) as watch:
+    with _watch(device) as watch:
         yield watch
+
+
+def _watch(device: int) -> GpuWatch:
+    """A watch of CUDA's GPU `device`, or one that says why CUDA does not tell which GPU that is."""
+    try:
+        from cuda.core import Device
+
+        return GpuWatch(str(Device(device).pci_bus_id))
+    except Exception as error:  # whatever CUDA raises: the measurement goes on without clocks
+        return GpuWatch("unknown", trouble=f"CUDA does not tell which GPU {device} is: {first_line(error)}")
 
 
 def read_sample(nvml: Any, handle: Any) -> GpuSample:

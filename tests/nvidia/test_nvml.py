@@ -126,3 +126,28 @@ def test_on_a_cpu_nothing_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     with watch_over(None) as watch:
         assert watch is None
     assert unopened.asked == 0
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_gpu_that_does_not_tell_its_bus_is_a_note_and_no_failure(monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
+    class Device:
+        def __init__(self, device: int) -> None:
+            assert device == 1
+
+        @property
+        def pci_bus_id(self) -> str:
+            raise RuntimeError("CUDA_ERROR_INVALID_DEVICE: This indicates that the device ordinal is not valid")
+
+    core: Any = None if missing else ModuleType("cuda.core")
+    if core is not None:
+        core.Device = Device
+    monkeypatch.setitem(sys.modules, "cuda.core", core)
+    nvml = FakeNvml([1980])
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    with watch_over(1) as watch:
+        assert watch is not None
+    assert nvml.asked == 0
+    facts = watch.to_json()
+    assert facts["samples"] == 0
+    assert ("cuda.core" if missing else "CUDA_ERROR_INVALID_DEVICE") in facts["trouble"]
+    assert "not sampled" in watch.notes()[0]

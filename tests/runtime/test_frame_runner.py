@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -189,21 +190,21 @@ class Interrupted:
     def close(self) -> None: ...
 
 
-def test_a_result_is_taken_on_by_who_waits_for_it_when_the_thread_that_finishes_it_is_interrupted() -> None:
+def test_a_result_is_finished_by_who_waits_for_it_if_the_thread_that_finishes_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     session = Interrupted()
     runner = FrameRunner([session], tiny_spec(), (1, 1, 1))
     ticket = runner.submit([grey(1)])
     waiting = threading.Event()
     wait_for = runner._changed.wait_for
 
-    def told(predicate: Any, timeout: float | None = None) -> Any:
+    def told(predicate: Callable[[], Any]) -> Any:
         waiting.set()  # the condition's lock is held until it waits
-        return wait_for(predicate, timeout)
+        return wait_for(predicate)
 
     with ThreadPoolExecutor(2) as pool:
         other = pool.submit(runner.submit, [grey(2)])  # needs the session, so it finishes the first request
         assert session.entered.wait(30)
-        setattr(runner._changed, "wait_for", told)  # noqa: B010
+        monkeypatch.setattr(runner._changed, "wait_for", told)
         result = pool.submit(runner.result, ticket)
         assert waiting.wait(30)
         session.interrupt.set()

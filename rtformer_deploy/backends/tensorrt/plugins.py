@@ -3,9 +3,9 @@
     rtformer::GroupedDoubleNorm  x (N, C, H, W) -> the same; attributes `groups`, `group_size`
     rtformer::UpsampleArgmax     logits (N, C, h, w) and five tables of geometry.Axis -> labels (N, height, width) uint8
 
-graph/quick_plugins.py makes the nodes. A plan holds the kernels' PTX, so nothing of this is needed where it is opened. What was checked:
-NVIDIA's Python part accepts the registrations and the launch parameters, and the kernels' arguments lie in the order in which TensorRT
-hands them over. Whether TensorRT takes uint8 from a plugin is not known.
+graph/quick_plugins.py makes the nodes. A plan holds the kernels' PTX (TensorRT takes no cubin), so nothing of this is needed where it is
+opened. What was checked: NVIDIA's Python part accepts the registrations and the launch parameters, and the kernels' arguments lie in the
+order in which TensorRT hands them over. Whether TensorRT takes uint8 from a plugin is not known.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import BuildError, MissingPackageError
-from ...nvidia.nvrtc import compile_kernel_file
+from ...nvidia.driver import gpus
+from ...nvidia.nvrtc import compile_kernel_file, ptx_for_driver
 
 DOMAIN = "rtformer"
 #: As in plugins/: positions that a block of grouped_double_norm.cu writes, and the block of upsample_argmax_block.cuh.
@@ -38,7 +39,8 @@ def register_quick_plugins(trt: Any) -> None:
 
     def ptx(name: str) -> bytes:
         capability = cuda.Device().compute_capability
-        return bytes(compile_kernel_file(cuda, name, f"{capability.major}{capability.minor}", "ptx").code)
+        code = bytes(compile_kernel_file(cuda, name, f"{capability.major}{capability.minor}", "ptx").code)
+        return ptx_for_driver(code, gpus()[0].driver)  # one driver runs all GPUs
 
     if not hasattr(getattr(trtp.op, DOMAIN, None), "GroupedDoubleNorm"):
         _register_double_norm(trt, trtp, ptx)

@@ -65,10 +65,11 @@ compiled: list[tuple[str, str, str]] = []
 
 def compile_kernel_file(module: Any, name: str, arch: str, target: str) -> Any:
     compiled.append((name, arch, target))
-    return SimpleNamespace(code=f"PTX of {name}".encode())
+    return SimpleNamespace(code=f".version 9.5\nPTX of {name}".encode())
 
 
 vars(trt_plugins)["compile_kernel_file"] = compile_kernel_file
+vars(trt_plugins)["gpus"] = lambda: (SimpleNamespace(driver="13.0"),)
 
 
 def describe(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -93,7 +94,9 @@ def run(name: str, inputs: list[np.ndarray], attributes: dict[str, int]) -> np.n
     assert [*(d.dtype for d in descriptions), output.dtype] in [comb.types for comb in combinations]
 
     kernel, ptx, launch, numbers = definition.aot_impl_func(*descriptions, *attributes.values(), [output], 0)
-    source = ptx.decode().removeprefix("PTX of ")
+    version, text = ptx.decode().splitlines()
+    assert version == ".version 9.0", "the driver's"
+    source = text.removeprefix("PTX of ")
     assert isinstance(launch, plugin.KernelLaunchParams)
     assert isinstance(numbers, tensor_module.SymExprs)
     assert all(isinstance(number, tensor_module.SymInt32) for number in numbers)
