@@ -19,16 +19,23 @@ class BatchContexts:
     batches change all the time. The price is device memory for each batch that comes often; if the GPU has no more of it, the graphs go
     and the contexts there are are set anew. `say` takes a note about that.
 
-    The GPU's primary context is current in every call, and nothing is in flight.
+    `first` is a new context of `engine`. The GPU's primary context is current in every call, and nothing is in flight.
     """
 
-    def __init__(self, engine: CudaEngine, tensors: Mapping[str, TensorBuffers], graphs: LaneGraphs | None, say: Say) -> None:
+    def __init__(
+        self,
+        engine: CudaEngine,
+        first: ExecutionContext,
+        tensors: Mapping[str, TensorBuffers],
+        graphs: LaneGraphs | None,
+        say: Say,
+    ) -> None:
         self._engine, self._tensors, self._graphs, self._say = engine, tensors, graphs, say
         self._set: dict[int, ExecutionContext] = {}  # by the batch that they are set for
-        self._spare = [engine.create_context()]
+        self._spare = [first]
         self._may_grow = True
         self._batch = 0
-        self.current: ExecutionContext = self._spare[0]
+        self.current = first
 
     def use(self, batch: int) -> None:
         """Makes the context for a batch `current`, and has copies move that many images. Raises EngineError."""

@@ -37,12 +37,13 @@ class EngineLane:
             self._begin, self._end = (gpu.create_event(self._cuda.EventOptions(timing_enabled=True)) for _ in range(2))
             self._done = gpu.create_event()
             self._graphs = LaneGraphs(self._stream, share.say) if share.capture else None
+            first = share.engine.create_context()
             self._source, self._target = (
                 TensorBuffers(self._cuda, gpu, self._stream, (info.batch[2], *map(int, spec.shape[1:])), spec.dtype)
                 for spec in (info.inputs[0], info.outputs[0])
             )
             tensors = {info.inputs[0].name: self._source, info.outputs[0].name: self._target}
-            self._contexts: BatchContexts | None = BatchContexts(share.engine, tensors, self._graphs, share.say)
+            self._contexts: BatchContexts | None = BatchContexts(share.engine, first, tensors, self._graphs, share.say)
             self._source.fill(0, self._stream)  # what pads a batch is read too
         self._closed = False
         self._busy = False  # something may be in flight that nobody waited for
