@@ -101,7 +101,7 @@ def _print(report: Report) -> None:
 
 
 def _lines(report: Report) -> list[str]:
-    """What stands under the tables."""
+    """The lines under the tables."""
     frame = report.frame
     lines = [f"Frame: {frame['height']}x{frame['width']}, {frame['source']}."]
     if report.mixed_cells is not None:

@@ -45,5 +45,5 @@ def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> 
     from .show import feedback
 
     request = BuildRequest(profile=(smallest, usual, largest), **values)
-    with feedback() as told:
-        build_to_file(request, told)
+    with feedback() as terminal:
+        build_to_file(request, terminal)

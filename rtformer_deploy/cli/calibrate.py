@@ -39,7 +39,7 @@ def command(stop_on_error: bool, **values: Any) -> None:
     from .show import feedback
 
     request, odd = CalibrateRequest(**values), OddFiles(stop_on_error)
-    with feedback() as told:
-        ranges = calibrate_file(request, told, odd)
+    with feedback() as terminal:
+        ranges = calibrate_file(request, terminal, odd)
     click.echo(f"{request.output}: ranges of {len(ranges.amax)} tensors by {request.method}, from {ranges.images} images.")
     odd.raise_any(then=f"{request.output} holds the ranges of the others.")

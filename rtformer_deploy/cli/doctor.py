@@ -35,7 +35,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 
 def _print(checks: Sequence[Check]) -> None:
-    """A table a group, then the commands that fix things."""
+    """Prints one table for each group of checks, then the commands that fix things."""
     from .show import console, table
 
     out = console()

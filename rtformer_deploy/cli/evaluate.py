@@ -31,25 +31,25 @@ def command(**values: Any) -> None:
     from .show import progress_bar
 
     with progress_bar() as progress:
-        found = evaluate_file(EvaluateRequest(**values), progress)
-    _print(found)
+        evaluation = evaluate_file(EvaluateRequest(**values), progress)
+    _print(evaluation)
 
 
-def _print(found: Evaluation) -> None:
+def _print(evaluation: Evaluation) -> None:
     from .show import console, table
 
-    total = max(1, int(found.matrix.sum()))
-    values = found.scores
+    total = max(1, int(evaluation.matrix.sum()))
+    values = evaluation.scores
     rows = [
-        (name, _percent(values.iou[name]), _percent(values.recall[name]), _percent(float(found.matrix[index].sum()) / total))
-        for index, name in enumerate(found.names)
+        (name, _percent(values.iou[name]), _percent(values.recall[name]), _percent(float(evaluation.matrix[index].sum()) / total))
+        for index, name in enumerate(evaluation.names)
     ]
-    title = f"{found.model} on {found.dataset} {found.split}, {found.frames} frames"
+    title = f"{evaluation.model} on {evaluation.dataset} {evaluation.split}, {evaluation.frames} frames"
     out = console()
     out.print(table(title, ("class", "IoU %", "recall %", "share %"), rows, right=(1, 2, 3)))
     out.print(f"mIoU {_percent(values.miou)} %, pixel accuracy {_percent(values.pixel_accuracy)} %")
-    if found.note:
-        out.print(found.note, markup=False)
+    if evaluation.note:
+        out.print(evaluation.note, markup=False)
 
 
 def _percent(share: float) -> str:

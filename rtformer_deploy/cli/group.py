@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
 
 
 def _print_any_name() -> None:
-    """Lets a file's name that is no text be printed, with escapes for its odd bytes, instead of ending the command."""
+    """Prints file names that are not valid text with escapes for the odd bytes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 Values = dict[str, Any]
 
-#: A path as pathlib.Path; whether it exists is the library's to say, with its own message and exit code 1.
+#: A path as pathlib.Path. The library checks whether it exists, with its own message and exit code 1.
 PATH = click.Path(path_type=Path)
 
 
@@ -43,7 +43,7 @@ def bit_depth(command: Command) -> Command:
 
 
 def reader(command: Command) -> Command:
-    """--bit-depth, for a command that reads images; the command gets an image.reader.ImageReader that speaks to stderr."""
+    """--bit-depth, for a command that reads images; the command gets an image.reader.ImageReader that prints its notes to stderr."""
 
     def gather(values: Values) -> Values:
         from ..image.reader import ImageReader
@@ -60,7 +60,7 @@ def stop_on_error(command: Command) -> Command:
 
 
 def output(default: str | None, text: str) -> Callable[[Command], Command]:
-    """-o/--output PATH, required where there is no default."""
+    """-o/--output PATH, required if there is no default."""
     if default is None:
         return click.option("-o", "--output", type=PATH, required=True, metavar="PATH", help=text)
     return click.option("-o", "--output", type=PATH, default=default, show_default=True, metavar="PATH", help=text)
@@ -73,10 +73,10 @@ def json_flag(command: Command) -> Command:
 
 def dataset(command: Command) -> Command:
     """--dataset, --root and --split: a labelled dataset, which the command needs."""
-    known = "Name the dataset: camvid, cityscapes, ade20k, cocostuff or a dataset file."
+    text = "Name the dataset: camvid, cityscapes, ade20k, cocostuff or a dataset file."
     command = click.option("--split", default="val", show_default=True, help="Take this part of it.")(command)
     command = click.option("--root", type=PATH, required=True, metavar="DIR", help="Read the dataset from this folder.")(command)
-    return click.option("--dataset", required=True, metavar="NAME|FILE", help=known)(command)
+    return click.option("--dataset", required=True, metavar="NAME|FILE", help=text)(command)
 
 
 def backend(command: Command) -> Command:
@@ -90,7 +90,7 @@ def backend(command: Command) -> Command:
 def build_options(command: Command) -> Command:
     """--device, --threads and an option for every flag of BuildOptions; the command gets them as `options`, a BuildOptions.
 
-    An option that is a file's bytes comes beside it, as the file's path: reading it is the library's.
+    The command gets an option of kind "file" separately, as a path; the library reads the file.
     """
     from ..backends import BACKENDS
     from ..types import BuildOptions
@@ -140,7 +140,7 @@ def external(command: Command) -> Command:
 
 
 def _gathered(gather: Callable[[Values], Values], **clicks: Callable[[Any], Any]) -> Callable[[Command], Command]:
-    """Adds options, each under the name of its parameter; the command gets what `gather` makes of their values in their place."""
+    """Adds options, named by parameter. `gather` turns their values into the arguments that the command gets instead."""
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)

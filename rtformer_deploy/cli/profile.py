@@ -72,13 +72,13 @@ def _print(profile: Profile, top: int) -> None:
     out = console()
     shown = profile.top(top)
     rows = [(shorten(layer.kind, 13), f"{layer.kernel} {layer.precision}".strip(), *_figures(profile, layer.ms)) for layer in shown]
-    left = len(profile.layers) - len(shown)
-    if left:
+    remaining = len(profile.layers) - len(shown)
+    if remaining:
         rows.append(("", "", *_figures(profile, profile.layers_ms - sum(layer.ms for layer in shown))))
     titles = ("kind", "kernel", "ms", "share")
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
     width = max(_FEWEST, _COLUMNS - sum(widths) - _GAP * len(widths))
-    names = [shorten(layer.name, width) for layer in shown] + ([f"{left} more"] if left else [])
+    names = [shorten(layer.name, width) for layer in shown] + ([f"{remaining} more"] if remaining else [])
     layers = [(name, *row) for name, row in zip(names, rows, strict=True)]
     out.print(table(_title(profile), ("layer", *titles), layers, right=(3, 4)))
     blocks = [(block.name, str(block.layers), *_figures(profile, block.ms)) for block in profile.blocks()[:top]]

@@ -60,7 +60,7 @@ def command(
 
 
 def _print_line(outcome: Outcome, classes: Sequence[str]) -> None:
-    """One line an image: its outputs and its largest class."""
+    """Prints one line for an image: its outputs and its largest class."""
     if outcome.shares is None:
         click.echo(f"{outcome.job.image}: failed", err=True)
         return
@@ -73,7 +73,7 @@ def _percent(share: float) -> str:
 
 
 def _print_shares(outcome: Outcome, classes: Sequence[str]) -> None:
-    """Every class that occurs with its share of the pixels, the largest first."""
+    """Prints every class in the image with its share of the pixels, the largest first."""
     from .show import console, table
 
     assert outcome.shares is not None

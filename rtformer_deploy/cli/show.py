@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def console() -> Console:
-    """A console for stdout; 80 columns wide where stdout is no terminal, so that a file reads like a screen."""
+    """A console for stdout; 80 columns wide if stdout is not a terminal, so that a file looks like the screen."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 80, highlight=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> Group:
-    """A title and a plain table under it: the columns whose numbers are in `right` are aligned to the right; text is never read as markup.
+    """A title and a plain table under it: columns with an index in `right` are right-aligned, and text is never read as markup.
 
     Two columns with 14 and 64 characters, a name and a SHA-256, fit 80.
     """
@@ -48,7 +48,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], rig
 
 
 def sections(facts: Mapping[str, Any]) -> Iterator[Group]:
-    """Nested facts as one two-column table a section; a value that is not a mapping stands in the first table."""
+    """Nested facts as a two-column table for each section; values that are not mappings go into the first table."""
     top = {key: value for key, value in facts.items() if not isinstance(value, Mapping)}
     if top:
         yield table("", ("", ""), ((words(key), text(value)) for key, value in top.items()))
@@ -93,7 +93,7 @@ def feedback() -> Iterator[Feedback]:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A Progress callback that draws one bar on stderr; it draws nothing where stderr is no terminal.
+    """A Progress callback that draws one bar on stderr; it draws nothing if stderr is not a terminal.
 
     The bar is drawn only when the callback is called and at most four times a second: no thread of its own disturbs a measurement.
     """
@@ -106,7 +106,7 @@ def progress_bar() -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    terminal = sys.stdout.isatty()  # only then may rich lead stdout round the bar; a pipe must get what was printed to it
+    terminal = sys.stdout.isatty()  # rich may redirect stdout only on a terminal; a pipe must get the printed text unchanged
     with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False, redirect_stdout=terminal) as bar:
         task = bar.add_task("", total=None)
         drawn_at, drawn_phase = float("-inf"), ""

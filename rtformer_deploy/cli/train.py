@@ -73,11 +73,11 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
         raise UsageError("--resume and --init cannot be combined: a resumed run has its weights.")
     recipe = with_dataset(load_recipe(recipe_name), dataset)
     options = TrainOptions(output=output, device=pick_device(device), **values)
-    asked: list[int] = []
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: asked.append(number) if not asked else signal.default_int_handler(number, None))
+        signal.signal(number, lambda number, _: signals.append(number) if not signals else signal.default_int_handler(number, None))
     with Display(options.steps) as display:
-        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(asked), say=display.say)
+        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(signals), say=display.say)
     if last["kind"] == "stopped":
         click.echo(f"Stopped after step {last['step']}; go on with --resume.", err=True)
         raise SystemExit(130)

@@ -1,4 +1,4 @@
-"""Training records -> a progress bar with loss, learning rate, mIoU and time left; plain lines if there is no terminal."""
+"""Shows training records as a progress bar with loss, learning rate, mIoU and time left; plain lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Display:
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Shows one record."""
         if record["kind"] == "step":
-            left = f"{record['seconds_left'] / 60:.0f} min left"
-            text = f"loss {record['loss']:.3f}  lr {record['lr']:.2e}{self.miou}  {left}"
+            time_left = f"{record['seconds_left'] / 60:.0f} min left"
+            text = f"loss {record['loss']:.3f}  lr {record['lr']:.2e}{self.miou}  {time_left}"
             self.progress.update(self.task, completed=record["step"], description=text)
             if not self.console.is_terminal and record["step"] % 100 == 0:
                 self._line(f"step {record['step']}/{record['steps']}  {text}")

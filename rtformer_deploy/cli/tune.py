@@ -49,8 +49,8 @@ def command(stop_on_error: bool, **values: Any) -> None:
     from .show import feedback
 
     request, odd = TuneRequest(**values), OddFiles(stop_on_error)
-    with feedback() as told:
-        tuned = tune(request, told, odd)
+    with feedback() as terminal:
+        tuned = tune(request, terminal, odd)
     _print(tuned)
     files = ("tune.json", "tune.svg", *(() if tuned.chosen is None else ("recipe.toml", "ranges.json")))
     click.echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
@@ -65,7 +65,7 @@ def _print(tuned: Tuned) -> None:
     out = console()
     rows = [(b.name, f"{100 * b.work:.1f}", _number(each.error), f"{100 * each.flips:.2f}") for b, each in tuned.blocks]
     out.print(table("Each block alone in INT8", ("block", "work %", "logits' error", "changed %"), rows, right=(1, 2, 3)))
-    marked = [
+    mixes = [
         (
             ("* " if point is tuned.chosen else "  ") + point.name,
             str(point.in_int8),
@@ -76,7 +76,7 @@ def _print(tuned: Tuned) -> None:
         )
         for point in sorted(tuned.points, key=lambda point: point.ratio)
     ]
-    out.print(table("Mixes (* chosen)", ("mix", "blocks in INT8", "mIoU %", "drop", "p50 ms", "to FP32"), marked, right=(1, 2, 3, 4, 5)))
+    out.print(table("Mixes (* chosen)", ("mix", "blocks in INT8", "mIoU %", "drop", "p50 ms", "to FP32"), mixes, right=(1, 2, 3, 4, 5)))
 
 
 def _number(value: float | None) -> str:

@@ -56,26 +56,29 @@ def command(stop_on_error: bool, **values: Any) -> None:
 
     request, odd = VerifyRequest(**values), OddFiles(stop_on_error)
     with progress_bar() as progress:
-        found = verify_files(request, progress, odd)
-    _print(found)
+        verification = verify_files(request, progress, odd)
+    _print(verification)
     odd.raise_any()
-    check_gates(found, request.max_flips, request.max_drop)
+    check_gates(verification, request.max_flips, request.max_drop)
 
 
-def _print(found: Verification) -> None:
+def _print(verification: Verification) -> None:
     from .show import console, table
 
     words = {True: "differs", False: "equal", None: "not compared"}
     out = console()
-    rows = [(name, words[stage.differs], stage.detail) for name, (stage, _) in found.stages.items()]
-    out.print(table(f"A and B, images: {found.images}", ("stage", "", "at most"), rows))
-    first = found.first_difference
-    out.print(f"First difference: {first} ({found.stages[first][1]})" if first else "No stage differs.", markup=False)
-    split = "" if found.within is None else f" ({found.within / found.pixels:.4%} within the margin)"
-    out.print(f"Changed pixels: {found.flips:.4%}{split}; most in {found.worst}", markup=False)
-    out.print(f"Boundary F-score: {found.boundary:.4f} (within 0.75% of the diagonal)")
-    both = found.scores
+    rows = [(name, words[stage.differs], stage.detail) for name, (stage, _) in verification.stages.items()]
+    out.print(table(f"A and B, images: {verification.images}", ("stage", "", "at most"), rows))
+    first = verification.first_difference
+    out.print(f"First difference: {first} ({verification.stages[first][1]})" if first else "No stage differs.", markup=False)
+    split = "" if verification.within is None else f" ({verification.within / verification.pixels:.4%} within the margin)"
+    out.print(f"Changed pixels: {verification.flips:.4%}{split}; most in {verification.worst}", markup=False)
+    out.print(f"Boundary F-score: {verification.boundary:.4f} (within 0.75% of the diagonal)")
+    both = verification.scores
     if both is not None:
-        lines = [(n, *(f"{100 * v:.2f}" for v in (both[0].iou[n], both[1].iou[n], both[1].iou[n] - both[0].iou[n]))) for n in found.classes]
+        lines = [
+            (n, *(f"{100 * v:.2f}" for v in (both[0].iou[n], both[1].iou[n], both[1].iou[n] - both[0].iou[n])))
+            for n in verification.classes
+        ]
         out.print(table("", ("class", "A IoU %", "B IoU %", "change"), lines, right=(1, 2, 3)))
-        out.print(f"mIoU: A {100 * both[0].miou:.2f} %, B {100 * both[1].miou:.2f} %, drop {found.drop:.2f} points")
+        out.print(f"mIoU: A {100 * both[0].miou:.2f} %, B {100 * both[1].miou:.2f} %, drop {verification.drop:.2f} points")

@@ -1,1 +1,1 @@
-"""What each command does with files, one file a command, named as the command."""
+"""What each command does with files. There is one module for each command, with the same name."""

@@ -26,9 +26,9 @@ BatchProfile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What to build from what. `options` is what its builder is told, but for what follows from the model and the rest of the request.
+    """What to build, and from what. `options` goes to the builder; these parts of it come from the model and the rest of the request:
 
-    That is the precision (`precision` and `keep`, or `recipe`, which is a name or a TOML file; FP32 without either), the batch
+    the precision (`precision` and `keep`, or `recipe`, which is a name or a TOML file; FP32 without either), the batch
     (`profile`), and the timing cache, which is read from the file `timing_cache` before the build and written to it afterwards.
     `bit_depth` (as in `load_image`) and `stop_on_error` are about images that the ranges are measured on.
     """
@@ -50,7 +50,7 @@ class BuildRequest:
 
 
 def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
-    """Builds `request.model` into `request.output`, and says which backend builds it and why, and what was found in the engine.
+    """Builds `request.model` into `request.output`, and reports which backend builds it and why, and what the engine holds.
 
     Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError;
     and ImageError, when the engine is written, if some of the images for the ranges could not be read.
@@ -65,7 +65,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     backend = pick_backend(request.backend, feedback.say)
     options = _options(request, mix, spec)
-    check_options(options, backend)  # before images are shown
+    check_options(options, backend)  # before the calibration images are read
     if recipe is not None:
         _tell_mix(recipe, backend, feedback.say)
     ranges = _ranges(request, recipe, spec, odd, feedback)
@@ -93,7 +93,7 @@ def _options(request: BuildRequest, mix: PrecisionMix, spec: ModelSpec) -> Build
 
 
 def _recipe(request: BuildRequest) -> Recipe | None:
-    """The recipe that says how to build; what it says cannot be said again."""
+    """The recipe that says how to build. Other options must not repeat what it sets."""
     if request.recipe is None:
         return None
     if request.precision or request.keep:
@@ -110,14 +110,14 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
         if request.ranges.is_set() or request.keep:
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
-    named = None if recipe is None else ranges_of_build(recipe.build)
-    if named is not None:
-        return named
+    recipe_ranges = None if recipe is None else ranges_of_build(recipe.build)
+    if recipe_ranges is not None:
+        return recipe_ranges
 
     def measure(images: Path) -> Ranges:
         reader = ImageReader(request.bit_depth, feedback.say)
-        wanted = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, external=request.external)
-        return calibrate_file(wanted, feedback, odd)
+        calibration = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, external=request.external)
+        return calibrate_file(calibration, feedback, odd)
 
     return pick_ranges(request.ranges, spec, measure, feedback.say)
 
@@ -136,12 +136,12 @@ def _tell_mix(recipe: Recipe, backend: Backend, say: Say) -> None:
 
 
 def _batch(profile: BatchProfile, spec: ModelSpec) -> tuple[int, int, int]:
-    """(min, opt, max) of the batch: the model's, if that is fixed; if it is dynamic, a missing bound follows from the others."""
+    """(min, opt, max) of the batch: a fixed batch is the model's own; for a dynamic batch, a missing bound follows from the others."""
     for shape in profile:
         if shape is not None and len(shape) == 4 and shape[1:] != (3, *spec.size):
-            wanted = "x".join(map(str, shape[1:]))
+            size = "x".join(map(str, shape[1:]))
             raise UsageError(
-                f"The model takes 3x{spec.size[0]}x{spec.size[1]}, not {wanted}: an engine has one spatial size, profiles vary the batch.",
+                f"The model takes 3x{spec.size[0]}x{spec.size[1]}, not {size}: an engine has one spatial size, profiles vary the batch.",
                 "Export at the size you want: rtformer-deploy export --size HxW.",
             )
     least, best, most = (None if shape is None else shape[0] for shape in profile)
@@ -157,7 +157,7 @@ def _batch(profile: BatchProfile, spec: ModelSpec) -> tuple[int, int, int]:
 
 
 def _read_cache(path: Path | None) -> bytes | None:
-    """The timing cache's bytes; empty if the file is still to be made."""
+    """The timing cache's bytes; empty if the file does not exist yet."""
     if path is None:
         return None
     return read_bytes(path, BuildError, "a timing cache") if path.exists() else b""
@@ -167,9 +167,9 @@ def _tell(engine: Engine, output: Path, say: Say) -> None:
     info = engine.info
     builder = info.builder_version if info.builder_version.startswith(info.backend) else f"{info.backend} {info.builder_version}"
     say(f"{output} ({len(engine.plan) / 2**20:.1f} MiB) and {sidecar(output).name}: {builder}" + (f", for {info.gpu}" if info.gpu else ""))
-    found = info.precision
-    counts = ", ".join(f"{count} in {name}" for name, count in sorted(found.layers.items()))
-    say(f"Precision: {found.asked} {found.state}" + (f" ({found.detail or counts})" if found.detail or counts else ""))
+    precision = info.precision
+    counts = ", ".join(f"{count} in {name}" for name, count in sorted(precision.layers.items()))
+    say(f"Precision: {precision.asked} {precision.state}" + (f" ({precision.detail or counts})" if precision.detail or counts else ""))
     if info.flips is None:
         say("Not run here: it needs the GPU it was built for; its classes were not compared with ONNX Runtime.")
     else:

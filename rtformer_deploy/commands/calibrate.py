@@ -33,9 +33,9 @@ _EVERY = 25  # images between two checkpoints
 
 @dataclass(frozen=True, slots=True)
 class CalibrateRequest:
-    """Which model to measure on which folder of images, `limit` of them (None: all) drawn with `seed`; no `output` writes no file.
+    """Which model to measure on which folder of images, `limit` of them (None: all) drawn with `seed`. Without `output` no file is written.
 
-    `reader` reads the images; None: one that tells a run's own `say`.
+    `reader` reads the images; None makes one that reports to the run's `say`.
     """
 
     model: Path
@@ -86,7 +86,7 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
 
 
 def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) -> list[Path]:
-    """A folder's images, those of its folders too, sorted; `limit` of them drawn with `seed`. Raises CalibrationError for none."""
+    """The images of a folder and its sub-folders, sorted; `limit` of them drawn with `seed`. Raises CalibrationError if there are none."""
     if not folder.is_dir():
         raise CalibrationError(f"{folder} is not a folder of images.")
     try:
@@ -94,8 +94,8 @@ def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) ->
     except ImageError as error:
         raise CalibrationError(f"There are no images in {folder}.", error.hint) from error
     if limit is not None and limit < len(paths):
-        chosen = np.random.default_rng(seed).choice(len(paths), limit, replace=False)
-        paths = [paths[index] for index in sorted(chosen)]
+        indices = np.random.default_rng(seed).choice(len(paths), limit, replace=False)
+        paths = [paths[index] for index in sorted(indices)]
     return paths
 
 
@@ -103,14 +103,14 @@ class _Checkpoint:
     """What a run has seen so far, kept in a file beside its output; a run without an output keeps nothing."""
 
     def __init__(self, output: Path | None, identity: str) -> None:
-        """`identity` tells the model and the images: another run's checkpoint is not used."""
+        """`identity` stands for the model and the images. A checkpoint with another identity is not used."""
         self.path = None if output is None else output.with_name(f".{output.name}.calibration.npz")
         self.identity = identity
 
     def resume(self, collector: Collector, odd: OddFiles, say: Say) -> tuple[int, bool]:
         """Fills the collector and the odd files from the file -> images done, and whether one of them had colours.
 
-        It begins anew, and says so, if the file is broken or belongs to another run.
+        If the file is broken or belongs to another run, it says so and starts from the first image.
         """
         if self.path is None or not self.path.is_file():
             return 0, False
@@ -158,7 +158,7 @@ def _show_all(
     odd: OddFiles,
     progress: Progress,
 ) -> bool:
-    """Shows the images from `start` on; whether any of them has more than one colour."""
+    """Shows the images from `start` on to the collector; returns whether any image has more than one colour."""
     first, coloured = start
     batch = spec.input.shape[0]
     repeats = batch if isinstance(batch, int) else 1
@@ -175,7 +175,7 @@ def _show_all(
 
 
 def _read(path: Path, reader: ImageReader, odd: OddFiles) -> Frame | None:
-    """An image's frame; None if it cannot be read and the others are to go on."""
+    """An image's frame; None if it cannot be read and the run continues with the others."""
     try:
         return reader.load(path)
     except ImageError as error:

@@ -1,4 +1,4 @@
-"""How `doctor` finds out: a library is imported and called in a process of its own and becomes a Check.
+"""How `doctor` checks a library: it imports and calls the library in a separate process. The result is a Check.
 
 Imports the standard library alone, so that it answers even if everything else is damaged. A library that crashes or hangs becomes
 one Check that says so.
@@ -36,9 +36,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A library: what it is called, its module, its purpose, and how to try it.
+    """A library: its name, its module, its purpose, and how to try it.
 
-    `trial` is Python that prints the version on one line and, if there is more to say, that on a second. `distributions` are the names
+    `trial` is Python code that prints the version on one line and details, if any, on a second. `distributions` are the names
     that pip knows it by, if they are not its own.
     """
 
@@ -75,16 +75,16 @@ class Answer(NamedTuple):
 
 
 def project_needs() -> dict[str, Need]:
-    """What the installed rtformer-deploy requires on this platform: library -> Need. Of several extras that bring it the first counts.
+    """What the installed rtformer-deploy requires on this platform: library -> Need. If several extras bring it, the first one counts.
 
     Raises PackageNotFoundError in a checkout that is not installed, ImportError without `packaging`.
     """
     from packaging.requirements import Requirement
 
-    described = metadata("rtformer-deploy")
-    extras = (None, *(described.get_all("Provides-Extra") or ()))
+    project = metadata("rtformer-deploy")
+    extras = (None, *(project.get_all("Provides-Extra") or ()))
     needs: dict[str, Need] = {}
-    for requirement in map(Requirement, described.get_all("Requires-Dist") or ()):
+    for requirement in map(Requirement, project.get_all("Requires-Dist") or ()):
         for extra in extras:
             if requirement.marker is None or requirement.marker.evaluate({"extra": extra or ""}):
                 needs.setdefault(requirement.name.lower(), Need(requirement, extra))
@@ -97,19 +97,19 @@ def need_of(package: Package, needs: Mapping[str, Need]) -> Need | None:
 
 
 def check_package(package: Package, need: Need | None, patience_s: float) -> Check:
-    """A library, really imported: ok, missing, too old, or broken with the last thing it said. Without a Need any version is fine."""
+    """A library, really imported: ok, missing, too old, or broken with the last line it printed. Without a Need any version is fine."""
     group = "Libraries" if need is None else "Required packages" if need.extra is None else "Extras"
-    wanted = package.name if need is None else need.text
+    requirement = package.name if need is None else need.text
     if not is_there(package.module):
         state: State = "broken" if need is not None and need.extra is None else "missing"
         install = f"pip install {package.name}" if need is None else need.install
         return Check(group, package.name, state, f"not installed; for {package.purpose}", install)
     answer = run_python(package.trial, patience_s)
     if not answer.ok:
-        return Check(group, package.name, "broken", answer.text, f"pip install --force-reinstall {wanted!r}")
+        return Check(group, package.name, "broken", answer.text, f"pip install --force-reinstall {requirement!r}")
     version, _, more = answer.text.partition("\n")
     if need is not None and not _satisfies(version, need):
-        return Check(group, package.name, "broken", f"{version}, but {wanted} is needed", f"pip install --upgrade {wanted!r}")
+        return Check(group, package.name, "broken", f"{version}, but {requirement} is needed", f"pip install --upgrade {requirement!r}")
     return Check(group, package.name, "ok", ", ".join(filter(None, (version, more.strip()))))
 
 
@@ -141,7 +141,7 @@ def is_there(module: str) -> bool:
 
 
 def _satisfies(version: str, need: Need) -> bool:
-    """Whether a library's own version is one that the project takes; what is no version is not."""
+    """Whether the project accepts a library's version; a text that is not a version is not accepted."""
     from packaging.version import InvalidVersion
 
     try:

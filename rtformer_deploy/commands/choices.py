@@ -1,4 +1,4 @@
-"""What several commands choose from what was asked for: the backend, and the ranges for INT8."""
+"""Choices that several commands make from their options: the backend, and the ranges for INT8."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pick_ranges(source: RangesSource, spec: ModelSpec, measure: Callable[[Path],
 
 
 def pick_backend(asked: str, say: Say) -> Backend:
-    """The value of --backend -> the backend; for "auto" this machine's own, and `say` is told why."""
+    """The value of --backend -> the backend; for "auto" the one for this machine, with a line to `say` about why."""
     if asked != "auto":
         return asked
     backend, reason = choose_backend()

@@ -106,13 +106,13 @@ CPU_FLAGS = {
 def examine(patience_s: float = PATIENCE_S) -> list[Check]:
     """Every check of this machine, group by group; the libraries are tried side by side."""
     itself, needs = _itself()
-    tried: list[Callable[[], Check]] = [partial(check_package, package, need_of(package, needs), patience_s) for package in PACKAGES]
-    tried += [partial(_native, patience_s), partial(_gpu, patience_s), partial(_rtx, patience_s), partial(_default_backend, patience_s)]
+    trials: list[Callable[[], Check]] = [partial(check_package, package, need_of(package, needs), patience_s) for package in PACKAGES]
+    trials += [partial(_native, patience_s), partial(_gpu, patience_s), partial(_rtx, patience_s), partial(_default_backend, patience_s)]
     with ThreadPoolExecutor(max_workers=max(2, min(4, machine.usable_cores()))) as pool:
-        later = [pool.submit(check) for check in tried]
+        futures = [pool.submit(check) for check in trials]
         try:
             checks = [_python(), itself, _cpu(), *_rivals(_installed()), _nvcc()]
-            checks += [one.result() for one in later]
+            checks += [one.result() for one in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: start no further library
             raise
@@ -124,7 +124,7 @@ def _python() -> Check:
 
 
 def _itself() -> tuple[Check, dict[str, Need]]:
-    """This project's own check, and what it requires; nothing if that cannot be read, and then the check says so."""
+    """This project's own check, and what it requires. If the requirements cannot be read, they are empty and the check says so."""
     name = "rtformer-deploy"
     try:
         needs = project_needs()
@@ -139,8 +139,8 @@ def _itself() -> tuple[Check, dict[str, Need]]:
 
 def _cpu() -> Check:
     flags = machine.cpu_flags()
-    known = [f"{flag} ({meaning})" for flag, meaning in CPU_FLAGS.items() if flag in flags]
-    return Check("System", "CPU", "ok", f"{machine.cpu_name()}, {machine.usable_cores()} cores; {', '.join(known) or 'no flags listed'}")
+    features = [f"{flag} ({meaning})" for flag, meaning in CPU_FLAGS.items() if flag in flags]
+    return Check("System", "CPU", "ok", f"{machine.cpu_name()}, {machine.usable_cores()} cores; {', '.join(features) or 'no flags listed'}")
 
 
 def _installed() -> set[str]:
@@ -193,7 +193,7 @@ def _gpu(patience_s: float) -> Check:
 
 
 def _rtx(patience_s: float) -> Check:
-    """Whether TensorRT-RTX works on the GPUs here, which NVIDIA does not say of all of them."""
+    """Whether TensorRT-RTX works on the GPUs here: NVIDIA does not promise it for every GPU."""
     name = "TensorRT-RTX on the GPU"
     if not is_there("tensorrt_rtx"):
         return Check("GPU", name, "missing", "tensorrt-rtx is not installed, so it was not tried")
@@ -216,7 +216,7 @@ def _default_backend(patience_s: float) -> Check:
     return Check("Engines", "default backend", "ok", f"{backend}, because {reason.rstrip('.')}")
 
 
-# What runs in a process of its own: prints a line for the program and one for a person.
+# These functions run in a separate process. Each prints one line for the program and one for the user.
 
 
 def print_native() -> None:

@@ -1,4 +1,4 @@
-"""What `export` does with files: a network's weights in, an ONNX model that was checked out."""
+"""What `export` does with files: it reads a network's weights and writes a checked ONNX model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..types import Head, Say
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """Which network (see `choose_network`) as which model, and where to. `size` None is the recipe's, `seed` that of random weights."""
+    """Which network (see `choose_network`) to export, how, and to which file. `size` None is the recipe's; `seed` is for random weights."""
 
     output: Path
     variant: str | None = None

@@ -24,7 +24,7 @@ _PLAN_SUFFIXES = frozenset({".plan", ".engine", ".trt"})
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a file holds: `facts` in sections, JSON values only; `problem` is what is wrong with the file, where something is."""
+    """What a file holds: `facts` in sections, JSON values only; `problem` is what is wrong with the file, if anything."""
 
     kind: Kind
     facts: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Description:
 
 
 def describe(path: Path) -> Description:
-    """A file of one of three kinds to a Description; the content decides where the name does not.
+    """A file of one of three kinds to a Description; the content decides if the name does not.
 
     A plan without its sidecar raises EngineError, a file of another kind ModelError or WeightsError. A plan whose bytes changed is
     described all the same, with a `problem`.
@@ -103,14 +103,20 @@ def _opens_here(info: EngineInfo) -> str:
 
 
 def _precision(info: EngineInfo) -> dict[str, Any]:
-    found = info.precision
+    precision = info.precision
     flips = "not measured" if info.flips is None else f"{info.flips:.4%} of the pixels change class against ONNX Runtime"
-    return {"asked": found.asked, "found": found.state, "layers": dict(found.layers), "detail": found.detail, "flips": flips}
+    return {
+        "asked": precision.asked,
+        "found": precision.state,
+        "layers": dict(precision.layers),
+        "detail": precision.detail,
+        "flips": flips,
+    }
 
 
 def _tensors(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> dict[str, str]:
-    named = [("input", tensor) for tensor in inputs] + [("output", tensor) for tensor in outputs]
-    return {f"{way} {tensor.name}": f"{tensor.dtype} {'x'.join(map(str, tensor.shape))}" for way, tensor in named}
+    tensors = [("input", tensor) for tensor in inputs] + [("output", tensor) for tensor in outputs]
+    return {f"{way} {tensor.name}": f"{tensor.dtype} {'x'.join(map(str, tensor.shape))}" for way, tensor in tensors}
 
 
 def _spec(spec: ModelSpec) -> dict[str, Any]:

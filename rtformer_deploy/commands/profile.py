@@ -15,8 +15,8 @@ def profile_path(
 ) -> Profile:
     """A plan, or an ONNX model that ONNX Runtime runs -> its Profile; see `timing.profile.profile_engine`.
 
-    `external` describes an ONNX model from elsewhere. Raises what opening raises, and ModelError for a network's weights, which are no
-    engine.
+    `external` describes an ONNX model from elsewhere. Raises what opening raises, and ModelError for a network's weights,
+    which have no engine.
     """
     path = Path(path)
     if path.suffix == ".safetensors":

@@ -18,7 +18,7 @@ from ..image.reader import ImageReader, silent
 from ..types import Frame, LabelMap, Progress, Runner, Say, no_progress
 
 LABELS, OVERLAY = "_labels.png", "_overlay.png"
-#: Why one file cannot be written while its neighbours can: a name that is too long or not allowed, a folder in its place.
+#: Why one file cannot be written while its neighbours can: its name is too long or not allowed, or a folder already has that name.
 _ITS_OWN = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST})
 
 
@@ -33,7 +33,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one image: `shares` is the share of pixels of each class, (classes,); or `error` says why there is none."""
+    """The result for one image: `shares` is the share of pixels of each class, (classes,); or `error` says why there is none."""
 
     job: Job
     size: tuple[int, int] | None = None
@@ -73,22 +73,22 @@ def segment(
 
 
 def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent) -> list[Job]:
-    """Images and folders (with their sub-folders, sorted) to jobs whose outputs in `output` do not meet.
+    """Images and folders (with their sub-folders, sorted) to jobs whose outputs in `output` have different names.
 
-    An image NAME.EXT gives NAME_labels.png and NAME_overlay.png, in the sub-folder of `output` that its own is of the folder that was
-    named. If two images there share a name, their suffix, then their folder, then a number is put into it. An image named twice
-    is done once. Outputs of an earlier run are not taken for input; `say` gets a line about each folder of which files are left out.
+    An image NAME.EXT gives NAME_labels.png and NAME_overlay.png, in the same sub-folder of `output` as
+    in the input folder. If two images there share a name, their suffix, then their folder, then a number is added. An image named twice
+    is done once. Outputs of an earlier run are not read as input; `say` gets a line for each folder that has files left out.
     Raises ImageError if a folder holds no image, OutputError if an output would overwrite an input.
     """
-    found = {image.absolute(): (image, below) for path in inputs for image, below in _images(path, output, say)}
+    images_by_path = {image.absolute(): (image, below) for path in inputs for image, below in _images(path, output, say)}
     together: dict[str, list[tuple[Path, Path]]] = {}
-    for image, below in found.values():
+    for image, below in images_by_path.values():
         together.setdefault(str(below).casefold(), []).append((image, below))
     names: dict[Path, str] = {}
     for group in together.values():
         images = [image for image, _ in group]
         names.update(zip(images, output_names(images), strict=True))
-    stems = {image: output / below / names[image] for image, below in found.values()}
+    stems = {image: output / below / names[image] for image, below in images_by_path.values()}
     jobs = [Job(image, stem.with_name(f"{stem.name}{LABELS}"), stem.with_name(f"{stem.name}{OVERLAY}")) for image, stem in stems.items()]
     sources = {image.resolve() for image in stems}
     for job in jobs:
@@ -99,7 +99,7 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent) -> list[J
 
 
 def output_names(images: Sequence[Path]) -> list[str]:
-    """One name an image, none of them twice, also where the file system does not tell capitals apart."""
+    """A unique name for each image, also on file systems that ignore case."""
     forms: tuple[Callable[[Path], str], ...] = (
         lambda image: image.stem,
         lambda image: f"{image.stem}_{image.suffix[1:]}",
@@ -109,24 +109,24 @@ def output_names(images: Sequence[Path]) -> list[str]:
     names: dict[int, str] = {}
     for form in forms:
         count = Counter(form(image).casefold() for image in images)
-        taken = {name.casefold() for name in names.values()}
+        names_in_use = {name.casefold() for name in names.values()}
         for index, image in enumerate(images):
             name = form(image)
-            if index not in names and count[name.casefold()] == 1 and name.casefold() not in taken:
+            if index not in names and count[name.casefold()] == 1 and name.casefold() not in names_in_use:
                 names[index] = name
-                taken.add(name.casefold())
-    taken = {name.casefold() for name in names.values()}
+                names_in_use.add(name.casefold())
+    names_in_use = {name.casefold() for name in names.values()}
     for index, image in enumerate(images):
         if index not in names:
-            names[index] = _numbered(forms[-1](image), taken)
+            names[index] = _numbered(forms[-1](image), names_in_use)
     return [names[index] for index in range(len(images))]
 
 
-def _numbered(name: str, taken: set[str]) -> str:
+def _numbered(name: str, names_in_use: set[str]) -> str:
     number = 1
-    while f"{name}_{number}".casefold() in taken:
+    while f"{name}_{number}".casefold() in names_in_use:
         number += 1
-    taken.add(f"{name}_{number}".casefold())
+    names_in_use.add(f"{name}_{number}".casefold())
     return f"{name}_{number}"
 
 

@@ -35,7 +35,7 @@ def train(
 
     In `options.output`: checkpoint.safetensors (the run goes on from it with `resume`, also with another `steps`: the schedule is
     a function of step / steps), log.jsonl, log.svg, and at the end NAME.safetensors, the averaged weights in FP16.
-    `say` is told what is odd about the dataset's files; and, at the beginning, if log.svg is not drawn, as without the extra `report`.
+    `say` gets a line about each problem in the dataset's files, and one at the start if log.svg cannot be drawn without the extra `report`.
     Raises DatasetError, WeightsError, UsageError, OutputError, and DeployError if the loss is no longer a number.
     """
     folder = make_folder(options.output)
@@ -46,9 +46,9 @@ def train(
     run = TrainingRun(recipe, options, fit, checks, None if resume else options.init)
     if resume:
         run.resume(checkpoint)
-    undrawn = why_not_drawn("log.svg")
-    if undrawn is not None:
-        say(undrawn)
+    reason = why_not_drawn("log.svg")
+    if reason is not None:
+        say(reason)
     log = Log(folder / "log.jsonl", resume)
     if resume:
         log.cut(run.state.step)
@@ -69,11 +69,11 @@ def open_splits(dataset: str, root: Path, hold_out: str | None, reader: ImageRea
     fit, checks = open_dataset(dataset, root, "train", reader), [open_dataset(dataset, root, "val", reader)]
     if hold_out is not None:
         names = [sample.name for sample in fit.samples if sample.name.startswith(hold_out)]
-        held = set(names[len(names) - round(len(names) / 3) :]) if names else set()
-        if not held:
+        held_out = set(names[len(names) - round(len(names) / 3) :]) if names else set()
+        if not held_out:
             raise DatasetError(f"Fewer than two training frames have names that begin with {hold_out!r}; nothing can be held out.")
-        checks.append(fit.subset(held, "held-out"))
-        fit = fit.subset({sample.name for sample in fit.samples} - held, "train")
+        checks.append(fit.subset(held_out, "held-out"))
+        fit = fit.subset({sample.name for sample in fit.samples} - held_out, "train")
     return fit, checks
 
 
@@ -83,7 +83,7 @@ def with_dataset(recipe: Recipe, dataset: str | None) -> Recipe:
 
 
 def _ship(run: TrainingRun, folder: Path, record: Watch) -> None:
-    """Writes the averaged weights, and records what they score as they are written."""
+    """Writes the averaged weights, and records the scores of the rounded weights."""
     weights, scores = run.shipped()
     record({"kind": "shipped", "step": run.state.step, "scores": scores})
     metadata = {
@@ -96,7 +96,7 @@ def _ship(run: TrainingRun, folder: Path, record: Watch) -> None:
 
 
 def _draw(log: Log, path: Path) -> None:
-    """Writes the picture of the log, if it can be drawn here; one of an earlier run does not stay."""
+    """Writes the picture of the log, if it can be drawn here; otherwise removes the picture of an earlier run."""
     if why_not_drawn(path.name) is not None:
         path.unlink(missing_ok=True)
         return

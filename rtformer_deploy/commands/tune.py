@@ -1,4 +1,4 @@
-"""A model, its ranges and a labelled dataset -> the fastest mix of INT8, FP16 and FP32 whose mIoU loses no more than was allowed.
+"""A model, its ranges and a labelled dataset -> the fastest mix of INT8, FP16 and FP32 that loses no more mIoU than allowed.
 
 1. Sensitivity: each block alone in INT8, compared with the FP32 engine by its logits on a few frames.
 2. The blocks leave INT8 one after the other, the one that errs most for its work first; the mIoU of real engines on the whole split
@@ -46,7 +46,7 @@ _RANGES = "ranges.json"
 
 @dataclass(frozen=True, slots=True)
 class TuneRequest:
-    """What to tune on what, as the command line says it. `max_drop` is in points of mIoU, `seconds` per engine over all rounds."""
+    """What to tune, and on which data, as on the command line. `max_drop` is in points of mIoU, `seconds` per engine over all rounds."""
 
     model: Path
     dataset: str
@@ -68,8 +68,8 @@ class TuneRequest:
 def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) -> Tuned:
     """Searches, measures and writes tune.json, tune.svg and, if the gate is met, recipe.toml and ranges.json into `request.output`.
 
-    Without the extra `report` tune.svg is not drawn; `say` is told at the beginning.
-    Every measurement is in tune.state.jsonl at once, for `resume`. `odd` gets the images for the ranges that cannot be read;
+    Without the extra `report` tune.svg is not drawn, and a line at the start says so.
+    Every measurement is written to tune.state.jsonl at once, for `resume`. `odd` gets the images for the ranges that cannot be read;
     without it the first one is an error. Raises UsageError, ModelError, CalibrationError, DatasetError,
     BuildError, EngineError, OutputError, and what `feedback.progress` raises.
     """
@@ -84,9 +84,9 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     backend = pick_backend(request.backend, feedback.say)
     _refuse_unrunnable(backend, request.device, feedback.say)
     folder = make_folder(request.output)
-    undrawn = why_not_drawn("tune.svg")
-    if undrawn is not None:
-        feedback.say(undrawn)
+    reason = why_not_drawn("tune.svg")
+    if reason is not None:
+        feedback.say(reason)
     ranges = _ranges(request, spec, folder, reader, odd or OddFiles(), feedback)
     check_ranges(ranges, spec.name, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
@@ -101,10 +101,10 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
 
 def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
     if backend_row(backend).on_gpu:
-        found = gpus()
-        if found and device >= len(found):
-            raise EngineError(f"There is no GPU {device} here; there are {len(found)}, counted from 0.")
-        if not found:
+        devices = gpus()
+        if devices and device >= len(devices):
+            raise EngineError(f"There is no GPU {device} here; there are {len(devices)}, counted from 0.")
+        if not devices:
             raise EngineError(
                 f"tune runs every engine it builds, and there is no GPU here for {backend} ({why_none()}).",
                 "Run it on the machine that the engine is for, or choose --backend openvino.",
@@ -115,19 +115,21 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
 
 def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageReader, odd: OddFiles, feedback: Feedback) -> Ranges:
     """The ranges as build-engine finds them; those that are measured on images for this run are kept beside its journal."""
-    kept = folder / _RANGES
-    if request.ranges.images is not None and request.resume and kept.is_file() and (folder / _JOURNAL).is_file():
-        return load_ranges(kept)
+    ranges_path = folder / _RANGES
+    if request.ranges.images is not None and request.resume and ranges_path.is_file() and (folder / _JOURNAL).is_file():
+        return load_ranges(ranges_path)
 
     def measure(images: Path) -> Ranges:
-        wanted = CalibrateRequest(request.model, images, kept, reader=reader, threads=request.threads, external=request.external)
-        return calibrate_file(wanted, feedback, odd)
+        calibration = CalibrateRequest(
+            request.model, images, ranges_path, reader=reader, threads=request.threads, external=request.external
+        )
+        return calibrate_file(calibration, feedback, odd)
 
     return pick_ranges(request.ranges, spec, measure, feedback.say)
 
 
 def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: Backend, ranges: Ranges) -> dict[str, Any]:
-    """What measurements depend on. The bound is not part of it: a measurement holds for any."""
+    """What the measurements depend on. The bound is not part of it, because a measurement is valid for any bound."""
     try:
         builder = version(backend_row(backend).package)
     except PackageNotFoundError:
@@ -162,7 +164,7 @@ def build_command(request: TuneRequest, backend: str) -> str:
 
 
 def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
-    """The files of a finished run; a recipe of an earlier bound that is not met now is removed."""
+    """The files of a finished run; if no mix meets the bound, the recipe of an earlier run is removed."""
     folder, spec = request.output, workshop.spec
     save_ranges(workshop.ranges, folder / _RANGES)
     facts = {
@@ -178,7 +180,7 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
 
         write_atomic(folder / "tune.svg", draw_pareto(tuned.points, tuned.chosen, request.max_drop, title).encode())
     else:
-        (folder / "tune.svg").unlink(missing_ok=True)  # of an earlier run, whose points were others
+        (folder / "tune.svg").unlink(missing_ok=True)  # from an earlier run with other points
     if tuned.chosen is None:
         (folder / "recipe.toml").unlink(missing_ok=True)
         return

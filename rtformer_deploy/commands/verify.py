@@ -1,4 +1,4 @@
-"""What `verify` does with files: two models, images and labelled datasets in; what differs out, as JSON and as a picture."""
+"""What `verify` does with files: it compares two models on images or a labelled dataset and writes the result as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class VerifyRequest:
 
 
 def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: OddFiles | None = None) -> Verification:
-    """Compares two plans, ONNX models or networks' weights and writes the files that were asked for; the bounds are the caller's to check.
+    """Compares two plans, ONNX models or networks' weights and writes the files that were asked for; the caller checks the bounds.
 
     `odd` gets the images that cannot be read; without it the first one is an error. Raises UsageError and OutputError before the
     work, and what opening the models, the dataset and `verify` raise.
@@ -57,12 +57,12 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: 
     if request.dataset is not None and request.root is not None:
         dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
         ignore = dataset.labels.ignore_index
-    about_a, about_b = (external_for(path, request.external) for path in (request.a, request.b))
-    if request.external.is_set() and not (about_a.is_set() or about_b.is_set()):
+    external_a, external_b = (external_for(path, request.external) for path in (request.a, request.b))
+    if request.external.is_set() and not (external_a.is_set() or external_b.is_set()):
         raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std and --input out.")
     with (
-        open_any(request.a, external=about_a, device=request.device, threads=request.threads) as a,
-        open_any(request.b, external=about_b, device=request.device, threads=request.threads) as b,
+        open_any(request.a, external=external_a, device=request.device, threads=request.threads) as a,
+        open_any(request.b, external=external_b, device=request.device, threads=request.threads) as b,
     ):
         if dataset is not None:
             items += dataset_items(dataset, len(a.spec.classes))

@@ -1,1 +1,1 @@
-"""How good and how equal: mIoU, two models compared, where they first differ."""
+"""Quality and comparison: mIoU of one model, and where two models first differ."""

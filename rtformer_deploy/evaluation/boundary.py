@@ -25,19 +25,19 @@ def tolerance(size: tuple[int, int]) -> float:
 
 
 def border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels of a mask (H, W) that have a neighbour (of four) outside it; beyond the picture's edge nothing lies."""
-    found = np.zeros_like(mask)
-    found[1:] |= mask[1:] & ~mask[:-1]
-    found[:-1] |= mask[:-1] & ~mask[1:]
-    found[:, 1:] |= mask[:, 1:] & ~mask[:, :-1]
-    found[:, :-1] |= mask[:, :-1] & ~mask[:, 1:]
-    return found
+    """The pixels of a mask (H, W) that have a neighbour (of four) outside it; the edge of the picture does not count as outside."""
+    edge = np.zeros_like(mask)
+    edge[1:] |= mask[1:] & ~mask[:-1]
+    edge[:-1] |= mask[:-1] & ~mask[1:]
+    edge[:, 1:] |= mask[:, 1:] & ~mask[:, :-1]
+    edge[:, :-1] |= mask[:, :-1] & ~mask[:, 1:]
+    return edge
 
 
 @dataclass(slots=True)
 class Borders:
-    """Border pixels counted over any number of pairs of label maps: `counts` (classes, 4) holds, by class, A's border pixels, those of
-    them that B's border is near to, B's border pixels, and those of them that A's is near to."""
+    """Border pixels counted over any number of pairs of label maps: `counts` (classes, 4) holds, by class, A's border pixels, how
+    many of them are near B's border, B's border pixels, and how many of them are near A's border."""
 
     classes: int
     counts: NDArray[np.int64] = field(init=False)

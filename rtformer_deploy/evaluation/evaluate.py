@@ -1,4 +1,4 @@
-"""A Runner and a labelled dataset -> one confusion matrix over the whole set, and what it says."""
+"""A Runner and a labelled dataset -> one confusion matrix over the whole set, and its scores."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Predictor(Protocol):
 def evaluate(
     runner: Predictor, dataset: Dataset, progress: Progress = no_progress, watch: Callable[[LabelMap], None] = lambda labels: None
 ) -> Evaluation:
-    """Runs every frame of a split and counts, at each label's own size, what every pixel was taken for.
+    """Runs every frame of a split and counts the predicted class of every pixel, at each label's own size.
 
     `watch` gets each frame's label map, in the order of the split. Raises DatasetError if the model has another number of classes
     than the dataset, or a pair cannot be read.

@@ -29,7 +29,7 @@ def confusion(truth: LabelMap, predicted: LabelMap, classes: int, ignore: int) -
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What one confusion matrix says. A class that neither the labels nor the predictions hold has no IoU (NaN), and is not in the mean."""
+    """What one confusion matrix says. A class in neither the labels nor the predictions has no IoU (NaN) and is left out of the mean."""
 
     miou: float
     pixel_accuracy: float

@@ -15,7 +15,7 @@ from ..runtime.frame_runner import FrameRunner
 from ..types import Frame, LabelMap, ModelSpec
 
 STAGES = ("decode", "resize", "normalise", "logits", "upsample", "argmax")
-#: What rounding may make of the logits, as a share of A's largest; the stages before them are computed alike and must be equal.
+#: The difference that rounding may cause in the logits, as a share of A's largest. The stages before the logits must be equal.
 ROUNDING = 1e-4
 
 Array = NDArray[np.float32]
@@ -47,7 +47,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """What one runner made of one image."""
+    """The result of each stage of one runner, for one image."""
 
     frame: Frame
     resized: Array  # (3, H, W), 0 to 255
@@ -57,7 +57,7 @@ class _Passed:
 
 
 def compare_image(a: FrameRunner, b: FrameRunner, decode: Callable[[], Frame]) -> Compared:
-    """Two runners that nothing else uses and an image to decode -> every stage of both, really computed and compared.
+    """Runs every stage of both runners on one image and compares them. Nothing else may use the runners meanwhile.
 
     Raises ImageError if it cannot be decoded, EngineError if an engine fails or gives logits that are not finite.
     """
@@ -72,8 +72,8 @@ def compare_image(a: FrameRunner, b: FrameRunner, decode: Callable[[], Frame]) -
         largest = max(at_frame, float(np.abs(one.logits - other.logits).max()) if same_grid else 0.0)
         stages += [logits, _upsample(at_frame, scale, largest)]
     else:
-        missing = _without_logits(one, other)
-        stages += [Stage(name, None, 0.0, missing) for name in ("logits", "upsample")]
+        reason = _without_logits(one, other)
+        stages += [Stage(name, None, 0.0, reason) for name in ("logits", "upsample")]
         if one.logits is not None:
             margin, _ = _at_frame_size(one, a.spec)
     stages.append(_argmax(one.labels, other.labels, margin, largest))
@@ -137,7 +137,7 @@ def _upsample(at_frame: float, scale: float, largest: float) -> Stage:
 
 
 def _argmax(one: LabelMap, other: LabelMap, margin: Array | None, largest: float | None) -> Stage:
-    """Equal means: every pixel that changed had its two best classes within twice the largest difference, and that is rounding's."""
+    """The stage counts as equal if rounding explains each change: A's two best classes lie within twice the largest logit difference."""
     changed = one != other
     share = float(changed.mean())
     if not share:

@@ -20,7 +20,7 @@ from .stages import STAGES, Compared, Stage, compare_image
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image: its name, how it is decoded, and its labels where there are any."""
+    """One image: its name, how to decode it, and its labels if there are any."""
 
     name: str
     decode: Callable[[], Frame]
@@ -39,7 +39,7 @@ class Changes:
 
 @dataclass(slots=True)
 class Verification:
-    """What was found over all images. `within` counts the changed pixels whose margin in A is at most the threshold (`margin`, or twice
+    """The result over all images. `within` counts the changed pixels whose margin in A is at most the threshold (`margin`, or twice
     each image's largest logit difference); None if A has no logits or no threshold is known. `matrices` are A's and B's."""
 
     a: str
@@ -111,14 +111,14 @@ def verify(
     """Two runners with the same number of classes and images -> what differs. `margin` is in units of the logits.
 
     An image that cannot be read goes to `odd`, and the others are compared. Raises ModelError if the classes differ in number,
-    ImageError if no image is left, and without `odd` at the first that cannot be read; DatasetError at a pair that cannot be read.
+    ImageError if no image is left, or without `odd` for the first that cannot be read; DatasetError for a pair that cannot be read.
     """
     classes = a.spec.classes
     if len(classes) != len(b.spec.classes):
         raise ModelError(f"A tells {len(classes)} classes apart and B {len(b.spec.classes)}: their label maps cannot be compared.")
     if not items:
         raise ImageError("There is no image to compare on.")
-    found, borders, odd = Verification(*names, classes, margin), Borders(len(classes)), odd or OddFiles()
+    result, borders, odd = Verification(*names, classes, margin), Borders(len(classes)), odd or OddFiles()
     odd.total = len(items)
     for done, item in enumerate(items, 1):
         try:
@@ -126,19 +126,19 @@ def verify(
         except ImageError as error:
             odd.add(error)
             continue
-        _count(found, compared, item.name)
+        _count(result, compared, item.name)
         borders.add(compared.labels_a, compared.labels_b)
         if item.label is not None:
-            _score(found, compared, item.label(), ignore)
+            _score(result, compared, item.label(), ignore)
         progress("verify", done, len(items))
-    if not found.images:
+    if not result.images:
         raise ImageError(odd.listing())
-    found.boundary = borders.score()
-    return found
+    result.boundary = borders.score()
+    return result
 
 
 def check_gates(found: Verification, max_flips: float | None, max_drop: float | None) -> None:
-    """Raises GateError, naming every bound that is passed: `max_flips` a share from 0 to 1, `max_drop` in points of mIoU."""
+    """Raises GateError, naming every bound that is exceeded: `max_flips` a share from 0 to 1, `max_drop` in points of mIoU."""
     failed = []
     if max_flips is not None and not found.flips <= max_flips:
         failed.append(f"{found.flips:.4%} of the pixels change class, more than --max-flips {max_flips:.4%}.")
@@ -149,19 +149,19 @@ def check_gates(found: Verification, max_flips: float | None, max_drop: float | 
         raise GateError(" ".join(failed), f"The first stage that differs is {first}." if first else None)
 
 
-def _count(found: Verification, compared: Compared, name: str) -> None:
+def _count(result: Verification, compared: Compared, name: str) -> None:
     for stage in compared.stages:
-        before = found.stages.get(stage.name)
+        before = result.stages.get(stage.name)
         if before is None or (bool(stage.differs), stage.difference) > (bool(before[0].differs), before[0].difference):
-            found.stages[stage.name] = stage, name
+            result.stages[stage.name] = stage, name
     changed = compared.labels_a != compared.labels_b
     count = int(changed.sum())
-    near = _near(compared, found.margin)
-    found.images, found.pixels, found.changed = found.images + 1, found.pixels + changed.size, found.changed + count
-    found.within = None if near is None or found.within is None else found.within + int((changed & near).sum())
-    if count / changed.size > found.worst_share:
-        found.worst, found.worst_share = name, count / changed.size
-        found.worst_changes = Changes(compared.frame, changed, near)
+    near = _near(compared, result.margin)
+    result.images, result.pixels, result.changed = result.images + 1, result.pixels + changed.size, result.changed + count
+    result.within = None if near is None or result.within is None else result.within + int((changed & near).sum())
+    if count / changed.size > result.worst_share:
+        result.worst, result.worst_share = name, count / changed.size
+        result.worst_changes = Changes(compared.frame, changed, near)
 
 
 def _near(compared: Compared, margin: float | None) -> NDArray[np.bool_] | None:
@@ -170,9 +170,9 @@ def _near(compared: Compared, margin: float | None) -> NDArray[np.bool_] | None:
     return None if compared.margin is None or bound is None else compared.margin <= bound
 
 
-def _score(found: Verification, compared: Compared, label: LabelMap, ignore: int) -> None:
-    one, other = (confusion(label, labels, len(found.classes), ignore) for labels in (compared.labels_a, compared.labels_b))
-    found.matrices = (one, other) if found.matrices is None else (found.matrices[0] + one, found.matrices[1] + other)
+def _score(result: Verification, compared: Compared, label: LabelMap, ignore: int) -> None:
+    one, other = (confusion(label, labels, len(result.classes), ignore) for labels in (compared.labels_a, compared.labels_b))
+    result.matrices = (one, other) if result.matrices is None else (result.matrices[0] + one, result.matrices[1] + other)
 
 
 def _finite(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""A confusion matrix -> an SVG picture: one row a true class, shaded and labelled with where its pixels went."""
+"""A confusion matrix -> an SVG picture: one row for each true class, with the share of its pixels in each predicted class."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _cells(axes: Axes, shares: NDArray[np.float64], names: Sequence[str], number
 
 
 def _faint_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
-    """Draws the other cells that can be seen, all of one opacity as one path: there may be thousands."""
+    """Draws the other visible cells. There may be thousands, so all cells of one opacity are one path."""
     opacities = np.where(shares < _NAMED, np.sqrt(shares).round(2), 0)
     for opacity in np.unique(opacities[opacities >= _VISIBLE]).tolist():
         corners = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1), (x, y)] for y, x in np.argwhere(opacities == opacity).tolist()]

@@ -15,7 +15,7 @@ from .text import clean, shorten
 
 _WIDTH, _HEIGHT = 660, 340
 _LONGEST = 30  # characters of a name
-#: Where a point's name may stand: pixels to the right and up, and which of its ends is there.
+#: Possible places for a point's name: pixels to the right and up, and the horizontal alignment there.
 _SPOTS = ((11, 0, "left"), (-11, 0, "right"), (7, 14, "left"), (7, -14, "left"), (-7, 14, "right"), (-7, -14, "right"))
 
 
@@ -46,11 +46,11 @@ def _tip(point: Point) -> str:
 
 
 def _write_names(axes: Axes, points: Sequence[Point], chosen: Point | None, lines: Sequence[Line2D], label: Bbox) -> None:
-    """Each point's name beside it, if a spot is free of other names, points and lines; the chosen one's and the baseline's in any case."""
+    """Writes each name beside its point if a place there is free. The names of the chosen point and the baseline are always written."""
     paths = [line.get_transform().transform_path(line.get_path()) for line in lines]
     frame = axes.get_window_extent()
     centres = axes.transData.transform([(point.latency_ms, 100 * point.miou) for point in points])
-    taken = [label, *(Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres.tolist())]
+    boxes = [label, *(Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres.tolist())]
     for point in sorted(points, key=lambda point: (point is not chosen, point is not points[0])):
         place = point.latency_ms, 100 * point.miou
         text = axes.annotate(shorten(clean(point.name), _LONGEST), place, (0, 0), textcoords="offset points")
@@ -59,17 +59,17 @@ def _write_names(axes: Axes, points: Sequence[Point], chosen: Point | None, line
             text.set(position=(right, up), ha=side)
             box = text.get_window_extent()
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
-            if inside and not box.count_overlaps(taken) and not any(path.intersects_bbox(box, filled=False) for path in paths):
+            if inside and not box.count_overlaps(boxes) and not any(path.intersects_bbox(box, filled=False) for path in paths):
                 break
         else:
             if point is not chosen and point is not points[0]:
                 text.remove()
                 continue
-        taken.append(box)
+        boxes.append(box)
 
 
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
-    """A span with air around the values."""
+    """Axis limits with a margin around the values."""
     low, high = min(values), max(values)
     air = 0.1 * (high - low) or 0.05 * abs(high) or 1.0
     return low - air, high + air

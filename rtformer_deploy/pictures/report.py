@@ -50,7 +50,7 @@ def render(report: Report) -> str:
 
 
 def _printable(value: object) -> object:
-    """What an expression in the template gives -> what is written: one line of characters that HTML allows, or markup as it is."""
+    """A template value -> what is written: text as one line of characters that HTML allows, markup unchanged."""
     return value if isinstance(value, Markup) else clean(str(value))
 
 
@@ -103,7 +103,7 @@ def _measured(report: Report) -> dict[str, Any]:
 
 
 def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is known of JSON facts, as names and texts."""
+    """JSON facts as names and texts, without those that are None."""
     return [(key.replace("_", " "), _text(value)) for key, value in facts.items() if value is not None]
 
 

@@ -41,7 +41,7 @@ _SETTINGS = {
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "figure.dpi": PIXELS,
     "figure.facecolor": BACK,
-    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than what a browser takes, so what fits here fits there
+    "font.family": "DejaVu Sans",  # comes with matplotlib; wider than a browser's font, so text that fits here fits there
     "font.size": FONT_SIZE,
     "text.color": INK,
     "axes.facecolor": "none",
@@ -66,7 +66,7 @@ _SETTINGS = {
 
 @contextlib.contextmanager
 def house_style() -> Iterator[None]:
-    """What is drawn inside takes these settings, whatever a matplotlibrc says; also a decorator."""
+    """Applies these settings to everything drawn inside and ignores any matplotlibrc; also works as a decorator."""
     with matplotlib.style.context(_SETTINGS, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # measured as a box; the browser has its own fonts
         yield

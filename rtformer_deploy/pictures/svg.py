@@ -45,7 +45,7 @@ def add_heading(figure: Figure, title: str, note: str = "") -> None:
 
 
 def alone(figure: Figure, label: str, tips: Tips) -> str:
-    """A figure as a file of its own, light or dark as the viewer prefers, and as large as what it holds."""
+    """A figure as a separate file, light or dark as the viewer prefers, cropped to its content."""
     root = _svg(figure, label, tips, figure.get_tightbbox().padded(_MARGIN / PIXELS))
     _, _, width, height = root.attrib["viewBox"].split()
     root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "width": width, "height": height, "font-family": FONT}
@@ -56,18 +56,18 @@ def alone(figure: Figure, label: str, tips: Tips) -> str:
 
 
 def embedded(figure: Figure, label: str, tips: Tips) -> str:
-    """A figure as an element of an HTML page that defines the colours; it is as wide as the page lets it be."""
+    """A figure as an element of an HTML page that defines the colours; it is as wide as the page allows."""
     return _text(_svg(figure, label, tips, None))
 
 
 def _svg(figure: Figure, label: str, tips: Tips, box: Bbox | None) -> Element:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches=box, metadata={"Date": None})
-    drawn = ElementTree.fromstring(buffer.getvalue())
-    attributes = {"viewBox": _rounded(drawn.attrib["viewBox"]), "role": "img", "aria-label": clean(label)}
+    source = ElementTree.fromstring(buffer.getvalue())
+    attributes = {"viewBox": _rounded(source.attrib["viewBox"]), "role": "img", "aria-label": clean(label)}
     root = Element("svg", attributes | {"font-size": str(FONT_SIZE), "stroke-linejoin": "round"})
-    marks = {path.attrib["id"]: path.attrib["d"] for path in drawn.iter() if "id" in path.attrib and "d" in path.attrib}
-    root.extend(_rewritten(drawn, tips, marks))
+    marks = {path.attrib["id"]: path.attrib["d"] for path in source.iter() if "id" in path.attrib and "d" in path.attrib}
+    root.extend(_rewritten(source, tips, marks))
     return root
 
 
@@ -77,7 +77,7 @@ def _text(root: Element) -> str:
 
 
 def _rewritten(parent: Element, tips: Tips, marks: Mapping[str, str]) -> Iterator[Element]:
-    """What an element of matplotlib's holds, without ids and namespaces; a group is left only if it has a tip."""
+    """The children of a matplotlib element, without ids and namespaces; a group is kept only if it has a tip."""
     for element in parent:
         name = element.tag.rpartition("}")[2]
         if name in ("defs", "metadata"):
@@ -107,16 +107,16 @@ def _group(element: Element, tips: Tips, marks: Mapping[str, str]) -> Iterator[E
     yield group
 
 
-def _attributes(given: Mapping[str, str]) -> dict[str, str]:
-    """The attributes of one element. Each part of matplotlib's `style` becomes one, which a page may override.
+def _attributes(source: Mapping[str, str]) -> dict[str, str]:
+    """The attributes of one element. Each part of matplotlib's `style` becomes an attribute, which a page may override.
 
     A colour is both: the variable in `style`, and the value it has on a light page for a viewer that does not know variables.
     """
-    result = {key: _rounded(given[key]) for key in ("d", "x", "y", "width", "height", "transform") if key in given}
+    result = {key: _rounded(source[key]) for key in ("d", "x", "y", "width", "height", "transform") if key in source}
     if result.get("transform", "").startswith("rotate(-0 "):
         del result["transform"]
     variables = []
-    for name, value in (part.split(": ") for part in given.get("style", "").split("; ") if part):
+    for name, value in (part.split(": ") for part in source.get("style", "").split("; ") if part):
         if value in VARIABLES:
             variables.append(f"{name}: {VARIABLES[value]}")
         if name != "font-family" and value != f"{FONT_SIZE}px":

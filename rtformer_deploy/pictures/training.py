@@ -45,7 +45,7 @@ def _checks(records: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float,
 
 
 def _plot(axes: Axes, curves: Mapping[str, Curve], colours: Sequence[str], marker: str = "", right: bool = False) -> None:
-    """Curves from zero up; their names in their colours over the panel, on the side where their axis is."""
+    """Plots curves from zero up, with a coloured legend above the panel, on the side of their axis."""
     lines = []
     for number, (name, curve) in enumerate(curves.items()):
         points = [step for step, _ in curve], [value for _, value in curve]

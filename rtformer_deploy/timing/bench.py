@@ -30,7 +30,7 @@ _FIRST_RUNS = 2  # the second one captures a CUDA graph
 
 @dataclass(slots=True)
 class _Stopwatch:
-    """How long to measure, by which clock, and who wants to know how far it is."""
+    """How long to measure, with which clock, and the callback for the progress."""
 
     seconds: float
     clock: Callable[[], float]
@@ -126,7 +126,7 @@ def bench(
 
 
 def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, Timing | None]:
-    """start and wait on an input that stays as it is; and the device's own share of that, if the engine knows it."""
+    """Times start and wait on a fixed input, and the time on the device itself if the engine knows it."""
     engine, laps = _filled(runner, frames)[0], _Laps()
     device: list[float] = []
 
@@ -143,7 +143,7 @@ def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwa
 
 
 def _one_by_one(latencies_ms: Sequence[float], batch: int) -> Timing:
-    """Steps that followed each other: what lies between them, such as drawing the progress bar, is nobody's time."""
+    """A Timing of steps in sequence. The time between them, such as for drawing the progress bar, is not counted."""
     return Timing(tuple(latencies_ms), batch, sum(latencies_ms) / 1000)
 
 
@@ -162,7 +162,7 @@ def _whole_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwat
 
 
 def _engine_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
-    """Every session's engine always has work: the oldest is waited for and started again. What still runs at the end is not counted."""
+    """Keeps every session's engine busy: waits for the oldest run and starts it again. Runs unfinished at the end are not counted."""
     laps = _Laps()
     running: deque[tuple[EngineSession, float]] = deque()
     for engine in _filled(runner, frames):
@@ -184,25 +184,25 @@ def _engine_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Sto
 
 
 def _whole_throughput(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> Timing:
-    """submit and result, with as many submissions in flight as there are sessions."""
+    """Times submit and result, with one submission in flight for each session."""
     laps = _Laps()
-    flying = deque((watch.clock(), runner.submit(frames)) for _ in runner.sessions)
+    tickets = deque((watch.clock(), runner.submit(frames)) for _ in runner.sessions)
 
     def step() -> None:
-        begin, ticket = flying.popleft()
+        begin, ticket = tickets.popleft()
         _use(runner.result(ticket))
         now = watch.clock()
         laps.add(now - begin)
-        flying.append((now, runner.submit(frames)))
+        tickets.append((now, runner.submit(frames)))
 
     elapsed = watch.repeat("end to end", step)
-    for _, ticket in flying:
+    for _, ticket in tickets:
         runner.result(ticket)
     return Timing(tuple(laps.total), len(frames), elapsed)
 
 
 def _filled(runner: FrameRunner, frames: Sequence[Frame]) -> list[EngineSession]:
-    """The sessions' engines, each with the preprocessed frames in its input, and past what only its first runs do."""
+    """The sessions' engines, each with the preprocessed frames in its input, after the first runs, which do extra work."""
     engines = [session.engine for session in runner.sessions]
     for engine in engines:
         preprocess_frames(frames, runner.spec, engine.input, runner.threads)
@@ -213,7 +213,7 @@ def _filled(runner: FrameRunner, frames: Sequence[Frame]) -> list[EngineSession]
 
 
 def _use(labels: list[LabelMap]) -> None:
-    """Nothing; a label map must be whole when its time is taken."""
+    """Does nothing with the labels; the call shows that they are complete when the clock is read."""
     assert labels
 
 
@@ -244,15 +244,15 @@ def on_gpu(runner: FrameRunner) -> bool:
 
 
 def _conventions(runner: FrameRunner) -> dict[str, str]:
-    """What the figures count, in the words of trtexec, whose versions 10 and 11 do not count the same."""
+    """What the figures count, compared with trtexec, whose versions 10 and 11 count differently."""
     if not on_gpu(runner):
         engine = "start to output; both lie in host memory, so trtexec 10, which counts copies, and 11, which does not, would agree"
     else:
         engine = "start to output in host memory: copies to and from the GPU are counted, as trtexec 10 does and trtexec 11 does not"
-    told = {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
+    conventions = {"engine": engine, "end_to_end": "decoded RGB frame in host memory to uint8 label map of the frame's own size"}
     if all(isinstance(session.engine, DeviceTimed) for session in runner.sessions):
-        told["engine_without_copies"] = "how long the GPU itself was busy with the engine, by CUDA events: what trtexec 11 counts"
-    return told
+        conventions["engine_without_copies"] = "how long the GPU itself was busy with the engine, by CUDA events: what trtexec 11 counts"
+    return conventions
 
 
 def _notes(runner: FrameRunner, engine: Timing, whole: Timing, mixed: float | None) -> tuple[str, ...]:

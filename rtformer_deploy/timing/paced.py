@@ -1,4 +1,4 @@
-"""Frames at a fixed rate to a runner, as a camera gives them: latencies from when each was due, deadline misses and jitter out."""
+"""Runs frames at a fixed rate, as a camera delivers them, and measures latency from when each is due, deadline misses and jitter."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ JITTER = "p99 less p50 of the latencies; interval_std_ms is the standard deviati
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """What a paced run found. Latencies in ms count from when a frame was due to its label map, in the order of the frames.
+    """The result of a paced run. Latencies in ms are from when a frame was due to its label map, in the order of the frames.
 
     `finished_s` says when each label map was there, in seconds after the first frame was due. `late_starts` counts the frames that
-    found no free lane when they were due, `not_started` those that were due before the time was over and never got one: they too
+    had no free lane when they were due, `not_started` those that were due before the time was over and never got one: they too
     missed their deadline.
     """
 
@@ -45,7 +45,7 @@ class Paced:
 
     @property
     def misses(self) -> int:
-        """How many of them were not done within the deadline. To lie on it is to keep it, to the nanosecond."""
+        """How many of them were not done within the deadline. A latency equal to the deadline, to the nanosecond, is no miss."""
         return sum(latency > self.deadline_ms + 1e-6 for latency in self.latencies_ms) + self.not_started
 
     @property
@@ -85,7 +85,7 @@ class Paced:
         }
 
     def rows(self) -> list[tuple[str, str]]:
-        """What a reader wants to see of it, as names and texts."""
+        """The figures for a table, as names and texts."""
         return [
             ("frames due", f"{self.due}, one every {1000 / self.fps:.2f} ms"),
             ("results a second", f"{self.achieved_fps:.2f}"),
@@ -101,7 +101,7 @@ class Paced:
 
 @dataclass(slots=True)
 class _Schedule:
-    """Which frame is next and what became of those before; the lanes' threads share it."""
+    """Which frame is next, and the results so far; the lanes' threads share it."""
 
     period: float
     total: int
@@ -116,7 +116,7 @@ class _Schedule:
     late: int = 0
 
     def take(self) -> int | None:
-        """The next frame's number once it is due; None if no more is to be started."""
+        """The next frame's number once it is due; None if no more frames should start."""
         with self.lock:
             number = next(self.numbers)
             now = self.clock() - self.begin
@@ -129,7 +129,7 @@ class _Schedule:
         return number
 
     def stop(self) -> None:
-        """Nothing more is started."""
+        """Starts no more frames."""
         with self.lock:
             self.numbers = itertools.count(self.total)
 
@@ -155,8 +155,8 @@ def run_paced(
     """A frame (H, W, 3) that is due every 1 / `fps` s, on an absolute schedule, for `seconds`, to a Paced.
 
     The deadline is the period unless `deadline_ms` says another. One thread a lane waits for a frame to be due, submits it and takes
-    its label map, so that at most `lanes` are in flight. Warm the runner up first. Raises UsageError for a rate or a deadline that is
-    none, and what the runner or `progress` raises.
+    its label map, so that at most `lanes` are in flight. Warm the runner up first. Raises UsageError for a rate or a deadline of
+    zero or less, and what the runner or `progress` raises.
     """
     if fps <= 0 or (deadline_ms is not None and deadline_ms <= 0):
         raise UsageError(f"{fps:g} frames a second with a deadline of {deadline_ms} ms: both must be above zero.")
@@ -186,7 +186,7 @@ def _work_together(schedule: _Schedule, runner: FrameRunner, frame: Frame, lanes
     def live() -> None:
         try:
             _work(schedule, runner, frame)
-        except BaseException as error:  # a thread has nobody to raise to
+        except BaseException as error:  # kept for the caller, which raises it
             errors.append(error)
             schedule.stop()
 
@@ -196,7 +196,7 @@ def _work_together(schedule: _Schedule, runner: FrameRunner, frame: Frame, lanes
     try:
         for thread in threads:
             thread.join()
-    except BaseException:  # interrupted: what is in flight ends, nothing more is started
+    except BaseException:  # interrupted: frames in flight finish, no more are started
         schedule.stop()
         for thread in threads:
             thread.join()
@@ -206,7 +206,7 @@ def _work_together(schedule: _Schedule, runner: FrameRunner, frame: Frame, lanes
 
 
 def _work(schedule: _Schedule, runner: FrameRunner, frame: Frame) -> None:
-    """One lane's life: the next frame, until there is none."""
+    """Runs one lane: takes the next frame until there is none."""
     while (number := schedule.take()) is not None:
         runner.result(runner.submit([frame]))
         schedule.done(number)

@@ -22,7 +22,7 @@ from ..runtime.layer_times import WARM_UP, LayerTime, run_once
 from ..runtime.session import DeviceTimed
 from ..types import Engine
 
-#: Blocks of what belongs to no module: the library's own copies between memory layouts, and layers whose name has one part only.
+#: Blocks for layers outside every module: the library's own copies between memory layouts, and layers whose name has one part only.
 LAYOUT, NO_MODULE = "(layout changes)", "(no module)"
 _LAYOUT_KIND = re.compile(r"reorder|reformat", re.IGNORECASE)
 
@@ -124,14 +124,14 @@ def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | 
 
 
 def _latencies(runner: FrameRunner, batch: int, rounds: int) -> Sequence[float]:
-    """In ms; the GPU's own time if the engine knows it, since that is what its layers are parts of."""
+    """Latencies in ms; the GPU's own time if the engine knows it, because the layers add up to that."""
     engine, times = runner.sessions[0].engine, []
     for number in range(WARM_UP + rounds):
         begin = time.perf_counter()
         run_once(engine, batch)
-        taken = 1000 * (time.perf_counter() - begin)
+        elapsed_ms = 1000 * (time.perf_counter() - begin)
         if number >= WARM_UP:
-            times.append(engine.device_ms() if isinstance(engine, DeviceTimed) else taken)
+            times.append(engine.device_ms() if isinstance(engine, DeviceTimed) else elapsed_ms)
     return times
 
 

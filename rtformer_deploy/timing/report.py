@@ -1,4 +1,4 @@
-"""What a bench run found: latencies in, percentiles and throughput out; JSON first, tables and pictures from it."""
+"""The result of a bench run: latencies, percentiles and throughput, as JSON. Tables and pictures are made from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PERCENTILE = "linear interpolation between the two nearest ranks"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Latencies of one measurement, one a step of `batch` frames, in ms; `seconds` is the time in which all of them were done."""
+    """Latencies of one measurement in ms, one for each step of `batch` frames; `seconds` is the time in which all of them were done."""
 
     latencies_ms: tuple[float, ...]
     batch: int
@@ -105,7 +105,7 @@ class Report:
 
 
 def histogram(latencies_ms: tuple[float, ...], bins: int = 40) -> dict[str, Any]:
-    """Latencies as counts in equal bins from the fastest to the slowest, or to the 99.5th percentile where the slowest lies far beyond.
+    """Latencies as counts in equal bins from the fastest to the slowest, or to the 99.5th percentile if the slowest lies far beyond.
 
     Returns `start_ms`, `width_ms`, `counts` and `beyond`, the number left out: one straggler must not squeeze all others into one bar.
     """
@@ -114,7 +114,7 @@ def histogram(latencies_ms: tuple[float, ...], bins: int = 40) -> dict[str, Any]
     if high - low > 1.5 * (most - low) > 0:
         high = most
     count = min(bins, max(1, round(len(values) ** 0.5) * 2))
-    width = max((high - low) / count, 1e-3)  # where all are alike: thin bars
+    width = max((high - low) / count, 1e-3)  # if all are equal: thin bars
     counts, _ = np.histogram(values, bins=count, range=(low, low + width * count))
     return {
         "start_ms": round(low, 4),

@@ -1,1 +1,1 @@
-"""The parts of training, one idea a file; `run` puts them together."""
+"""The parts of training, one in each module; `run` puts them together."""

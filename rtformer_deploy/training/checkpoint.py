@@ -67,7 +67,7 @@ def restore(state: TrainingState, path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError if the file is none."""
+    """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError if the file is not a checkpoint."""
     try:
         with open_safetensors(path, "pt") as file:
             meta = json.loads((file.metadata() or {})[KEY])
@@ -81,7 +81,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _of_optimizer(tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:
-    """What AdamW keeps about a parameter: nothing before its first step. Raises KeyError or ValueError if it is not that."""
+    """AdamW's state for a parameter; empty before the first step. Raises KeyError or ValueError if it is incomplete or does not fit."""
     keys = {key: f"optimizer/{key}/{name}" for key in _ADAMW}
     if not any(key in tensors for key in keys.values()):
         return {}

@@ -1,4 +1,4 @@
-"""Weights of another network -> as much of a fresh one as they fit: training from a network with other classes."""
+"""Copies the weights of another network as far as they fit, to train from a network with other classes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from .schedule import Schedule
 #: Views (N, H, W, 3) and their label maps (N, H, W).
 Batch = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
-#: A class with a smaller share of the pixels than this is rare: what is pasted.
+#: A class with a smaller share of the pixels than this is rare, and is pasted.
 RARE_SHARE = 0.02
 
 
@@ -33,9 +33,9 @@ class Frames:
         self._lock = threading.Lock()
 
     def __getitem__(self, index: int) -> tuple[Frame, LabelMap]:
-        kept = self._kept.get(index)
-        if kept is not None:
-            return kept
+        entry = self._kept.get(index)
+        if entry is not None:
+            return entry
         frame, label = self.dataset.load(index)
         with self._lock:
             if index not in self._kept and frame.nbytes + label.nbytes <= self._left:
@@ -108,10 +108,10 @@ class Batches:
     def _draw(self, index: int, crop: tuple[int, int], rng: np.random.Generator, always_rare: bool = False) -> tuple[Frame, LabelMap]:
         around = None
         if self.census is not None and (always_rare or rng.random() < self.sampling.rare):
-            wanted = int(rng.choice(len(self._class_weights), p=self._class_weights))
-            index = int(rng.choice(np.flatnonzero(self.census.counts[:, wanted])))
+            class_id = int(rng.choice(len(self._class_weights), p=self._class_weights))
+            index = int(rng.choice(np.flatnonzero(self.census.counts[:, class_id])))
             label = self.frames[index][1]
-            pixels = np.flatnonzero(label.ravel() == wanted)
+            pixels = np.flatnonzero(label.ravel() == class_id)
             y, x = divmod(int(pixels[rng.integers(len(pixels))]), label.shape[1])
             around = (y, x)
         frame, label = self.frames[index]

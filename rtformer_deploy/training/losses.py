@@ -46,10 +46,10 @@ class Loss:
         return (losses[hard] * weights).sum() / weights.sum()
 
     def _bound(self, losses: Tensor) -> float:
-        """The loss from which on a pixel is hard: that of the probability `ohem`, or what a sixteenth of the pixels reach."""
+        """The least loss of a hard pixel: that of the probability `ohem`, or lower so that at least a sixteenth of the pixels are hard."""
         assert self.ohem is not None
-        kept = max(1, losses.numel() // 16)
-        return min(-math.log(self.ohem), float(losses.kthvalue(losses.numel() - kept + 1).values))
+        count = max(1, losses.numel() // 16)
+        return min(-math.log(self.ohem), float(losses.kthvalue(losses.numel() - count + 1).values))
 
 
 def class_weights(shares: NDArray[np.float64], offset: float) -> Tensor:

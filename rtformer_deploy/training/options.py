@@ -17,7 +17,7 @@ from .schedule import Schedule, Stage
 class TrainOptions:
     """How to train. Sizes are (H, W). Everything else is in the recipe.
 
-    `crop` and `batch` are those of the first steps; the last `final_share` of them see `final_crop` and `final_batch`.
+    Steps use `crop` and `batch`; the last `final_share` of the steps use `final_crop` and `final_batch`.
     `balance` is the offset of the class weights 1 / ln(balance + share) (0: all classes weigh the same). `hold_out` is a prefix
     of names: the last third of the training frames that have it are not trained on but scored, as a second check. `rare` is the share
     of views made around a rare class, `paste` the share onto which another view's rare classes are pasted. `bit_depth` is that of the
@@ -60,10 +60,10 @@ class TrainOptions:
     log_every: int = 20
 
 
-#: Where things lie: of no interest to whoever reads the log elsewhere.
+#: Local paths, which the log leaves out: they mean nothing on another machine.
 PATHS = frozenset({"root", "output", "init"})
 
-#: What may differ between a run and its resumption: where files lie, how often they are written, and how long the run is.
+#: What may differ when a run is resumed: where files lie, how often they are written, and how long the run is.
 MAY_CHANGE = PATHS | frozenset({"steps", "threads", "device", "evaluate_every", "save_seconds", "log_every"})
 
 
@@ -72,12 +72,12 @@ _FORMER = {"paste": "mix"}
 
 
 def check_resumed(before: Mapping[str, Any], now: TrainOptions) -> None:
-    """Raises UsageError if a resumed run asks for something else than the run began with."""
+    """Raises UsageError if a resumed run has other options than the run began with."""
     values = plain(now)
-    held = {key: before.get(key, before.get(_FORMER.get(key, key))) for key in values}
-    changed = sorted(key for key in values if key not in MAY_CHANGE and held[key] != values[key])
+    earlier = {key: before.get(key, before.get(_FORMER.get(key, key))) for key in values}
+    changed = sorted(key for key in values if key not in MAY_CHANGE and earlier[key] != values[key])
     if changed:
-        was = ", ".join(f"{key} was {shorten(repr(held[key]))}, is {values[key]!r}" for key in changed)
+        was = ", ".join(f"{key} was {shorten(repr(earlier[key]))}, is {values[key]!r}" for key in changed)
         raise UsageError(f"A resumed run keeps its options: {was}.", "Give the options that the run began with, or begin another run.")
 
 
@@ -94,6 +94,6 @@ def make_schedule(options: TrainOptions, size: tuple[int, int]) -> Schedule:
 
 
 def plain(options: TrainOptions) -> dict[str, Any]:
-    """The options as JSON gives them back."""
+    """The options after a round trip through JSON."""
     data: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     return data

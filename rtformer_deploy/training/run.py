@@ -1,7 +1,7 @@
 """A recipe, labelled frames and weights to begin with -> a trained network, step by step. Nothing is written here.
 
-Batch k, its learning rate and its random numbers are functions of the seed and k, so a run that was killed and resumed ends, on a
-CPU and with the same number of threads, with the very bits of one that was not.
+Batch k, its learning rate and its random numbers are functions of the seed and k, so on a CPU, with
+the same number of threads, a run that was killed and resumed ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Watch = Callable[[Mapping[str, Any]], None]
 class TrainingRun:
     """One training run: its network and everything that changes with it.
 
-    Trains on `fit` and scores on each of `checks`. It begins with what fits of the weights in the file `init`, None for fresh ones;
+    Trains on `fit` and scores on each of `checks`. It begins with the weights in the file `init` that fit (None: fresh weights);
     `left_out` names the rest.
     """
 
@@ -137,8 +137,8 @@ class TrainingRun:
     def averaged(self, dtype: torch.dtype) -> nn.Module:
         """A network for inference with the averaged weights, rounded to `dtype` and computing in float32."""
         network = build_network(self.arch, len(self.recipe.labels.names), aux=False)
-        wanted = network.state_dict()
-        network.load_state_dict({name: value.to(dtype) for name, value in self.state.average.state.items() if name in wanted})
+        targets = network.state_dict()
+        network.load_state_dict({name: value.to(dtype) for name, value in self.state.average.state.items() if name in targets})
         return to_channels_last(network.to(self.device)).eval()
 
     def shipped(self) -> tuple[StateDict, dict[str, Any]]:
@@ -149,7 +149,7 @@ class TrainingRun:
 
 
 def pick_device(name: str) -> str:
-    """A device's name, where "auto" is a GPU if there is one -> a name that can be used here. Raises UsageError."""
+    """A device's name, or "auto" for a GPU if there is one -> a name that can be used here. Raises UsageError."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not (name.partition(":")[0] == "cuda" and torch.cuda.is_available()):
@@ -168,7 +168,7 @@ def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
 
 
 def _settle(options: TrainOptions) -> None:
-    """Threads: OpenCV runs inside the loader's own threads, so it gets one."""
+    """Sets the numbers of threads. OpenCV gets one, because it runs inside the loader's threads."""
     cv2.setNumThreads(1)
     if options.threads is not None:
         torch.set_num_threads(options.threads)

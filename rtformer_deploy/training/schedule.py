@@ -1,4 +1,4 @@
-"""What step k of n does: its learning rate, crop and batch. Pure functions of k and n, so that a resumed run needs no memory of them."""
+"""What step k of n does: its learning rate, crop and batch. Pure functions of k and n, so a resumed run does not need to store them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network in training's hands -> its scores: frames in as the network wants them, one confusion matrix out."""
+"""Scores a network during training: prepares the frames and counts one confusion matrix."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def score(network: nn.Module, dataset: Dataset, size: tuple[int, int], normalise
 
 
 def to_channels_last(network: nn.Module) -> nn.Module:
-    """The network with its convolutions laid out channels-last, which is what CPUs and tensor cores are quick at."""
+    """The network with its convolutions laid out channels-last, which is fast on CPUs and tensor cores."""
     for value in network.parameters():
         if value.dim() == 4:
             value.data = value.data.contiguous(memory_format=torch.channels_last)

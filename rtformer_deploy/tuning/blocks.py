@@ -1,8 +1,8 @@
 """A model -> the named groups of operators whose precision `tune` chooses together.
 
-A block is what one module holds: its name is the operator's path without the last part, at most two parts deep ("layer1.0",
+A block is the content of one module: its name is the operator's path without the last part, at most two parts deep ("layer1.0",
 "layer4.mlp_h"). Blocks of one module with under 1% of the multiplications each become one block, since none of them gains anything
-alone. What holds no convolution that INT8 takes is the block REST, which has a choice on TensorRT only (FP16 or FP32).
+alone. Everything without a convolution for INT8 is the block REST, which has a choice on TensorRT only (FP16 or FP32).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
     members: dict[str, list[ir.Node]] = {}
     for node in model.graph:
         members.setdefault(joined.get(home(node.name or ""), REST), []).append(node)
-    chosen = set(candidates)
+    eligible = set(candidates)
     order = [*dict.fromkeys(joined.values()), *([REST] if REST in members else [])]
-    return [_block(name, members[name], chosen, sum(work.get(node, 0) for node in members[name]) / total) for name in order]
+    return [_block(name, members[name], eligible, sum(work.get(node, 0) for node in members[name]) / total) for name in order]
 
 
 def globs(names: Iterable[str]) -> tuple[str, ...]:
@@ -65,15 +65,15 @@ def globs(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(glob.escape(name) for name in names)
 
 
-def _block(name: str, nodes: list[ir.Node], chosen: set[ir.Node], work: float) -> Block:
-    """Nodes of a domain of their own have bodies that choose their precision themselves."""
-    convolutions = dict.fromkeys(str(node.name) for node in nodes if node in chosen)
+def _block(name: str, nodes: list[ir.Node], eligible: set[ir.Node], work: float) -> Block:
+    """Skips nodes with a custom domain as operators: their function bodies set their own precision."""
+    convolutions = dict.fromkeys(str(node.name) for node in nodes if node in eligible)
     operators = dict.fromkeys(str(node.name) for node in nodes if node.name and node.domain == "")
     return Block(name, tuple(convolutions), tuple(operators), work)
 
 
 def _join(homes: dict[str, float]) -> dict[str, str]:
-    """Each module -> the block it belongs to: its own, or with small siblings their parent's."""
+    """Each module -> the block it belongs to: its own, or its parent's if it has small siblings to join."""
     small: dict[str, list[str]] = {}
     for name, share in homes.items():
         parent, _, leaf = name.rpartition(".")
@@ -87,10 +87,10 @@ def _join(homes: dict[str, float]) -> dict[str, str]:
 
 
 def _multiplications(node: ir.Node) -> int:
-    """Of one image; dimensions that nobody knows count as one."""
+    """The multiplications for one image; unknown dimensions count as one."""
     weight, shape = node.inputs[1], node.outputs[0].shape
     if weight is None or weight.shape is None:
         return 0
     sides = [] if shape is None else [side for side in list(shape)[2:] if isinstance(side, int)]
-    known = [size for size in weight.shape if isinstance(size, int)]
-    return int(np.prod(known, dtype=np.int64) * np.prod(sides, dtype=np.int64))
+    dimensions = [size for size in weight.shape if isinstance(size, int)]
+    return int(np.prod(dimensions, dtype=np.int64) * np.prod(sides, dtype=np.int64))

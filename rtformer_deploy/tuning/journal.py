@@ -1,4 +1,4 @@
-"""What a tune run has measured, one JSON record a line, each on disk before the next is begun: a killed run goes on from it."""
+"""The measurements of a tune run, one JSON record per line. Each is on disk before the next starts, so a killed run can go on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Journal:
     """The records in the file `path`, oldest first. Its first line is the run's identity; a file of another identity is refused."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any], resume: bool) -> None:
-        """Raises UsageError if there is a journal and `resume` is not asked for, or it belongs to another run; OutputError."""
+        """Raises UsageError if there is a journal and `resume` is false, or it belongs to another run. Raises OutputError."""
         self.path = path
         self.records: list[Record] = []
         if not resume:
@@ -27,7 +27,7 @@ class Journal:
             _check(path, lines[0], identity)
             self.records = [_record(path, line) for line in lines[1:]]
         whole = [{"kind": "run", "identity": dict(identity)}, *lines[1:]]
-        write_atomic(path, "".join(_line(data) for data in whole).encode())  # a line that a kill cut short is gone now
+        write_atomic(path, "".join(_line(data) for data in whole).encode())  # this drops a line that a kill cut short
 
     def add(self, record: Record) -> None:
         """Appends a record and waits until it is on the disk. Raises OutputError."""
@@ -57,13 +57,13 @@ def refuse_overwriting(path: Path) -> None:
 
 
 def _check(path: Path, first: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    held = first.get("identity") if first.get("kind") == "run" else None
-    if not isinstance(held, dict):
+    earlier = first.get("identity") if first.get("kind") == "run" else None
+    if not isinstance(earlier, dict):
         raise _no_journal(path)
-    other = [key for key in {**held, **identity} if held.get(key) != identity.get(key)]
-    if other:
+    changed_keys = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]
+    if changed_keys:
         raise UsageError(
-            f"{path} belongs to another run: {', '.join(key.replace('_', ' ') for key in other)} differ.",
+            f"{path} belongs to another run: {', '.join(key.replace('_', ' ') for key in changed_keys)} differ.",
             "Choose another folder with --output, or delete it.",
         )
 

@@ -1,4 +1,4 @@
-"""A mix -> its engine, and what is measured on it: its logits' error, its mIoU, its latency."""
+"""A mix -> its engine and the engine's measurements: logits' error, mIoU, latency."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class Workshop:
 
     def engine(self, mix: Mix) -> Engine:
         """The engine of a mix. Raises BuildError."""
-        named = self.by_operator(mix)
+        names = self.by_operator(mix)
         batch = self.spec.input.shape[0]
         sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 1)
-        options = BuildOptions(precision=named.precision, batch=sizes, threads=self.threads, device=self.device, mixed=named.mixed)
-        ready = prepare_model(self.model, self.backend, options, self.ranges, named.exclude, named.fp32)
+        options = BuildOptions(precision=names.precision, batch=sizes, threads=self.threads, device=self.device, mixed=names.mixed)
+        ready = prepare_model(self.model, self.backend, options, self.ranges, names.exclude, names.fp32)
         return build(ready, self.spec, self.backend, options, model_sha256=file_sha256(self.model))
 
     def open(self, engine: Engine) -> FrameRunner:
@@ -111,8 +111,8 @@ class Workshop:
 
     def frames(self, count: int) -> list[Frame]:
         """At most `count` frames of the split, evenly spread over it."""
-        chosen = np.unique(np.linspace(0, len(self.dataset) - 1, min(count, len(self.dataset))).round().astype(int))
-        return [self.dataset.read_frame(self.dataset.samples[index]) for index in chosen]
+        indices = np.unique(np.linspace(0, len(self.dataset) - 1, min(count, len(self.dataset))).round().astype(int))
+        return [self.dataset.read_frame(self.dataset.samples[index]) for index in indices]
 
 
 class Reference:

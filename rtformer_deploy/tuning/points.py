@@ -1,4 +1,4 @@
-"""Measured mixes: what one point is, which of them are on the Pareto front, and which is chosen."""
+"""Measured mixes as points: which are on the Pareto front, and which is chosen."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ def _median(values: Iterable[float]) -> float:
 
 def front(points: Sequence[Point]) -> list[Point]:
     """The points that no other one beats in both mIoU and latency, fastest first."""
-    kept: list[Point] = []
+    best: list[Point] = []
     for point in sorted(points, key=lambda point: (point.ratio, -point.miou)):
-        if not kept or point.miou > kept[-1].miou:
-            kept.append(point)
-    return kept
+        if not best or point.miou > best[-1].miou:
+            best.append(point)
+    return best
 
 
 def choose(points: Sequence[Point], max_drop: float) -> Point | None:

@@ -23,9 +23,9 @@ _Group = tuple[str, Sequence[str]]
 def recipe_text(
     spec: ModelSpec, dataset: str, named: PrecisionMix, build: Mapping[str, str], blocks: Sequence[Block], mix: Mix, comment: Sequence[str]
 ) -> str:
-    """A spec, its dataset (a name, or a file's path as the recipe is to say it) and a mix, by operators and by blocks -> TOML.
+    """A spec, its dataset (a name, or a file's path as written in the recipe) and a mix, by operators and by blocks -> TOML.
 
-    `build` holds what else [build] says. Operators stand block by block.
+    `build` holds the other keys of [build]. Operators are listed block by block.
     """
     document = tomlkit.document()
     for line in comment:
@@ -53,16 +53,16 @@ def _table(values: Mapping[str, Any]) -> Table:
 
 
 def _lists(value: Any) -> Any:
-    """A value with lists for its tuples, which tomlkit does not take."""
+    """A value with its tuples turned into lists, because tomlkit does not accept tuples."""
     return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _names(names: Iterable[str], groups: Iterable[_Group]) -> Array:
     """A list over several lines, each block's names under its own comment."""
-    wanted = set(names)
+    name_set = set(names)
     array = tomlkit.array()
     for title, members in groups:
-        present = [name for name in members if name in wanted]
+        present = [name for name in members if name in name_set]
         if present:
             array.add_line(indent=_INDENT, comment=_one_line(title))
             for line in _folded(present):
@@ -86,5 +86,5 @@ def _folded(names: Iterable[str]) -> list[list[str]]:
 
 
 def _one_line(text: str) -> str:
-    """A text that can stand in a comment: what ends a line, or may not be in TOML at all, becomes a space."""
+    """A text for a comment: line ends and characters that TOML forbids become spaces."""
     return "".join(character if character.isprintable() else " " for character in text)

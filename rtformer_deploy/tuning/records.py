@@ -1,4 +1,4 @@
-"""What a tune run measures, and how it stands in the journal: one JSON object each, with its kind."""
+"""The measurements of a tune run, and their form in the journal: a JSON object with its kind."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ _KINDS: Mapping[str, type[Sensitivity] | type[Score] | type[Round]] = {"error": 
 
 
 def parse_record(data: Mapping[str, Any]) -> Record:
-    """A JSON object of the journal -> its record. Raises KeyError, TypeError, ValueError or AttributeError if it is none."""
+    """A JSON object of the journal -> its record. Raises KeyError, TypeError, ValueError or AttributeError if it is not a record."""
     return _KINDS[data["kind"]].from_json(data)

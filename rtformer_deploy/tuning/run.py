@@ -31,7 +31,7 @@ class Tuned:
 
 
 class Run:
-    """One run: what it measures with, and what it has measured, now or before (in the journal).
+    """One run: its tools, and its measurements, including earlier ones from the journal.
 
     `limit` is the frames of the sensitivity pass, `max_drop` in points of mIoU, `seconds` the time for an engine's latency.
     """
@@ -44,7 +44,7 @@ class Run:
         self.scores = {each.key: each for each in journal.scores()}
 
     def search(self) -> Tuned:
-        """Measures the blocks one by one, finds how many have to leave INT8, puts back what can go back, and times every mix."""
+        """Measures the blocks one by one, finds how many have to leave INT8, puts back those that can return, and times every mix."""
         baseline = self.baseline
         levels = self.levels()
         self.measure_blocks(levels)
@@ -62,7 +62,7 @@ class Run:
 
     @cached_property
     def baseline(self) -> Score:
-        """FP32's score, which every drop is taken from."""
+        """FP32's score; every drop is measured from it."""
         return self.score("FP32", everything(self.blocks, "fp32", "fp32"))
 
     def levels(self) -> tuple[Level, ...]:
@@ -76,25 +76,25 @@ class Run:
     def measure_blocks(self, levels: tuple[Level, ...]) -> None:
         """Measures each block alone on each of the levels but FP32, the others on the highest."""
         pairs = [(b.name, level) for level in levels if level != "fp32" for b in self.blocks if b.convolutions or level == "fp16"]
-        if levels == ("int8", "fp16"):  # FP16 alone is within the bound: which block it is that errs in it does not matter
+        if levels == ("int8", "fp16"):  # FP16 alone is within the bound, so the errors of single blocks in FP16 do not matter
             pairs = [pair for pair in pairs if pair[1] == "int8"]
         for done, (name, level) in enumerate(pairs, 1):
             if (name, level) not in self.sensitivities:
                 error = self.reference.error(self.workshop.engine(alone(self.blocks, name, level, levels[-1])))
-                measured = Sensitivity(name, level, error.square, error.flips)
-                self.journal.add(measured)
-                self.sensitivities[name, level] = measured
+                sensitivity = Sensitivity(name, level, error.square, error.flips)
+                self.journal.add(sensitivity)
+                self.sensitivities[name, level] = sensitivity
             self.feedback.progress("sensitivity", done, len(pairs))
 
     def within(self, mix: Mix, name: str | None = None) -> bool:
-        """Whether a mix loses no more than is allowed; scores it first if needed, and says its score."""
+        """Whether a mix loses no more than is allowed; scores it first if needed, and reports the score."""
         score = self.score(name or self._name(mix), mix)
         drop = drop_of(score, self.baseline)
         self.feedback.say(f"{score.name}, {_in_int8(mix)} blocks in INT8: mIoU {100 * score.miou:.2f} %, drop {drop:.2f} points")
         return is_allowed(drop, self.max_drop)
 
     def score(self, name: str, mix: Mix) -> Score:
-        """The mix's score, measured first if needed; `name` is what a mix that was not scored before is called."""
+        """The mix's score, measured first if needed; `name` is used only for a mix without a score so far."""
         key = key_of(mix)
         if key not in self.scores:
             score = Score(key, name, mix, self.workshop.miou(key, mix, self._progress(f"mIoU of {name}")))
@@ -103,15 +103,15 @@ class Run:
         return self.scores[key]
 
     def rounds(self) -> list[Round]:
-        """The rounds that timed everything that was scored; those that are missing are measured, each in another order."""
+        """The rounds that timed everything that was scored; missing rounds are measured now, each in another order."""
         rounds = [each for each in self.journal.rounds() if each.latencies.keys() == self.scores.keys()][:ROUNDS]
         while len(rounds) < ROUNDS:
             order = list(self.scores)
             turn = len(rounds) % len(order)
             mixes = {key: self.scores[key].mix for key in order[turn:] + order[:turn]}
-            timed = Round(self.workshop.latencies(mixes, self.seconds / ROUNDS, self._timed(len(rounds), len(order))))
-            self.journal.add(timed)
-            rounds.append(timed)
+            new_round = Round(self.workshop.latencies(mixes, self.seconds / ROUNDS, self._timed(len(rounds), len(order))))
+            self.journal.add(new_round)
+            rounds.append(new_round)
         return rounds
 
     @cached_property

@@ -1,8 +1,8 @@
-"""Errors of single blocks -> the order in which blocks leave INT8, and the search along it that asks for as few scores as it can.
+"""Errors of single blocks -> the order in which blocks leave INT8, and a search along it that needs few scores.
 
 The error of a block is measured with that block alone in lower precision. Rounding errors of different blocks are independent, so
-what they add to the logits' mean square adds up; at the INT8 end, where every block errs at once, one block's share would drown in
-the others'. What adds up only nearly is then settled by the mIoU of real engines.
+what they add to the logits' mean square adds up; at the INT8 end, where every block errs at once, one block's share would be lost among
+the others. The errors add up only roughly, so the mIoU of real engines decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Errors = Mapping[tuple[str, Level], float]
 #: Whether a mix loses no more than is allowed.
 Within = Callable[[Mix], bool]
 
-#: Time for a multiplication, relative: the peak rates of GPUs and CPUs with INT8 units. It orders; what is chosen is measured.
+#: Time for a multiplication, relative: the peak rates of GPUs and CPUs with INT8 units. It only sets the order; timing makes the choice.
 _TIME: Mapping[Level, float] = {"int8": 1.0, "fp16": 2.0, "fp32": 4.0}
 _LIGHT = 0.02  # of the multiplications: a block that may cost more in conversions than it saves
 
@@ -27,7 +27,7 @@ _LIGHT = 0.02  # of the multiplications: a block that may cost more in conversio
 def ladder(blocks: Sequence[Block], errors: Errors, levels: Sequence[Level]) -> list[Mix]:
     """Nested mixes from everything on the first of `levels` ("int8", ...) to everything on the last.
 
-    Each lifts one block by one level: the block whose lift removes most error for the time it adds. An error that was not measured
+    Each step raises one block by one level: the block that removes most error for the time it adds. An error without a measurement
     is 0.
     """
     mix: Mix = {block.name: _lowest(block, levels) for block in blocks}

@@ -1,4 +1,4 @@
-"""A finished run -> what its files say: tune.json and the recipe."""
+"""A finished run -> the content of its files: tune.json and the recipe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .run import Tuned
 
 
 def summary(workshop: Workshop, tuned: Tuned, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """A run -> what tune.json says of it, ready for JSON; `facts` are those that the run does not know."""
+    """A run -> the content of tune.json; `facts` are values that the run itself does not know."""
     best = front(tuned.points)
     return {
         "model": workshop.spec.name,
@@ -29,11 +29,11 @@ def summary(workshop: Workshop, tuned: Tuned, facts: Mapping[str, Any]) -> dict[
             {
                 "name": block.name,
                 "work": round(block.work, 4),
-                "error": measured.error,
-                "flips": measured.flips,
+                "error": sensitivity.error,
+                "flips": sensitivity.flips,
                 "convolutions": block.convolutions,
             }
-            for block, measured in tuned.blocks
+            for block, sensitivity in tuned.blocks
         ],
         "points": [point.to_json() | {"pareto": point in best, "within": is_allowed(point.drop, tuned.max_drop)} for point in tuned.points],
         **facts,
@@ -41,14 +41,14 @@ def summary(workshop: Workshop, tuned: Tuned, facts: Mapping[str, Any]) -> dict[
 
 
 def recipe_of(workshop: Workshop, chosen: Point, baseline: Point, dataset: str, ranges: str, weights_sha256: str) -> str:
-    """The chosen mix -> a recipe's text; `dataset` and `ranges` are a name and paths as the recipe, which lies beside them, is to say."""
-    named = workshop.by_operator(chosen.mix)
+    """The chosen mix -> a recipe's text; `dataset` is a name or a path and `ranges` a path, both relative to the recipe."""
+    precision_mix = workshop.by_operator(chosen.mix)
     build = {"backend": workshop.backend, "weights_sha256": weights_sha256}
-    if named.precision == "int8":
+    if precision_mix.precision == "int8":
         build |= {"ranges": ranges, "ranges_sha256": ranges_hash(workshop.ranges)}
     comment = (
         f"Written by rtformer-deploy tune: {chosen.name} ({chosen.in_int8} blocks in INT8), tuned on {workshop.backend}.",
         f"mIoU {100 * chosen.miou:.2f} % (FP32 {100 * baseline.miou:.2f} %) on {workshop.dataset.name} {workshop.dataset.split};"
         f" {chosen.ratio:.2f} of FP32's latency.",
     )
-    return recipe_text(workshop.spec, dataset, named, build, workshop.blocks, chosen.mix, comment)
+    return recipe_text(workshop.spec, dataset, precision_mix, build, workshop.blocks, chosen.mix, comment)
