@@ -1,4 +1,4 @@
-"""RTFormer from a PyTorch network to engines and to segmented frames. Importing this loads neither torch nor TensorRT.
+"""RTFormer: export the PyTorch network, build engines, segment frames. Importing this loads neither torch nor TensorRT.
 
 The README shows the library in ten lines; every name here loads when it is first used.
 """

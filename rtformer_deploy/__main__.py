@@ -1,4 +1,4 @@
-"""`python -m rtformer_deploy`: the command line where its script is not on PATH."""
+"""`python -m rtformer_deploy`: the command line, if its script is not on PATH."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""A dataset's folder on disk -> pairs of frame and label map, for CamVid, Cityscapes, ADE20K, COCO-Stuff and anybody's own.
+"""A dataset's folder on disk -> pairs of frame and label map, for CamVid, Cityscapes, ADE20K, COCO-Stuff and your own.
 
-A dataset file (models/datasets/*.toml, or the path of one's own) says where the files lie and what the label pixels mean:
+A dataset file (models/datasets/*.toml, or the path of your own) says where the files lie and what the label pixels mean:
 
     classes, palette, ignore_index     as `recipe.load_labels` reads them
     [layout]
-    images = "images/{split}/{name}.jpg"    one pair a name; a name may hold folders ("bochum/bochum_000000_000313")
+    images = "images/{split}/{name}.jpg"    one pair for each name; a name may hold folders ("bochum/bochum_000000_000313")
     labels = "labels/{split}/{name}.png"
-    list = "{split}.txt"                    instead of the two: a file of lines "IMAGE<tab>LABEL", relative to the root
-    [layout.splits]                         what stands for {split}, if it is not the split's own name
+    list = "{split}.txt"                    instead of images and labels: a file of lines "IMAGE<tab>LABEL", relative to the root
+    [layout.splits]                         what replaces {split}, if it is not the split's own name
     train = "training"
     [label_map]                             pixel value = class id; every other value is ignored. Without it: values are class ids
     7 = 0
@@ -95,22 +95,22 @@ class Dataset:
 
 
 def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | None = None) -> Dataset:
-    """A dataset's name or TOML file, its root folder and a split -> the split's samples; `reader` reads the images and is told of oddities.
+    """A dataset's name or TOML file, its root folder and a split -> the split's samples; `reader` reads the images and gets the remarks.
 
-    Raises DatasetError if the folder does not fit (naming what was looked for and what is there) or a pair lacks a half,
+    Raises DatasetError if the folder does not fit (the message says what was looked for and what is there) or a pair is incomplete,
     and RecipeError if the dataset file contradicts itself.
     """
     path, data = _dataset_file(dataset)
     labels, reader = load_labels(str(path)), reader or ImageReader()
     layout, root = _layout(data, path), Path(root)
     if not root.is_dir():
-        raise DatasetError(f"The dataset folder {root} does not exist.", f"{data.get('name', dataset)} {_expected(layout)}")
+        raise DatasetError(f"The dataset folder {root} does not exist.", f"{data.get('name', dataset)} {_layout_text(layout)}")
     folder = layout.get("splits", {}).get(split, split)
-    samples = _listed(root, layout, folder, reader) if "list" in layout else _matched(root, layout, folder, reader)
+    samples = _samples_of_list(root, layout, folder, reader) if "list" in layout else _samples_of_patterns(root, layout, folder, reader)
     if not samples:
         raise DatasetError(
-            f"{root} holds no {split!r} split of {data.get('name', dataset)}: {_looked_for(layout, folder)} and {_found(root)}.",
-            f"{data.get('name', dataset)} {_expected(layout)}",
+            f"{root} holds no {split!r} split of {data.get('name', dataset)}: {_patterns_text(layout, folder)} and {_root_text(root)}.",
+            f"{data.get('name', dataset)} {_layout_text(layout)}",
         )
     return Dataset(str(data.get("name", path.stem)), split, tuple(samples), _meaning(data, labels, path), reader)
 
@@ -118,7 +118,7 @@ def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | Non
 def _dataset_file(dataset: str) -> tuple[Path, dict[str, Any]]:
     path = Path(dataset) if dataset.endswith(".toml") else content_dir("models") / "datasets" / f"{dataset}.toml"
     if not path.is_file():
-        load_labels(dataset)  # says which there are
+        load_labels(dataset)  # raises an error that lists the known datasets
     try:
         return path, tomllib.loads(read_text(path, RecipeError, "a dataset file"))
     except tomllib.TOMLDecodeError as error:
@@ -141,13 +141,13 @@ def _layout(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return layout
 
 
-def _matched(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
-    """The pairs whose files fit both patterns; raises DatasetError if a half is missing."""
+def _samples_of_patterns(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
+    """The pairs of files that fit the two patterns. Raises DatasetError if a file has no partner."""
     patterns = [PathPattern.parse(str(layout[key]).replace("{split}", folder)) for key in ("images", "labels")]
-    contents = {pattern.folder: _walked(root / pattern.folder, reader) for pattern in patterns}
-    images, labels = (_named(root, pattern, contents[pattern.folder]) for pattern in patterns)
+    contents = {pattern.folder: _contents_of(root / pattern.folder, reader) for pattern in patterns}
+    images, labels = (_paths_by_name(root, pattern, contents[pattern.folder]) for pattern in patterns)
     narrower, wider = (labels, images) if patterns[1].length > patterns[0].length else (images, labels)
-    taken = set(narrower.values())  # a file that fits both patterns is what the longer one says: x_mask.png beside x.png is a label
+    taken = set(narrower.values())  # if a file fits both patterns, the longer one decides: x_mask.png beside x.png is a label
     for name in [name for name, path in wider.items() if path in taken]:
         del wider[name]
     ours = [name for name, path in images.items() if name not in labels and is_ours(path)]
@@ -157,18 +157,18 @@ def _matched(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageRe
         reader.say(f"Left out of {root / patterns[0].folder}: {OURS} ({len(ours):,}).")
     if not images or not labels:
         return []
-    alone = sorted(images.keys() ^ labels.keys())
-    if alone:
-        half = "label" if alone[0] in images else "image"
-        there = images.get(alone[0]) or labels[alone[0]]
+    unpaired = sorted(images.keys() ^ labels.keys())
+    if unpaired:
+        half = "label" if unpaired[0] in images else "image"
+        path = images.get(unpaired[0]) or labels[unpaired[0]]
         raise DatasetError(
-            f"{root}: {len(alone)} of {len(images.keys() | labels.keys())} frames lack a half: {there} has no {half} ({_some(alone)})."
+            f"{root}: {len(unpaired)} of {len(images.keys() | labels.keys())} frames lack a half: {path} has no {half} ({_some(unpaired)})."
         )
     return [Sample(name, images[name], labels[name]) for name in sorted(images)]
 
 
-def _walked(folder: Path, reader: ImageReader) -> Contents:
-    """What lies in a folder of a dataset; nothing if there is no such folder. The reader is told what was left out."""
+def _contents_of(folder: Path, reader: ImageReader) -> Contents:
+    """The files in a folder of a dataset; none if there is no such folder. The reader reports what was left out."""
     if not folder.is_dir():
         return Contents(folder, ())
     contents = walk(folder)
@@ -178,20 +178,20 @@ def _walked(folder: Path, reader: ImageReader) -> Contents:
     return contents
 
 
-def _named(root: Path, pattern: PathPattern, contents: Contents) -> dict[str, Path]:
+def _paths_by_name(root: Path, pattern: PathPattern, contents: Contents) -> dict[str, Path]:
     """The files of a folder that fit a pattern, by name. Raises DatasetError for two files with one name."""
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for file in contents.files:
         name, path = pattern.name_of(file), root / pattern.folder / file
         if name is None:
             continue
-        if name in found:
-            raise DatasetError(f"{found[name]} and {path} are the same frame: their names differ in the suffix's capitals only.")
-        found[name] = path
-    return found
+        if name in paths:
+            raise DatasetError(f"{paths[name]} and {path} are the same frame: their names differ in the suffix's capitals only.")
+        paths[name] = path
+    return paths
 
 
-def _listed(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
+def _samples_of_list(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
     path = root / str(layout["list"]).replace("{split}", folder)
     if not path.is_file():
         return []
@@ -211,12 +211,12 @@ def _listed(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageRea
 
 
 def _inside(root: Path, name: str, path: Path, pair: ListedPair) -> Path:
-    """A name in a list -> its file: an absolute path inside the root as it is, any other from the root on. Raises DatasetError."""
+    """A name in a list -> its file. An absolute path inside the root stays as it is; any other starts at the root. Raises DatasetError."""
     for text in (name, name.replace("\\", "/")):  # a list that was written on Windows
-        given = Path(text)
-        absolute = given.is_absolute() and given.resolve().is_relative_to(root.resolve())
-        file = given if absolute else root / text.lstrip("/")
-        if ".." in given.parts and not file.resolve().is_relative_to(root.resolve()):
+        listed = Path(text)
+        absolute = listed.is_absolute() and listed.resolve().is_relative_to(root.resolve())
+        file = listed if absolute else root / text.lstrip("/")
+        if ".." in listed.parts and not file.resolve().is_relative_to(root.resolve()):
             raise DatasetError(f"{path}, line {pair.line}: {name} leads out of the dataset's folder {root}.")
         if file.is_file():
             return file
@@ -237,7 +237,7 @@ def _meaning(data: Mapping[str, Any], labels: Labels, path: Path) -> LabelMeanin
 
 
 def _lookup(data: Mapping[str, Any], labels: Labels, path: Path) -> NDArray[np.int16]:
-    """Pixel value -> class id, ignore index, or -1 if no label may hold the value."""
+    """Pixel value -> class id, ignore index, or -1 if the value must not occur in a label."""
     lookup = np.full(256, -1, np.int16)
     mapping = data.get("label_map")
     if mapping is None:
@@ -259,17 +259,17 @@ def _some(items: list[Any]) -> str:
     return ", ".join(str(item) for item in items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
-def _looked_for(layout: Mapping[str, Any], folder: str) -> str:
+def _patterns_text(layout: Mapping[str, Any], folder: str) -> str:
     names = [layout["list"]] if "list" in layout else [layout["images"], layout["labels"]]
     return "looked for " + " and ".join(str(name).replace("{split}", folder).replace("{name}", "*") for name in names)
 
 
-def _expected(layout: Mapping[str, Any]) -> str:
+def _layout_text(layout: Mapping[str, Any]) -> str:
     names = [layout["list"]] if "list" in layout else [layout["images"], layout["labels"]]
     return "lies on disk as " + " with ".join(str(name) for name in names) + "."
 
 
-def _found(root: Path) -> str:
+def _root_text(root: Path) -> str:
     return "found " + (_some(sorted(_entries(root))) or "an empty folder")
 
 

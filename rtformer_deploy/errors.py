@@ -1,26 +1,26 @@
-"""The errors a user can meet; every one says what happened and, where there is one, the way out.
+"""The errors that a user can see. Each says what happened and, if it is known, what to do.
 
 DeployError              exit code 1
-├── UsageError           exit code 2: the call itself is off (two options that exclude each other)
-├── RecipeError          a recipe or dataset file cannot be read or does not hold together
-├── WeightsError         weights that are missing, hostile, or another network's
+├── UsageError           exit code 2: the call itself is wrong (two options that cannot be combined)
+├── RecipeError          a recipe or dataset file cannot be read or contradicts itself
+├── WeightsError         weights that are missing, unsafe, or another network's
 ├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
 ├── ImageError           an image that cannot be decoded
-├── DatasetError         a folder that is not the dataset it was said to be
+├── DatasetError         a folder that does not hold the dataset that was named
 ├── CalibrationError     images, activations or a ranges file that calibration cannot use
 ├── BuildError           a builder refused the model
 ├── EngineError          a plan that cannot be opened here
 ├── PrecisionError       --strict: the engine does not have the precision that was asked for
 ├── MissingPackageError  a package of one of the extras is not installed
 ├── OutputError          a file or folder that cannot be written
-└── GateError            exit code 3: a bound that was set (verify, tune) was not met
+└── GateError            exit code 3: a limit that was set (verify, tune) was not met
 """
 
 from __future__ import annotations
 
 
 class DeployError(Exception):
-    """What happened (`what`, one sentence) and how to go on (`hint`, one sentence or a command).
+    """What happened (`what`, one sentence) and what to do about it (`hint`, one sentence or a command).
 
     Raised as ``raise DeployError(what, hint) from cause``; the command line prints both and exits with `exit_code`.
     """
@@ -85,7 +85,7 @@ class GateError(DeployError):
 
 
 class MissingPackageError(DeployError):
-    """A package that one extra brings is not installed: names the extra and the pip command."""
+    """A package of an extra is not installed. The error names the extra and the pip command."""
 
     def __init__(self, package: str, extra: str | None, wanted_by: str) -> None:
         target = "rtformer-deploy" if extra is None else f"'rtformer-deploy[{extra}]'"
@@ -100,7 +100,7 @@ def shorten(text: str, most: int = 100) -> str:
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of a library's error that says something, cut to `most` characters; the name of its type if none does."""
+    """The first line of a library's error that is not empty, cut to `most` characters; the error's type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return shorten(next((line for line in lines if line), type(error).__name__), most)
 

@@ -1,4 +1,4 @@
-"""Bytes in, bytes out: reads that refuse pipes, devices and oversized files, writes that leave the whole file or the old one, hashes."""
+"""Reading, writing and hashing files. Reads refuse pipes, devices and files that are too large. A write is whole or changes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IMAGE_BYTES = 2**30
 MODEL_BYTES = 2 * 2**30
 PLAN_BYTES = 4 * 2**30
 
-_KEPT = 32  # characters of a name in the name of its partial file
+_NAME_LENGTH = 32  # characters of a file's name that its partial file's name repeats
 
 
 def sha256(data: bytes) -> str:
@@ -28,7 +28,7 @@ def sha256(data: bytes) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Writes `data` to `path` or leaves `path` as it was: into a file beside it, flushed to disk, then renamed.
+    """Writes `data` to `path`, or leaves `path` as it was. The data goes to a file beside it, which is flushed to disk and renamed.
 
     Raises OutputError if the folder is missing or unwritable, or the disk is full; the partial file is removed.
     """
@@ -38,7 +38,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` when the block ends well and is removed when it does not."""
+    """A path to write to. It becomes `path` if the block succeeds and is removed if it fails."""
     path = Path(path)
     _refuse_special(path)
     partial = _beside(path, path.suffix)
@@ -54,7 +54,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OutputError if `path` could not be written, so that long work is not done for nothing; leaves nothing behind."""
+    """Raises OutputError if `path` cannot be written. Call it before long work; it leaves no file behind."""
     path = Path(path)
     _refuse_special(path)
     if path.is_dir():
@@ -69,7 +69,7 @@ def check_writable(path: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """A folder that exists and can be written to, made where it is missing. Raises OutputError."""
+    """Makes a folder if it is missing. Raises OutputError if it cannot be made or written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -80,23 +80,23 @@ def make_folder(path: Path) -> Path:
 
 
 def _beside(path: Path, suffix: str = "") -> Path:
-    """A name beside `path` that nothing has; of a long name the beginning only, so that it fits wherever the name itself does."""
-    return path.with_name(f".{path.name[:_KEPT]}.{secrets.token_hex(4)}.partial{suffix[:_KEPT]}")
+    """An unused name beside `path`. A long name is shortened, so that the new one is not too long for the file system."""
+    return path.with_name(f".{path.name[:_NAME_LENGTH]}.{secrets.token_hex(4)}.partial{suffix[:_NAME_LENGTH]}")
 
 
 def printable(text: Path | str) -> str:
-    """A path or a message that can be printed and encoded anywhere: bytes of a name that are no text are written as escapes."""
+    """A path or a message that can be printed and encoded anywhere: bytes that are not text are written as escapes."""
     return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def _remove(partial: Path) -> None:
-    """Removes what was begun, if anything was: the folder may not even be one."""
+    """Removes the partial file if there is one. Its folder may not even exist."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         partial.unlink()
 
 
 def _refuse_special(path: Path) -> None:
-    """Raises OutputError for a device or a pipe, as renaming onto it would replace it, and for a name that no file can have."""
+    """Raises OutputError for a device or a pipe, which a rename would replace, and for a name that no file can have."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -118,8 +118,8 @@ def _why(path: Path, error: OSError) -> str | None:
 def read_bytes(path: Path, error: type[DeployError], what: str, limit: int = MODEL_BYTES) -> bytes:
     """A regular file's bytes, at least one and at most `limit`.
 
-    Raises `error`, naming `what` the file should have been, if it is missing, a folder, a pipe or a device, empty or larger. Only the
-    file's size is looked at before that is known.
+    Raises `error` if the file is missing, empty, too large, a folder, a pipe or a device; the message says `what` the file should have
+    been. The size is checked before the file is read.
     """
     data = _read(path, error, what, limit)
     if not data:

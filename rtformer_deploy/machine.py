@@ -1,4 +1,4 @@
-"""The machine to facts a report needs: CPU, cores, memory, system, package versions, and how much memory this process holds."""
+"""Facts about this machine for reports: CPU, cores, memory, system, package versions, and the memory that this process uses."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def environment() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's name as its maker writes it, or the architecture where the system does not tell."""
+    """The processor's name as its maker writes it, or the architecture if the system does not say."""
     if sys.platform == "darwin":
         return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
     fields = _cpuinfo()
@@ -93,14 +93,14 @@ def operating_system() -> str:
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:
-    """The installed ones of the named distributions with their versions."""
-    found = {}
+    """The versions of those of the named distributions that are installed."""
+    installed = {}
     for name in names:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def resident_mb() -> float:
@@ -111,7 +111,7 @@ def resident_mb() -> float:
 
 
 def reset_peak() -> None:
-    """Asks Linux to forget the peak so far; where it refuses, or elsewhere, `peak_mb` goes on counting from the start of the process."""
+    """Resets the peak on Linux. If Linux refuses, or on another system, `peak_mb` counts from the start of the process."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -151,7 +151,7 @@ def _cpuinfo() -> dict[str, str]:
 def _output(*command: str) -> str:
     """What a small system command prints, stripped; empty if it is missing or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return process.stdout.strip() if process.returncode == 0 else ""

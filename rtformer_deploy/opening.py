@@ -1,4 +1,4 @@
-"""Files, opened: a plan, an ONNX model or a network's weights -> a Runner."""
+"""Opens a file (a plan, an ONNX model or a network's weights) and gives its Runner."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def engine_of(
 
 
 def _with_precision(engine: Engine, path: Path, device: int) -> Engine:
-    """Reads the precision of a plan that was built elsewhere when it is opened here first, and keeps it in the plan's sidecar."""
+    """Reads the precision of a plan from another machine when it is first opened here, and saves it in the plan's sidecar."""
     complete = complete_precision(engine, device)
     if complete.info != engine.info:
-        with contextlib.suppress(OutputError):  # in a folder that cannot be written the layers are read again next time
+        with contextlib.suppress(OutputError):  # if the folder cannot be written, the layers are read again next time
             save_info(complete.info, path)
     return complete
 

@@ -1,4 +1,4 @@
-"""The stages composed: what needs two rooms meets here. Each function reads as one sentence."""
+"""The stages of a deployment: export, prepare, build, check. Code that needs several sub-packages is here."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def prepare_model(
     exclude: Sequence[str] = (),
     fp32: Sequence[str] = (),
 ) -> ir.Model:
-    """A model -> a copy as its builder wants it: Q/DQ for INT8, FP16 written into the graph for TensorRT (strongly typed), no functions.
+    """A model -> a copy that its builder accepts: Q/DQ for INT8, FP16 in the graph for TensorRT (strongly typed), no functions.
 
     `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. The
-    model given stays as it is: it is cloned here, once, and the passes change the clone.
+    model itself does not change: it is cloned once, here, and the passes change the clone.
     """
     row = backend_row(backend)
     model = clone(model)
@@ -84,7 +84,7 @@ def prepare_model(
     if plugins:
         use_quick_plugins(model)
     inline_functions(model)
-    quantised = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us, or by another tool before
+    quantised = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
     if quantised and not row.on_gpu:
         flatten_gathers(model)
     return model
@@ -102,7 +102,7 @@ def build_engine(
     strict: bool = False,
     progress: Progress = no_progress,
 ) -> Engine:
-    """ONNX -> engine: prepared, built, and if this machine can run it, run once against ONNX Runtime on the model it came from.
+    """ONNX -> engine. If this machine can run the engine, its labels are compared once with those of ONNX Runtime on `model`.
 
     INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
     computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError if the engine does not
@@ -114,11 +114,11 @@ def build_engine(
         check_ranges(ranges, spec.name, weights_sha256(model, spec))
     prepared = prepare_model(model, backend, options, ranges, keep, fp32)
     engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
-    kept = {"strict": True} if strict else {}  # a plan that cannot be opened here is judged where it is opened first
+    strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
     info = replace(
         engine.info,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
-        options={**engine.info.options, **kept},
+        options={**engine.info.options, **strictness},
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
@@ -130,7 +130,7 @@ def build_engine(
 
 
 def complete_precision(engine: Engine, device: int = 0) -> Engine:
-    """An engine whose precision was only "requested" when it was built -> the same with that of its layers, if they can be read here."""
+    """If an engine's precision is only "requested" and its layers can be read here -> the engine with the precision of its layers."""
     if not backend_row(engine.info.backend).on_gpu or engine.info.precision.state != "requested" or not can_run_here(engine):
         return engine
     from .backends.tensorrt.run import precision_after_open
@@ -194,7 +194,7 @@ def spec_of(model: ir.Model, name: str, external: ExternalModel | None = None) -
 
 
 def _check_io(model: ir.Model, spec: ModelSpec, name: str) -> None:
-    """A stamp that does not fit the graph it stands on (an edited file) is refused."""
+    """Raises ModelError if the metadata does not fit the graph, as in an edited file."""
     inputs = [value.name for value in model.graph.inputs if value.name not in model.graph.initializers]
     outputs = [value.name for value in model.graph.outputs]
     if inputs != [spec.input.name] or outputs != [spec.output.name]:

@@ -1,4 +1,4 @@
-"""The frozen values that flow from the network to the pixels; importing this loads nothing heavy, not even NumPy."""
+"""The frozen data types that the stages share. Importing this loads nothing heavy, not even NumPy."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _Value = TypeVar("_Value")
 
 #: Takes one line that a person should read.
 Say = Callable[[str], None]
-#: Called during a long step with (phase, steps done, steps in all). Raising in it is the way to stop the step: the exception ends the
-#: step and reaches its caller.
+#: Called during a long step with (phase, steps done, steps in all). To stop the step, raise an exception in it: the
+#: exception ends the step and reaches the caller.
 Progress = Callable[[str, int, int], None]
 
 
@@ -36,7 +36,7 @@ def no_progress(phase: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """Whom a long piece of work talks to: `say` takes lines for a person, `progress` the steps."""
+    """Where a long task reports: `say` takes lines for a person, `progress` takes the steps."""
 
     say: Say = print
     progress: Progress = no_progress
@@ -61,10 +61,10 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a model is, from its architecture to the pixels it expects: the text that travels in every file we write.
+    """What a model is, from its architecture to the pixels that it expects. Every file that we write carries it as text.
 
-    `arch` is the architecture's name and configuration ({"name": "rtformer", "base_channels": 32, ...}). `palette` is one
-    RGB triple a class. `input` is (N, 3, H, W) float32, normalised RGB; `output` is what `head` says: "lowres" logits at
+    `arch` is the architecture's name and configuration ({"name": "rtformer", "base_channels": 32, ...}). `palette` has one
+    RGB triple for each class. `input` is (N, 3, H, W) float32, normalised RGB; `output` is what `head` says: "lowres" logits at
     the network's stride, "logits" at full size, uint8 "labels". `weights` names the weights' origin, `sha256` is
     their hash (see `nn.weights.weights_hash`).
     """
@@ -109,7 +109,7 @@ class ModelSpec:
 class PrecisionFound:
     """The precision an engine was asked for and the one its layers really have.
 
-    `state` is "verified" (read from the layers and as asked for), "requested" (nothing could be read here: an ahead-of-time
+    `state` is "verified" (read from the layers, and it is the one asked for), "requested" (nothing could be read here: an ahead-of-time
     plan on a machine that cannot open it) or "mismatch". `layers` counts the compute layers by precision name.
     """
 
@@ -138,7 +138,7 @@ class Ranges:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_json` gave; files of earlier versions call `weights_sha256` by its first name, `model_sha256`."""
+        """Reads the data of `to_json`. Files of earlier versions call `weights_sha256` by its old name, `model_sha256`."""
         amax = {str(name): float(value) for name, value in data["amax"].items()}
         weights = data["weights_sha256"] if "weights_sha256" in data else data["model_sha256"]
         return cls(amax, str(data["method"]), int(data["images"]), str(weights), str(data["model"]))
@@ -146,7 +146,7 @@ class Ranges:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What `engine.plan` is: everything needed to refuse or explain it without opening it. Kept as `engine.plan.json`.
+    """What `engine.plan` is: all that is needed to refuse or describe it without opening it. Kept as `engine.plan.json`.
 
     `model_sha256` is the hash of the model's file as it was given, before any pass. `gpu` is the device or the compute capabilities
     that the plan was built for (None: CPU); `flips` the share of pixels whose class changed against ONNX Runtime on the model it came
@@ -188,7 +188,7 @@ class EngineInfo:
 class Engine:
     """A built engine: the builder's own bytes and what they are; standard TensorRT also gives its timing cache.
 
-    `path` is where the plan lies, if it was read from a file; what a runtime wants to keep for its next start lies beside it.
+    `path` is the plan's file, if it was read from one. A runtime keeps what it needs for its next start beside that file.
     """
 
     plan: bytes
@@ -199,9 +199,9 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A build option on the command line. `kind` is the value that it takes: none, a number from `least` to `most`, or a file.
+    """A build option on the command line. `kind` is the kind of value that it takes: none, a number from `least` to `most`, or a file.
 
-    The option holds a file's bytes. `help` is a clause without a full stop: the command line adds which backends know the option.
+    For a file, the option's value is its bytes. `help` has no full stop: the command line adds which backends know the option.
     """
 
     name: str
@@ -212,10 +212,10 @@ class Flag:
     most: int | None = None
 
 
-def _flagged(default: _Value, flag: Flag) -> _Value:
-    """A field of BuildOptions that only some backends know; the row of a backend in `backends.BACKENDS` lists those that it knows."""
-    made: _Value = field(default=default, metadata={"flag": flag})
-    return made
+def _backend_option(default: _Value, flag: Flag) -> _Value:
+    """A field of BuildOptions that only some backends know. A backend's row in `backends.BACKENDS` lists the options that it knows."""
+    option: _Value = field(default=default, metadata={"flag": flag})
+    return option
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,18 +228,18 @@ class BuildOptions:
 
     precision: PrecisionName = "fp32"
     batch: tuple[int, int, int] = (1, 1, 1)
-    workspace_mib: int | None = _flagged(
+    workspace_mib: int | None = _backend_option(
         None, Flag("--workspace", "Limit the memory that kernels may use while running", "number", "MIB", least=1)
     )
-    optimization_level: int | None = _flagged(
+    optimization_level: int | None = _backend_option(
         None, Flag("--optimization-level", "Choose how long to look for fast kernels", "number", "0..5", most=5)
     )
-    timing_cache: bytes | None = _flagged(
+    timing_cache: bytes | None = _backend_option(
         None, Flag("--timing-cache", "Take the kernel timings of earlier builds from FILE, and add this build's", "file", "FILE")
     )
-    version_compatible: bool = _flagged(False, Flag("--version-compatible", "Make a plan that newer versions open too"))
-    hardware_compatible: bool = _flagged(False, Flag("--hardware-compatible", "Make a plan for other GPUs too, Ampere and newer"))
-    plugins: bool = _flagged(False, Flag("--plugins", "Use our kernels as plugins; experimental, never run so far"))
+    version_compatible: bool = _backend_option(False, Flag("--version-compatible", "Make a plan that newer versions open too"))
+    hardware_compatible: bool = _backend_option(False, Flag("--hardware-compatible", "Make a plan for other GPUs too, Ampere and newer"))
+    plugins: bool = _backend_option(False, Flag("--plugins", "Use our kernels as plugins; experimental, never run so far"))
     threads: int | None = None
     device: int = 0
     mixed: bool = False
@@ -268,11 +268,11 @@ class Runner(Protocol):
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...
 
     def logits(self, frames: Sequence[Frame]) -> Logits:
-        """The engine's logits (N, classes, h, w) as float32; an engine built with `--head labels` refuses by name."""
+        """The engine's logits (N, classes, h, w) as float32; an engine built with `--head labels` has none and raises an error."""
         ...
 
     def submit(self, frames: Sequence[Frame]) -> Ticket:
-        """Starts frames (at most the engine's largest batch) and returns; `result` waits for them alone."""
+        """Starts frames (at most the engine's largest batch) and returns at once; `result` waits for these frames only."""
         ...
 
     def result(self, ticket: Ticket) -> list[LabelMap]: ...

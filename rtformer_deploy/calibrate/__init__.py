@@ -14,7 +14,7 @@ from .percentile import percentile
 #: method -> the observer that chooses amax from a histogram
 OBSERVERS: dict[str, Callable[[Histogram], float]] = {"minmax": minmax, "entropy": entropy, "percentile": percentile, "mse": mse}
 
-#: Nearest to FP32 on trained networks (benchmarks/int8.py); TensorRT's old default, entropy, clips what the residual sums need.
+#: The method nearest to FP32 on trained networks (benchmarks/int8.py). Entropy, TensorRT's old default, clips the residual sums.
 DEFAULT_METHOD = "mse"
 
 

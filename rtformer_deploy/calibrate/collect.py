@@ -1,4 +1,4 @@
-"""A model without functions and its inputs -> a histogram of each inner tensor, measured by ONNX Runtime, one image at a time."""
+"""Runs a model without functions in ONNX Runtime, one image at a time, and keeps a histogram of each inner tensor."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Collector:
             options.intra_op_num_threads = threads
         try:
             self._session: Any = ort.InferenceSession(serialize_model(copy), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise CalibrationError(f"ONNX Runtime cannot run the model with its inner tensors as outputs: {error}") from error
 
     def show(self, image: NDArray[np.float32], name: str) -> None:
-        """Counts every tensor's values for one input (N, 3, H, W). Raises CalibrationError naming tensor and image for NaN or infinity."""
+        """Counts every tensor's values for one input (N, 3, H, W). Raises CalibrationError for NaN or infinity."""
         if self._input in self.histograms:
             self._count(str(self._input), image, name)
         for group in self._groups:
@@ -56,7 +56,7 @@ class Collector:
 
 
 def float_tensors(model: ir.Model, inlined: ir.Model) -> list[str]:
-    """The names of the FP32 tensors between the nodes of `model`, its input among them; `inlined` is the same without functions."""
+    """The names of the FP32 tensors between the nodes of `model`, its input among them; `inlined` is the same model without functions."""
     ShapeInferencePass()(inlined)
     types = {output.name: output.dtype for node in inlined.graph for output in node.outputs}
     types |= {value.name: value.dtype for value in inlined.graph.inputs if value.name not in inlined.graph.initializers}
@@ -65,23 +65,23 @@ def float_tensors(model: ir.Model, inlined: ir.Model) -> list[str]:
 
 
 def state(histograms: Mapping[str, Histogram]) -> dict[str, NDArray[Any]]:
-    """Histograms as arrays for a checkpoint, in their order."""
-    found = list(histograms.values())
+    """Histograms as arrays for a checkpoint, in the same order."""
+    items = list(histograms.values())
     return {
-        "counts": np.stack([item.counts for item in found]),
-        "sizes": np.array([[item.limit, item.largest, item.zeros] for item in found], np.float64),
+        "counts": np.stack([item.counts for item in items]),
+        "sizes": np.array([[item.limit, item.largest, item.zeros] for item in items], np.float64),
     }
 
 
 def restore(histograms: Mapping[str, Histogram], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Puts a checkpoint's arrays back."""
+    """Restores histograms from a checkpoint's arrays."""
     for item, counts, sizes in zip(histograms.values(), arrays["counts"], arrays["sizes"], strict=True):
         item.counts = counts.astype(np.int64)
         item.limit, item.largest, item.zeros = float(sizes[0]), float(sizes[1]), int(sizes[2])
 
 
 def _expose(model: ir.Model, names: Sequence[str]) -> list[list[str]]:
-    """Makes the tensors outputs; returns their names in groups of bounded size."""
+    """Makes the tensors outputs, and returns their names in groups that do not take too much memory."""
     known = {output.name: output for node in model.graph for output in node.outputs}
     have = {value.name for value in model.graph.outputs}
     groups: list[list[str]] = [[]]

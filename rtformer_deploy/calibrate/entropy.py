@@ -1,4 +1,4 @@
-"""The range that loses least information: the Kullback-Leibler divergence between what was seen and its 128 levels.
+"""The range that loses the least information, by the Kullback-Leibler divergence between the values and their 128 levels.
 
 Migacz, "8-bit inference with TensorRT" (GTC 2017).
 """
@@ -15,7 +15,7 @@ _STEP = 16
 
 
 def entropy(histogram: Histogram) -> float:
-    """A histogram -> the amax, at least 128 bins wide, whose quantised distribution diverges least from the clipped one."""
+    """A histogram -> the amax, at least 128 bins wide, for which the quantised and the clipped distribution diverge least."""
     filled = histogram.filled()
     if filled <= LEVELS:
         return histogram.largest
@@ -24,25 +24,25 @@ def entropy(histogram: Histogram) -> float:
     for bins in range(LEVELS, min(filled + _STEP, BINS) + 1, _STEP):
         clipped = counts[:bins].copy()
         clipped[-1] += counts[bins:].sum()
-        found = _divergence(clipped, _quantise(counts[:bins]))
-        if found <= least:
-            best, least = histogram.edge(bins), found
+        divergence = _divergence(clipped, _quantise(counts[:bins]))
+        if divergence <= least:
+            best, least = histogram.edge(bins), divergence
     return best
 
 
 def _quantise(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Counts merged into 128 levels and spread evenly over the bins of each level that held something."""
+    """Counts merged into 128 levels and spread evenly over the level's bins that were not empty."""
     level = np.arange(len(counts)) * LEVELS // len(counts)
-    held = counts > 0
+    nonempty = counts > 0
     sums = np.bincount(level, counts, LEVELS)
-    bins = np.bincount(level, held, LEVELS)
-    return np.where(held, sums[level] / np.maximum(bins[level], 1), 0.0)
+    bins = np.bincount(level, nonempty, LEVELS)
+    return np.where(nonempty, sums[level] / np.maximum(bins[level], 1), 0.0)
 
 
 def _divergence(seen: NDArray[np.float64], kept: NDArray[np.float64]) -> float:
-    """KL(seen || kept) of two counts; a bin that `kept` lost is held to a tiny share instead of infinity."""
+    """KL(seen || kept) of two counts; a bin that is empty in `kept` counts as a tiny share, so that the result is finite."""
     if kept.sum() == 0:
         return np.inf
     p, q = seen / seen.sum(), kept / kept.sum()
-    held = p > 0
-    return float(np.sum(p[held] * np.log(p[held] / np.maximum(q[held], 1e-12))))
+    nonempty = p > 0
+    return float(np.sum(p[nonempty] * np.log(p[nonempty] / np.maximum(q[nonempty], 1e-12))))

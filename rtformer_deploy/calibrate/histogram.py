@@ -1,4 +1,4 @@
-"""A streaming histogram of absolute values: fixed memory, whatever is shown; its range grows by doubling the width of its bins."""
+"""A streaming histogram of absolute values. Its memory is fixed; to grow its range, it doubles the width of its bins."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ BINS = 2048
 class Histogram:
     """|values| seen so far: `counts` over [0, limit) in 2048 equal bins, and the exact `largest`.
 
-    Exact zeros are counted apart in `zeros`: every scale holds them, so they say nothing about the range, and after a ReLU they
-    would outnumber the rest.
+    Exact zeros are counted apart in `zeros`: every scale can hold them, so they say nothing about the range, and after a ReLU
+    there may be more of them than of all other values.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class Histogram:
         largest = float(absolute.max(initial=0.0))
         if not math.isfinite(largest):
             raise ValueError("not finite")
-        seen = absolute[absolute > 0]
-        self.zeros += absolute.size - seen.size
-        if seen.size == 0:
+        nonzero = absolute[absolute > 0]
+        self.zeros += absolute.size - nonzero.size
+        if nonzero.size == 0:
             return
         self._grow(largest)
-        index = np.minimum((seen * np.float32(BINS / self.limit)).astype(np.int32), BINS - 1)
+        index = np.minimum((nonzero * np.float32(BINS / self.limit)).astype(np.int32), BINS - 1)
         self.counts += np.bincount(index, minlength=BINS)
         self.largest = max(self.largest, largest)
 
@@ -45,11 +45,11 @@ class Histogram:
         return np.asarray((np.arange(BINS) + 0.5) * (self.limit / BINS), np.float64)
 
     def filled(self) -> int:
-        """How many bins there are up to the last that holds something."""
+        """The number of bins up to the last one that is not empty."""
         return int(np.flatnonzero(self.counts)[-1]) + 1 if self.counts.any() else 0
 
     def edge(self, bins: int) -> float:
-        """The upper edge of that many bins, at most the largest value seen."""
+        """The upper edge of the first `bins` bins, at most the largest value seen."""
         return min(self.limit * bins / BINS, self.largest)
 
     def _grow(self, largest: float) -> None:

@@ -6,5 +6,5 @@ from .histogram import Histogram
 
 
 def minmax(histogram: Histogram) -> float:
-    """A histogram -> the largest absolute value that it was shown, exactly."""
+    """A histogram -> the largest absolute value that it has counted, exactly."""
     return histogram.largest

@@ -11,7 +11,7 @@ _STEP = 16  # bins between two candidates
 
 
 def mse(histogram: Histogram) -> float:
-    """A histogram -> the amax, among multiples of 1/128 of its limit, under which eight-bit values are nearest to those seen."""
+    """A histogram -> the amax, among multiples of 1/128 of its limit, with the smallest mean squared error."""
     filled = histogram.filled()
     if filled == 0:
         return 0.0

@@ -1,4 +1,4 @@
-"""The value that all but one in ten thousand of the non-zero values stay under."""
+"""The 99.99th percentile: one in ten thousand of the non-zero values is larger."""
 
 from __future__ import annotations
 

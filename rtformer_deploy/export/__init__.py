@@ -1,1 +1,1 @@
-"""Network to ONNX, the check that both agree, and which weights are meant."""
+"""Exports a network to ONNX, checks that both agree, and chooses the weights."""

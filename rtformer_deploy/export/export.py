@@ -1,4 +1,4 @@
-"""A network and its ModelSpec in, an onnx_ir.Model out: the exporter's own graph, before any pass."""
+"""Exports a network with its ModelSpec as an onnx_ir.Model: the exporter's own graph, before any pass."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import nn
 from ..errors import ModelError, first_line
 from ..types import ModelSpec
 
-#: GELU became an operator in 20, and TensorRT 10.0 reads no newer one.
+#: GELU is an operator since opset 20, and TensorRT 10.0 reads no newer opset.
 DEFAULT_OPSET = 20
 
 
 def export_network(network: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPSET) -> ir.Model:
-    """The network as an ONNX graph with input `input` and output `logits` at the network's stride, whatever head the spec names.
+    """The network as an ONNX graph with input `input` and output `logits` at the network's stride. The spec's head is not added here.
 
     `spec.input` gives the size; a symbolic batch stays open. Raises ModelError if the exporter fails.
     """
@@ -51,7 +51,7 @@ def export_network(network: nn.Module, spec: ModelSpec, opset: int = DEFAULT_OPS
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's own chatter (torchvision is missing, deprecations inside torch) from the user's terminal."""
+    """Hides the exporter's own messages (torchvision is missing, deprecations inside torch)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Does the exported model compute what the network computes? ONNX Runtime against PyTorch, and where they first differ if not."""
+"""Compares the exported model in ONNX Runtime with the network in PyTorch. If they differ, finds the first tensor that does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4  # of the largest logit
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """`difference` is the largest one, as a share of the largest logit; `flips` the share of pixels whose class changed, by rounding."""
+    """`difference` is the largest one, as a share of the largest logit; `flips` is the share of pixels whose class changed by rounding."""
 
     difference: float
     flips: float
@@ -58,7 +58,7 @@ def check_export(network: nn.Module, model: ir.Model, spec: ModelSpec, seed: int
 
 
 def probe_image(spec: ModelSpec, seed: int = 0) -> NDArray[np.float32]:
-    """A normalised input of the spec's size with structure at every scale: even noise would leave large pools nearly constant."""
+    """A normalised input of the spec's size with structure at every scale. Plain noise would make large pools nearly constant."""
     draw = torch.Generator().manual_seed(seed)
     batch = spec.input.shape[0] if isinstance(spec.input.shape[0], int) else 2
     height, width = spec.size
@@ -70,7 +70,7 @@ def probe_image(spec: ModelSpec, seed: int = 0) -> NDArray[np.float32]:
 
 
 def first_difference(network: nn.Module, model: ir.Model, spec: ModelSpec, image: NDArray[np.float32]) -> str:
-    """One sentence: the first tensor, in graph order, that is further than the tolerance from the module of the same name."""
+    """One sentence: the first tensor in graph order that differs by more than the tolerance from the module of the same name."""
     names = [node.outputs[0].name or "" for node in model.graph]
     modules = {name: module for name, module in network.named_modules() if name in names}
     wanted: dict[str, Tensor] = {}
@@ -105,7 +105,7 @@ def _margin(logits: Tensor) -> Tensor:
 
 
 def _run_for(model: ir.Model, spec: ModelSpec, image: NDArray[np.float32], names: list[str]) -> list[NDArray[np.float32]]:
-    """The values of inner tensors, by making them outputs of a copy of the model."""
+    """The values of inner tensors. A copy of the model gets them as outputs."""
     proto = ir.serde.serialize_model(model)
     present = {output.name for output in proto.graph.output}
     for name in names:

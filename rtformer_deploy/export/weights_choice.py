@@ -1,4 +1,4 @@
-"""Which network an export means: recipe, weights and labels, from what was asked for."""
+"""Chooses the network of an export: its recipe, weights and labels, from the user's options."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def choose_network(
     random_seed: int | None = None,
     say: Say = lambda line: None,
 ) -> Choice:
-    """The network that a recipe (or a variant, or a weights file that names its recipe) and weights make.
+    """The network of a recipe with its weights. The recipe may also follow from a variant or a weights file.
 
-    Without `weights` the recipe's shipped ones are taken; `random_seed` makes random ones instead. A variant alone means the recipe
-    whose weights are shipped, and the published Cityscapes configuration with random weights; `say` is told what was taken. Raises
-    RecipeError, UsageError, and WeightsError if there are no weights to take.
+    Without `weights` the weights that ship with the recipe are used; `random_seed` makes random ones instead. A variant alone means the
+    recipe with shipped weights, or with random weights the published Cityscapes configuration; `say` gets a line about the choice. Raises
+    RecipeError, UsageError, and WeightsError if there are no weights.
     """
     if weights is not None and random_seed is not None:
         raise UsageError("--weights and --random-weights cannot be combined.")
-    chosen = _recipe(recipe, variant, weights, random_seed, say)
+    model_recipe = _recipe(recipe, variant, weights, random_seed, say)
     if weights is None and random_seed is None:
-        weights = _shipped(chosen)
+        weights = _shipped(model_recipe)
     state = None if weights is None else load_weights(weights)
-    labels = _labels(chosen, classes, state, str(weights))
+    labels = _labels(model_recipe, classes, state, str(weights))
     torch.manual_seed(random_seed or 0)
-    network = build_network(chosen.arch, len(labels.names), aux=False).eval()
+    network = build_network(model_recipe.arch, len(labels.names), aux=False).eval()
     if state is None:
         origin = f"random, seed {random_seed or 0}"
         settle_statistics(network, random_seed or 0)
     else:
         origin = str(weights.name) if weights is not None else ""
         load_into(network, state, str(weights))
-    return Choice(network, chosen, labels, origin, weights_hash(network, chosen.arch))
+    return Choice(network, model_recipe, labels, origin, weights_hash(network, model_recipe.arch))
 
 
 def settle_statistics(network: nn.Module, seed: int) -> None:
-    """Lets a network of random weights see one seeded batch, so that its normalisations fit and activations stay small."""
+    """Runs one seeded batch through a network of random weights, so that its running statistics fit and activations stay small."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         network.train()(torch.randn(2, 3, 256, 512, generator=draw))
@@ -72,10 +72,10 @@ def _recipe(name: str | None, variant: str | None, weights: Path | None, random_
     if name is not None and variant is not None:
         raise UsageError("--recipe and --variant cannot be combined.")
     if name is None and weights is not None and weights.suffix == ".safetensors" and weights.is_file():
-        named = read_metadata(weights).get("recipe")
-        if named is not None and (variant is None or f"-{variant}-" in named):
-            say(f"The weights name their recipe: {named}.")
-            return load_recipe(named)
+        recipe_name = read_metadata(weights).get("recipe")
+        if recipe_name is not None and (variant is None or f"-{variant}-" in recipe_name):
+            say(f"The weights name their recipe: {recipe_name}.")
+            return load_recipe(recipe_name)
     if name is not None:
         return load_recipe(name)
     if variant is None:
@@ -91,7 +91,7 @@ def _recipe(name: str | None, variant: str | None, weights: Path | None, random_
 
 
 def _shipped(recipe: Recipe) -> Path:
-    """The path of the recipe's own weights, which are checked to be those that it names. Raises WeightsError."""
+    """The path of the recipe's weights, after checking their hash. Raises WeightsError."""
     if recipe.weights is None:
         hint = "Give them with --weights FILE, or take --random-weights for a dry run."
         raise WeightsError(f"No weights are shipped for {recipe.name}.", hint)

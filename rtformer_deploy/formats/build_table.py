@@ -1,10 +1,10 @@
-"""A recipe's [build] table: the precision that its engine is to have, and what that was tuned with.
+"""A recipe's [build] table: the precision of its engine, and the data that the precision was tuned with.
 
 [build]
 precision = "int8"           what the engine is built as: "int8", "fp16" or "fp32"
 keep = ["layer1.0.bn1"]      convolutions that INT8 leaves out (globs): FP16 on TensorRT, FP32 on a CPU
 fp32 = ["layer1.0.bn1"]      operators that TensorRT computes in FP32 (globs); on a CPU what is not INT8 is FP32 anyway
-ranges = "ranges.json"       beside the recipe; without it the ranges that come with the project
+ranges = "ranges.json"       a file beside the recipe; if missing, the ranges that come with the project
 backend, weights_sha256, ranges_sha256    what the mix was tuned on (earlier versions wrote model_sha256 for weights_sha256)
 """
 
@@ -25,7 +25,7 @@ _KEYS = frozenset({"precision", "keep", "fp32", "ranges", "backend", "weights_sh
 
 @dataclass(frozen=True, slots=True)
 class PrecisionMix:
-    """What an engine is built as, and the operators that are excepted (globs): `exclude` from INT8, `fp32` from FP16 on TensorRT."""
+    """An engine's precision and its exceptions (globs): `exclude` is left out of INT8, `fp32` is left out of FP16 on TensorRT."""
 
     precision: PrecisionName = "fp32"
     exclude: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class PrecisionMix:
 
 @dataclass(frozen=True, slots=True)
 class BuildTable:
-    """How an engine is built; None is what the table does not say. `weights_sha256` is the model's, as in Ranges."""
+    """How an engine is built; None if the table does not say. `weights_sha256` means what it means in Ranges."""
 
     mix: PrecisionMix = field(default_factory=PrecisionMix)
     ranges: Path | None = None
@@ -63,7 +63,7 @@ def parse_build(data: Mapping[str, Any], folder: Path) -> BuildTable:
 
 
 def ranges_of_build(build: BuildTable) -> Ranges | None:
-    """The ranges file that a table names; None if it names none. Raises CalibrationError if it is not the one of the tuning."""
+    """The ranges file that a table names; None if it names none. Raises CalibrationError if it is not the file used for tuning."""
     if build.ranges is None:
         return None
     ranges = load_ranges(build.ranges)

@@ -1,4 +1,4 @@
-"""`engine.plan` and `engine.plan.json`: the builder's own bytes, and beside them what they are."""
+"""`engine.plan` and `engine.plan.json`: the builder's bytes, and a sidecar that describes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sidecar(path: Path) -> Path:
 
 
 def save_engine(engine: Engine, path: Path) -> None:
-    """Writes the plan and its sidecar, each whole or not at all; the sidecar last, so that its hash vouches for the plan."""
+    """Writes the plan, then its sidecar, which holds the plan's hash. Each is written whole or not at all."""
     write_atomic(path, engine.plan)
     save_info(engine.info, path)
 

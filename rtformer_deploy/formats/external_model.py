@@ -1,4 +1,4 @@
-"""A ModelSpec for a model that came without one, from its file and from what the user adds."""
+"""Makes a ModelSpec for a model without one, from its file and the user's options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ExternalModel:
     """What the command line says about a model from elsewhere.
 
     `classes` is a number, a dataset's name or a dataset file; `mean` and `std` belong to RGB from 0 to 1; `input` is the input's
-    name, its HxW, or both as NAME:HxW. None if it was not said.
+    name, its HxW, or both as NAME:HxW. None: the option was not used.
     """
 
     classes: str | None = None
@@ -30,7 +30,7 @@ class ExternalModel:
 
 
 def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelSpec:
-    """A model's own inputs and outputs, and what the user says about it -> its ModelSpec. Raises ModelError, naming what is missing."""
+    """A model and what the user says about it -> its ModelSpec. Raises ModelError, which names what is missing."""
     wanted_name, wanted_size = _parse_input(external.input)
     source = _input(model, name, wanted_name)
     batch, channels = source.shape[:2]
@@ -64,7 +64,7 @@ def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelS
 
 
 def fix_size(model: ir.Model, spec: ModelSpec) -> None:
-    """Writes the spec's height and width into a model that left them open: an engine has one spatial size."""
+    """Writes the spec's height and width into a model, because an engine has one spatial size."""
     for value in model.graph.inputs:
         if value.name == spec.input.name and value.shape is not None:
             value.shape = ir.Shape([value.shape[0], 3, *spec.size])
@@ -90,7 +90,7 @@ def _input(model: ir.Model, name: str, wanted: str | None) -> TensorSpec:
 
 
 def _output(model: ir.Model, name: str) -> tuple[TensorSpec, int | None]:
-    """The output and the number of classes its shape tells, None for labels or an open dimension."""
+    """The output, and the number of classes in its shape; None for labels or an open dimension."""
     output = tensor_spec(model.graph.outputs[0])
     if len(output.shape) == 4 and output.dtype == "float32":
         return output, output.shape[1] if isinstance(output.shape[1], int) else None

@@ -19,7 +19,7 @@ _FILE_KEY = "rtformer_deploy.file_sha256"
 
 
 def load_model(path: Path) -> ir.Model:
-    """An ONNX file as an onnx_ir.Model. Raises ModelError if it is missing, empty, cut short or no ONNX model."""
+    """An ONNX file as an onnx_ir.Model. Raises ModelError if it is missing, empty, cut short or not an ONNX model."""
     data = read_bytes(Path(path), ModelError, "an ONNX model")
     model = parse_model(data, str(path))
     model.meta[_FILE_KEY] = sha256(data)
@@ -27,7 +27,7 @@ def load_model(path: Path) -> ir.Model:
 
 
 def parse_model(data: bytes, name: str = "the model") -> ir.Model:
-    """ONNX bytes as an onnx_ir.Model; `name` stands in the messages. Raises ModelError."""
+    """ONNX bytes as an onnx_ir.Model; `name` is used in error messages. Raises ModelError."""
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -38,7 +38,7 @@ def parse_model(data: bytes, name: str = "the model") -> ir.Model:
     try:
         onnx.checker.check_model(proto)
         return ir.serde.deserialize_model(proto)
-    except Exception as error:  # the checker and the deserialiser raise what they like on strangers' files
+    except Exception as error:  # the checker and the deserialiser may raise anything on a bad file
         raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}") from error
 
 
@@ -55,18 +55,18 @@ def save_model(model: ir.Model, path: Path) -> None:
 
 
 def file_sha256(model: ir.Model) -> str:
-    """A model -> the SHA-256 of its file: the one that it was read from or saved to last, else the one that `save_model` would write.
+    """A model -> the SHA-256 of the file that it was last read from or saved to, or else of what `save_model` would write.
 
-    Take it before a pass makes another model from this one, which has no file.
+    Call it before a pass changes the model.
     """
     return str(model.meta.get(_FILE_KEY) or sha256(serialize_model(model)))
 
 
 def weights_sha256(model: ir.Model, spec: ModelSpec) -> str:
-    """A model and its spec -> the hash of its weights and configuration, which ranges and recipes belong to.
+    """A model and its spec -> the hash of its weights and configuration. Ranges and recipes store it to say which model they belong to.
 
-    It is the spec's own, which no change of size, batch or head changes. A spec from elsewhere has none; then it is the hash of the
-    model as `serialize_model` writes it.
+    It is the spec's hash, which does not depend on size, batch or head. The spec of a model from elsewhere has none; then it is the hash
+    of the model as `serialize_model` writes it.
     """
     return spec.sha256 or sha256(serialize_model(model))
 

@@ -1,7 +1,7 @@
-"""A list of pairs, a text file with an image and a label on each line -> the pairs as they are written.
+"""A list of pairs, a text file with an image and a label on each line -> the pairs, unchanged.
 
-UTF-8, with or without a byte order mark. The two names are separated by a tab, or by spaces if there is no tab in the line, so that a
-tab allows spaces in names. Empty lines and lines that begin with # are passed over.
+UTF-8, with or without a byte order mark. The two names are separated by a tab, or by spaces if the line has no tab: names
+with spaces need a tab. Empty lines and lines that begin with # are skipped.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from pathlib import Path
 from ..errors import DatasetError
 from ..files import read_bytes
 
-#: Byte order marks of what is not UTF-8; the longer ones first, as UTF-32's begins with UTF-16's.
+#: Byte order marks of other encodings. The longer ones are first, because UTF-32's begins with UTF-16's.
 _MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
     (b"\x00\x00\xfe\xff", "UTF-32"),
     (b"\xff\xfe", "UTF-16"),
     (b"\xfe\xff", "UTF-16"),
 )
-#: What lists that are not UTF-8 are usually written in; the single-byte one, which reads everything, last.
+#: The usual encodings of lists that are not UTF-8. The single-byte one is last, because it reads everything.
 _ENCODINGS = {"GBK": "gb18030", "Shift-JIS": "cp932", "EUC-KR": "cp949", "Big5": "cp950", "Windows-1252": "cp1252"}
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPair:
-    """One line of a list: its number, and the names of image and label as they stand there."""
+    """One line of a list: its number, and the names of image and label as written."""
 
     line: int
     image: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class PathPattern:
-    """The folder in which names begin, and what stands in a file's path there before and after the name."""
+    """The folder in which names begin, and the parts of a file's path before and after the name."""
 
     folder: str
     before: str
@@ -16,23 +16,23 @@ class PathPattern:
 
     @classmethod
     def parse(cls, text: str) -> PathPattern:
-        """ "images/val/{name}_left.png" -> the pattern; {name} stands in it once."""
+        """ "images/val/{name}_left.png" -> the pattern. {name} must occur once."""
         before, after = text.split("{name}")
         folder, _, start = before.rpartition("/")
         return cls(folder, start, after)
 
     @property
     def length(self) -> int:
-        """How much of a path it fixes: of two patterns that a file fits, the longer says more about it."""
+        """How many characters of a path it fixes. If a file fits two patterns, the longer one is more specific."""
         return len(self.folder) + len(self.before) + len(self.after)
 
     def name_of(self, path: Path) -> str | None:
-        """A path in `folder` -> the name in it, which may hold folders; None if it does not fit. Capitals in the suffix do not matter."""
+        """A path in `folder` -> the name in it, which may hold folders; None if it does not fit. The suffix may be in capitals."""
         text = path.as_posix()
-        kept = len(text) - len(self.after)
-        if kept < 1 or _plain(text[kept:]) != _plain(self.after):
+        cut = len(text) - len(self.after)
+        if cut < 1 or _plain(text[cut:]) != _plain(self.after):
             return None
-        folders, slash, name = text[:kept].rpartition("/")
+        folders, slash, name = text[:cut].rpartition("/")
         return folders + slash + name.removeprefix(self.before) if name.startswith(self.before) else None
 
 

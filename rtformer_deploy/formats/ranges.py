@@ -1,4 +1,4 @@
-"""Ranges to JSON that diffs well, and back; and whether they belong to a model."""
+"""Writes ranges as JSON that diffs well, reads them, and checks that they belong to a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AGAIN = "Measure them again: rtformer-deploy calibrate."
 
 
 def to_bytes(ranges: Ranges) -> bytes:
-    """Ranges as JSON bytes: one tensor a line, sorted by name."""
+    """Ranges as JSON bytes: one tensor per line, sorted by name."""
     return _document(ranges.to_json())
 
 
@@ -26,7 +26,7 @@ def save_ranges(ranges: Ranges, path: Path) -> None:
 
 
 def load_ranges(path: Path) -> Ranges:
-    """A ranges file. Raises CalibrationError if it is missing, damaged, or holds what is no range."""
+    """A ranges file. Raises CalibrationError if it is missing, damaged, or holds a value that is not a range."""
     try:
         ranges = Ranges.from_json(json.loads(read_bytes(path, CalibrationError, "a ranges file", DOCUMENT_BYTES)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -38,14 +38,14 @@ def load_ranges(path: Path) -> Ranges:
 
 
 def ranges_hash(ranges: Ranges) -> str:
-    """The SHA-256 of what ranges hold, the same for a file of an earlier version: it is taken under that version's field names."""
+    """The SHA-256 of ranges. It uses the field names of earlier versions, so that their files keep their hash."""
     data = ranges.to_json()
     data["model_sha256"] = data.pop("weights_sha256")
     return sha256(_document(data))
 
 
 def check_ranges(ranges: Ranges, name: str, weights_sha256: str) -> None:
-    """Raises CalibrationError if ranges were measured with other weights or another configuration than those of the model `name`."""
+    """Raises CalibrationError if the ranges were not measured with the weights and configuration of the model `name`."""
     if ranges.weights_sha256 != weights_sha256:
         raise CalibrationError(
             f"These ranges belong to other weights or another configuration ({ranges.model}, {ranges.weights_sha256[:12]}); "

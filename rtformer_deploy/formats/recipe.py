@@ -1,4 +1,4 @@
-"""TOML in, Recipe out: the only parser of configuration. A recipe names one deployable; a dataset file names its classes."""
+"""Reads recipes and dataset files, the only configuration. A recipe describes one deployable; a dataset file names its classes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, Resize, Tensor
 from . import values
 from .build_table import BuildTable, parse_build
 
-#: What a recipe file may hold. [published] is for people: figures of the article, read by nobody here.
+#: What a recipe file may hold. [published] is for people: figures of the article, which the code does not read.
 _KEYS = frozenset({"name", "dataset", "architecture", "input", "weights", "build", "published"})
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Class names, one RGB triple a class, and the id that is not scored."""
+    """Class names, one RGB triple for each class, and the id that is not scored."""
 
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
@@ -102,7 +102,7 @@ def load_recipe(name: str) -> Recipe:
 def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
     """The content of a recipe file -> a Recipe; `path` names the file in messages, and paths in it are relative to its folder.
 
-    Raises RecipeError, also for keys that mean nothing.
+    Raises RecipeError, also for unknown keys.
     """
     folder = path.parent
     try:
@@ -130,7 +130,7 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
 
 
 def check_model(recipe: Recipe, name: str, weights_sha256: str) -> None:
-    """Raises RecipeError if the recipe is not the one of the model `name`: by the hash of its weights if it has one, else by name."""
+    """Raises RecipeError if the recipe belongs to another model than `name`. Compares the weights' hash if there is one, else the name."""
     wanted = recipe.build.weights_sha256
     if wanted not in (None, weights_sha256):
         raise RecipeError(
@@ -145,7 +145,7 @@ def check_model(recipe: Recipe, name: str, weights_sha256: str) -> None:
 def load_labels(dataset: str, beside: Path | None = None) -> Labels:
     """Class names, palette and ignore index of a dataset that comes with the project, or of a dataset TOML file.
 
-    A relative path is looked for in the folder `beside`.
+    A relative path starts at the folder `beside`.
     """
     if dataset.endswith(".toml"):
         path = (beside or Path()) / dataset
@@ -171,14 +171,14 @@ def load_labels(dataset: str, beside: Path | None = None) -> Labels:
 
 
 def numbered_labels(count: int) -> Labels:
-    """Labels for classes that nobody named: class0, class1, ..., in evenly spread colours."""
+    """Labels for classes without names: class0, class1, ..., in evenly spread colours."""
     if not 1 <= count <= 255:
         raise RecipeError(f"{count} classes do not fit: a label map is uint8, 1 to 255 classes.")
     return Labels(tuple(f"class{index}" for index in range(count)), tuple(_spread(index) for index in range(count)), 255)
 
 
 def _spread(index: int) -> tuple[int, int, int]:
-    """The VOC colour map: the bits of the id, dealt in turn to red, green and blue, highest first."""
+    """The VOC colour map: the bits of the id go to red, green and blue in turn, highest first."""
     red = green = blue = 0
     value = index + 1
     for bit in range(7, -1, -1):

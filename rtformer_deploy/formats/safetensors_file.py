@@ -1,4 +1,4 @@
-"""A safetensors file's header, checked before the library reads it: the file is regular, and the header not larger than weights need."""
+"""Opens safetensors files. Before the library reads one, its header is checked: it must not be larger than weights need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HINT = "Copy or download it again."
 
 
 def open_safetensors(path: Path, framework: str) -> safetensors.safe_open:
-    """An open safetensors file, a context manager, whose tensors are of "np" or "pt". Raises WeightsError if it is none."""
+    """An open safetensors file, a context manager. `framework` is "np" or "pt". Raises WeightsError if it is not such a file."""
     check_readable(path, WeightsError, "weights", MODEL_BYTES)
     try:
         with open(path, "rb") as file:
@@ -29,7 +29,7 @@ def open_safetensors(path: Path, framework: str) -> safetensors.safe_open:
 
 
 def check_header(head: bytes, size: int, name: str) -> None:
-    """The first bytes of a file of `size` bytes; raises WeightsError unless they give the header a length that can be read."""
+    """Checks the first bytes of a file of `size` bytes. Raises WeightsError if the header does not fit or is too large."""
     length = int.from_bytes(head[:_LENGTH_BYTES], "little")
     if len(head) < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
         raise WeightsError(f"{name} is not a safetensors file, or was cut short: its header does not fit in it.", _HINT)

@@ -1,4 +1,4 @@
-"""Values as TOML gives them -> values of one type. Each function raises ValueError, saying what is wrong; the caller knows the file."""
+"""Checks and converts TOML values. Each function raises ValueError, which says what is wrong; the caller adds the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T", bound=str)
 
 
 def only(data: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    """Refuses a table with other keys than the known ones."""
+    """Raises ValueError if a table has unknown keys."""
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise ValueError(f"{where} has keys that mean nothing: {', '.join(unknown)}")
@@ -32,7 +32,7 @@ def text(data: Mapping[str, Any], key: str, where: str) -> str | None:
 
 
 def needed(data: Mapping[str, Any], key: str, where: str) -> str:
-    """A text that has to be there."""
+    """A text that must be there."""
     value = text(data, key, where)
     if value is None:
         raise ValueError(f"{where} has no {key}")
@@ -64,7 +64,7 @@ def size(value: Any) -> tuple[int, int]:
 
 
 def triple(value: Any) -> tuple[float, float, float]:
-    """Three numbers, one a colour channel."""
+    """Three numbers, one for each colour channel."""
     numbers = _numbers(value)
     if len(numbers) != 3:
         raise ValueError(f"{value} is not three numbers")

@@ -1,4 +1,4 @@
-"""Rewrites every BatchNormalization as the multiplication and addition that it is, keeping the operator."""
+"""Reduces every BatchNormalization to a scale and a bias; the operator stays."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .edit import constant, initializer, label
 def plain_batch_norms(model: ir.Model) -> ir.Model:
     """Gives each BatchNormalization mean 0, variance 1 and epsilon 0, with the statistics moved into scale and bias; changes the model.
 
-    Computed in double precision. In FP16 a variance under its normal range (6.1e-5) would lose its digits otherwise, and an
-    epsilon of 1e-6 all.
+    The new values are computed in double precision. In FP16 a variance below the normal range (6.1e-5) would lose digits, and an
+    epsilon of 1e-6 would lose all of them.
     """
     for node in model.graph:
         if node.op_type == "BatchNormalization" and node.domain == "":

@@ -1,8 +1,7 @@
-"""What the passes share: the copy that they may change, and constants.
+"""What the passes share: cloning a model, and constants.
 
-Every pass of this room changes the model that it is given and returns it (onnx-ir calls that an in-place pass). Whoever still needs
-the model as it was gives the passes a `clone`. A pass replaces initializers; it never renames one or writes into its tensor, which the
-clone shares with its original.
+Every pass here changes its argument and returns it (onnx-ir calls that an in-place pass). To keep the original model, give the passes a
+`clone`. A pass replaces initializers; it never renames one or writes into its tensor, because the clone and the original share tensors.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from ..errors import ModelError
 def clone(model: ir.Model) -> ir.Model:
     """A model -> a copy that passes may change: graph, functions and metadata are its own, the tensors are shared, not copied.
 
-    onnx-ir's own `Model.clone` leaves both models one type object a value, and setting `Value.dtype` writes into it.
+    After onnx-ir's own `Model.clone` both models share the type objects of values, and setting `Value.dtype` writes into them.
     """
-    own = model.clone()
-    for value in _values(own):
+    copied = model.clone()
+    for value in _values(copied):
         value.type = copy.copy(value.type)
-    return own
+    return copied
 
 
 def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
@@ -41,10 +40,10 @@ def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def lift_constants(model: ir.Model) -> ir.Model:
-    """Makes initializers of the tensors in Constant nodes; changes the model.
+    """Turns the tensors of Constant nodes into initializers; changes the model.
 
-    Each gets a tensor of its own: serialising a model calls its initializers' tensors what the initializers are called, and the model
-    that this one was cloned from still has the Constant.
+    Each initializer gets a tensor of its own. Serialising a model renames its initializers' tensors, and the original of a clone still uses
+    the tensor in its Constant.
     """
     LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
     for graph in model.graphs():
@@ -56,17 +55,17 @@ def lift_constants(model: ir.Model) -> ir.Model:
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array that a value always has; None if it is computed, or missing."""
+    """The array of a constant value; None if the value is computed or missing."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
 def label(node: ir.Node) -> str:
-    """A name to call new tensors after: the node's own, or its first output's if it has none."""
+    """The node's name, or its first output's if it has none. New tensors are named after it."""
     return node.name or str(node.outputs[0].name)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
-    """Everything that has a type, in subgraphs and functions too; an input with a default comes twice."""
+    """All values, also in subgraphs and functions. An input with a default occurs twice."""
     parts: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for part in parts:
         yield from part.inputs

@@ -1,6 +1,6 @@
-"""FP32 to FP16, written into the graph: the model's inputs and outputs stay FP32, and GroupedDoubleNorm computes in FP32.
+"""Converts a graph from FP32 to FP16. The model's inputs and outputs stay FP32, and GroupedDoubleNorm computes in FP32.
 
-Works on the model before its functions are inlined, where the patterns still have their names. GroupedDoubleNorm divides a
+Run it before functions are inlined, while the `rtformer` nodes are still there. GroupedDoubleNorm divides a
 softmax over the whole image: at 64x128 its mean is 1.2e-4, and FP16's normal range ends at 6.1e-5.
 """
 
@@ -18,7 +18,7 @@ from .batchnorm import plain_batch_norms
 from .edit import constant, initializer, label, lift_constants
 from .functions import DOMAIN
 
-#: (domain, name) of the operators that compute in FP32 all the same.
+#: (domain, name) of the operators that still compute in FP32.
 FP32_OPERATORS = frozenset({(DOMAIN, "GroupedDoubleNorm")})
 _LARGEST = float(np.finfo(np.float16).max)
 #: Inputs that ONNX defines as FP32 whatever the data's type: Resize's roi and scales
@@ -26,10 +26,10 @@ _FP32_INPUTS = {"Resize": (1, 2)}
 
 
 def to_fp16(model: ir.Model, fp32: Sequence[str] = (), operators: Collection[tuple[str, str]] = FP32_OPERATORS) -> ir.Model:
-    """Has an FP32 model compute in FP16, except for the nodes that match a glob in `fp32` and the `operators`; changes the model.
+    """Makes an FP32 model compute in FP16, except for the nodes that match a glob in `fp32` and the `operators`; changes the model.
 
-    Neighbours in FP32 hand each other FP32. Raises ModelError if a weight is beyond FP16's range, naming it, and if `fp32` names
-    nothing, or a node whose body is shared with others; the model is then left half changed.
+    Between two FP32 neighbours the values stay FP32. Raises ModelError if a weight is beyond FP16's range, if a glob in `fp32` matches
+    nothing, or if it matches a node whose body other nodes share; the model is then half changed.
     """
     lift_constants(model)
     plain_batch_norms(model)
@@ -69,7 +69,7 @@ def _fenced(nodes: Sequence[ir.Node], globs: Sequence[str]) -> set[ir.Node]:
 
 
 def _convert(graph: ir.Graph, node: ir.Node, halves: dict[str, ir.Value]) -> None:
-    """Makes one node read FP16 weights and write FP16."""
+    """Makes a node read FP16 weights and write FP16."""
     for index, value in enumerate(node.inputs):
         if value is None or index in _FP32_INPUTS.get(node.op_type, ()):
             continue
@@ -105,7 +105,7 @@ def _fence(graph: ir.Graph, node: ir.Node) -> None:
 
 
 def _before_fence(value: ir.Value) -> ir.Value | None:
-    """The FP32 value that a fence made FP16 of; None if the value was FP16 from the start."""
+    """The FP32 value that another node's cast turned into this FP16 value; None if there was none."""
     producer = value.producer()
     if producer is None or producer.op_type != "Cast" or value.dtype != ir.DataType.FLOAT16:
         return None
@@ -120,7 +120,7 @@ def _cast_input(graph: ir.Graph, value: ir.Value, fenced: set[ir.Node]) -> None:
 
 
 def _cast_output(graph: ir.Graph, value: ir.Value) -> None:
-    """The last value becomes "<name>/fp16" and a cast takes its name, so that the output stays what it was to readers."""
+    """Renames the last value to "<name>/fp16" and adds a cast with the old name, so that the output keeps its name and type."""
     name, producer = value.name, value.producer()
     assert name is not None
     assert producer is not None
@@ -138,14 +138,14 @@ def _cast(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
 
 
 def _redirect(value: ir.Value, cast: ir.Node, exempt: set[ir.Node] | None = None) -> None:
-    """Every reader of `value` but the cast, and those that are exempt, reads the cast."""
+    """Makes every reader of `value` read the cast instead, except for the cast itself and the nodes in `exempt`."""
     for reader, index in list(value.uses()):
         if reader is not cast and reader not in (exempt or ()):
             reader.replace_input_with(index, cast.outputs[0])
 
 
 def _half(graph: ir.Graph, value: ir.Value, halves: dict[str, ir.Value]) -> ir.Value:
-    """The FP16 twin of an initializer, made once."""
+    """The FP16 copy of an initializer, made once."""
     name, array = value.name, constant(value)
     assert name is not None
     assert array is not None
@@ -158,7 +158,7 @@ def _half(graph: ir.Graph, value: ir.Value, halves: dict[str, ir.Value]) -> ir.V
 
 
 def _convert_constants(function: ir.Function) -> None:
-    """A float constant in a function's body is cast, since its value may be an attribute of the node."""
+    """Adds a cast after each float constant in a function's body. The constant itself may be an attribute of the node."""
     for node in list(function):
         if node.op_type == "Constant" and "value_float" in node.attributes:
             cast = _cast(node.outputs[0], ir.DataType.FLOAT16, f"{node.outputs[0].name}_fp16")

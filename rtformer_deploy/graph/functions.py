@@ -1,11 +1,11 @@
-"""The `rtformer` domain: what its nodes mean, as ONNX functions that travel in the model.
+"""The `rtformer` domain: its nodes, defined by ONNX functions that the model carries.
 
     GroupedDoubleNorm        the double normalisation of GPU-friendly attention (arXiv 2210.07124, section 3.2)
     CrossResolutionAttention every pixel attends to pooled tokens (section 3.3)
     AdaptiveMaxPool          the largest of each bin; `rows` and `columns` (bins, longest bin) hold the bins' indices
 
 `add_functions` gives a model the bodies of the nodes it uses, so that anything that reads ONNX can run it; `inline_functions` puts
-the bodies in the nodes' place for builders that want plain operators.
+the bodies in the place of the nodes, for builders that need plain operators.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _BODIES = {
 
 
 def add_functions(model: ir.Model) -> ir.Model:
-    """Gives the model the function of every `rtformer` node it holds; changes the model."""
+    """Adds the function of every `rtformer` node to the model; changes the model."""
     opset = model.opset_imports.get("", 20)
     for name in sorted({node.op_type for node in model.graph if node.domain == DOMAIN}):
         proto = onnx.parser.parse_function(_BODIES[name].format(opset=opset))
@@ -73,9 +73,9 @@ def add_functions(model: ir.Model) -> ir.Model:
 
 
 def inline_functions(model: ir.Model) -> ir.Model:
-    """Puts every function's body in the place of its nodes; changes the model."""
+    """Replaces each node that has a function by the function's body; changes the model."""
     InlinePass()(model)
     model.functions.clear()
-    if not any(node.domain == DOMAIN for node in model.graph):  # what has no function is a plugin's
+    if not any(node.domain == DOMAIN for node in model.graph):  # a node without a function belongs to a plugin
         model.opset_imports.pop(DOMAIN, None)
     return model

@@ -1,4 +1,4 @@
-"""Rewrites gathers by a table of indices as gathers by a list and a reshape, which mean the same.
+"""Rewrites a Gather by a table of indices as a Gather by a list and a Reshape, with the same result.
 
 OpenVINO's low-precision passes take a BatchNormalization for a dequantisation and move it behind the Gather, where its
 channels no longer fit a table of indices (2026.4: "GatherTransformation CALLBACK HAS THROWN").
@@ -16,7 +16,7 @@ from .edit import constant, initializer, lift_constants
 
 
 def flatten_gathers(model: ir.Model) -> ir.Model:
-    """Leaves a model without functions no Gather with constant indices of more than one dimension; changes the model."""
+    """Rewrites every Gather with constant indices of several dimensions; changes the model, which must have no functions."""
     lift_constants(model)
     ShapeInferencePass()(model)
     for node in list(model.graph):
@@ -32,7 +32,7 @@ def _flatten(graph: ir.Graph, node: ir.Node) -> None:
         return
     axis = node.attributes["axis"].as_int() % len(data.shape) if "axis" in node.attributes else 0
     behind = len(data.shape) - axis - 1
-    if table.ndim < 2 or behind > 1:  # a reshape can leave one dimension open
+    if table.ndim < 2 or behind > 1:  # a Reshape can infer one dimension only
         return
     shape = np.array([0] * axis + list(table.shape) + [-1] * behind, np.int64)
     name = str(node.outputs[0].name)

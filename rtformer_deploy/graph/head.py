@@ -1,4 +1,4 @@
-"""Puts another end on a model that gives stride-8 logits: full-size logits, or labels."""
+"""Changes the output of a model with stride-8 logits to full-size logits or labels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .edit import initializer
 
 
 def set_head(model: ir.Model, spec: ModelSpec) -> ir.Model:
-    """Gives a model whose output is stride-8 `logits` the output that `spec.head` and `spec.output` name; changes the model.
+    """Changes the output of a model from stride-8 `logits` to what `spec.head` and `spec.output` say; changes the model.
 
-    The upsampling is bilinear with half-pixel centres; labels take the lowest class on a tie and are uint8.
+    The upsampling is bilinear with half-pixel centres; labels are uint8, and a tie goes to the lowest class.
     """
     logits = model.graph.outputs[0]
     if spec.head != "lowres":
@@ -32,7 +32,7 @@ def _resize(model: ir.Model, logits: ir.Value, spec: ModelSpec) -> ir.Value:
     batch = spec.input.shape[0]
     if isinstance(batch, int):
         sizes = initializer(model.graph, "head/sizes", np.array([batch, len(spec.classes), height, width], np.int64))
-    else:  # sizes for two axes alone would do, but TensorRT does not take that form with a dynamic batch
+    else:  # sizes for two axes would be enough, but TensorRT does not take them with a dynamic batch
         start = _append(model, ir.node("Shape", [logits], {"start": 0, "end": 2}), "head/Shape", ir.DataType.INT64)
         size = initializer(model.graph, "head/size", np.array([height, width], np.int64))
         sizes = _append(model, ir.node("Concat", [start, size], {"axis": 0}), "head/Concat", ir.DataType.INT64)
@@ -43,13 +43,13 @@ def _resize(model: ir.Model, logits: ir.Value, spec: ModelSpec) -> ir.Value:
 
 def _argmax(model: ir.Model, logits: ir.Value) -> ir.Value:
     best = _append(model, ir.node("ArgMax", [logits], {"axis": 1, "keepdims": 0}), "head/ArgMax", ir.DataType.INT64)
-    # TensorRT makes uint8 from float alone; class ids are exact in float
+    # TensorRT casts to uint8 from float only; class ids are exact in float
     number = _append(model, ir.node("Cast", [best], {"to": ir.DataType.FLOAT}), "head/Cast", ir.DataType.FLOAT)
     return _append(model, ir.node("Cast", [number], {"to": ir.DataType.UINT8}), "head/Cast_1", ir.DataType.UINT8)
 
 
 def _module(value: ir.Value) -> str:
-    """The name that `name_tensors` gave to the module which makes a value."""
+    """The name that `name_tensors` gave to the node that makes a value: its module's."""
     node = value.producer()
     assert node is not None
     assert node.name, "an exported model's nodes are named after their modules"

@@ -1,4 +1,4 @@
-"""An ONNX model with Q/DQ -> which placements will cost a fusion or speed, on which builder, and why. Nothing is built."""
+"""Finds Q/DQ placements in an ONNX model that prevent a fusion, cost speed or cost accuracy. It builds nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One placement: the node it is at, the builders it costs something on, and what it costs."""
+    """One placement: the node, the builders on which it costs something, and the reason."""
 
     node: str
     where: str
@@ -88,7 +88,7 @@ def _concat_scales(node: ir.Node) -> Iterator[Finding]:
 def _residual(node: ir.Node) -> Iterator[Finding]:
     if node.op_type != "Add":
         return
-    alone = [value for value in node.inputs if value is not None and len(value.uses()) == 1]  # others are written out anyway
+    alone = [value for value in node.inputs if value is not None and len(value.uses()) == 1]  # others are stored anyway
     convolutions = [p for value in alone if (p := _producer(value)) is not None and p.op_type == "Conv" and _is_dequantized(p.inputs[0])]
     if convolutions and not any(_is_dequantized(value) for value in node.inputs):
         why = f"the skip input is not quantised, so the Add does not fuse into {convolutions[0].name}."
@@ -105,7 +105,7 @@ def _is_dequantized(value: ir.Value | None) -> bool:
 
 
 def _dequantized(value: ir.Value | None) -> ir.Value | None:
-    """What a Q/DQ pair quantises; None if a value does not come from one."""
+    """The value before a Q/DQ pair; None if `value` does not come from such a pair."""
     for operator in ("DequantizeLinear", "QuantizeLinear"):
         producer = _producer(value)
         if producer is None or producer.op_type != operator:

@@ -1,6 +1,6 @@
-"""Gives every tensor the name of the module that makes it, so that a name means the same at any size, batch, head and exporter version.
+"""Names every tensor after the module that makes it, so that names do not depend on size, batch, head or exporter version.
 
-A module that holds no other module gives its own path to its last tensor ("layer4.attn_l.norm"); every other tensor is called after
+A module that holds no other module gives its own path to its last tensor ("layer4.attn_l.norm"); every other tensor is named after
 the module, the operator and, if that is not enough, a number in graph order ("layer4/Add_1").
 """
 
@@ -28,7 +28,7 @@ def name_tensors(model: ir.Model) -> ir.Model:
     for index, (node, scope) in enumerate(zip(list(model.graph), scopes, strict=True)):
         if scope not in parents and last[scope] == index:
             base = scope
-        else:  # shape arithmetic comes and goes with a dynamic batch, so it must not take part in the numbering
+        else:  # only a dynamic batch has shape arithmetic, so it is numbered apart from the other operators
             shape = "shape/" if node.outputs[0].dtype == ir.DataType.INT64 else ""
             base = f"{scope or 'network'}/{shape}{node.op_type}"
         number = used[base]
@@ -41,13 +41,13 @@ def name_tensors(model: ir.Model) -> ir.Model:
 
 
 def home(name: str) -> str:
-    """An operator's name -> its module's, at most two parts deep; a name without parts is its own."""
+    """An operator's name -> its module's name, cut to two parts; a name of one part does not change."""
     parts = [part for part in re.split(r"[./]", name) if part]
     return ".".join(parts[:-1][:2]) or name
 
 
 def strip_traces(model: ir.Model, name: str) -> ir.Model:
-    """Removes the exporter's notes about its own sources, paths and stack traces, and calls the graph `name`; changes the model."""
+    """Removes the exporter's notes about sources, paths and stack traces, and names the graph `name`; changes the model."""
     for node in model.graph:
         node.metadata_props.clear()
         node.doc_string = None

@@ -1,12 +1,13 @@
-"""Q/DQ placement: has the convolutions of an FP32 model read eight-bit activations and weights, by its ranges.
+"""Q/DQ placement: makes the convolutions of an FP32 model read eight-bit activations and weights, scaled by the ranges.
 
-Symmetric; activations per tensor, weights per output channel; nothing between a convolution and the BatchNorm, ReLU or Add behind
-it. Works on the model before its functions are inlined, where the `rtformer` nodes still have their names. Three placements:
+The quantisation is symmetric: one scale for each activation tensor and for each output channel of weights. No Q/DQ stands between a
+convolution and the BatchNorm, ReLU or Add after it. Run it before functions are inlined, while the `rtformer` nodes are still there.
+Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
     openvino     uint8 activations, before convolutions only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
     onnxruntime  the same, and the result of a convolution (with its ReLU) is quantised too: its int8 kernel writes eight bits, and a
-                 convolution without a Q behind it runs in FP32 on dequantised values, slower than if it had been left alone
+                 convolution without a Q after it runs in FP32 on dequantised values, slower than without any Q/DQ
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stor
 
 @dataclass(slots=True)
 class _Work:
-    """One run of the pass: the quantised twin of each tensor so far, and the ranges that a Concat shares."""
+    """The state of one run: the quantised copy of each tensor so far, and the ranges that the tensors of a Concat share."""
 
     graph: ir.Graph
     ranges: Ranges
@@ -69,9 +70,9 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
 
 
 def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = ()) -> bool:
-    """Whether a node is a convolution that benefits from INT8 and tolerates it.
+    """Whether a node is a convolution that INT8 makes faster without much loss.
 
-    Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), neighbours of an `rtformer` node with its fine values,
+    Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), neighbours of an `rtformer` node, whose values are too fine,
     the classifier's last convolution, and names that match a glob in `exclude`.
     """
     if node.op_type != "Conv" or node.domain != "" or any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
@@ -91,7 +92,7 @@ def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = ()) -> 
 
 
 def residual_skips(model: ir.Model, convolutions: Iterable[ir.Node]) -> list[tuple[ir.Node, int]]:
-    """Each residual Add behind a quantised convolution, and the index of its other input, the skip."""
+    """Each residual Add after a quantised convolution, and the index of its other input, the skip."""
     quantised = set(convolutions)
     skips = []
     for node in model.graph:
@@ -107,7 +108,7 @@ def residual_skips(model: ir.Model, convolutions: Iterable[ir.Node]) -> list[tup
 
 
 def shared_ranges(model: ir.Model, ranges: Ranges, read: set[str]) -> dict[str, float]:
-    """Ranges of the tensors of a quantised Concat: the largest of its inputs and its output, so that joining requantises nothing."""
+    """Ranges of the tensors of a quantised Concat: the largest of its inputs and its output, so that it requantises nothing."""
     shared: dict[str, float] = {}
     for node in model.graph:
         if node.op_type != "Concat" or node.outputs[0].name not in read:
@@ -119,13 +120,13 @@ def shared_ranges(model: ir.Model, ranges: Ranges, read: set[str]) -> dict[str, 
 
 
 def _result(node: ir.Node) -> ir.Value:
-    """A convolution's output, or that of the ReLU that alone reads it."""
+    """A convolution's output. If its only reader is a ReLU, the ReLU's output."""
     readers = [reader for reader, _ in node.outputs[0].uses()]
     return readers[0].outputs[0] if len(readers) == 1 and readers[0].op_type == "Relu" else node.outputs[0]
 
 
 def _read_quantised(work: _Work, value: ir.Value) -> None:
-    """Gives every reader of a tensor its eight-bit twin."""
+    """Makes every reader of a tensor read its eight-bit copy."""
     readers = [(reader, index) for reader, index in value.uses() if reader.op_type != "QuantizeLinear"]
     for reader, index in readers:
         reader.replace_input_with(index, _activation(work, value))
@@ -146,7 +147,7 @@ def _amax(ranges: Ranges, name: str) -> float:
 
 
 def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
-    """The eight-bit twin of a tensor, made once and read by all."""
+    """The eight-bit copy of a tensor, made once for all readers."""
     assert value is not None
     name = str(value.name)
     if name in work.twins:
@@ -178,12 +179,12 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
 
 
 def _weight(work: _Work, node: ir.Node) -> ir.Value:
-    """A convolution's weights as int8 with one scale an output channel, and the node that dequantises them."""
+    """A convolution's weights, stored as int8 with one scale per output channel, and dequantised."""
     value = node.inputs[1]
-    stored = constant(value)
+    weights = constant(value)
     assert value is not None
-    assert stored is not None
-    name, array = f"{label(node)}/weight", stored.astype(np.float64)
+    assert weights is not None
+    name, array = f"{label(node)}/weight", weights.astype(np.float64)
     largest = np.abs(array).reshape(len(array), -1).max(1)
     if not np.isfinite(largest).all():
         raise ModelError(f"The weight {value.name} holds NaN or infinity.")
@@ -201,7 +202,7 @@ def _weight(work: _Work, node: ir.Node) -> ir.Value:
 
 
 def _scales(scales: NDArray[np.float64], placement: Placement) -> NDArray[np.float32]:
-    """Scales as FP32; for TensorRT numbers that FP16 holds, rounded up so that nothing is clipped by the rounding."""
+    """Scales as FP32. For TensorRT they are rounded up to numbers that FP16 holds, so that rounding clips nothing."""
     if placement != "tensorrt":
         return scales.astype(np.float32)
     half = np.maximum(scales, _SMALLEST_SCALE).astype(np.float16)
@@ -210,7 +211,7 @@ def _scales(scales: NDArray[np.float64], placement: Placement) -> NDArray[np.flo
 
 
 def _is_positive(value: ir.Value) -> bool:
-    """Whether a tensor comes straight from a ReLU, or from one through pooling."""
+    """Whether a tensor comes from a ReLU, directly or through pooling."""
     producer = value.producer()
     if producer is not None and producer.op_type in ("MaxPool", "AveragePool") and producer.inputs[0] is not None:
         return _is_positive(producer.inputs[0])
@@ -218,17 +219,17 @@ def _is_positive(value: ir.Value) -> bool:
 
 
 def _is_last(node: ir.Node, model: ir.Model) -> bool:
-    """Whether no other convolution stands between a convolution and the model's output: the classifier."""
+    """Whether a convolution is the classifier: no other convolution is between it and the model's output."""
     seen: set[ir.Node] = set()
-    waiting = [output.producer() for output in model.graph.outputs]
-    while waiting:
-        current = waiting.pop()
+    queue = [output.producer() for output in model.graph.outputs]
+    while queue:
+        current = queue.pop()
         if current is node:
             return True
         if current is None or current in seen or current.op_type == "Conv":
             continue
         seen.add(current)
-        waiting += [value.producer() for value in current.inputs if value is not None]
+        queue += [value.producer() for value in current.inputs if value is not None]
     return False
 
 

@@ -1,6 +1,6 @@
-"""Marks what standard TensorRT is to run as plugins of ours (build/trt_plugins.py): the double normalisation, and an end that gives labels.
+"""Makes nodes for our TensorRT plugins (build/trt_plugins.py): the double normalisation, and a head that gives labels.
 
-Works after `to_fp16` and before functions are inlined. GroupedDoubleNorm stays a node: it computes in FP32 inside whatever its type is.
+Run it after `to_fp16` and before functions are inlined. GroupedDoubleNorm stays a node; its plugin computes in FP32 for every type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PLUGIN = {"plugin_namespace": DOMAIN, "plugin_version": "1"}
 
 
 def use_quick_plugins(model: ir.Model) -> ir.Model:
-    """Makes plugins' nodes of GroupedDoubleNorm, and of the end if `set_head` made it give labels; changes the model."""
+    """Turns GroupedDoubleNorm into plugin nodes, and also the head if it gives labels; changes the model."""
     for node in model.graph:
         if (node.domain, node.op_type) == (DOMAIN, "GroupedDoubleNorm"):
             for name, value in PLUGIN.items():
@@ -32,7 +32,7 @@ def use_quick_plugins(model: ir.Model) -> ir.Model:
 
 
 def _replace_head(model: ir.Model, logits: ir.Value | None) -> None:
-    """The stride-8 logits -> labels in one node; what came between has no reader any more."""
+    """Replaces the nodes between the stride-8 logits and the labels by one node."""
     graph = model.graph
     labels = graph.outputs[0]
     size = _extent(labels)

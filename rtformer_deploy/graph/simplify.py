@@ -8,9 +8,9 @@ from ..errors import ModelError
 
 
 def simplify(model: ir.Model) -> ir.Model:
-    """Gives a model a graph of fewer nodes that computes the same, and keeps its metadata; changes the model.
+    """Replaces a model's graph by a smaller one that computes the same, and keeps the metadata; changes the model.
 
-    Raises ModelError if the simplified graph computes something else; the model is then as it was.
+    Raises ModelError if the simplified graph computes something else; the model then stays as it was.
     """
     import onnxsim  # here, because a machine that only builds and runs engines never simplifies
 

@@ -1,8 +1,8 @@
-"""Image files to frames; Pillow decodes. The only reader of images: every command and every dataset goes through it.
+"""Decodes image files to frames with Pillow. Every command and every dataset reads its images here.
 
 A frame is upright RGB uint8 (H, W, 3): the EXIF orientation is applied, grey is repeated, alpha is dropped (the colour under it
-stays), CMYK is converted (Adobe's inverted form too), samples of more than 8 bits become 8 bits (`depth` says how). Of several
-pictures in a file the first is taken. A file is decoded whole or refused; its size is checked before its pixels are decoded.
+stays), CMYK is converted (Adobe's inverted form too), samples of more than 8 bits become 8 bits (see `depth`). If a file holds
+several pictures, the first is used. A file is decoded whole or refused; its size is checked before its pixels are decoded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..types import Frame
 from .depth import Note, samples_of, to_rgb
 from .picture_formats import decoders_for, format_of, missing_decoder, readable_names
 
-#: The largest picture that is decoded, in pixels (256 MiB as RGB, Pillow's own limit): a small file may claim to hold far more.
+#: The largest picture that is decoded, in pixels (256 MiB as RGB, Pillow's own limit): a small file may claim to hold many more.
 MAX_PIXELS = 2**28 // 3
 
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
@@ -46,9 +46,9 @@ _filtering = threading.Lock()
 
 
 def load_image(path: Path | str, bit_depth: int | None = None) -> Frame:
-    """An image file -> its upright frame. `bit_depth` says how many bits the samples of a 16- or 32-bit image use (None: the file's word).
+    """An image file -> its upright frame. `bit_depth` is the bits that samples of a 16- or 32-bit image use (None: as the file says).
 
-    Raises ImageError if it is missing, empty, no image, damaged, cut off or too large.
+    Raises ImageError if the file is missing, empty, not an image, damaged, cut off or too large.
     """
     return decode_image(read_bytes(Path(path), ImageError, "an image", IMAGE_BYTES), str(path), bit_depth)
 
@@ -67,17 +67,17 @@ def decode_with_note(data: bytes, name: str, bit_depth: int | None) -> tuple[Fra
         if samples.bits > 8 or image.mode in ("I", "F"):
             rgb, note = to_rgb(image, data, samples, name, bit_depth)
         else:
-            # straight from a palette to RGB, Pillow warns about alpha in the palette
+            # through RGBA, because Pillow warns about alpha when it converts a palette to RGB
             rgb = (image.convert("RGBA") if image.mode in ("P", "PA") else image).convert("RGB")
         return np.array(upright(rgb, image)), note
 
 
 @contextlib.contextmanager
 def decoded(data: bytes, name: str) -> Iterator[Image.Image]:
-    """An image file's bytes -> the image as stored, of any mode, whole. What fails inside the block as damage does is an ImageError too."""
+    """An image file's bytes -> the stored image, in any mode. Damage that shows inside the block raises ImageError too."""
     try:
         with _open(data, name) as image:
-            with _quiet() if image.format == "TIFF" else contextlib.nullcontext():  # reads its metadata again
+            with _quiet() if image.format == "TIFF" else contextlib.nullcontext():  # loading reads the metadata again
                 image.load()
             yield image
     except UnidentifiedImageError as error:
@@ -89,12 +89,12 @@ def decoded(data: bytes, name: str) -> Iterator[Image.Image]:
 def upright(picture: Image.Image, image: Image.Image) -> Image.Image:
     """A picture turned as the EXIF orientation of `image`, the file that it was read from, says."""
     with _quiet():
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # metadata that cannot be read turns nothing
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # no turn if the metadata cannot be read
     return picture if turn is None else picture.transpose(turn)
 
 
 def _open(data: bytes, name: str) -> Image.Image:
-    """The opened image, its header read and its size checked, its pixels not decoded yet."""
+    """The opened image. Its header is read and its size checked; its pixels are not decoded yet."""
     try:
         with _quiet():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -115,7 +115,7 @@ def _too_large(name: str, size: str = "larger") -> ImageError:
 
 
 def _unreadable(data: bytes, name: str) -> ImageError:
-    """What the file is instead, and what would help."""
+    """An error that says what the file is and what would help."""
     kind = format_of(data)
     needs = None if kind is None else missing_decoder(f".{kind.lower()}")
     if kind is not None and needs is not None:
@@ -127,7 +127,7 @@ def _unreadable(data: bytes, name: str) -> ImageError:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back warnings about metadata; pixels that cannot be decoded raise. One thread at a time: filters are the process's."""
+    """Hides warnings about metadata. One thread at a time, because warning filters belong to the process."""
     with _filtering, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

@@ -1,6 +1,6 @@
-"""Samples of more than 8 bits -> 8 bits: what a file says about its range, what was asked for, and how the two are applied.
+"""Reduces samples of more than 8 bits to 8 bits, by the range that the file states or the user gives.
 
-An integer sample of `depth` bits keeps its highest 8. The depth is the one asked for (--bit-depth), else the one that the file states:
+An integer sample of `depth` bits keeps its highest 8. The depth is that of --bit-depth, else the one that the file states:
 PNG's sBIT chunk, TIFF's SMaxSampleValue, MaxSampleValue or BitsPerSample. A 16-bit file that states none is taken as 16 bits. A 32-bit
 integer file that states none is taken as the smallest of 8, 16 and 32 bits that holds its largest sample, because no camera fills
 32 bits. Floating-point samples need a range: TIFF's SMinSampleValue and SMaxSampleValue, or --bit-depth N for 0 to 2^N - 1.
@@ -24,7 +24,7 @@ _UNKNOWN_RANGE = "Give --bit-depth N (the samples go from 0 to 2^N - 1), or conv
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a person should know about how an image was read; `key` is the same for images that were read alike."""
+    """What a person should know about how an image was read; `key` is the same for images that were read in the same way."""
 
     key: str
     text: str
@@ -32,7 +32,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """How a file holds its samples: the bits it gives to each, and what it states about the values in them (None: nothing)."""
+    """How a file holds its samples: the bits of each, and what the file states about their values (None: nothing)."""
 
     bits: int
     stated: int | None = None
@@ -42,7 +42,7 @@ class Samples:
 
 
 def samples_of(image: Image.Image, data: bytes) -> Samples:
-    """An opened image and its file's bytes -> how its samples are held; 8 bits for every format that has no more."""
+    """An opened image and its file's bytes -> how it holds its samples; 8 bits for every format that cannot hold more."""
     if image.format == "PNG":
         bits, significant = png.sample_bits(data)
         return Samples(bits, significant)
@@ -76,7 +76,7 @@ def to_rgb(image: Image.Image, data: bytes, samples: Samples, name: str, asked: 
 def deep_colours(image: Image.Image, data: bytes, name: str) -> NDArray[np.uint16]:
     """A decoded colour image with 16-bit samples and its file's bytes -> its samples (H, W, 3), RGB.
 
-    Pillow keeps the high bytes only, so OpenCV reads the samples, and Pillow's bytes say whether it read the same picture.
+    Pillow keeps the high bytes only, so OpenCV reads the samples. They are checked against Pillow's bytes.
     """
     import cv2
 
@@ -93,7 +93,7 @@ def deep_colours(image: Image.Image, data: bytes, name: str) -> NDArray[np.uint1
 
 
 def _depth(largest: int, samples: Samples, name: str, asked: int | None) -> tuple[int, Note | None]:
-    """The bits that the samples use, and what to say if nothing stated them."""
+    """The bits that the samples use, and a note if neither the file nor the user stated them."""
     if asked is not None:
         if asked > samples.bits:
             raise ImageError(f"{name} holds samples of {samples.bits} bits, fewer than --bit-depth {asked}.")
@@ -106,10 +106,10 @@ def _depth(largest: int, samples: Samples, name: str, asked: int | None) -> tupl
         return samples.stated, None
     if samples.bits > 16:
         depth = next(bits for bits in (8, 16, 32) if not largest >> bits)
-        said = f"holds 32-bit integers and does not say their range: read as {depth}-bit samples, the largest is {largest}."
-        return depth, Note(f"32 {depth}", f"{said} Say otherwise with --bit-depth N.")
+        message = f"holds 32-bit integers and does not say their range: read as {depth}-bit samples, the largest is {largest}."
+        return depth, Note(f"32 {depth}", f"{message} Say otherwise with --bit-depth N.")
     if samples.stated is not None or samples.bits < 16:
-        return samples.bits, None  # larger than stated: PNG wants samples that fill the container, whatever sBIT says
+        return samples.bits, None  # a sample is larger than stated: PNG wants samples to use the full range, whatever sBIT says
     fits = next((bits for bits in _USUAL if not largest >> bits), None)
     hint = "" if fits is None else f" None is larger than {largest}: if they are {fits}-bit samples, give --bit-depth {fits}."
     return 16, Note(f"16 {fits}", f"holds 16-bit samples and does not say how many of their bits are used: read as 16.{hint}")
@@ -152,12 +152,12 @@ def _grey(values: NDArray[np.uint8]) -> Image.Image:
 
 
 def _number(image: Image.Image, tag: int) -> float | None:
-    """A TIFF tag's number; the largest if there is one for each channel, None if there is none or it is no number."""
+    """A TIFF tag's number; the largest if each channel has one; None if there is none or it is not a number."""
     tags = getattr(image, "tag_v2", {})
     value = tags.get(tag)
     numbers = value if isinstance(value, tuple) else (value,)
     try:
-        found = [float(number) for number in numbers if number is not None]
+        floats = [float(number) for number in numbers if number is not None]
     except (TypeError, ValueError):
         return None
-    return max(found) if found else None
+    return max(floats) if floats else None

@@ -1,6 +1,6 @@
-"""A folder -> the files in it and below it, for every command alike: links are followed without loops, hidden files are left out.
+"""Lists the files of a folder and its sub-folders, for every command. Links are followed without loops; hidden files are left out.
 
-What was left out is counted by reason, so that one line can say it.
+Files that are left out are counted by reason, for a message of one line.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from .picture_formats import missing_decoder, readable_suffixes
 from .png import is_ours
 from .reader import silent
 
-#: Folders that programs leave behind and that hold copies or companions of pictures, beside those whose name begins with a dot.
+#: Folders that programs leave behind, with copies of pictures. Folders whose name begins with a dot are skipped too.
 _LEFT_BEHIND = frozenset({"__MACOSX", "@eaDir"})
-_SHOWN = 12  # reasons that the line names
+_MOST_REASONS = 12  # that the line names
 
 OURS = "pictures that rtformer-deploy wrote"
 
@@ -37,16 +37,16 @@ class Contents:
         if not self.left_out:
             return None
         counts = [f"{reason} ({count:,})" for reason, count in self.left_out.most_common()]
-        more = [f"files of {len(counts) - _SHOWN} more kinds"] if len(counts) > _SHOWN else []
-        return f"Left out of {self.folder}: {', '.join(counts[:_SHOWN] + more)}."
+        more = [f"files of {len(counts) - _MOST_REASONS} more kinds"] if len(counts) > _MOST_REASONS else []
+        return f"Left out of {self.folder}: {', '.join(counts[:_MOST_REASONS] + more)}."
 
 
 def walk(folder: Path) -> Contents:
     """The files of a folder and its sub-folders, without hidden ones. Raises ImageError if the folder itself cannot be read.
 
-    A linked folder is followed unless it leads back to a folder above it or was read already; real folders come first, so that a
-    file that two ways lead to has the name of the real one. A link that leads nowhere counts as a file if it has an image's suffix:
-    whoever reads it says so.
+    A linked folder is followed unless it leads back to a folder above it or was read already. Real folders come first: if a file has
+    two paths, it gets the one without a link. A broken link counts as a file if it has an image's suffix, so that reading it raises an
+    error.
     """
     files: list[Path] = []
     left_out: Counter[str] = Counter()
@@ -85,20 +85,20 @@ def walk(folder: Path) -> Contents:
 def images_in(folder: Path, say: Say = silent) -> list[Path]:
     """The images of a folder and its sub-folders, by suffix, sorted; `say` gets one line if files were left out.
 
-    Left out are what `walk` leaves out, files that are no images by their suffix, and pictures that this program wrote. Raises
-    ImageError if there is no image.
+    It leaves out what `walk` leaves out, files without an image's suffix, and pictures that this program wrote. Raises ImageError
+    if there is no image.
     """
-    found = walk(folder)
-    suffixes, left_out = readable_suffixes(), found.left_out
+    contents = walk(folder)
+    suffixes, left_out = readable_suffixes(), contents.left_out
     images = []
-    for path in found.files:
+    for path in contents.files:
         if path.suffix.lower() not in suffixes:
             left_out[_no_image(path.suffix.lower())] += 1
         elif is_ours(folder / path):
             left_out[OURS] += 1
         else:
             images.append(folder / path)
-    line = found.line()
+    line = contents.line()
     if not images:
         hint = line or f"Images are files that end in {', '.join(sorted(suffixes))}."
         raise ImageError(f"The folder {folder} holds no image.", hint)
@@ -159,7 +159,7 @@ def _hides_an_image(entry: os.DirEntry[str]) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from every other; None if it cannot be asked, which `_entries` says."""
+    """A folder's device and inode; None if they cannot be read, which `_entries` reports."""
     try:
         status = os.stat(folder)
     except OSError:

@@ -1,6 +1,6 @@
 """Frames in, label maps and pictures out: decode, resize and normalise; upsample, argmax, colour and overlay.
 
-These functions say what `segment`, `evaluate`, `serve`, the CPU code and the kernels mean. A frame is RGB uint8 (H, W, 3).
+These functions define what `segment`, `evaluate`, `serve`, the CPU code and the kernels compute. A frame is RGB uint8 (H, W, 3).
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def preprocess(
     *,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """A frame of any size -> the engine's input (3, H, W) float32, written into `out` where that is given.
+    """A frame of any size -> the engine's input (3, H, W) float32, written into `out` if there is one.
 
     Bilinear with half-pixel centres and no antialiasing, computed in float32 (OpenCV's INTER_LINEAR); then /255, minus `mean`, over
-    `std`. `letterbox` keeps the picture's proportions; what it does not cover is 0. A frame of the right size is not interpolated.
-    `threads` None takes every CPU. Raises ImageError for an array that is no frame.
+    `std`. `letterbox` keeps the picture's proportions; the rest is 0. A frame of the right size is not interpolated.
+    `threads` None uses every CPU. Raises ImageError for an array that is not a frame.
     """
     frame = _checked(frame)
     size = (frame.shape[0], frame.shape[1])
@@ -77,7 +77,7 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[
 
 
 def resize_labels(labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch") -> LabelMap:
-    """Labels (h, w) over the engine's input -> labels (H, W) at the frame's `size`, each pixel the nearest label's; always a copy."""
+    """Labels (h, w) over the engine's input -> labels (H, W) at the frame's `size`, each pixel has the nearest label; always a copy."""
     part = window(size, input_size, resize)
     rows, columns = labels.shape[0] / input_size[0], labels.shape[1] / input_size[1]
     y = nearest(labels.shape[0], size[0], part.height / size[0] * rows, part.top * rows)
@@ -105,8 +105,8 @@ def overlay(frame: Frame, labels: LabelMap, palette: Sequence[Sequence[int]], al
 
 def _checked(frame: Frame) -> Frame:
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-        given = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise ImageError(f"A frame is RGB uint8 (H, W, 3), not {given}.", "Read images with rtformer_deploy.load_image.")
+        actual = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise ImageError(f"A frame is RGB uint8 (H, W, 3), not {actual}.", "Read images with rtformer_deploy.load_image.")
     return np.ascontiguousarray(frame)
 
 
@@ -119,7 +119,7 @@ def _preprocess(
     scale: NDArray[np.float32],
     bias: NDArray[np.float32],
 ) -> None:
-    """The NumPy form of the native code, one channel after another."""
+    """The same as the native code, in NumPy, one channel after another."""
     resized = frame.shape[:2] != (part.height, part.width)
     place = target[:, part.top : part.top + part.height, part.left : part.left + part.width]
     for channel in range(3):

@@ -1,6 +1,6 @@
 """Where the pixels of one grid lie in another: frame -> engine input, and logits -> frame.
 
-Everything means bilinear with half-pixel centres: the centre of sample i lies at i + 0.5, positions outside the grid take the
+All maps are bilinear with half-pixel centres: the centre of sample i lies at i + 0.5, and positions outside the grid take the
 value at its edge. `stretch` maps the whole frame onto the whole input; `letterbox` scales it by the smaller of the two ratios and
 centres it.
 """
@@ -17,7 +17,7 @@ from ..types import Resize
 
 Size = tuple[int, int]  # (H, W)
 
-#: The native code works on tiles of 8 pixels and may read (not use) the weights of the 7 beyond the last.
+#: The native code works on tiles of 8 pixels and may read the weights of 7 pixels after the last, without using them.
 WEIGHT_PADDING = 7
 
 
@@ -35,7 +35,7 @@ class Window:
 class Axis:
     """How one axis of a bilinear map reads its source: position p takes (1 - weight[p]) * s[low[p]] + weight[p] * s[high[p]].
 
-    Positions in [cells[k], cells[k + 1]) lie between the centres of samples k-1 and k; cells 0 and n, at the edges, know one
+    Positions in [cells[k], cells[k + 1]) lie between the centres of samples k-1 and k; cells 0 and n, at the edges, have one
     sample only. `low`, `high` int32 (n_out,), `weight` float32 (n_out,), 0 at the edges; `cells` int32 (n_in + 2,).
     """
 
@@ -65,7 +65,7 @@ def input_axes(size: Size, part: Window) -> tuple[Axis, Axis]:
 def output_axes(grid: Size, size: Size, input_size: Size, resize: Resize) -> tuple[Axis, Axis]:
     """Rows and columns of a frame of (H, W) `size`, read from logits of (h, w) `grid` that cover the engine's whole input."""
     part = window(size, input_size, resize)
-    rows = grid[0] / input_size[0]  # logits a pixel of the input
+    rows = grid[0] / input_size[0]  # logits per pixel of the input
     columns = grid[1] / input_size[1]
     return (
         axis(grid[0], size[0], part.height / size[0] * rows, part.top * rows),

@@ -23,17 +23,17 @@ class ColourTable:
 
     @classmethod
     def of(cls, palette: Iterable[Colour], ignored: Colour, ignored_id: int) -> Self:
-        """One colour a class, and the colour that is ignored unless a class has it."""
+        """From one colour for each class, and the colour that is ignored unless a class has it."""
         means = {_key(ignored): ignored_id}
-        owned: set[int] = set()
+        class_keys: set[int] = set()
         for index, colour in enumerate(palette):
-            means[_key(colour)] = -1 if _key(colour) in owned else index
-            owned.add(_key(colour))
+            means[_key(colour)] = -1 if _key(colour) in class_keys else index
+            class_keys.add(_key(colour))
         keys = sorted(means)
         return cls(np.array(keys, np.uint32), np.array([means[key] for key in keys], np.int16))
 
     def classes_of(self, colours: Colours) -> NDArray[np.int16]:
-        """Colours (..., 3) -> class ids (...), -1 for a colour that is no one class's."""
+        """Colours (..., 3) -> class ids (...), -1 for a colour of no class or of several."""
         wanted = packed(colours)
         at = np.searchsorted(self.keys, wanted).clip(0, len(self.keys) - 1)
         return np.where(self.keys[at] == wanted, self.meanings[at], np.int16(-1))

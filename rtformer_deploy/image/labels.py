@@ -1,8 +1,8 @@
-"""Label files -> label maps: the only reader of labels.
+"""Reads label files as label maps. Every label is read here.
 
 A pixel says its class by its value or by its colour. Values: grey of 1, 2, 4, 8 or 16 bits, a palette's indices, or three equal
-channels. Colours: RGB in which every pixel has exactly one of the dataset's colours. Like an image a label map is turned upright. What
-could be read in two ways, or not exactly, is refused.
+channels. Colours: RGB in which every pixel has exactly one of the dataset's colours. A label map is turned upright, as an image is. A
+file that could be read in two ways, or not exactly, is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .decode import decoded, upright
 from .depth import Samples, deep_colours, samples_of
 from .label_colours import BLACK, Colour, Colours, ColourTable, packed
 
-#: What a label's pixels are; None: what each file itself shows.
+#: What a label's pixels are; None: each file decides.
 LabelPixels = Literal["ids", "colours"] | None
 Ids = NDArray[np.uint8]  # (H, W) pixel values
 
@@ -31,7 +31,7 @@ _LOSSLESS = frozenset({"PNG", "BMP", "TIFF"})
 _LOSSY_IN_TIFF = frozenset({"jpeg", "tiff_jpeg", "webp"})
 _SAVE_AS = "Save the class ids as an 8-bit grey PNG."
 _SAY_WHICH = 'Say which it is in the dataset file: label_pixels = "ids" or label_pixels = "colours".'
-_TELLING = 3  # so many of a palette's colours are the dataset's by design, not by chance
+_TELLING = 3  # if this many of a palette's colours are the dataset's, it is not by chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class LabelMeaning:
 
 
 def read_label(path: Path, meaning: LabelMeaning) -> LabelMap:
-    """A label file -> its label map (H, W) of class ids and the ignored id, upright. Raises DatasetError, saying what would help."""
+    """A label file -> its label map (H, W) of class ids and the ignored id, upright. Raises DatasetError, which says what would help."""
     try:
         data = read_bytes(path, ImageError, "a label map")
         with decoded(data, str(path)) as image:
@@ -109,7 +109,7 @@ def _shown(image: Image.Image, data: bytes, path: Path) -> Colours:
 
 
 def _stretch(samples: Samples) -> int:
-    """By what Pillow multiplied grey samples of 2 or 4 bits, so that they reach 255; class ids want them as they are stored."""
+    """The factor by which Pillow multiplied grey samples of 2 or 4 bits so that they reach 255. Class ids need the stored values."""
     return 255 // (2**samples.bits - 1) if samples.bits < 8 else 1
 
 
@@ -124,7 +124,7 @@ def _under_256(values: NDArray[np.integer], path: Path) -> Ids:
 
 
 def _shallow(colours: NDArray[np.uint16], path: Path) -> Colours:
-    """Colours of 16 bits -> 8: ids as they are, or colours whose two bytes are equal."""
+    """Colours of 16 bits -> 8 bits: ids below 256 stay as they are; of colours with two equal bytes, one byte stays."""
     if colours.max() <= 255:
         return colours.astype(np.uint8)
     if np.array_equal(colours >> 8, colours & 255):
@@ -172,7 +172,7 @@ def _from_rgb(colours: Colours, meaning: LabelMeaning, path: Path) -> LabelMap:
 
 
 def _from_grey(values: Ids, colours: Colours, meaning: LabelMeaning, path: Path) -> LabelMap:
-    """Three equal channels: values, unless only colours fit; refused if both fit and differ."""
+    """Three equal channels: read as values, unless only colours fit. Raises DatasetError if both fit and differ."""
     ids, classes = meaning.lookup[values], meaning.colours.classes_of(colours)
     if ids.min() < 0 <= classes.min():
         return classes.astype(np.uint8)
@@ -206,7 +206,7 @@ def _by_colour(colours: Colours, meaning: LabelMeaning, path: Path) -> LabelMap:
 
 
 def _refuse_shuffled(indices: Ids, palette: Colours, meaning: LabelMeaning, path: Path) -> None:
-    """An optimiser may turn colours into a palette in any order: then the colours are the dataset's and the indices mean nothing."""
+    """Raises DatasetError if a palette has the dataset's colours in another order, as image optimisers write it."""
     used = np.unique(indices)
     classes = meaning.colours.classes_of(palette[used])
     other = meaning.lookup[used] != classes
@@ -219,5 +219,5 @@ def _refuse_shuffled(indices: Ids, palette: Colours, meaning: LabelMeaning, path
 
 
 def _some(values: NDArray[np.integer]) -> str:
-    found = [int(value) for value in np.unique(values)]
-    return ", ".join(map(str, found[:5])) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    distinct = [int(value) for value in np.unique(values)]
+    return ", ".join(map(str, distinct[:5])) + (f" and {len(distinct) - 5} more" if len(distinct) > 5 else "")

@@ -1,6 +1,6 @@
-"""The compiled loops of pre- and post-processing, where this install has them; everything they do NumPy does too, more slowly.
+"""The compiled loops of pre- and post-processing, if this install has them. Without them NumPy does the same, more slowly.
 
-They are built from `_native.cpp` and `plugins/*.cuh` when the package is installed and a C++ compiler is there. Both paths round
+They are built from `_native.cpp` and `plugins/*.cuh` when the package is installed, if there is a C++ compiler. Both paths round
 every operation in the same order, so they give the same bits.
 """
 
@@ -28,7 +28,7 @@ _module, _reason = _load()
 
 
 def available() -> bool:
-    """Whether the compiled loops are used; without them NumPy is."""
+    """Whether the compiled loops are used; if not, NumPy is."""
     return _module is not None
 
 
@@ -38,7 +38,7 @@ def description() -> str:
 
 
 def usable_threads(threads: int | None = None) -> int:
-    """The number of threads asked for, or as many as this process may use CPUs."""
+    """`threads`, or the number of CPUs that this process may use."""
     if threads is not None:
         return max(1, threads)
     if hasattr(os, "sched_getaffinity"):
@@ -65,7 +65,7 @@ def preprocess(
     bias: NDArray[np.float32],
     threads: int,
 ) -> None:
-    """A contiguous frame (H, W, 3) -> value * scale + bias in the window `part` of `out` (3, H', W'); the rest of `out` is left."""
+    """A contiguous frame (H, W, 3) -> value * scale + bias in the window `part` of `out` (3, H', W'); the rest of `out` does not change."""
     assert _module is not None, "ask available() first"
     place = part.top, part.left, part.height, part.width
     tables = rows.low, rows.weight, columns.low, columns.weight

@@ -1,4 +1,4 @@
-"""The images of a run that could not be used: the first one ends the run, or all are collected and named when the others are done."""
+"""Collects the images of a run that could not be used. The first one ends the run, or all are named at its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HINTS = 3  # that a message ends with
 
 @dataclass(slots=True)
 class OddFiles:
-    """What could not be used, one error a file, of `total` images. `stop`: the first one ends the run (--stop-on-error)."""
+    """The errors of a run over `total` images, one per file. `stop`: the first one ends the run (--stop-on-error)."""
 
     stop: bool = True
     errors: list[DeployError] = field(default_factory=list)
@@ -24,12 +24,12 @@ class OddFiles:
         self.errors.append(error)
 
     def listing(self, what: str = "could not be read") -> str:
-        """How many images `what`, and each one's error on a line of its own."""
+        """A line such as "2 of 9 images could not be read", and a line for each error."""
         lines = "\n".join(f"  {error.what}" for error in self.errors)
         return f"{len(self.errors)} of {self.total} images {what}:\n{lines}"
 
     def raise_any(self, what: str = "could not be read", then: str = "") -> None:
-        """Raises ImageError that names every file, if there is one; `then` says what became of the others."""
+        """Raises an ImageError that names every file, if there are errors; `then` says what happened to the other files."""
         if self.errors:
             hints = list(dict.fromkeys(error.hint for error in self.errors if error.hint))[:_HINTS]
             raise ImageError(self.listing(what), "\n".join([*filter(None, [then]), *hints]) or None)

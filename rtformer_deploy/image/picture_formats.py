@@ -1,4 +1,4 @@
-"""The picture formats that every command reads: one table of Pillow's names and their suffixes; and what a file's first bytes say it is."""
+"""The picture formats that every command reads: Pillow's names and their suffixes. Also tells a file's format from its first bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PictureFormat:
     needs: str = ""
 
 
-#: What is read, everywhere. Pillow is never asked to try another format: its EPS reader would start Ghostscript.
+#: The formats that are read. Pillow never tries another one: its EPS reader would start Ghostscript.
 PICTURE_FORMATS = (
     PictureFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif")),
     PictureFormat("PNG", (".png",)),
@@ -29,7 +29,7 @@ PICTURE_FORMATS = (
     PictureFormat("HEIF", (".heic", ".heif", ".hif"), "pip install 'rtformer-deploy[heif]'"),
 )
 
-#: The first bytes of files that are pictures or videos, but of no format above.
+#: The first bytes of files that are pictures or videos, but not in a format above.
 _OTHERS = (
     (b"%!PS", "EPS (PostScript)"),
     (b"\xc5\xd0\xd3\xc6", "EPS (PostScript)"),
@@ -52,7 +52,7 @@ def readable() -> tuple[PictureFormat, ...]:
 
 
 def decoders_for(data: bytes) -> list[str]:
-    """The names that Pillow is to try on a file's bytes. The plug-in for HEIC is loaded when the first such file comes."""
+    """The names that Pillow is to try on a file's bytes. The plug-in for HEIC is loaded for the first such file."""
     names = [each.name for each in readable()]
     if "HEIF" in names:
         if format_of(data) == "HEIF":
@@ -63,7 +63,7 @@ def decoders_for(data: bytes) -> list[str]:
 
 
 def readable_suffixes() -> frozenset[str]:
-    """The suffixes, in lower case, of the files that a folder's images are taken from."""
+    """The suffixes, in lower case, of the files that count as images in a folder."""
     return frozenset(suffix for each in readable() for suffix in each.suffixes)
 
 

@@ -1,4 +1,4 @@
-"""PNG files as bytes: their chunks, what they say about their samples, and the pictures that we write ourselves."""
+"""PNG files: writes our pictures and recognises them, and reads what a file says about its samples."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from PIL import Image, PngImagePlugin
 
 from ..files import write_atomic
 
-#: The text chunk in every PNG that is written here, so that a folder's walk knows a result from a photograph.
+#: The text chunk in every PNG that is written here, so that results are not taken for photographs in a folder.
 SOFTWARE = "rtformer-deploy"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEAD = 4096  # bytes that hold our text chunk: it stands before the pixels, and nothing long before it
+_HEAD = 4096  # our text chunk is in the first bytes: it is before the pixels, and nothing long is before it
 _CHANNELS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
 
 
@@ -58,7 +58,7 @@ def sample_bits(data: bytes) -> tuple[int, int | None]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of the chunks before the pixels; a body that is cut off is given as far as it goes."""
+    """Name and body of the chunks before the pixels; a body that is cut off is shorter."""
     start = len(_SIGNATURE)
     while start + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, start)

@@ -1,4 +1,4 @@
-"""How one command reads its images: the bit depth that it was told, and whom it tells what a person should know."""
+"""How one command reads its images: the bit depth, and where remarks for the user go."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ImageReader:
         return frame
 
     def say_once(self, key: str, line: str) -> None:
-        """Says a line, unless one with the same key was said before."""
+        """Says a line once for each key."""
         with self._lock:
-            new = key not in self._said
+            first = key not in self._said
             self._said.add(key)
-        if new:
+        if first:
             self.say(line)

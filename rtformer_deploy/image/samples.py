@@ -1,4 +1,4 @@
-"""A frame to measure with where nobody gave one: the bundled photograph, or a drawn street."""
+"""A frame for measurements if the user gives none: the bundled photograph, or a drawn street."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .frames import load_image
 
 
 def sample_photograph() -> Path | None:
-    """The photograph that comes with the project; None if this copy carries none."""
+    """The photograph that comes with the project; None if this copy has none."""
     folder = content_dir("models") / "samples"
     return next(iter(sorted(folder.glob("*.jpg"))), None) if folder.is_dir() else None
 
 
 def sample_frame(size: tuple[int, int]) -> Frame:
-    """A frame (H, W, 3) of this (H, W): the bundled photograph resized, or the drawn street where this copy carries none."""
+    """A frame (H, W, 3) of this (H, W): the bundled photograph resized, or the drawn street if this copy has none."""
     photograph = sample_photograph()
     if photograph is None:
         return drawn_street(size)
@@ -28,7 +28,7 @@ def sample_frame(size: tuple[int, int]) -> Frame:
 
 
 def sample_source() -> str:
-    """What `sample_frame` gives, in words."""
+    """What `sample_frame` returns, in words."""
     photograph = sample_photograph()
     return "drawn street" if photograph is None else f"bundled {photograph.name}, resized"
 
@@ -36,7 +36,7 @@ def sample_source() -> str:
 def drawn_street(size: tuple[int, int], seed: int = 0) -> Frame:
     """A street drawn from plain shapes with a little noise: (H, W, 3) RGB, the same for the same size and seed.
 
-    Large even regions, as a camera sees them: on pure noise nearly every pixel would change class and post-processing would look slow.
+    It has large even regions, as photographs have. On noise nearly every pixel changes class, and post-processing would look slow.
     """
     height, width = size
     draw = np.random.default_rng(seed)

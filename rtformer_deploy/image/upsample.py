@@ -1,8 +1,8 @@
 """Logits to a label map at the frame's own size: bilinear interpolation, then argmax, the lowest class on a tie.
 
-Interpolation is a convex combination of four corners, so where the four logits around a pixel agree on the class, the pixel has that
-class. Only the other cells are interpolated, and in those only classes that may win. What is computed is rounded as in the full
-computation; the one difference it can make is where rounding turns the agreement of four corners into a tie.
+Interpolation is a convex combination of four corners, so if the four logits around a pixel agree on the class, the pixel has that
+class. Only the other cells are interpolated, and in those only the classes that may win. Rounding is the same as in the full
+computation. The result can differ only if rounding turns a class that wins at all four corners into a tie.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def upsample_argmax(
 ) -> LabelMap:
     """Logits (C, h, w) over the engine's input -> labels (H, W) at the frame's `size`; any stride, up or down.
 
-    `input_size` is the engine's (H, W), `resize` how the frame was brought to it; `threads` None takes every CPU. Runs native where
-    that is compiled, else in NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
+    `input_size` is the engine's (H, W), `resize` how the frame was resized to it; `threads` None uses every CPU. Runs the native
+    code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
     """
     logits = _checked(logits)
     rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
@@ -36,7 +36,7 @@ def upsample_argmax(
 
 
 def upsample_argmax_reference(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch") -> LabelMap:
-    """What `upsample_argmax` means, written out: interpolates every class at every pixel, then takes the argmax."""
+    """The definition of `upsample_argmax`: interpolates every class at every pixel, then takes the argmax."""
     planes = upsampled(logits, size, input_size, resize)
     best = next(planes)
     labels = np.zeros(size, np.uint8)
@@ -48,7 +48,7 @@ def upsample_argmax_reference(logits: NDArray[np.float32], size: Size, input_siz
 
 
 def upsampled(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch") -> Iterator[NDArray[np.float32]]:
-    """Logits (C, h, w) -> one plane (H, W) at the frame's `size` a class, interpolated one after another. Raises EngineError as above."""
+    """Logits (C, h, w) -> one plane (H, W) at the frame's `size` for each class, one after another. Raises EngineError as above."""
     logits = _checked(logits)
     rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
     for plane in logits:
@@ -56,7 +56,7 @@ def upsampled(logits: NDArray[np.float32], size: Size, input_size: Size, resize:
 
 
 def sparse_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> LabelMap:
-    """The NumPy form of the native code: logits (C, h, w) -> labels (H, W), interpolating the cells whose corners disagree."""
+    """The same as the native code, in NumPy: logits (C, h, w) -> labels (H, W), interpolating the cells whose corners disagree."""
     corners = np.pad(logits.argmax(axis=0).astype(np.uint8), 1, mode="edge")  # (h+2, w+2)
     first = corners[:-1, :-1]  # (h+1, w+1) cells
     mixed = (first != corners[:-1, 1:]) | (first != corners[1:, :-1]) | (first != corners[1:, 1:])
@@ -71,7 +71,7 @@ def sparse_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> Lab
 
 
 def mixed_share(logits: NDArray[np.float32]) -> float:
-    """Logits (C, h, w) -> the share of cells between four logits whose corners disagree: what has to be interpolated."""
+    """Logits (C, h, w) -> the share of cells whose four corners disagree and that must be interpolated."""
     corners = logits.argmax(axis=0)
     first = corners[:-1, :-1]
     mixed = (first != corners[:-1, 1:]) | (first != corners[1:, :-1]) | (first != corners[1:, 1:])
@@ -79,7 +79,7 @@ def mixed_share(logits: NDArray[np.float32]) -> float:
 
 
 def not_finite() -> EngineError:
-    """What is raised where a logit is NaN or infinite, wherever the labels were made."""
+    """The error for a logit that is NaN or infinite, on a CPU or a GPU."""
     return EngineError("The engine's output holds values that are not finite.", "If it runs in FP16, build it with --fp32.")
 
 
@@ -144,9 +144,9 @@ def _cells_argmax(
 
 
 def _may_win(corners: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Corners (4, C, cells) -> (C, cells): False if a class stays strictly below another one that never falls so low.
+    """Corners (4, C, cells) -> (C, cells): False if a class's largest corner is below another class's smallest corner.
 
-    The slack is sixteen roundings, as in plugins/upsample_argmax.cuh; interpolating equal values takes at most six.
+    The slack is sixteen rounding errors, as in plugins/upsample_argmax.cuh; interpolating equal values makes at most six.
     """
     top, floor = corners.max(axis=0), corners.min(axis=0).max(axis=0)
     candidates: NDArray[np.bool_] = (top + _slack(top)) >= (floor - _slack(floor))

@@ -1,4 +1,4 @@
-"""Weights from elsewhere, checked against the network that they should fit."""
+"""Checks that weights from elsewhere fit a network."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .weights import AUX, StateDict, check_values, load_into
 
 
 def count_fitting(weights: Mapping[str, Tensor], arch: Mapping[str, Any], classes: int, source: str) -> int:
-    """Loads weights into the network of an architecture -> the parameters it deploys, without auxiliary head and running statistics.
+    """Loads weights into a network -> how many parameters it deploys, without the auxiliary head and running statistics.
 
-    Raises WeightsError with every key that does not fit; `source` names the weights.
+    Raises WeightsError, which lists every key that does not fit. `source` names the weights.
     """
     network = build_network(arch, classes)
     load_into(network, weights, source)
@@ -23,7 +23,7 @@ def count_fitting(weights: Mapping[str, Tensor], arch: Mapping[str, Any], classe
 
 
 def to_store(weights: Mapping[str, Tensor], half: bool, source: str) -> StateDict:
-    """Weights in the types that a file holds: FP64 becomes FP32, with `half` every float FP16.
+    """Weights in the types for a file: FP64 becomes FP32; with `half` every float becomes FP16.
 
     Raises WeightsError if a value is too large for FP16; `source` names the weights.
     """

@@ -1,7 +1,7 @@
 """Layers that networks share: Paddle's BatchNorm, DropPath, exact adaptive max pooling, and the attention operators.
 
 The operators are plain PyTorch in eager mode. While a network is exported they become single nodes of the ONNX domain
-`rtformer`, so that every later pass can recognise them; `graph/functions.py` holds what the nodes mean.
+`rtformer`, so that every later pass can recognise them; `graph/functions.py` defines the nodes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or self.running_var is None or self.momentum is None:
             return super().forward(input)
-        moved = self.running_var.clone()  # the backward pass holds on to what batch_norm is handed, so it gets a copy
-        output = F.batch_norm(input, self.running_mean, moved, self.weight, self.bias, True, self.momentum, self.eps)
+        variance = self.running_var.clone()  # the backward pass keeps the tensor that batch_norm gets, so it gets a copy
+        output = F.batch_norm(input, self.running_mean, variance, self.weight, self.bias, True, self.momentum, self.eps)
         count = input.numel() / input.shape[1]
-        with torch.no_grad():  # torch moved towards the unbiased variance; take its n / (n - 1) back
-            self.running_var.mul_((1 - self.momentum) / count).add_(moved, alpha=(count - 1) / count)
+        with torch.no_grad():  # torch used the unbiased variance; undo its factor n / (n - 1)
+            self.running_var.mul_((1 - self.momentum) / count).add_(variance, alpha=(count - 1) / count)
         return output
 
 
@@ -71,7 +71,7 @@ class AdaptiveMaxPool(nn.Module):
 
 
 def _bins(length: int, count: int) -> Tensor:
-    """The indices of each of `count` bins along an axis; short bins repeat their last index, which a maximum does not notice."""
+    """The indices of each of `count` bins along an axis; short bins repeat their last index, which does not change the maximum."""
     bounds = [(index * length // count, -(-(index + 1) * length // count)) for index in range(count)]
     width = max(stop - start for start, stop in bounds)
     return torch.tensor([[min(start + step, stop - 1) for step in range(width)] for start, stop in bounds])
@@ -80,7 +80,7 @@ def _bins(length: int, count: int) -> Tensor:
 def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
     """(N, C, H, W) -> the same: softmax over the image, then each group of C / groups channels is divided by its sum.
 
-    The normalisation of GPU-friendly attention (arXiv 2210.07124, section 3.2); groups=1 is external attention's.
+    This is the normalisation of GPU-friendly attention (arXiv 2210.07124, section 3.2). With groups=1 it is external attention's.
     """
     if torch.compiler.is_exporting():
         return _node("GroupedDoubleNorm", (x,), {"groups": groups, "group_size": x.shape[1] // groups}, x.shape)
@@ -93,7 +93,7 @@ def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
 def cross_resolution_attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Query (N, C, H, W), key (N, T, C) and value (N, C, T) -> (N, C, H, W): every pixel attends to T tokens.
 
-    Two matrix products an image rather than a grouped convolution with computed weights, so that the batch may be dynamic.
+    It is two matrix products per image, not a grouped convolution with computed weights, so that the batch may be dynamic.
     """
     if torch.compiler.is_exporting():
         return _node("CrossResolutionAttention", (query, key, value), {"scale": scale}, query.shape)

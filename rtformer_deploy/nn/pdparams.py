@@ -1,7 +1,7 @@
-"""PaddleSeg's `.pdparams` bytes in, NumPy arrays out, without running anything the file asks for.
+"""Reads PaddleSeg's `.pdparams` files as NumPy arrays, without running any code that the file asks for.
 
-The file is a pickle of arrays by name. `pickle_reader` walks it; what it may ask for beyond plain values is NumPy's arrays and number
-types, for which stand-ins are built that check what they are told. A file that asks for anything more is refused by the name of it.
+The file is a pickle of arrays by name, which `pickle_reader` reads. Beyond plain values it may hold NumPy's arrays and number types;
+for these, the classes here check their state and stand in. A file that asks for anything else is refused, and the error names it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Dtype:
         self.order = "<"
 
     def build(self, state: object) -> None:
-        """Takes the state of a plain number type: its byte order and, as NumPy writes them, no fields, no sizes and no flags of its own."""
+        """Takes the state of a plain number type, as NumPy writes it: a byte order, but no fields, sizes or flags."""
         match state:
             case (int(), str(order), None, None, None, -1, -1, 0) if order in _BYTE_ORDERS:
                 self.order = order
@@ -39,7 +39,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array being filled; `value` is the finished one, a view of the file's bytes."""
+    """An array; `build` sets `value`, a view of the file's bytes."""
 
     def __init__(self) -> None:
         self.value: NDArray[Any] | None = None
@@ -59,7 +59,7 @@ class _Array:
 
 
 class _Calls:
-    """What a `.pdparams` file may call. The bytes that are made count against `left`, so that sharing cannot multiply them."""
+    """What a `.pdparams` file may call. At most `left` bytes are made, so that a file cannot multiply its bytes by repeating them."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -100,8 +100,8 @@ def _reconstruct(arguments: tuple[object, ...]) -> _Array:
 def _dtype(arguments: tuple[object, ...]) -> _Dtype:
     name = arguments[0] if arguments else None
     if not isinstance(name, str) or name not in _NUMBER_TYPES:
-        told = repr(shorten(name)) if isinstance(name, str) else "unknown"
-        raise RefusedError(f"it holds an array of type {told}, which is no number type")
+        quoted = repr(shorten(name)) if isinstance(name, str) else "unknown"
+        raise RefusedError(f"it holds an array of type {quoted}, which is no number type")
     return _Dtype(name)
 
 
@@ -125,9 +125,9 @@ def _build(target: object, state: object) -> None:
 
 
 def parse_pdparams(data: bytes, name: str) -> dict[str, NDArray[Any]]:
-    """The bytes of a `.pdparams` file as arrays by key; `name` stands in the messages. Raises WeightsError; nothing in the file runs.
+    """The bytes of a `.pdparams` file as arrays by key; `name` is used in error messages. Raises WeightsError; nothing in the file runs.
 
-    The arrays are views of the file's bytes and hold together no more than the file does.
+    The arrays are views of the file's bytes, and together no larger than the file.
     """
     try:
         content, _ = read_pickle(data, _Calls(len(data)).vocabulary())

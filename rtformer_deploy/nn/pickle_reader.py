@@ -1,8 +1,8 @@
-"""A pickle's opcodes in, plain values out: nothing is imported, nothing is called but a table's functions, and the work is bounded.
+"""Reads a pickle as plain values. It imports nothing, calls only the functions of a table, and limits the work.
 
-Python's own unpickler builds what a file asks for, as deep, as often and as large as it asks. Weights need few opcodes, so they are
-walked here with pickletools.genops: each one either builds a plain value (None, bool, int, float, str, bytes, tuple, list, dict) or
-what a table of known names makes, or the file is refused. No value is hashed, compared or printed unless its type is known.
+Python's own unpickler builds whatever a file asks for, however deep or large. Weights need few opcodes, which pickletools.genops lists
+here. Each one must build a plain value (None, bool, int, float, str, bytes, tuple, list, dict) or an object that a table of known names
+makes; if not, the file is refused. No value is hashed, compared or printed unless its type is known.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LARGEST_INTEGER = 2**63
 _LONGEST_LINE = 4096
 _LATEST_PROTOCOL = 5
 _MOST_AXES = 8
-_MOST_VALUES = 2**40  # of a tensor, its empty axes left out: libraries multiply them all the same
+_MOST_VALUES = 2**40  # of a tensor, without its empty axes, because libraries multiply the others even then
 
 _CONSTANTS: Mapping[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _NUMBERS = frozenset({"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"})
@@ -38,12 +38,12 @@ class RefusedError(Exception):
 
 
 class DamagedError(Exception):
-    """Why the bytes are no pickle, or not a whole one."""
+    """Why the bytes are not a pickle, or not a whole one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Name:
-    """A name that a pickle may ask for ("numpy.dtype") and the function that stands for it; None if it is never called."""
+    """A name that a pickle may ask for ("numpy.dtype") and the function to call in its place; None if it is never called."""
 
     name: str
     call: Callable[[tuple[object, ...]], object] | None = None
@@ -64,7 +64,7 @@ class Vocabulary:
 
 
 class _File(io.BytesIO):
-    """Bytes whose lines are bounded: the numbers and names that old opcodes write as text are short."""
+    """Bytes whose lines have a maximum length. Old opcodes write numbers and names as text lines, and these are short."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         return super().readline(_LONGEST_LINE)
@@ -79,7 +79,7 @@ def read_pickle(data: bytes, vocabulary: Vocabulary, start: int = 0) -> tuple[ob
     while True:
         try:
             count, (opcode, argument, _) = next(operations)
-        except Exception as error:  # genops raises what the decoding of an argument happens to raise
+        except Exception as error:  # genops raises whatever decoding an argument raises
             raise DamagedError(f"{type(error).__name__}: {first_line(error)}") from error
         if count >= _MOST_OPERATIONS:
             raise RefusedError(f"it has more than {_MOST_OPERATIONS:,} operations")

@@ -1,6 +1,6 @@
 """RTFormer (Wang et al., NeurIPS 2022, arXiv 2210.07124), with the module names and the arithmetic of PaddleSeg's RTFormer.
 
-Spatial sizes in the comments are shares of the input's; c is `base_channels`. A stage's output feeds several readers, so no
+Spatial sizes in the comments are fractions of the input's; c is `base_channels`. Several layers read a stage's output, so no
 operation works in place.
 """
 
@@ -24,12 +24,12 @@ def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, bias: bool
 
 
 def bn_relu_conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> list[nn.Module]:
-    """Normalise and activate first, then convolve: the order of everything behind the residual stages."""
+    """Normalise and activate first, then convolve. Everything after the residual stages uses this order."""
     return [BatchNorm2d(inputs), nn.ReLU(), conv(inputs, outputs, kernel, stride)]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the last block of a stage leaves its ReLU to whoever reads it."""
+    """Two 3x3 convolutions and a shortcut; without `last_relu` the next layer applies the last ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, last_relu: bool = True) -> None:
         super().__init__()
@@ -89,12 +89,12 @@ class LowResolutionAttention(nn.Module):
 
 
 class CrossResolutionAttention(nn.Module):
-    """High-resolution pixels attend to the tokens pooled from the low resolution; keys and values come from outside."""
+    """High-resolution pixels attend to the tokens pooled from the low resolution; keys and values are arguments."""
 
     def __init__(self, channels: int, tokens: int) -> None:
         super().__init__()
         self.norm = BatchNorm2d(channels)
-        self.scale = tokens**-0.5  # of the token count, not of the channels: as published
+        self.scale = tokens**-0.5  # from the token count, not the channels, as in the paper
 
     def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return cross_resolution_attention(self.norm(x), key, value, self.scale)
@@ -103,7 +103,7 @@ class CrossResolutionAttention(nn.Module):
 class RTFormerBlock(nn.Module):
     """High (N, ch, 1/8) and low (N, in, 1/16 or 1/32) -> high and low (1/32): low-resolution attention, then cross-resolution.
 
-    `injection` adds the result of the high resolution back to the low one.
+    With `injection` the high-resolution result is added back to the low resolution.
     """
 
     def __init__(
@@ -179,8 +179,8 @@ class SegHead(nn.Module):
 class RTFormer(nn.Module):
     """Normalised RGB (N, 3, H, W) -> logits (N, classes, H/8, W/8); while training (logits, auxiliary logits), both at 1/8.
 
-    `injection` and `cross_size` belong to the published configuration: `cross_size` changes no tensor's shape, so weights cannot tell it.
-    `aux` keeps the auxiliary head, which only training reads.
+    `injection` and `cross_size` are part of the published configuration. `cross_size` changes no tensor's shape, so weights do not show it.
+    `aux` keeps the auxiliary head, which only training uses.
     """
 
     stride = 8
@@ -232,7 +232,7 @@ class RTFormer(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """PaddleSeg's initial values: He for what is followed by a ReLU, small normal ones for the attention."""
+    """PaddleSeg's initial values: He initialisation for convolutions, small normal values for the attention."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:

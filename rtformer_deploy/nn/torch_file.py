@@ -1,8 +1,8 @@
-"""The bytes of a `.pth` file in, tensors by key out, without running anything the file asks for or unfolding more than it holds.
+"""Reads `.pth` files as tensors by key, without running any code in the file or using more memory than its size warrants.
 
-Such a file is a zip archive of one pickle, which names tensors as views of storages, and of a member for each storage; older ones are
-pickles one after the other, the storages behind them. torch.load(weights_only=True) runs no code, but it takes as much memory as a
-file makes it; here the archive's directory and the pickle are checked before a tensor is made.
+Such a file is a zip archive. It holds one pickle, which describes tensors as views of storages, and a member for each storage. Older
+files are several pickles in a row, then the storages. torch.load(weights_only=True) runs no code, but a file can make it use any amount
+of memory; here the archive's directory and the pickle are checked before a tensor is made.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _STORAGES = {
     "torch.ComplexFloatStorage": torch.complex64,
     "torch.ComplexDoubleStorage": torch.complex128,
 }
-#: What a checkpoint may hold beside its weights, and what is left out of it.
-_PASSED_OVER = ("torch.device", "collections.Counter", "builtins.set", "builtins.complex", "_codecs.encode")
+#: What a checkpoint may hold beside its weights. It is skipped.
+_IGNORED_NAMES = ("torch.device", "collections.Counter", "builtins.set", "builtins.complex", "_codecs.encode")
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool", "complex64", "complex128")
 _REFUSED = {
     "torch._utils._rebuild_sparse_tensor": "it holds a sparse tensor",
@@ -47,7 +47,7 @@ _REFUSED = {
     "torch._tensor._rebuild_from_type_v2": "it holds a tensor of a class of its own",
     "torch._utils._rebuild_tensor_v3": "it holds a tensor of a number type that weights do not have",
 }
-# What torch.save wrote before it wrote archives: a magic number, then the protocol's.
+# How files of torch.save began before it wrote archives: a magic number, then the protocol version.
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 
@@ -60,7 +60,7 @@ class _Storage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _View:
-    """A tensor as a part of a storage; offset and stride in values."""
+    """A tensor as a part of a storage; offset and stride count values, not bytes."""
 
     storage: _Storage
     offset: int
@@ -69,7 +69,7 @@ class _View:
 
     @property
     def end(self) -> int:
-        """One behind its last value."""
+        """The index after its last value."""
         reach = sum((size - 1) * stride for size, stride in zip(self.size, self.stride, strict=True))
         return self.offset if 0 in self.size else self.offset + reach + 1
 
@@ -82,9 +82,9 @@ _Read = Callable[[_Storage], bytes]
 
 
 def parse_torch(data: bytes, name: str) -> dict[str, Tensor]:
-    """The bytes of a `.pth` file as tensors by key, each with memory of its own; `name` stands in the messages. Raises WeightsError.
+    """The bytes of a `.pth` file as tensors by key, each with memory of its own; `name` is used in error messages. Raises WeightsError.
 
-    A dictionary under "state_dict" or "model" is taken instead of the whole.
+    If there is a dictionary under "state_dict" or "model", it is used instead of the whole.
     """
     try:
         content, read = _archive(data) if data.startswith(b"PK") else _legacy(data)
@@ -121,7 +121,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
         return archive.read(name)
     except KeyError as error:
         raise DamagedError(f"its archive holds no {shorten(name)}") from error
-    except Exception as error:  # damage reaches struct, seek, the check of the CRC-32
+    except Exception as error:  # a damaged file makes struct, seek or the CRC-32 check fail
         raise DamagedError(f"{shorten(name)} cannot be read: {first_line(error)}") from error
 
 
@@ -147,7 +147,7 @@ def _legacy(data: bytes) -> tuple[object, _Read]:
 
 
 def _vocabulary(storages: dict[str, _Storage] | None = None) -> Vocabulary:
-    """What the pickle of a `.pth` file may use; the storages that it names are put into `storages`."""
+    """What the pickle of a `.pth` file may use; adds the storages that it names to `storages`."""
     calls = {
         "torch._utils._rebuild_tensor": _rebuild,
         "torch._utils._rebuild_tensor_v2": _rebuild,
@@ -155,7 +155,7 @@ def _vocabulary(storages: dict[str, _Storage] | None = None) -> Vocabulary:
         "torch._utils._rebuild_parameter_with_state": _parameter,
         "torch.Size": _only_tuple,
         "collections.OrderedDict": _empty_dict,
-        **dict.fromkeys(_PASSED_OVER, _pass_over),
+        **dict.fromkeys(_IGNORED_NAMES, _pass_over),
     }
     inert = [*_STORAGES, *(f"torch.{name}" for name in _DTYPES)]
     names = {name: Name(name, call) for name, call in calls.items()} | {name: Name(name) for name in inert}
@@ -212,31 +212,31 @@ def _pass_over(arguments: tuple[object, ...]) -> None:
 
 
 def _build(target: object, state: object) -> None:
-    """A state dict carries the versions of its modules as an attribute, which is passed over; nothing else may be changed."""
+    """Ignores the attribute of a state dict that holds the versions of its modules. Nothing else may be changed."""
     if not isinstance(target, dict):
         raise RefusedError("it changes something that is not a state dict")
 
 
 def _view(key: str, value: object) -> _View:
-    """The view under a key, checked on its own: within its storage, every value once."""
-    told = repr(shorten(key))
+    """Checks the view under a key: it must stay within its storage and use each value once."""
+    quoted = repr(shorten(key))
     if not isinstance(value, _View):
-        raise RefusedError(f"{told} is not a tensor")
+        raise RefusedError(f"{quoted} is not a tensor")
     if value.end > value.storage.count:
-        raise RefusedError(f"{told} reaches beyond its storage")
+        raise RefusedError(f"{quoted} reaches beyond its storage")
     axes = [] if 0 in value.size else sorted((step, size) for step, size in zip(value.stride, value.size, strict=True) if size > 1)
     extent = 1
     for step, size in axes:
         if step == 0:
-            raise RefusedError(f"{told} is expanded: it repeats its values")
+            raise RefusedError(f"{quoted} is expanded: it repeats its values")
         if step < extent:
-            raise RefusedError(f"{told} overlaps itself")
+            raise RefusedError(f"{quoted} overlaps itself")
         extent += (size - 1) * step
     return value
 
 
 def _refuse_sharing(views: Mapping[str, _View]) -> None:
-    """Raises RefusedError if two tensors lie on the same bytes: each gets its own memory, and a file could give thousands one storage."""
+    """Raises RefusedError if two tensors share bytes. Each tensor is copied, so thousands of views of one storage would fill the memory."""
     for keys in _by_storage(views).values():
         parts = sorted((part.start, part.stop, key) for key in keys if (part := views[key].part()).start < part.stop)
         for (_, end, one), (start, _, other) in itertools.pairwise(parts):
@@ -253,11 +253,11 @@ def _by_storage(views: Mapping[str, _View]) -> dict[str, list[str]]:
 
 def _tensors(views: Mapping[str, _View], read: _Read) -> dict[str, Tensor]:
     """The tensors in the order of `views`; each storage is read once."""
-    made = {}
+    tensors = {}
     for keys in _by_storage(views).values():
         data = read(views[keys[0]].storage)
-        made.update({key: _tensor(views[key], data) for key in keys})
-    return {key: made[key] for key in views}
+        tensors.update({key: _tensor(views[key], data) for key in keys})
+    return {key: tensors[key] for key in views}
 
 
 def _tensor(view: _View, data: bytes) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights: files of three kinds in, tensors by key out; hashing; and loading into a network with every mismatch in one message."""
+"""Reads weights from three kinds of files, hashes them, and loads them into a network. One message lists every mismatch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ StateDict = dict[str, Tensor]
 
 _SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"
-#: What the keys of the auxiliary head begin with, which only training reads.
+#: The keys of the auxiliary head begin with this; only training uses it.
 AUX = "seghead_extra."
 _MOST_AXES = 8
 _LONGEST_KEY = 200
@@ -36,8 +36,8 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, to
 def load_weights(path: Path) -> StateDict:
     """A .safetensors, .pdparams or .pth/.pt file -> tensors by torch's key names, on the CPU, in the file's types.
 
-    Raises WeightsError, also if a value is no finite number; nothing in the file runs, and it takes no more memory than a few times
-    its size.
+    Raises WeightsError, also if a value is not a finite number. No code in the file runs, and reading takes at most a few times the
+    file's size in memory.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -49,7 +49,7 @@ def load_weights(path: Path) -> StateDict:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The text that a safetensors file carries about itself; empty if it carries none. Raises WeightsError."""
+    """The metadata of a safetensors file; empty if it has none. Raises WeightsError."""
     with open_safetensors(path, "np") as file:
         return dict(file.metadata() or {})
 
@@ -75,7 +75,7 @@ def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str,
 def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copies weights into a network; raises one WeightsError that lists every missing, unexpected and misshapen key.
 
-    The auxiliary head may be missing or left over as a whole: only training reads it.
+    The auxiliary head may be missing as a whole on either side, because only training uses it.
     """
     wanted = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
     loaded = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
@@ -98,7 +98,7 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
 
 
 def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
-    """SHA-256 of the weights that inference reads (as float32) and of the configuration that shapes them; independent of files."""
+    """SHA-256 of the weights that inference uses (as float32) and of their configuration. It does not depend on the file."""
     digest = hashlib.sha256(json.dumps(dict(arch), sort_keys=True).encode())
     for key, value in sorted(network.state_dict().items()):
         if not key.endswith(_COUNTER) and not key.startswith(AUX):
@@ -122,7 +122,7 @@ def _parse(data: bytes, suffix: str, source: str) -> StateDict:
 
 
 def _from_paddle(arrays: Mapping[str, np.ndarray[Any, Any]], source: str) -> StateDict:
-    """Paddle's names for running statistics to torch's. The network has no Linear layer, so nothing is transposed."""
+    """Renames Paddle's running statistics as torch does. The network has no Linear layer, so nothing is transposed."""
     tensors = {key: torch.from_numpy(np.array(value, value.dtype.newbyteorder("="))) for key, value in arrays.items()}
     return _renamed(tensors, lambda key: key.replace("._mean", ".running_mean").replace("._variance", ".running_var"), source)
 
@@ -131,7 +131,7 @@ def _from_safetensors(data: bytes, source: str) -> StateDict:
     check_header(data, len(data), source)
     try:
         return dict(safetensors.torch.load(data))
-    except KeyError as error:  # a number type that the library does not bring to torch
+    except KeyError as error:  # a number type that the library cannot convert to torch's
         raise WeightsError(f"{source} holds values of the type {error.args[0]}, which weights do not have.") from error
     except Exception as error:  # SafetensorError, and whatever a damaged header leads to
         raise not_safetensors(source, error) from error
@@ -175,6 +175,6 @@ def _same_kind(wanted: Tensor, loaded: Tensor) -> bool:
 
 
 def _listed(title: str, keys: list[str]) -> list[str]:
-    """One block of the message, every key on its line; a network has hundreds, so thousands are not listed."""
+    """One block of the message, with a line for each key. A network has hundreds of keys, so a list of thousands is cut."""
     more = [f"    and {len(keys) - _MOST_LISTED:,} more"] if len(keys) > _MOST_LISTED else []
     return [f"  {title} ({len(keys)}):", *(f"    {key}" for key in keys[:_MOST_LISTED]), *more] if keys else []

@@ -1,1 +1,1 @@
-"""What NVIDIA's libraries tell: the driver, NVML, NVRTC."""
+"""Access to NVIDIA's libraries: the driver, NVML, NVRTC."""

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs this machine has, asked of the driver's own library; imports nothing of CUDA's Python."""
+"""Which NVIDIA GPUs this machine has. Calls the driver's own library and imports no CUDA package for Python."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def why_none() -> str:
 
 
 def gpu_at(index: int) -> GpuInfo:
-    """GPU `index`. Raises UsageError if there is none of that number."""
-    found = gpus()
-    if not 0 <= index < len(found):
-        there = ", ".join(f"{gpu.index}: {gpu}" for gpu in found)
-        raise UsageError(f"There is no GPU {index} here; " + (f"there are: {there}." if found else f"{why_none()}."))
-    return found[index]
+    """GPU `index`. Raises UsageError if listing is no such GPU."""
+    present = gpus()
+    if not 0 <= index < len(present):
+        listing = ", ".join(f"{gpu.index}: {gpu}" for gpu in present)
+        raise UsageError(f"There is no GPU {index} here; " + (f"there are: {listing}." if present else f"{why_none()}."))
+    return present[index]
 
 
 def make_current(index: int) -> None:
@@ -63,12 +63,12 @@ def make_current(index: int) -> None:
 
 
 def current_context() -> int:
-    """The CUDA context that is current in this thread, as a handle; 0: none. There is a driver."""
-    return _asked("cuCtxGetCurrent") or 0
+    """The CUDA context that is current in this thread, as a handle; 0: none. Needs a driver."""
+    return _read_handle("cuCtxGetCurrent") or 0
 
 
 def set_context(context: int) -> None:
-    """Makes a context current in this thread, as its owner left it."""
+    """Makes a context current in this thread."""
     driver = _load()
     assert driver is not None, "there is a GPU, so there is a driver"
     driver.cuCtxSetCurrent(ctypes.c_void_p(context))
@@ -76,11 +76,11 @@ def set_context(context: int) -> None:
 
 def stream_context(handle: int) -> int | None:
     """The context that a stream belongs to; None if CUDA does not know. Some context must be current."""
-    return _asked("cuStreamGetCtx", ctypes.c_void_p(handle))
+    return _read_handle("cuStreamGetCtx", ctypes.c_void_p(handle))
 
 
 def memory_owner(address: int) -> tuple[int, int | None] | None:
-    """Device memory -> the number of its GPU and its context (None: it belongs to none, as memory of a pool); None: not device memory."""
+    """Device memory -> its GPU's number and its context (None: memory of a pool has no context). None if it is not device memory."""
     driver = _load()
     assert driver is not None, "there is a GPU, so there is a driver"
     values = [ctypes.c_void_p() for _ in _POINTER_ATTRIBUTES]  # as wide as the widest attribute, and zero
@@ -90,8 +90,8 @@ def memory_owner(address: int) -> tuple[int, int | None] | None:
     return (device or 0, context) if status == 0 and memory_type in _ON_DEVICE else None
 
 
-def _asked(function: str, *arguments: object) -> int | None:
-    """A handle that the driver gives through a pointer, which is its last parameter."""
+def _read_handle(function: str, *arguments: object) -> int | None:
+    """Calls a driver function that writes a handle through its last parameter; None if it fails."""
     driver = _load()
     assert driver is not None, "there is a GPU, so there is a driver"
     value = ctypes.c_void_p()
@@ -110,8 +110,8 @@ def _ask() -> tuple[tuple[GpuInfo, ...], str]:
     driver.cuDeviceGetCount(ctypes.byref(count))
     driver.cuDriverGetVersion(ctypes.byref(version))
     text = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    found = tuple(_describe(driver, index, text) for index in range(count.value))
-    return found, "" if found else "the NVIDIA driver sees no GPU"
+    present = tuple(_describe(driver, index, text) for index in range(count.value))
+    return present, "" if present else "the NVIDIA driver sees no GPU"
 
 
 def _describe(driver: ctypes.CDLL, index: int, version: str) -> GpuInfo:
@@ -125,7 +125,7 @@ def _describe(driver: ctypes.CDLL, index: int, version: str) -> GpuInfo:
     return GpuInfo(index, name.value.decode(errors="replace"), f"{major.value}.{minor.value}", memory.value // 2**20, version)
 
 
-@functools.cache  # opening it again makes new function objects each time, and lanes ask several times a frame
+@functools.cache  # cached, because each opening makes new function objects, and lanes call this several times per frame
 def _load() -> ctypes.CDLL | None:
     """The driver's library; None if there is none."""
     for name in _NAMES.get(sys.platform, ("libcuda.so.1", "libcuda.so")):

@@ -35,7 +35,7 @@ _VALUES = {
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """The GPU at one moment; `values` has what NVML tells of sm_mhz, memory_mhz, temperature_c and power_w, `reasons` its bits."""
+    """The GPU at one moment; `values` may have sm_mhz, memory_mhz, temperature_c and power_w; `reasons` holds NVML's bits."""
 
     values: Mapping[str, float]
     reasons: int
@@ -43,10 +43,10 @@ class GpuSample:
 
 @dataclass(slots=True)
 class GpuWatch:
-    """A context manager: samples GPU `bus_id` every `period` seconds on a thread of its own while it is entered.
+    """A context manager: while it is open, a thread samples the GPU `bus_id` every `period` seconds.
 
-    `bus_id` is the GPU's PCI bus id, which CUDA and NVML agree on (their numbers they do not). Where NVML is missing or refuses,
-    nothing is sampled and `trouble` says why: a measurement does not fail for it. A watch that is made with a `trouble` samples nothing.
+    `bus_id` is the GPU's PCI bus id, because CUDA and NVML may number GPUs differently. If NVML is missing or refuses,
+    nothing is sampled and `trouble` says why; the measurement goes on. A watch that is made with a `trouble` samples nothing.
     """
 
     bus_id: str
@@ -115,20 +115,20 @@ class GpuWatch:
 
     def notes(self) -> list[str]:
         """What a reader must know: throttling, a clock that fell, or that nothing was sampled."""
-        said = [] if self.trouble is None else [f"Clocks and temperature were not sampled throughout: {self.trouble}."]
-        found = throttles(self.samples)
-        if found:
-            listed = ", ".join(f"{name} in {share:.0%}" for name, share in found.items())
-            said.append(f"The GPU was throttled by {listed} of the samples: it could be faster than these figures.")
+        lines = [] if self.trouble is None else [f"Clocks and temperature were not sampled throughout: {self.trouble}."]
+        shares = throttles(self.samples)
+        if shares:
+            listed = ", ".join(f"{name} in {share:.0%}" for name, share in shares.items())
+            lines.append(f"The GPU was throttled by {listed} of the samples: it could be faster than these figures.")
         fall = clock_fall(self.samples)
         if fall > FALL:
-            said.append(f"The GPU's SM clock fell by {fall:.0%} while it worked: the figures mix fast and slow.")
-        return said
+            lines.append(f"The GPU's SM clock fell by {fall:.0%} while it worked: the figures mix fast and slow.")
+        return lines
 
 
 @contextlib.contextmanager
 def watch_over(device: int | None) -> Iterator[GpuWatch | None]:
-    """Samples CUDA's GPU `device` while it is entered; of None, a CPU, nothing is sampled and None comes out."""
+    """Samples CUDA's GPU `device` while the block runs. If `device` is None (a CPU), samples nothing and gives None."""
     if device is None:
         yield None
         return
@@ -137,7 +137,7 @@ def watch_over(device: int | None) -> Iterator[GpuWatch | None]:
 
 
 def _watch(device: int) -> GpuWatch:
-    """A watch of CUDA's GPU `device`, or one that says why CUDA does not tell which GPU that is."""
+    """A watch of CUDA's GPU `device`, or one whose `trouble` says why CUDA cannot identify that GPU."""
     try:
         from cuda.core import Device
 
@@ -147,9 +147,9 @@ def _watch(device: int) -> GpuWatch:
 
 
 def read_sample(nvml: Any, handle: Any) -> GpuSample:
-    """One look at a GPU; what it does not support is left out. Raises NVMLError if the GPU does not answer."""
+    """Samples a GPU once; values that it does not support are left out. Raises NVMLError if the GPU does not answer."""
     reasons = getattr(nvml, "nvmlDeviceGetCurrentClocksEventReasons", None) or nvml.nvmlDeviceGetCurrentClocksThrottleReasons
-    asked: dict[str, Callable[[], Any]] = {
+    readers: dict[str, Callable[[], Any]] = {
         "sm_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
         "memory_mhz": lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
         "temperature_c": lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
@@ -157,9 +157,9 @@ def read_sample(nvml: Any, handle: Any) -> GpuSample:
         "reasons": lambda: reasons(handle),
     }
     values: dict[str, float] = {}
-    for name, ask in asked.items():
+    for name, read in readers.items():
         try:
-            values[name] = ask()
+            values[name] = read()
         except nvml.NVMLError_NotSupported:
             continue
     bits = int(values.pop("reasons", 0))
@@ -173,7 +173,7 @@ def throttles(samples: list[GpuSample]) -> dict[str, float]:
 
 
 def clock_fall(samples: list[GpuSample]) -> float:
-    """The share by which the SM clock fell below its highest value afterwards; moments when the GPU was idle do not count."""
+    """The share by which the SM clock fell after its highest value. Samples of an idle GPU do not count."""
     clocks = [sample.values["sm_mhz"] for sample in samples if "sm_mhz" in sample.values and not sample.reasons & _IDLE]
     if not clocks:
         return 0.0
@@ -182,7 +182,7 @@ def clock_fall(samples: list[GpuSample]) -> float:
 
 
 def gpu_rows(facts: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """What `GpuWatch.to_json` gives to rows of a name with its unit, and min, median and max as text."""
+    """The result of `GpuWatch.to_json` -> rows: a name with its unit, then min, median and max as text."""
     rows = []
     for key, (name, unit) in _VALUES.items():
         if key in facts:

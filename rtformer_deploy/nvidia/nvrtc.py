@@ -1,4 +1,4 @@
-"""CUDA sources in plugins/ to kernels, compiled for one device with NVRTC when they are needed."""
+"""Compiles the CUDA sources in plugins/ with NVRTC, for one device, when a kernel is needed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _VERSION = re.compile(rb"^\.version (\d+)\.(\d+)", re.MULTILINE)
 
 
 def ptx_for_driver(code: bytes, driver: str) -> bytes:
-    """PTX and the newest CUDA version that the driver runs ("12.4") -> the same PTX, of a version that this driver reads.
+    """PTX and the newest CUDA version of the driver ("12.4") -> the same PTX, with a version number that the driver accepts.
 
-    NVRTC writes its own version into PTX, and an older driver refuses that, whatever the PTX holds. The driver still checks that nothing
-    newer is in it. Raises BuildError for what is no PTX.
+    NVRTC writes its own version into PTX, and an older driver refuses it even if the PTX uses nothing new. The driver still checks the
+    instructions. Raises BuildError if `code` is not PTX.
     """
-    found = _VERSION.search(code)
-    if found is None:
+    match = _VERSION.search(code)
+    if match is None:
         raise BuildError("The compiled kernel is no PTX: it names no version.")
     newest = _newest_ptx(driver)
-    if (int(found[1]), int(found[2])) <= newest:
+    if (int(match[1]), int(match[2])) <= newest:
         return code
-    return code[: found.start()] + b".version %d.%d" % newest + code[found.end() :]
+    return code[: match.start()] + b".version %d.%d" % newest + code[match.end() :]
 
 
 def _newest_ptx(cuda_version: str) -> tuple[int, int]:
-    """The newest version of PTX in a version of CUDA: "12.4" -> (8, 4). 12.6 brought none of its own."""
+    """The newest version of PTX in a version of CUDA: "12.4" -> (8, 4). 12.6 has no new one."""
     major, minor = map(int, cuda_version.split("."))
     return major - 4, minor - 1 if major == 12 and minor >= 6 else minor
 
@@ -36,7 +36,7 @@ def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") 
     """The name of a source in plugins/ ("overlay") and an architecture ("90") -> its cuda.core ObjectCode.
 
     `cuda` is the module cuda.core; no GPU is needed for the `target` "cubin", a driver for "ptx". Products and sums are not fused, so
-    that the bits are the CPU's. Raises MissingPackageError if NVRTC's library is not there, EngineError with NVRTC's words where the
+    that the bits are the CPU's. Raises MissingPackageError if NVRTC's library is not there, EngineError with NVRTC's message if the
     source does not compile.
     """
     folder = content_dir("plugins")
