@@ -1,7 +1,7 @@
 """The backends, one folder and one row each: a model to an engine (`build`), an engine to a runner (`open_engine`).
 
-A folder holds `build.py` (`build`), `run.py` (`check`, `open_sessions`) and `layers.py` (`layer_times`). Nothing of a backend is
-imported before it is asked for. The PyTorch network (`torch/`) has no engine and therefore no row.
+A folder holds `build.py` (`build`), `run.py` (`check`, `open_sessions`) and `layers.py` (`layer_times`). A backend is imported only
+when it is used. The PyTorch network (`torch/`) has no engine and therefore no row.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from ..runtime.layer_times import LayerTime
     from ..runtime.session import Session
 
-#: Where Q/DQ pairs stand in an INT8 graph; see `graph.qdq`.
+#: Where Q/DQ pairs are placed in an INT8 graph; see `graph.qdq`.
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
 
 
 @dataclass(frozen=True, slots=True)
 class BackendRow:
-    """One backend: `title` as people write it, `package` whose version counts, `folder` below this one, `placement` of its Q/DQ pairs.
+    """One backend: its usual `title`, the `package` whose version counts, its `folder` here, the `placement` of its Q/DQ pairs.
 
     `on_gpu`: its engines run on an NVIDIA GPU, and the graph itself carries the precision (networks are strongly typed).
-    `module` is what Python imports. `options` are the fields with a flag of BuildOptions that its builder knows; `without` says why it
-    lacks the others.
+    `module` is what Python imports. `options` are the BuildOptions fields that its builder supports; `without` says why it lacks
+    the others.
     """
 
     name: Backend
@@ -56,7 +56,7 @@ class BackendRow:
         return "plugins" in self.options
 
 
-#: What an RTX plan runs on when nothing else is asked for (TensorRT-RTX's support matrix).
+#: The compute capabilities that an RTX plan runs on by default (from TensorRT-RTX's support matrix).
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 
 _RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level"})
@@ -73,15 +73,15 @@ _ROWS = (
     BackendRow("onnxruntime", "ONNX Runtime", "onnxruntime-gpu", "onnxruntime", "onnxruntime", False, "onnxruntime"),
 )
 
-#: name -> row, in the order in which `auto` looks for one.
+#: name -> row, in the order in which `auto` prefers them.
 BACKENDS: dict[Backend, BackendRow] = {row.name: row for row in _ROWS}
 
-#: The backend that every other one is compared with.
+#: The backend that all others are compared with.
 REFERENCE: Backend = "onnxruntime"
 
 
 def backend_row(name: Backend) -> BackendRow:
-    """A backend's name to its row. Raises EngineError for a name that this version does not know, as of a newer version's plan."""
+    """The row of a backend. Raises EngineError if this version does not know the name, for example from a newer version's plan."""
     if name not in BACKENDS:
         raise EngineError(
             f"The plan is for the backend {name!r}, which this version does not know.",
@@ -101,8 +101,8 @@ def build(
 ) -> Engine:
     """Builds an engine of `spec` from a model without functions, with one backend.
 
-    For TensorRT the precision is the graph's own (networks are strongly typed). `model_sha256` is the hash of the file that the user
-    gave, which a builder cannot know once passes have made `model` from it; None if `model` is what was read. Raises BuildError,
+    For TensorRT the precision is the graph's own (networks are strongly typed). `model_sha256` is the hash of the user's file, which a
+    builder cannot compute once passes have changed the model; None if `model` is unchanged. Raises BuildError,
     MissingPackageError, KeyboardInterrupt if the build was stopped with Ctrl-C.
     """
     check_options(options, backend)
@@ -115,7 +115,7 @@ def build(
 
 
 def check_options(options: BuildOptions, backend: Backend) -> None:
-    """Raises BuildError naming every option that is set and that the backend does not know."""
+    """Raises BuildError that names every option that is set but not supported by the backend."""
     row = backend_row(backend)
     default = BuildOptions()
     unknown = {
@@ -132,10 +132,10 @@ def check_options(options: BuildOptions, backend: Backend) -> None:
 
 
 def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, lanes: int = 1, graphs: bool = True) -> FrameRunner:
-    """An engine to a FrameRunner with `lanes` sessions, which keep so many requests in flight.
+    """An engine to a FrameRunner with `lanes` sessions, each with one request in flight.
 
-    All memory is allocated here, but for a GPU's memory for frames, which grows with the largest submission. `device` is the GPU, and
-    `graphs` has a TensorRT engine run in CUDA graphs where they can be captured; a CPU engine ignores both. `threads` bounds the CPU
+    All memory is allocated here, except a GPU's memory for frames, which grows with the largest submission. `device` is the GPU, and
+    with `graphs` a TensorRT engine runs in CUDA graphs if they can be captured; a CPU engine ignores both. `threads` limits the CPU
     threads of the engine and of pre- and post-processing (None: all). The plan's backend and builder version are checked before it is
     opened. Raises EngineError with the command that rebuilds the plan, MissingPackageError, UsageError.
     """
@@ -155,19 +155,19 @@ def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, 
 
 
 def check_engine(info: EngineInfo) -> None:
-    """Raises EngineError or MissingPackageError, with the command that fixes it, if such a plan cannot be opened here; opens nothing."""
+    """Raises EngineError or MissingPackageError, with the command that fixes it, if the plan cannot be opened here. Does not open it."""
     _part(backend_row(info.backend), "run").check(info)
 
 
 def choose_backend() -> tuple[Backend, str]:
     """The backend that `auto` means on this machine, and the reason in one sentence."""
-    found = gpus()
-    if found:
+    present = gpus()
+    if present:
         if _installed("tensorrt"):
-            return "tensorrt", f"there is a GPU, {found[0]}, and TensorRT is installed."
+            return "tensorrt", f"there is a GPU, {present[0]}, and TensorRT is installed."
         if _installed("tensorrt_rtx"):
-            return "tensorrt-rtx", f"there is a GPU, {found[0]}, and TensorRT-RTX is installed (standard TensorRT is not)."
-        reason = f"there is a GPU, {found[0]}, but no TensorRT is installed (pip install 'rtformer-deploy[tensorrt,gpu]')"
+            return "tensorrt-rtx", f"there is a GPU, {present[0]}, and TensorRT-RTX is installed (standard TensorRT is not)."
+        reason = f"there is a GPU, {present[0]}, but no TensorRT is installed (pip install 'rtformer-deploy[tensorrt,gpu]')"
     else:
         reason = f"there is no GPU here ({why_none()})"
     if _installed("openvino"):
@@ -178,9 +178,9 @@ def choose_backend() -> tuple[Backend, str]:
 def layer_times(
     engine: Engine, images: NDArray[np.float32], rounds: int, *, device: int = 0, threads: int | None = None
 ) -> tuple[LayerTime, ...]:
-    """An engine and its input (N, 3, H, W) -> the layers that ran, in the library's order, each with its time in `rounds` runs.
+    """The layers that ran on the input (N, 3, H, W), in the library's order, each with its time in `rounds` runs.
 
-    What was fused into another layer does not appear. Opens the engine anew, with profiling. Raises EngineError, MissingPackageError.
+    Layers that were fused into others do not appear. Opens the engine again, with profiling. Raises EngineError, MissingPackageError.
     """
     reader = _part(backend_row(engine.info.backend), "layers")
     layers: list[LayerTime] = reader.layer_times(engine, images, rounds, device, threads)

@@ -1,4 +1,4 @@
-"""The verdict on an engine's precision: what was asked for and the engine's compute layers -> a PrecisionFound, by one rule a kind."""
+"""The verdict on an engine's precision: compares the precision that was asked for with the engine's compute layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from ..types import PrecisionFound, PrecisionName
 
 EngineKind = Literal["cpu", "gpu"]
-#: Compute layers in the precision that was asked for, compute layers in all -> whether that is enough.
+#: (Compute layers in the precision that was asked for, all compute layers) -> whether that is enough.
 Rule = Callable[[int, int], bool]
 
 
@@ -30,7 +30,7 @@ def _no_other(asked: int, total: int) -> bool:
 
 #: How many compute layers must have the precision that was asked for, if the engine is to be `verified`.
 _RULES: dict[EngineKind, dict[PrecisionName, Rule]] = {
-    # A CPU library takes the Q/DQ pairs of a convolution or it does not, so one INT8 layer shows that it does. It stores weights in
+    # A CPU library either uses the Q/DQ pairs of convolutions or does not, so one INT8 layer is enough proof. It stores weights in
     # FP16 and computes in FP32, so FP16 is never met.
     "cpu": {"fp32": _no_other, "fp16": _each, "int8": _one},
     # TensorRT computes in the types that the graph gives it, and the graph leaves some layers in a higher precision.
@@ -39,10 +39,10 @@ _RULES: dict[EngineKind, dict[PrecisionName, Rule]] = {
 
 
 def judge(asked: PrecisionName, layers: Mapping[str, int], kind: EngineKind, mixed: bool = False) -> PrecisionFound:
-    """The precision that was asked for and the compute layers by precision -> `verified`, `mismatch`, or `requested` if nothing was read.
+    """Compares the precision that was asked for with the counts of compute layers: `verified`, `mismatch`, or `requested` if unknown.
 
-    `mixed`: only part of the model is meant to have the precision, so one layer is enough. A TensorRT engine may not tell its layers'
-    types; then nothing was read.
+    `mixed`: only part of the model is meant to have the precision, so one layer is enough. A TensorRT engine may not
+    report its layers' types; then the result is `requested`.
     """
     total = sum(layers.values())
     if kind == "gpu" and total == 0:

@@ -15,7 +15,7 @@ from ..errors import MissingPackageError
 
 
 def import_cuda() -> Any:
-    """The cuda.core module. Raises MissingPackageError: without its bindings it is as good as missing."""
+    """The cuda.core module. Raises MissingPackageError if it or its bindings are missing."""
     try:
         return importlib.import_module("cuda.core")
     except ImportError as error:
@@ -26,7 +26,7 @@ _PARTS = 64
 
 
 class _Part(NamedTuple):
-    """The first bytes of the memory on both sides, as cuda.core's buffers; `pinned` is None as long as there is no pinned memory."""
+    """cuda.core buffers over the first bytes of both memories; `pinned` is None until there is pinned memory."""
 
     device: Any
     pinned: Any
@@ -35,7 +35,7 @@ class _Part(NamedTuple):
 class PairedMemory:
     """`size` bytes of device memory, and as many of pinned host memory, which is allocated when `host` is first asked for.
 
-    The device's context must be current in the calling thread. `close` ends the life of the memory that `host` shows.
+    The device's context must be current in the calling thread. After `close`, arrays from `host` are invalid.
     """
 
     def __init__(self, cuda: Any, gpu: Any, stream: Any, size: int) -> None:
@@ -54,10 +54,10 @@ class PairedMemory:
 
     @property
     def host(self) -> NDArray[np.uint8]:
-        """The host's side, uint8 (size,); zeros at first."""
+        """The host memory, uint8 (size,); zeros at first."""
         if self._pinned is None and self._device is not None:
             self._pinned = self._cuda.LegacyPinnedMemoryResource().allocate(self.size)
-            self._parts.clear()  # they were made without it
+            self._parts.clear()  # these have no pinned memory
             self._part = self._first(self._used)
             self._bytes = _as_bytes(self._pinned)
             self._bytes[...] = 0
@@ -76,16 +76,16 @@ class PairedMemory:
         self._part.device.copy_from(self._part.pinned, stream=stream)
 
     def to_host(self, stream: Any) -> None:
-        """Enqueues the copy to the host. Nothing may be captured before `host` was asked for."""
+        """Enqueues the copy to the host. Read `host` once before a capture: it allocates."""
         assert self.host.size
         self._part.device.copy_to(self._part.pinned, stream=stream)
 
     def fill(self, value: int, stream: Any) -> None:
-        """Enqueues writing one byte value all over the device's side."""
+        """Enqueues filling the device memory with one byte value."""
         self._part.device.fill(value, stream=stream)
 
     def clear_first(self, size: int, stream: Any) -> None:
-        """Enqueues zeros into the first `size` bytes of the device's side."""
+        """Enqueues setting the first `size` bytes of the device memory to zero."""
         self._first(size).device.fill(0, stream=stream)
 
     def first_to_host(self, size: int, stream: Any) -> None:
@@ -94,8 +94,8 @@ class PairedMemory:
         part.device.copy_to(part.pinned, stream=stream)
 
     def close(self, stream: Any) -> None:
-        """Frees both in the order of the stream, on which nothing may use them any more."""
-        self._bytes = np.empty(0, np.uint8)  # a late reader finds nothing, not freed memory
+        """Frees both in stream order. Nothing may use them after that."""
+        self._bytes = np.empty(0, np.uint8)  # a late reader gets an empty array, not freed memory
         device, pinned = self._device, self._pinned
         self._device = self._pinned = None
         self._parts.clear()
@@ -105,7 +105,7 @@ class PairedMemory:
             pinned.close(stream)
 
     def _first(self, size: int) -> _Part:
-        """The first `size` bytes; the parts of the last sizes are kept, since frames of a few sizes take turns."""
+        """The first `size` bytes. Parts for recent sizes are cached, since frames often alternate between a few sizes."""
         part = self._parts.get(size)
         if part is None:
             pinned = None if self._pinned is None else _first_bytes(self._cuda, self._pinned, size)
@@ -125,7 +125,7 @@ class TensorBuffers(PairedMemory):
 
     @property
     def array(self) -> NDArray[Any]:
-        """The host's side in the tensor's shape and type; after `close` without an image."""
+        """The host memory in the tensor's shape and type; after `close` it holds no images."""
         host = self.host
         return host.view(self._dtype).reshape(self._shape if host.size else (0, *self._shape[1:]))
 

@@ -1,7 +1,7 @@
-"""A caller's frames and streams on the GPU, taken as they are, and label maps returned there: PyCUDA, CuPy, torch, cuda.core.
+"""A caller's frames and streams on the GPU, used without a copy, and label maps on the GPU: PyCUDA, CuPy, torch, cuda.core.
 
-Arrays speak `__cuda_array_interface__`. Streams speak `__cuda_stream__`, or are a handle, or have one where PyCUDA (`handle`), CuPy
-(`ptr`) and torch (`cuda_stream`) keep it.
+Arrays have `__cuda_array_interface__`. A stream has `__cuda_stream__`, or is a handle, or stores its handle in an attribute: `handle`
+(PyCUDA), `ptr` (CuPy) or `cuda_stream` (torch).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OTHER_CONTEXT = (
 
 @dataclass(frozen=True, slots=True)
 class DeviceFrame:
-    """A frame in device memory: (H, W), its address, the stream that its interface names (None: it is ready), and who keeps it alive."""
+    """A frame in device memory: (H, W), its address, the stream to wait for (None: it is ready), and the object that keeps it alive."""
 
     size: Size
     address: int
@@ -44,10 +44,10 @@ class DeviceFrame:
 class DeviceLabels:
     """A label map uint8 (H, W) in device memory, complete; `__cuda_array_interface__` shows it to PyCUDA, CuPy and torch.
 
-    The memory is its own. It is freed when the last reference to this goes, in the order of one stream: the one that was submitted with
-    the frames, if it was an object, which lives as long as this; else the legacy default stream. What that stream was given until then
-    still reads the labels. So reading them there needs no care (torch's, CuPy's and PyCUDA's default stream is the legacy one). Whoever
-    reads them in another stream keeps a reference until that is done, or first lets the named stream wait for it.
+    The object owns its memory. When the last reference to it is gone, the memory is freed in the order of one stream: the stream object
+    that was submitted with the frames (kept alive until then), or else the legacy default stream. Work that is already queued in that
+    stream can still read the labels, so reading them there is always safe (the default stream of torch, CuPy and PyCUDA is the legacy
+    one). To read them in another stream, keep a reference until that work is done, or make the first stream wait for it.
     """
 
     shape: Size
@@ -60,9 +60,9 @@ class DeviceLabels:
 
 
 def check_frames(frames: Sequence[Any]) -> Sequence[Frame] | Sequence[DeviceFrame]:
-    """A caller's frames to NumPy arrays or DeviceFrames, all of them one or the other.
+    """A caller's frames as NumPy arrays or as DeviceFrames, never a mix.
 
-    Raises ImageError for what is no frame, UsageError if some are in host memory and some on the GPU.
+    Raises ImageError if something is not a frame, UsageError if some are in host memory and some on the GPU.
     """
     on_device = [is_on_device(frame) for frame in frames]
     if not any(on_device):
@@ -74,32 +74,32 @@ def check_frames(frames: Sequence[Any]) -> Sequence[Frame] | Sequence[DeviceFram
 
 
 def device_frame(frame: Any, index: int = 0) -> DeviceFrame:
-    """An object with `__cuda_array_interface__` -> a DeviceFrame. Raises ImageError unless it is RGB uint8 (H, W, 3), C-contiguous."""
-    shown = frame.__cuda_array_interface__
-    shape, dtype = tuple([int(side) for side in shown["shape"]]), np.dtype(shown["typestr"])
+    """Makes a DeviceFrame from a `__cuda_array_interface__` object. Raises ImageError unless it is RGB uint8 (H, W, 3), C-contiguous."""
+    interface = frame.__cuda_array_interface__
+    shape, dtype = tuple([int(side) for side in interface["shape"]]), np.dtype(interface["typestr"])
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ImageError(f"Frame {index} is {dtype} {shape} on the GPU; a frame is RGB uint8 (H, W, 3).")
-    strides = shown.get("strides")
+    strides = interface.get("strides")
     if strides is not None and tuple(map(int, strides)) != (3 * shape[1], 3, 1):
         raise ImageError(
             f"Frame {index} on the GPU is not contiguous: its strides are {tuple(strides)}, not {(3 * shape[1], 3, 1)}.",
             "Make a contiguous copy; the runner copies no frames that are on the GPU already.",
         )
-    return DeviceFrame((shape[0], shape[1]), int(shown["data"][0]), _made_in(shown), frame)
+    return DeviceFrame((shape[0], shape[1]), int(interface["data"][0]), _producer_stream(interface), frame)
 
 
-def _made_in(shown: dict[str, Any]) -> int | None:
-    """The stream that an array is complete in; None if it is complete already.
+def _producer_stream(interface: dict[str, Any]) -> int | None:
+    """The stream that produces the array; None if the array is complete already.
 
-    Only version 3 of the interface can say so. Before it, and without the key, nothing is said, as by torch: then the array is taken to
-    be made in the legacy default stream.
+    Only version 3 of the interface has this key, and it is optional (torch leaves it out). Without it, the array is assumed to be
+    produced in the legacy default stream.
     """
-    stream: int | None = shown.get("stream", _LEGACY_STREAM) if int(shown.get("version", 0)) >= 3 else _LEGACY_STREAM
+    stream: int | None = interface.get("stream", _LEGACY_STREAM) if int(interface.get("version", 0)) >= 3 else _LEGACY_STREAM
     return stream
 
 
 def check_memory(frame: DeviceFrame, index: int, device: int, context: int) -> None:
-    """Raises UsageError if a frame is no device memory of that GPU and context, which is current."""
+    """Raises UsageError unless a frame is device memory of this GPU and of this context, which is current."""
     owner = memory_owner(frame.address)
     if owner is None:
         raise UsageError(f"Frame {index} says that it is on the GPU, but CUDA knows no device memory at its address.")
@@ -110,7 +110,7 @@ def check_memory(frame: DeviceFrame, index: int, device: int, context: int) -> N
 
 
 def stream_handle(stream: Any) -> int:
-    """A caller's stream to its handle, never 0. Raises UsageError if it is no stream."""
+    """The handle of a caller's stream, never 0. Raises UsageError if it is not a stream."""
     handle = _handle(stream)
     if handle is None:
         raise UsageError(
@@ -121,7 +121,7 @@ def stream_handle(stream: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class CallersStream:
-    """A caller's stream with its handle; cuda.core takes it as a stream and keeps it, and with it the caller's object, alive."""
+    """A caller's stream with its handle. cuda.core accepts it as a stream and keeps it and the caller's object alive."""
 
     stream: Any
     handle: int
@@ -131,17 +131,17 @@ class CallersStream:
 
 
 def lasting_stream(stream: Any) -> CallersStream | None:
-    """A caller's stream, if memory can be freed in its order later on.
+    """A caller's stream if memory can be freed in its order later, else None.
 
-    None for a bare handle, whose stream may be destroyed before, and for default streams, which mean another stream in another thread or
-    are the legacy one anyway.
+    None for a bare handle, since its stream may be destroyed before then. None for default streams too: they are the legacy stream, or
+    mean a different stream in each thread.
     """
     handle = None if isinstance(stream, int) else _handle(stream)
     return None if handle is None or handle in _DEFAULT_STREAMS else CallersStream(stream, handle)
 
 
 def check_stream(handle: int, context: int) -> None:
-    """Raises UsageError if a stream belongs to another context than the one that is current."""
+    """Raises UsageError if a stream belongs to another context than the current one."""
     owner = stream_context(handle)
     if owner is not None and owner != context:
         raise UsageError("The stream belongs to another CUDA context than the runner's.", _OTHER_CONTEXT)

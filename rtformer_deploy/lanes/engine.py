@@ -1,4 +1,4 @@
-"""What a lane needs of an engine: an open engine that makes execution contexts, which run on CUDA streams over memory of the lane's."""
+"""What a lane needs from an engine: it makes execution contexts, which run on CUDA streams and use the lane's memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..types import EngineInfo
 class ExecutionContext(Protocol):
     """One run of an engine at a time. One thread at a time uses it, with the GPU's primary context current.
 
-    A lane calls `set_batch`, then `bind` for the engine's input and its output, then `execute` as often as it likes; nothing of the
-    context's is in flight while it sets or binds. Every call raises EngineError, with the library's own words, if the library refuses it.
+    A lane calls `set_batch`, then `bind` for the engine's input and its output, then `execute` any number of times. No
+    run is in flight during `set_batch` and `bind`. Every call raises EngineError with the library's message if the library refuses it.
     """
 
     def set_batch(self, batch: int) -> None:
@@ -19,13 +19,13 @@ class ExecutionContext(Protocol):
         ...
 
     def bind(self, name: str, address: int) -> None:
-        """Has the tensor `name` lie at a device address, in the shape and type that the engine's EngineInfo says, for the batch set."""
+        """Places the tensor `name` at a device address, with the EngineInfo's shape and type and the current batch."""
         ...
 
     def execute(self, stream: int) -> None:
         """Enqueues one run on the CUDA stream with this handle and returns at once.
 
-        While the stream is captured, the run becomes part of the graph. Only the first run of a batch may fail in a capture.
+        During a capture the run becomes part of the graph. Only the first run at a batch may fail in a capture.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""A lane's engine: one execution context on a stream of its own, run from pinned memory to pinned memory, with its CUDA graph."""
+"""The engine part of a lane: it runs on its own stream, from pinned memory to pinned memory, with CUDA graphs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from .shared import LaneShare
 
 
 class EngineLane:
-    """Implements `EngineSession` and `DeviceTimed` around one execution context on a stream of its own.
+    """Implements `EngineSession` and `DeviceTimed` with execution contexts on its own stream.
 
-    Everything a request needs lives as long as the lane: buffers and events are made here and freed in `close`, after the stream has
-    come to rest. Any thread may use it, one at a time: each call makes the GPU's primary context current in its thread, and a caller's
-    own context current again afterwards. An error that breaks the GPU's context fails this lane and all that share it, at once, with
-    EngineError.
+    Everything a request needs lives as long as the lane: buffers and events are created here and freed in `close`, once the stream is
+    idle. Any thread may use it, one at a time: each call makes the GPU's primary context current and restores the caller's context
+    afterwards. If an error breaks the GPU's context, this lane and all lanes that share it fail at once with EngineError.
     """
 
     def __init__(self, share: LaneShare) -> None:
@@ -46,14 +45,14 @@ class EngineLane:
             self._contexts: BatchContexts | None = BatchContexts(share.engine, first, tensors, self._graphs, share.say)
             self._source.fill(0, self._stream)  # what pads a batch is read too
         self._closed = False
-        self._busy = False  # something may be in flight that nobody waited for
+        self._busy = False  # work may be in flight that nobody has waited for
         self._finish: Callable[[], Any] | None = None
         share.opened()
         share.health.watch(self)
 
     @property
     def input(self) -> NDArray[np.float32]:
-        """The engine's input in pinned host memory, for `start`; it is made when it is first asked for."""
+        """The engine's input for `start`, in pinned host memory. It is allocated on first use."""
         if self._contexts is None:
             return np.empty((0, *map(int, self._share.engine.info.inputs[0].shape[1:])), np.float32)
         with self._at_work():
@@ -83,27 +82,27 @@ class EngineLane:
         return float(self._end - self._begin)
 
     def synchronize(self) -> None:
-        """Waits for what was started; may be called again."""
-        self._started()
+        """Waits for the started work; may be called again."""
+        self._finish_function()
         with self._at_work():
             self._wait()
 
     def take(self) -> Any:
-        """Waits for what was started and returns what it makes; may be called again."""
-        finish = self._started()
+        """Waits for the started work and returns its result; may be called again."""
+        finish = self._finish_function()
         with self._at_work():
             self._wait()
             return finish()
 
     def with_context(self, change: Callable[[ExecutionContext], None]) -> None:
-        """Calls `change` with the execution context of the batch that ran last while nothing is in flight."""
+        """Calls `change` with the execution context that ran last, while nothing is in flight."""
         with self._at_work():
             self._come_to_rest()
             change(self._open_contexts().current)
             self._busy = False
 
     def close(self) -> None:
-        """Waits for what is in flight and frees everything; on a broken GPU it does neither and returns."""
+        """Waits for work in flight and frees everything. On a broken GPU it does neither and returns."""
         if self._closed:
             return
         try:
@@ -115,10 +114,10 @@ class EngineLane:
         except EngineError:
             if not self._share.health.dead:
                 raise
-            self._closed = True  # freeing the memory of a broken context can wait for ever, so all of it stays
+            self._closed = True  # freeing memory of a broken context can block for ever, so none is freed
 
     def _free(self) -> None:
-        """Gives up the contexts, then what they use; nothing is in flight."""
+        """Drops the contexts, then frees what they use. Nothing is in flight."""
         self._closed = True
         self._contexts, self._finish = None, None
         if self._graphs is not None:
@@ -128,7 +127,7 @@ class EngineLane:
         for part in (self._begin, self._end, self._done, self._stream):
             part.close()
 
-    # What a request is made of.
+    # The steps of a request.
 
     def _copy_input(self) -> None:
         self._source.to_device(self._stream)
@@ -153,7 +152,7 @@ class EngineLane:
 
     @contextlib.contextmanager
     def _at_work(self) -> Iterator[Any]:
-        """The GPU, current; an error inside that broke it fails every lane."""
+        """Makes the GPU current. If an error in the block broke the GPU, every lane fails."""
         with self._share.health.watching(self._probe), self._share.current() as gpu:
             yield gpu
 
@@ -163,7 +162,7 @@ class EngineLane:
 
     @contextlib.contextmanager
     def _at_rest_if_refused(self) -> Iterator[None]:
-        """Where only a part of a request could be enqueued, that part is waited for: it may read memory that is the caller's."""
+        """If only part of a request could be enqueued, waits for that part, since it may read the caller's memory."""
         try:
             yield
         except Exception:
@@ -172,13 +171,13 @@ class EngineLane:
             raise
 
     def _come_to_rest(self) -> None:
-        """Before memory is written again: nothing is in flight, unless a request was interrupted or refused half way."""
+        """Call before memory is written again. Work is in flight only if a request was interrupted or failed half way."""
         if self._busy:
             self._rest()
         self._busy = True
 
-    def _started(self) -> Callable[[], Any]:
-        """What makes the value of what was started."""
+    def _finish_function(self) -> Callable[[], Any]:
+        """The function that makes the result of the started work."""
         if self._finish is None:
             raise EngineError("Nothing was started, so there is nothing to wait for.")
         return self._finish

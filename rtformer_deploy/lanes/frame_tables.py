@@ -1,4 +1,4 @@
-"""What the kernels have to know of a frame's size, as one blob of bytes: where its pixels lie in the engine's input and its logits."""
+"""The kernels' tables for one frame size, as one blob of bytes: where its pixels are in the engine's input and in its logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..image.geometry import Size, Window, cell_at, input_axes, output_axes, win
 from ..image.upsample import MAX_CLASSES
 from ..types import ModelSpec
 
-#: The tables of a frame, in the order in which they lie in the blob. The output's are there if the engine gives logits.
+#: The tables of a frame, in their order in the blob. The output tables exist only if the engine gives logits.
 INPUT_TABLES = ("row_low", "row_weight", "column_low", "column_weight")
 OUTPUT_TABLES = ("row_cells", "row_share", "column_cells", "column_share", "column_cell")
 
@@ -23,8 +23,8 @@ _ALIGNMENT = 16
 class FrameTables:
     """The tables of one frame size: `blob` uint8 (bytes,), read-only, and where each table begins in it.
 
-    A lane copies `blob` to the device once a size, to an address aligned to 16 bytes, and hands that address to the kernels beside
-    these tables. `size` is the frame's (H, W), `part` the window of the engine's input that its picture covers.
+    A lane copies `blob` to the device once for each size, aligned to 16 bytes, and passes that address to the kernels together with
+    these tables. `size` is the frame's (H, W), `part` the window that the frame covers in the engine's input.
     """
 
     size: Size
@@ -44,7 +44,7 @@ class FrameTables:
 
 
 def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
-    """What a model is and a frame's (H, W) -> its tables, the very ones that the CPU code reads.
+    """The tables for a frame of (H, W) `size`, the same ones that the CPU code reads.
 
     Raises EngineError if the logits' shape is not known. An engine that gives labels has no output tables.
     """
@@ -61,7 +61,7 @@ def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
 
 
 def logits_shape(spec: ModelSpec) -> tuple[int, int, int]:
-    """(C, h, w) of one image's logits. Raises EngineError if they are not known or are no label map's."""
+    """(C, h, w) of one image's logits. Raises EngineError if they are unknown or cannot give a label map."""
     classes, height, width = spec.output.shape[1:]
     if not isinstance(classes, int) or not isinstance(height, int) or not isinstance(width, int) or not 1 <= classes <= MAX_CLASSES:
         raise EngineError(

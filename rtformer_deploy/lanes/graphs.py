@@ -1,4 +1,4 @@
-"""CUDA graphs of a lane: captured once a shape, and trusted only after a replay has been compared with a run without the graph."""
+"""CUDA graphs of a lane: captured once for each shape, and used only after a replay matches a run without the graph."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from numpy.typing import NDArray
 from ..errors import one_line
 from ..types import Say
 
-#: A graph's replay may differ from the run without it by this share of what another input changes: kernels that add in any order do.
+#: A replay may differ from a run without the graph by this share of the change that another input causes. Kernels that add in no
+#: fixed order do differ.
 TOLERANCE = 0.01
 GRAPHS = 16
 _TRIES = 3
 
 
 class Work(Protocol):
-    """What a graph holds, and how to try it out on two inputs. Called with nothing in flight, the device's context current."""
+    """The work of one graph, and how to test the graph on two inputs. Nothing is in flight, and the device's context is current."""
 
     def enqueue(self) -> None:
-        """Enqueues it, over memory that stays where it is."""
+        """Enqueues the work. Its memory must not move."""
         ...
 
     def feed(self, *, other: bool) -> None:
-        """Sets its input: the request's own, or another one."""
+        """Sets the input: the request's own, or another one."""
         ...
 
     def spoil(self) -> None:
-        """Enqueues nonsense into its outputs, so that a run that writes nothing shows."""
+        """Enqueues overwriting the outputs with nonsense, so that a run that writes nothing is noticed."""
         ...
 
     def read(self) -> Sequence[NDArray[Any]]:
-        """Waits; copies of its outputs, the engine's first."""
+        """Waits and returns copies of the outputs, the engine's first."""
         ...
 
 
@@ -50,7 +51,7 @@ class _Entry:
 
 
 class LaneGraphs:
-    """The graphs of one stream, at most GRAPHS; the one that has not been used longest goes first. `say` takes what could not be done.
+    """The graphs of one stream, at most GRAPHS; the least recently used one is dropped first. `say` receives notes about failures.
 
     The first request of a shape runs without a graph and only the second one captures, so a frame size that comes once costs nothing.
     """
@@ -60,9 +61,9 @@ class LaneGraphs:
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
     def prepare(self, key: Hashable, name: str, work: Work, batch: int) -> Any:
-        """The graph to launch for the work, whose input is fed; None: it is to be enqueued.
+        """Returns the graph to launch for this work, or None if the work has to be enqueued. The input is already set.
 
-        `name` says in a note what it is, `batch` what the engine's execution context is set for.
+        `name` is the work's name in notes, `batch` the batch of the engine's execution context.
         """
         entry = self._entries.get(key)
         if entry is None:
@@ -80,21 +81,21 @@ class LaneGraphs:
         return any(entry.graph is not None and entry.batch == batch for entry in self._entries.values())
 
     def drop(self) -> None:
-        """Gives up every graph: memory that they hold the addresses of is about to go."""
+        """Drops every graph, because memory that they use is about to be freed."""
         while self._entries:
             _close(self._entries.popitem()[1])
 
     def _capture(self, entry: _Entry, name: str, work: Work) -> None:
-        """Warms up, captures and tries the graph out; if one of them fails, `entry` stays without a graph.
+        """Warms up, captures the graph and tests it. If any of this fails, `entry` has no graph.
 
         A capture that failed is tried once more with the next request. If it fails again, a note gives the first reason.
         """
-        work.enqueue()  # an engine settles what a new shape needs in its first run, which cannot be captured
-        mine = work.read()
+        work.enqueue()  # an engine prepares for a new shape in its first run, which cannot be captured
+        original = work.read()
         try:
-            graph = self._captured(work)
+            graph = self._capture_graph(work)
         except Exception as error:
-            work.read()  # an error that broke the GPU and not the capture alone shows here
+            work.read()  # raises if the error broke the GPU and not only the capture
             if entry.refusal is None:
                 entry.refusal = one_line(error)
                 return
@@ -102,7 +103,7 @@ class LaneGraphs:
             self._say(f"CUDA graphs: {name} could not be captured and runs without: {entry.refusal}")
             return
         entry.tries += 1
-        why = self._doubt(graph, work, mine)
+        why = self._doubt(graph, work, original)
         if why is None:
             entry.graph = graph
             return
@@ -110,14 +111,14 @@ class LaneGraphs:
         if entry.tries == _TRIES:
             self._say(f"CUDA graphs: {name} runs without: {why}")
 
-    def _captured(self, work: Work) -> Any:
+    def _capture_graph(self, work: Work) -> Any:
         builder = self._stream.create_graph_builder()
         try:
             builder.begin_building("thread_local")  # other threads may allocate and wait meanwhile
             work.enqueue()
             graph = builder.end_building().complete()
         except BaseException:
-            # An invalidated capture is ended by `close` alone, which raises that the capture is invalid. The first error says why.
+            # Only `close` ends an invalid capture, and it raises another error. The first error has the reason.
             for end in (builder.end_building, builder.close):
                 with contextlib.suppress(Exception):
                     end()
@@ -125,19 +126,19 @@ class LaneGraphs:
         builder.close()
         return graph
 
-    def _doubt(self, graph: Any, work: Work, mine: Sequence[NDArray[Any]]) -> str | None:
-        """Why the graph is not to be trusted (None: it is). Another input must give another output, the one of a run without it."""
+    def _doubt(self, graph: Any, work: Work, original: Sequence[NDArray[Any]]) -> str | None:
+        """Why the graph cannot be trusted, or None. A second input must change the output, and the replay must match a run without it."""
         work.feed(other=True)
         try:
             work.enqueue()
-            wanted = work.read()
+            expected = work.read()
             work.spoil()
             graph.launch(self._stream)
-            replayed = work.read()
+            replay = work.read()
         finally:
             work.feed(other=False)
-        changes = [_distance(*pair) for pair in zip(mine, wanted, strict=True)]
-        errors = [_distance(*pair) for pair in zip(replayed, wanted, strict=True)]
+        changes = [_distance(*pair) for pair in zip(original, expected, strict=True)]
+        errors = [_distance(*pair) for pair in zip(replay, expected, strict=True)]
         if not 0 < changes[0] < np.inf:
             return "its output did not change with its input, so the replay could not be checked"
         if not all(error <= TOLERANCE * change for error, change in zip(errors, changes, strict=True)):

@@ -1,4 +1,4 @@
-"""Whether a GPU still works: one failed lane tells all others, and waiting ends if the GPU does not answer."""
+"""Watches whether a GPU still works: if one lane fails, all others fail too, and waiting ends if the GPU does not answer."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _NAP_S = 1e-4
 
 
 class GpuHealth:
-    """Shared by all lanes on one GPU: the first error that kills its CUDA context fails every lane, those that wait and those to come.
+    """Shared by all lanes on one GPU: the first error that breaks its CUDA context fails every lane, even waiting and later ones.
 
-    `name` is the GPU's, for messages; a request that is not done after `patience_s` seconds counts as a lost GPU.
+    `name` is the GPU's, for messages; if a request takes longer than `patience_s` seconds, the GPU counts as lost.
     """
 
     def __init__(self, name: str, patience_s: float) -> None:
         self._name, self._patience_s = name, patience_s
         self._lock = threading.Lock()
         self._why: str | None = None
-        self._held: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._watched: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def dead(self) -> bool:
@@ -39,28 +39,28 @@ class GpuHealth:
             raise EngineError(self._why, _HINT)
 
     def fail(self, reason: str) -> EngineError:
-        """Marks the GPU as failed; the error to raise. The first reason stays. What was watched is never freed from now on."""
+        """Marks the GPU as failed and returns the error to raise. The first reason is kept. Watched objects are never freed from now on."""
         with self._lock:
             if self._why is None:
-                for held in self._held:
+                for held in self._watched:
                     _never_free(held)
                 self._why = f"{self._name} has failed, and with it every request on it: {reason}"
         return EngineError(self._why, _HINT)
 
     @contextmanager
     def watching(self, probe: Callable[[], object]) -> Iterator[None]:
-        """What happens inside fails at once on a failed GPU; after an error `probe`, a harmless CUDA call, tells whether the GPU is."""
+        """Fails at once if the GPU has failed. After an error in the block, `probe` (a harmless CUDA call) shows whether the GPU failed."""
         self.check()
         try:
             yield
         except Exception as error:
-            judged = self.judge(error, probe)
-            if judged is error:
+            failure = self.judge(error, probe)
+            if failure is error:
                 raise
-            raise judged from error
+            raise failure from error
 
     def judge(self, error: Exception, probe: Callable[[], object]) -> DeployError:
-        """An error -> what to raise: the GPU's own failure, if it has failed by now, else this request's."""
+        """Returns the error to raise: the GPU's failure if it has failed by now, else this request's error."""
         if not self.dead:
             try:
                 probe()
@@ -71,25 +71,25 @@ class GpuHealth:
         return error if isinstance(error, DeployError) else EngineError(f"CUDA refused on {self._name}: {error}")
 
     def wait(self, event: Any) -> None:
-        """Returns once the event has come. Raises EngineError as soon as any lane finds the GPU broken, or it does not answer in time."""
+        """Waits for the event. Raises EngineError as soon as any lane finds that the GPU is broken, or if it does not answer in time."""
         begin = time.monotonic()
         while not event.is_done:
             self.check()
-            waited = time.monotonic() - begin
-            if waited > self._patience_s:
+            elapsed = time.monotonic() - begin
+            if elapsed > self._patience_s:
                 raise self.fail(f"it has not finished a request for {self._patience_s:g} s")
-            time.sleep(0 if waited < _SPIN_S else _NAP_S)
+            time.sleep(0 if elapsed < _SPIN_S else _NAP_S)
 
     def watch(self, held: object) -> None:
-        """Adds what holds memory of the GPU, a lane or label maps; if the GPU fails, that memory is left alone."""
+        """Adds an object that holds GPU memory (a lane or label maps). If the GPU fails, that memory is never freed."""
         with self._lock:
-            self._held.add(held)
+            self._watched.add(held)
 
 
 def _never_free(held: object) -> None:
-    """Keeps an object and all that it holds for ever, also when the interpreter exits.
+    """Keeps an object and everything it holds for ever, even when the interpreter exits.
 
-    Freeing memory of a GPU that does not answer can wait for ever. A list would not do: it is emptied at exit, and then cuda.core's
-    buffers free what they hold. One reference too many is never given up.
+    Freeing memory of a GPU that does not answer can block for ever. A list is not enough: it is emptied at exit, and then cuda.core's
+    buffers free their memory. An extra reference is never released.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))

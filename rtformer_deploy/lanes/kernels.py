@@ -1,7 +1,7 @@
-"""Launches what runs on the GPU beside the engine: plugins/*.cu, compiled for the device with NVRTC through cuda.core.
+"""Launches the kernels that run on the GPU besides the engine: plugins/*.cu, compiled for the device with NVRTC through cuda.core.
 
-All addresses are device addresses as integers. Nothing here allocates, copies or waits: whoever owns the stream and the memory (a lane)
-does. A launch reads its arguments at once, so it can be captured into a CUDA graph over fixed buffers.
+All addresses are device addresses as integers. Nothing here allocates, copies or waits: the owner of the stream and the memory (a
+lane) does that. A launch reads its arguments at once, so it can be captured into a CUDA graph over fixed buffers.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from .frame_tables import INPUT_TABLES, OUTPUT_TABLES, FrameTables, frame_tables
 
 __all__ = ["FLAG_BYTES", "FrameKernels", "FrameTables", "check_flag", "frame_tables", "palette_bytes"]
 
-#: The bytes of the word that `upsample_argmax` raises if a logit is not finite; the host zeroes it before the launch.
+#: The size of the flag that `upsample_argmax` sets if a logit is not finite. The caller sets it to zero before the launch.
 FLAG_BYTES = 4
 
 _SUFFIX = {"float32": "f32", "float16": "f16"}
 
-# As the sources have them; the tests hold both to it.
+# The same numbers as in the sources; tests check that they agree.
 _PREPROCESS_BLOCK = (32, 8)
 _UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 4, 32
 _OVERLAY_THREADS, _OVERLAY_PIXELS = 256, 4
 _NORM_THREADS, _NORM_MAX_GROUP, _WARP = 1024, 2048, 32
 
 
-#: Frame sizes whose tables and launches are kept.
+#: How many frame sizes have their tables and launches cached.
 _SIZES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Launch:
-    """What all launches of a kernel for one frame size have in common: `before` and `after` are arguments, around an address."""
+    """What all launches of a kernel for one frame size share. `before` and `after` are the arguments before and after an address."""
 
     config: Any
     before: tuple[np.int32, ...]
@@ -49,15 +49,15 @@ class _Launch:
 
 
 class FrameKernels:
-    """The kernels of one engine on one GPU: frames in, labels and pictures out, with the bits of `image.frames`.
+    """The kernels of one engine on one GPU: frames in, labels and pictures out, with results equal to `image.frames` bit for bit.
 
     `cuda` is the module cuda.core, `gpu` its Device, whose context is current in the calling thread now and in every call.
     `spec` says what the engine expects; `input_dtype` and `output_dtype` ("float32" or "float16") are the types of the engine's input
-    and of its logits ("uint8" for an engine that gives labels, which has no `upsample_argmax`). They are compiled here, once, except
-    `double_norm`, which its first call compiles.
+    and of its logits ("uint8" for an engine that gives labels, which has no `upsample_argmax`). The kernels are compiled here, except
+    that of `double_norm`, which is compiled on its first call.
 
-    Raises MissingPackageError without NVRTC, EngineError with NVRTC's words if a source does not compile, or if the output is
-    no label map's, UsageError for a type that no kernel takes. One instance serves any number of streams and threads.
+    Raises MissingPackageError without NVRTC, EngineError with NVRTC's message if a source does not compile, or if the output
+    cannot give a label map, UsageError for a type that no kernel takes. One instance serves any number of streams and threads.
     """
 
     def __init__(self, cuda: Any, gpu: Any, spec: ModelSpec, input_dtype: str = "float32", output_dtype: str = "float32") -> None:
@@ -73,20 +73,20 @@ class FrameKernels:
         self._upsample = None if spec.head == "labels" else self._kernel("upsample_argmax", output_dtype)
         if self._upsample is not None:
             self._logits = logits_shape(spec)
-        kept = functools.lru_cache(maxsize=_SIZES)
-        self._tables = kept(functools.partial(frame_tables, spec))
-        self._preprocess_launch = kept(functools.partial(_preprocess_launch, cuda, spec.size))
-        self._upsample_launch = kept(functools.partial(_upsample_launch, cuda, spec))
+        cached = functools.lru_cache(maxsize=_SIZES)
+        self._tables = cached(functools.partial(frame_tables, spec))
+        self._preprocess_launch = cached(functools.partial(_preprocess_launch, cuda, spec.size))
+        self._upsample_launch = cached(functools.partial(_upsample_launch, cuda, spec))
 
     def tables(self, size: Size) -> FrameTables:
-        """A frame's (H, W) -> its tables; the last 64 sizes are kept, so the same object comes back for the same size."""
+        """The tables for a frame of (H, W) `size`. The last 64 sizes are cached, and the same size gives the same object."""
         return self._tables(size)
 
     def preprocess(self, stream: Any, frame: int, tables: FrameTables, at: int, out: int, index: int = 0, count: int = 1) -> None:
         """Enqueues: RGB uint8 frames (count, H, W, 3) at `frame` -> images index .. index + count of the engine's input at `out`.
 
-        `at` is the address of `tables.blob` on the device. `out` is the whole batch (N, 3, H', W'). What a letterboxed picture does
-        not cover is zeroed. Equal to `image.preprocess`, for FP16 rounded to nearest even.
+        `at` is the address of `tables.blob` on the device. `out` is the whole batch (N, 3, H', W'). The border of a
+        letterboxed frame is set to zero. Equal to `image.preprocess`; FP16 rounds to nearest even.
         """
         height, width = self._spec.size
         launch = self._preprocess_launch(tables.size, tables.part, count)
@@ -100,9 +100,9 @@ class FrameKernels:
     ) -> None:
         """Enqueues: images index .. index + count of the logits (N, C, h, w) at `logits` -> uint8 (count, H, W) at `labels`.
 
-        `flag` is an int32 on the device that is set to 1 if a logit is NaN or infinite, and else left: zero it before (a memset on
-        the same stream), read it back with the labels, then hand it to `check_flag`. Equal to `image.upsample_argmax`. Raises
-        UsageError if the engine gives labels itself.
+        `flag` is an int32 on the device that is set to 1 if a logit is NaN or infinite, and is not written otherwise. Set it to
+        zero first (a memset on the same stream), read it back with the labels, then pass it to `check_flag`.
+        Equal to `image.upsample_argmax`. Raises UsageError if the engine gives labels itself.
         """
         if self._upsample is None:
             raise UsageError("This engine was built with --head labels: it has no logits to interpolate.")
@@ -129,8 +129,8 @@ class FrameKernels:
     def double_norm(self, stream: Any, x: int, out: int, shape: tuple[int, int, int], groups: int, dtype: str = "float16") -> None:
         """Enqueues: x (B, C, N) at `x` -> softmax over N, then over the sum of each of `groups` groups of C / groups channels + 1e-6.
 
-        FP32 inside; `dtype` ("float16" or "float32") is that of x and `out`, which may not overlap. Raises UsageError if `groups` does
-        not divide C or a group holds more than 2048 channels.
+        It computes in FP32. `dtype` ("float16" or "float32") is the type of x and `out`, which must not overlap. Raises UsageError if
+        `groups` does not divide C or a group holds more than 2048 channels.
         """
         images, channels, positions = shape
         size, rest = divmod(channels, groups)
@@ -142,7 +142,7 @@ class FrameKernels:
         self._launch(stream, grid, (_NORM_THREADS,), kernel, (x, *_ints(size, positions, slice_), out))
 
     def _kernel(self, name: str, dtype: str | None = None) -> Any:
-        """A kernel for a type; compiles the source if this is the first of its kernels."""
+        """The kernel for a type; compiles it on first use."""
         if dtype is not None and dtype not in _SUFFIX:
             raise UsageError(f"The kernel {name} takes float32 and float16, not {dtype}.")
         full = name if dtype is None else f"{name}_{_SUFFIX[dtype]}"
@@ -155,7 +155,7 @@ class FrameKernels:
 
 
 def _preprocess_launch(cuda: Any, model: Size, size: Size, part: Window, count: int) -> _Launch:
-    """The launch for `count` frames of (H, W) `size` whose picture covers `part` of the engine's input (H', W') `model`."""
+    """The launch for `count` frames of (H, W) `size`, which cover `part` of the engine's input of (H', W') `model`."""
     grid = (-(-model[1] // _PREPROCESS_BLOCK[0]), -(-model[0] // _PREPROCESS_BLOCK[1]), count)
     window = _ints(*model, part.top, part.left, part.height, part.width)
     return _Launch(cuda.LaunchConfig(grid=grid, block=_PREPROCESS_BLOCK), _ints(*size), window)
@@ -171,26 +171,26 @@ def _upsample_launch(cuda: Any, spec: ModelSpec, size: Size, count: int) -> _Lau
 def norm_slice(positions: int, groups: int, multiprocessors: int) -> int:
     """How many of the `positions` of a group one block writes, so that the blocks of all `groups` fill the GPU once.
 
-    A slice may be smaller than a block: then threads rest while it is written, but the multiprocessors share the work. It holds no less
-    than a warp's positions, which are read together.
+    A slice may be smaller than a block. Then some threads idle while it is written, but the multiprocessors share the work. It has at
+    least as many positions as a warp has threads, since a warp reads together.
     """
     slices = max(1, multiprocessors // groups)
     return max(-(-positions // slices), min(positions, _WARP))
 
 
 def check_flag(flag: int) -> None:
-    """The flag word that `upsample_argmax` left -> nothing, or raises the EngineError that `image.upsample_argmax` raises."""
+    """Raises the EngineError of `image.upsample_argmax` if `upsample_argmax` set its flag."""
     if flag:
         raise not_finite()
 
 
 def palette_bytes(palette: Sequence[Sequence[int]]) -> bytes:
-    """One RGB triple a class -> 768 bytes, one triple for each of 256 ids; ids without a colour are black."""
+    """The palette (one RGB triple for each class) as 768 bytes, one triple for each of 256 ids. Ids without a colour are black."""
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     return colours.tobytes()
 
 
 def _ints(*values: int) -> tuple[np.int32, ...]:
-    """C ints; cuda.core takes a Python int for 8 bytes, an address."""
+    """The values as C ints; cuda.core would pass a Python int as 8 bytes, like an address."""
     return tuple(map(np.int32, values))

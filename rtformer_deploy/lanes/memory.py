@@ -1,4 +1,4 @@
-"""What a lane keeps of frames: their bytes on both sides of the bus, the tables of their sizes, the labels and the flag."""
+"""A lane's memory for frames: their bytes in host and device memory, the tables of their sizes, the labels and the flag."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ..image.geometry import Size
 from .buffers import PairedMemory
 from .kernels import FLAG_BYTES, FrameKernels, FrameTables
 
-#: Sizes whose tables stay on the device beyond those of one submission.
+#: How many sizes keep their tables on the device, besides those of one submission.
 TABLES = 16
 _ALIGNMENT = 16
-LABELS_START = -(-FLAG_BYTES // _ALIGNMENT) * _ALIGNMENT  # the flag and the labels lie together, so that one copy brings both
+LABELS_START = -(-FLAG_BYTES // _ALIGNMENT) * _ALIGNMENT  # the flag and the labels are adjacent, so that one copy moves both
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where a frame of one submission lies: its tables' address, and where its bytes and labels begin in their memories."""
+    """Where a frame of one submission is: the address of its tables, and the offsets of its bytes and labels."""
 
     tables: FrameTables
     tables_at: int
@@ -31,9 +31,9 @@ class Placed:
 
 
 class FrameMemory:
-    """A lane's memory for frames. It grows with a submission that is larger than all before, and otherwise stays where it is.
+    """A lane's memory for frames. It grows if a submission is larger than all before; otherwise it does not move.
 
-    The device's context is current in every call, and nothing is in flight in `place` and `close`.
+    The device's context is current in every call. Nothing is in flight during `place` and `close`.
     """
 
     def __init__(self, cuda: Any, stream: Any, kernels: FrameKernels, max_batch: int) -> None:
@@ -44,7 +44,7 @@ class FrameMemory:
         self.labels: PairedMemory | None = None
 
     def place(self, gpu: Any, sizes: Sequence[Size], *, on_host: bool, with_labels: bool) -> tuple[list[Placed], bool]:
-        """Frames' (H, W) to where they lie, and whether memory was freed whose addresses a graph may hold.
+        """Returns where frames of these (H, W) are, and whether memory was freed that a graph may still use.
 
         `on_host`: they need memory for their bytes. `with_labels`: they need memory for label maps of their sizes.
         """
@@ -86,7 +86,7 @@ class FrameMemory:
         self._tables.clear()
 
     def _tables_at(self, gpu: Any, tables: FrameTables) -> tuple[int, bool]:
-        """The address of a size's tables, which are copied there if they are new, and whether others had to go."""
+        """The address of a size's tables (copied to the device if they are new), and whether other tables were freed."""
         memory = self._tables.get(tables.size)
         if memory is not None:
             self._tables.move_to_end(tables.size)
@@ -101,18 +101,18 @@ class FrameMemory:
         return memory.address, True
 
     def _reserve(self, gpu: Any, name: str, size: int) -> bool:
-        """Makes `frames` or `labels` anew if it is too small, and cuts its copies to `size`. Returns whether an older one was freed."""
+        """Allocates `frames` or `labels` again if it is too small, and limits copies to `size`. Returns whether old memory was freed."""
         memory: PairedMemory | None = getattr(self, name)
-        given_up = memory is not None and memory.size < size
-        if memory is not None and given_up:
+        too_small = memory is not None and memory.size < size
+        if memory is not None and too_small:
             setattr(self, name, None)
             memory.close(self._stream)
-        if memory is None or given_up:
+        if memory is None or too_small:
             memory = PairedMemory(self._cuda, gpu, self._stream, size)
             setattr(self, name, memory)
-        assert memory.host.size >= size  # asking makes the host's side too
+        assert memory.host.size >= size  # reading `host` also allocates it
         memory.use_first(size)
-        return given_up
+        return too_small
 
 
 def _aligned(size: int) -> int:

@@ -1,4 +1,4 @@
-"""One request of a lane in steps: what its CUDA graph would hold, and how that graph is tried out."""
+"""One request of a lane as steps: the content of its CUDA graph, and how to test that graph."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _OTHER_INPUT = 0x3D  # as float32 0.046, as float16 1.3
 
 @dataclass(slots=True)
 class LaneWork:
-    """Implements `graphs.Work`: `steps` enqueue it, `refeed` enqueues the request's own input again, `rest` waits for the stream.
+    """Implements `graphs.Work`: `steps` enqueue the work, `refeed` enqueues the request's own input again, `rest` waits for the stream.
 
-    If `frames` is set, the steps begin with their copy to the device, and the other input is those frames inverted; otherwise the
-    engine's input itself is overwritten. If the steps end with label maps in host memory, `labels` is that memory and `maps` shows it.
+    If `frames` is set, the steps begin with the frames' copy to the device, and the other input is the same frames inverted. Otherwise
+    the engine's input itself is overwritten. If the steps end with label maps in host memory, `labels` is that memory and `maps` are
+    arrays over it.
     """
 
     stream: Any

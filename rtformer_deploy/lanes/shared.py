@@ -18,7 +18,7 @@ from .kernels import FrameKernels
 class LaneShare:
     """`cuda` is the module cuda.core.
 
-    `capture` says whether lanes capture CUDA graphs of their own; `notes` collects what a user should hear, once each. `on_last_close` is
+    `capture` says whether lanes capture their own CUDA graphs. `notes` collects notes for the user, each once. `on_last_close` is
     called when the last lane closes, while the engine is still open.
     """
 
@@ -38,18 +38,18 @@ class LaneShare:
         return on_device(self.cuda, self.device)
 
     def say(self, note: str | None) -> None:
-        """Keeps a note, if it is one. Any thread may call it."""
+        """Keeps a note unless it is None. Any thread may call this."""
         with self._lock:
             if note is not None and note not in self.notes:
                 self.notes.append(note)
 
     def opened(self) -> None:
-        """A lane was made."""
+        """Counts a new lane."""
         with self._lock:
             self._open += 1
 
     def closing(self) -> None:
-        """A lane that works is about to give up its context; with the last one `on_last_close` is called."""
+        """Call before a working lane frees its contexts. The last lane calls `on_last_close`."""
         with self._lock:
             self._open -= 1
             last = self._open == 0
@@ -57,25 +57,25 @@ class LaneShare:
             self.on_last_close()
 
 
-class _Here(threading.local):
-    """The primary contexts of the GPUs that this thread has made current, by their number."""
+class _ThreadContexts(threading.local):
+    """The primary contexts that this thread has made current, by GPU index."""
 
     def __init__(self) -> None:
         self.contexts: dict[int, int] = {}
 
 
-_here = _Here()
+_thread_contexts = _ThreadContexts()
 
 
 @contextmanager
 def on_device(cuda: Any, index: int) -> Iterator[Any]:
-    """GPU `index`, current in this thread (contexts are a thread's own); afterwards the context of before is current again."""
+    """Makes GPU `index` current in this thread, and afterwards restores the context that was current before."""
     before = gpu.current_context()
     device = cuda.Device(index)
-    mine = _here.contexts.get(index)
-    if mine is None or mine != before:  # cuda.core wants set_current once a thread, even if the context is current already
+    mine = _thread_contexts.contexts.get(index)
+    if mine is None or mine != before:  # cuda.core needs set_current once in each thread, even if the context is already current
         device.set_current()
-        mine = _here.contexts[index] = gpu.current_context()
+        mine = _thread_contexts.contexts[index] = gpu.current_context()
     try:
         yield device
     finally:

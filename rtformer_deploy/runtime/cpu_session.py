@@ -1,4 +1,4 @@
-"""Frames to label maps with the CPU before and after the engine: the Session of every engine that only takes tensors."""
+"""Frames to label maps, with pre- and post-processing on the CPU: the Session for every engine that only takes tensors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Size = tuple[int, int]  # (H, W)
 
 
 def preprocess_frames(frames: Sequence[Frame], spec: ModelSpec, out: NDArray[np.float32], threads: int | None = None) -> None:
-    """Frames of any sizes into the first images of `out`, (N, 3, H, W) of the spec's size, normalised. `threads` None: all cores."""
+    """Writes frames of any size, resized and normalised, to the first images of `out` (N, 3, H, W). `threads` None: all cores."""
     for index, frame in enumerate(frames):
         image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=out[index], threads=threads)
 
 
 def label_maps(output: NDArray[Any], sizes: Sequence[Size], spec: ModelSpec, threads: int | None = None) -> list[LabelMap]:
-    """An engine's output to label maps of these (H, W); images beyond them are padding and are left out. `threads` None: all cores.
+    """An engine's output to label maps of these sizes (H, W). Further images are padding and are skipped. `threads` None: all cores.
 
-    Logits of any stride are interpolated once, straight to the frame's size, then argmax. Labels are resized to the nearest.
+    Logits of any stride are interpolated once, straight to the frame's size, followed by argmax. Labels are resized with nearest neighbour.
     """
     outputs = zip(output, sizes, strict=False)
     if spec.head == "labels":
@@ -35,10 +35,10 @@ def label_maps(output: NDArray[Any], sizes: Sequence[Size], spec: ModelSpec, thr
 
 
 class CpuSession:
-    """Implements `Session` around `engine`: frames are preprocessed into its input here, and label maps are made of its output.
+    """Implements `Session` around `engine`: this class preprocesses frames into its input and turns its output into label maps.
 
     `smallest` is the engine's smallest batch: fewer frames are padded with whatever the input holds, and the padding's output is dropped.
-    `threads` bounds the threads of pre- and post-processing (None: all cores).
+    `threads` limits the threads of pre- and post-processing (None: all cores).
     """
 
     notes: tuple[str, ...] = ()
@@ -65,10 +65,10 @@ class CpuSession:
         self.engine.start(max(len(self._sizes), self._smallest))
 
     def synchronize(self) -> None:
-        self._waited()
+        self._wait_for_output()
 
     def take(self) -> Any:
-        output = self._waited()
+        output = self._wait_for_output()
         if self._kind == "logits":
             return np.array(output[: len(self._sizes)], np.float32)
         return label_maps(output, self._sizes, self._spec, self._threads)
@@ -76,8 +76,8 @@ class CpuSession:
     def close(self) -> None:
         self.engine.close()
 
-    def _waited(self) -> NDArray[Any]:
-        """The output of what was begun; the engine is asked for it once."""
+    def _wait_for_output(self) -> NDArray[Any]:
+        """Waits for the output of the current run. The engine is asked only once."""
         if self._output is None:
             self._output = self.engine.wait()
         return self._output

@@ -1,4 +1,4 @@
-"""Whether what a caller gives is a frame, and on which side of the bus it lies."""
+"""Checks that a caller's frames are frames, and whether they are in host or device memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import ImageError
 
 
 def is_on_device(frame: object) -> bool:
-    """Whether a frame says that it lies in device memory."""
+    """Whether a frame says that it is in device memory."""
     return not isinstance(frame, np.ndarray) and hasattr(frame, "__cuda_array_interface__")
 
 

@@ -17,7 +17,7 @@ from .session import OutputKind, Session
 
 @dataclass(eq=False, slots=True)
 class _Request:
-    """A submission in flight: the session that works on it, and in the end its value or its error."""
+    """A submission in flight: the session that works on it, and later its value or error."""
 
     session: Session
     done: bool = False
@@ -30,15 +30,15 @@ class FrameRunner:
 
     A submission takes the session that has been free longest. If every session is busy, it first finishes the oldest request: it waits
     for that request and makes its label maps, which stay with its ticket until `result` takes them. So no result is lost or overwritten,
-    and what waits is label maps, not logits. Label maps are made in the thread that calls `result` (or that needs the session), or on the
-    device if the session works there.
+    and the runner stores label maps, not logits. Label maps are made in the thread that calls `result` (or that needs the session), or
+    on the device if the session works there.
 
-    `batch` is the engine's (min, opt, max). `threads` is how many CPU threads the sessions may use (None: all), for whoever does a part
-    of their work outside them. `info` is the engine's, for whoever reports on it (None: there is no engine, as with a PyTorch network).
+    `batch` is the engine's (min, opt, max). `threads` is how many CPU threads the sessions may use (None: all), for code that does part
+    of their work outside them. `info` describes the engine, for reports (None: there is no engine, as with a PyTorch network).
     `start_ms` is how long opening took.
 
-    Errors: UsageError for wrong calls (too many frames, a ticket that is unknown or was taken, use after close), ImageError for what is
-    no frame. What fails in the engine is raised by that ticket's `result` alone.
+    Errors: UsageError for wrong calls (too many frames, a ticket that is unknown or was taken, use after close), ImageError if something
+    is not a frame. If the engine fails on a request, only `result` for that ticket raises.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class FrameRunner:
         self.start_ms: float | None = None
         self._changed = threading.Condition()
         self._free = deque(self.sessions)
-        self._running: deque[_Request] = deque()  # oldest first; a request leaves when a thread takes it on to finish it
+        self._running: deque[_Request] = deque()  # oldest first; a thread removes a request before it finishes it
         self._tickets: dict[int, _Request] = {}
         self._count = 0
         self._closed = False
@@ -69,7 +69,7 @@ class FrameRunner:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should hear from the sessions: how they started, and what they do without. Each note comes once."""
+        """The sessions' notes for the user: how they started, and what is unavailable. Each note appears once."""
         return tuple(dict.fromkeys(note for session in self.sessions for note in session.notes))
 
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
@@ -78,7 +78,7 @@ class FrameRunner:
         return [labels for part in parts for labels in part]
 
     def logits(self, frames: Sequence[Frame]) -> Logits:
-        """Frames to the engine's own logits (N, classes, h, w) float32, copied out."""
+        """Frames to a copy of the engine's own logits, (N, classes, h, w) float32."""
         if self.spec.head == "labels":
             raise EngineError(
                 "This engine was built with --head labels: it gives labels and has no logits.",
@@ -91,19 +91,19 @@ class FrameRunner:
         """Preprocesses frames of any sizes in this thread, starts them and returns their ticket.
 
         If every session is busy, it first finishes the oldest request. On a GPU all frames may also be device arrays
-        (`__cuda_array_interface__`); they are not copied. The runner's work waits for what the caller's `stream` has been given so far,
-        and that stream waits until the frames have been read. `on_device` asks for label maps on the GPU: objects with
+        (`__cuda_array_interface__`); they are not copied. The runner's work waits for everything queued so far in the caller's
+        `stream`, and that stream waits until the frames have been read. `on_device` asks for label maps on the GPU: objects with
         `__cuda_array_interface__`, uint8 (H, W).
         """
         return self._submit(frames, "device labels" if on_device else "labels", stream)
 
     def result(self, ticket: Ticket) -> list[LabelMap]:
-        """Waits for one submission alone and returns its label maps, each at its frame's size. A ticket is taken once."""
+        """Waits for this submission only and returns its label maps, each at its frame's size. A ticket can be used once."""
         labels: list[LabelMap] = self._result(ticket)
         return labels
 
     def close(self) -> None:
-        """Waits for what is in flight, then closes the sessions. Results that were not taken are gone. Closing twice is fine."""
+        """Waits for all requests in flight, then closes the sessions. Results not yet taken are lost. Closing twice is fine."""
         with self._changed:
             if self._closed:
                 return
@@ -122,11 +122,11 @@ class FrameRunner:
         self.close()
 
     def engine_batch(self, frames: int) -> int:
-        """The batch to start the engine alone with, for so many frames: at least the engine's smallest."""
+        """The batch size for running only the engine on this many frames: at least the engine's smallest."""
         return max(frames, self.batch[0])
 
     def _run(self, frames: Sequence[Any], kind: OutputKind) -> list[Any]:
-        """Submits frames in parts, never more parts at once than there are sessions, and returns their values in order."""
+        """Submits frames in parts, at most one part per session at a time, and returns their values in order."""
         self.sessions[0].check(frames, kind, None)
         self._check_open()
         waiting: deque[Ticket] = deque()
@@ -145,7 +145,7 @@ class FrameRunner:
         return values
 
     def _submit(self, frames: Sequence[Any], kind: OutputKind, stream: Any = None) -> Ticket:
-        checked = self.sessions[0].check(frames, kind, stream)  # they are all of one kind
+        session_frames = self.sessions[0].check(frames, kind, stream)  # all sessions are of one kind
         if not 1 <= len(frames) <= self.max_batch:
             raise UsageError(
                 f"{len(frames)} frames were submitted at once; this engine takes 1 to {self.max_batch}.",
@@ -153,7 +153,7 @@ class FrameRunner:
             )
         session = self._take_session()
         try:
-            session.load(checked, stream)
+            session.load(session_frames, stream)
             session.begin(kind)
         except BaseException:
             self._give_back(session)
@@ -174,7 +174,7 @@ class FrameRunner:
             request = self._tickets.pop(ticket.number, None)
             if request is None:
                 raise UsageError(f"Ticket {ticket.number} is unknown here, or its result was taken already.")
-            # It is in flight, or another thread finishes it; if that one is interrupted, it is in flight again and this one finishes it.
+            # The request is in flight, or another thread is finishing it. If that thread is interrupted, this one finishes the request.
             self._changed.wait_for(lambda: request.done or request in self._running)
             mine = not request.done
             if mine:
@@ -188,12 +188,12 @@ class FrameRunner:
         return request.value
 
     def _finish(self, request: _Request, *, keep_session: bool = False) -> None:
-        """Waits for a request that this thread took on, makes its value or keeps its error, and frees its session."""
+        """Waits for a request that this thread took, stores its value or error, and frees its session."""
         try:
             request.value = request.session.take()
-        except Exception as error:  # whatever a backend raises belongs to this request's ticket, which raises it
+        except Exception as error:  # any backend error belongs to this request, and `result` raises it
             request.error = error
-        except BaseException:  # interrupted: it is still in flight, for who waits for it or for close
+        except BaseException:  # interrupted: the request is still in flight, for another waiter or for close
             with self._changed:
                 self._running.appendleft(request)
                 self._changed.notify_all()
@@ -205,7 +205,7 @@ class FrameRunner:
             self._changed.notify_all()
 
     def _take_session(self) -> Session:
-        """A session that nothing uses: a free one, or the oldest request's once it is finished."""
+        """Returns an unused session: a free one, or the oldest request's after finishing that request."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._free or self._running)
             self._raise_if_closed()
@@ -221,7 +221,7 @@ class FrameRunner:
             self._changed.notify_all()
 
     def _oldest_or_none_left(self) -> _Request | None:
-        """For close: a request to finish, or None once every session is free, whichever thread has it now."""
+        """For close: the next request to finish, or None once every session is free. Waits for requests that other threads finish."""
         with self._changed:
             self._changed.wait_for(lambda: self._running or len(self._free) == len(self.sessions))
             return self._running.popleft() if self._running else None

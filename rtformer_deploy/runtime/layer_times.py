@@ -8,14 +8,14 @@ from typing import Any
 
 from .session import EngineSession
 
-#: Runs that are not counted: the first ones allocate, and choose or compile kernels.
+#: The number of first runs that are not counted: they allocate memory and choose or compile kernels.
 WARM_UP = 2
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTime:
-    """One layer that was run: its name, its kind and kernel in the library's words, its precision ("" if the library does not say), and its
-    time in each run in ms."""
+    """One layer that ran: its name, the library's names for its kind and kernel, its precision ("" if the library does not say), and
+    its time in each run in ms."""
 
     name: str
     kind: str
@@ -30,6 +30,6 @@ class LayerTime:
 
 
 def run_once(engine: EngineSession, batch: int) -> Any:
-    """Runs an engine once on its input as it stands, waits, and returns the output."""
+    """Runs an engine once on its current input, waits, and returns the output."""
     engine.start(batch)
     return engine.wait()

@@ -1,4 +1,4 @@
-"""What the runner holds, what a backend gives it, and what every backend asks of a plan before it opens it."""
+"""The interfaces between the runner and the backends, and the checks that every backend makes before it opens a plan."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..types import EngineInfo
 
 
 class EngineSession(Protocol):
-    """An engine alone, one run at a time, with the memory it reads and writes. One thread at a time uses it.
+    """Only the engine, with its input and output memory. It does one run at a time, for one thread at a time.
 
     `input` is (largest batch, 3, H, W) float32 and writable while nothing runs. `start` runs the first `batch` images and returns at once
-    if the backend can. `wait` returns that run's output, which is valid until the next `start`, and raises what went wrong. After an
-    interrupt `wait` may be called again.
+    if the backend can. `wait` returns that run's output, which is valid until the next `start`, and raises the run's error if it
+    failed. After an interrupt `wait` may be called again.
     """
 
     @property
@@ -34,10 +34,10 @@ class EngineSession(Protocol):
 
 @runtime_checkable
 class DeviceTimed(Protocol):
-    """An EngineSession that knows how long the device itself worked, which trtexec 11 counts and trtexec 10 does not stop at."""
+    """An EngineSession that can measure the device's own time. trtexec 11 reports that time; trtexec 10 includes more."""
 
     def device_ms(self) -> float:
-        """The device's time for the last finished run in ms, copies to and from it left out."""
+        """The device's time for the last finished run in ms, without copies to and from the device."""
         ...
 
 
@@ -49,7 +49,7 @@ class Session(Protocol):
     """Frames to label maps or logits, one submission at a time: what the runner holds.
 
     A submission is `load`, `begin` and `take`, in that order. One thread at a time uses a session; only `check` may be called at any
-    time. `engine` is the engine alone, for measuring it and for looking at its output; use it while no submission is in flight.
+    time. `engine` runs only the engine, to measure it or to look at its output; use it while no submission is in flight.
     """
 
     @property
@@ -57,32 +57,32 @@ class Session(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should hear, such as how the session started."""
+        """Notes for the user, such as how the session started."""
         ...
 
     def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Any]:
-        """A caller's frames to frames as `load` takes them.
+        """Checks a caller's frames and returns them in the form that `load` takes.
 
-        Raises ImageError for what is no frame, UsageError for frames, a stream or a kind of output that this session does not take.
+        Raises ImageError if something is not a frame, UsageError if this session does not accept the frames, stream or kind of output.
         """
         ...
 
     def load(self, frames: Sequence[Any], stream: Any = None) -> None:
-        """Puts checked frames where the session reads them. `stream` is the caller's; device frames are ready when it is."""
+        """Copies checked frames to where the session reads them. Device frames are ready when the caller's `stream` is."""
         ...
 
     def begin(self, kind: OutputKind) -> None:
-        """Starts the work on what was loaded and returns at once if the backend can."""
+        """Starts work on the loaded frames and returns at once if the backend can."""
         ...
 
     def synchronize(self) -> None:
-        """Waits until what was begun has run, so that `take` no longer waits. Raises what went wrong."""
+        """Waits until the started work is done, so that `take` does not have to wait. Raises the error if it failed."""
         ...
 
     def take(self) -> Any:
-        """Waits if needed and returns one label map for each frame, or logits (N, classes, h, w) float32; they are the caller's own.
+        """Waits if needed and returns one label map for each frame, or logits (N, classes, h, w) float32. The caller owns them.
 
-        Raises what went wrong. After an interrupt it may be called again.
+        Raises the error if the work failed. After an interrupt it may be called again.
         """
         ...
 
@@ -90,7 +90,7 @@ class Session(Protocol):
 
 
 class WorkerSession:
-    """An EngineSession for a library that only knows blocking calls: `execute` runs on a thread of its own, so `start` returns at once."""
+    """An EngineSession for a library whose calls block: `execute` runs on its own thread, so `start` returns at once."""
 
     def __init__(self, shape: tuple[int, ...], name: str) -> None:
         self.input: NDArray[np.float32] = np.zeros(shape, np.float32)
@@ -118,10 +118,10 @@ def refuse_newer(info: EngineInfo, package: str, version: str) -> None:
 
     Only the first two numbers count; an older plan opens in a newer library.
     """
-    built = _release(info.builder_version)
-    if built is None:
+    builder_release = _release(info.builder_version)
+    if builder_release is None:
         raise EngineError(f"The plan's builder version {info.builder_version!r} is not a version of {package}.", rebuild_hint(info))
-    if built > (_release(version) or (0, 0)):
+    if builder_release > (_release(version) or (0, 0)):
         raise EngineError(
             f"The plan was built by {package} {info.builder_version}; here is {package} {version}, which is older.",
             f"Run: pip install --upgrade {package}, or build it again here: {rebuild_command(info)}",
@@ -129,7 +129,7 @@ def refuse_newer(info: EngineInfo, package: str, version: str) -> None:
 
 
 def rebuild_command(info: EngineInfo) -> str:
-    """The command that builds such a plan on this machine."""
+    """The command that builds the same kind of plan on this machine."""
     smallest, usual, largest = info.batch
     batch = "" if largest == 1 else f" --min {smallest} --opt {usual} --max {largest}"
     return f"rtformer-deploy build-engine MODEL.onnx --backend {info.backend} --{info.precision.asked}{batch}"

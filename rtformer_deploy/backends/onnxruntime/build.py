@@ -21,11 +21,11 @@ from ..verdict import judge
 
 _CONVOLVE = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "ConvInteger", "QLinearConv", "FusedConvInteger"})
 _MULTIPLY = frozenset({"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "MatMulIntegerToFloat", "QLinearMatMul", "QGemm"})
-#: Operators whose arithmetic makes up the cost, as they are called after ONNX Runtime's own fusions.
+#: Operators that make up most of the cost, by their names after ONNX Runtime's own fusions.
 COMPUTE_LAYERS = _CONVOLVE | _MULTIPLY | {"Attention", "MultiHeadAttention", "DynamicQuantizeMatMul"}
 
 _PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8"}
-_SMALLEST = 16  # elements; below it are scales, epsilons and Resize's arguments, which save nothing and may lose their meaning
+_SMALLEST = 16  # elements; smaller tensors are scales, epsilons and Resize's arguments: FP16 saves nothing there and may break them
 
 
 def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend, model_sha256: str) -> Engine:
@@ -90,7 +90,7 @@ def store_fp16(data: bytes) -> bytes:
 
 
 def layer_precisions(plan: bytes, name: str, shape: tuple[int, ...], threads: int | None) -> dict[str, int]:
-    """Runs the plan once on zeros and counts its compute layers by the type of what they were fed, from ONNX Runtime's own profile."""
+    """Runs the plan once on zeros and counts its compute layers by the type of their input, from ONNX Runtime's own profile."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -19,12 +19,12 @@ from ...types import Engine
 from .run import ONNXRuntimeSession, open_model, session_options
 
 _PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8"}
-_FUSION = re.compile(r"/\w*Fusion\w*/?$")  # what a fusion of nodes adds to the name of one of them
-_BLOCKED = "_nchwc"  # of a layer that works on channels in blocks
+_FUSION = re.compile(r"/\w*Fusion\w*/?$")  # the suffix that a fusion adds to a node's name
+_BLOCKED = "_nchwc"  # the suffix of a layer that works on blocks of channels
 
 
 def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
-    """See `backends.layer_times`; ONNX Runtime counts in whole microseconds. `device` means nothing on a CPU."""
+    """See `backends.layer_times`; ONNX Runtime counts in whole microseconds. `device` is ignored on a CPU."""
     options = session_options(threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder:
@@ -37,15 +37,15 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
                 run_once(session, len(images))
         finally:
             session.close()
-            written = Path(model.end_profiling())  # before the folder goes
-        events: list[dict[str, Any]] = json.loads(written.read_text(encoding="utf-8"))
+            profile_path = Path(model.end_profiling())  # before the folder goes
+        events: list[dict[str, Any]] = json.loads(profile_path.read_text(encoding="utf-8"))
     return read_events(events, rounds)
 
 
 def read_events(events: Sequence[Mapping[str, Any]], rounds: int) -> list[LayerTime]:
     """The events of a profile -> its layers, with their times in the last `rounds` runs. Raises EngineError if runs are missing.
 
-    A layer that runs more than once in a run, as in a loop's body, counts with the sum.
+    A layer that runs more than once in a run, as in a loop's body, counts with its total time.
     """
     starts = sorted(event["ts"] for event in events if event.get("name") == "model_run")[-rounds:]
     if len(starts) < rounds:
@@ -63,8 +63,8 @@ def read_events(events: Sequence[Mapping[str, Any]], rounds: int) -> list[LayerT
 
 
 def _layer(name: str, notes: Mapping[str, Any], times: Sequence[float]) -> LayerTime:
-    fed = next(iter(notes.get("input_type_shape") or [{}]))
-    kind = next(iter(fed), "")
+    input_type = next(iter(notes.get("input_type_shape") or [{}]))
+    kind = next(iter(input_type), "")
     kernel = "nchwc" if name.endswith(_BLOCKED) else ""
     return LayerTime(
         _FUSION.sub("", name.removesuffix(_BLOCKED)), str(notes.get("op_name", "")), kernel, _PRECISIONS.get(kind, kind), tuple(times)

@@ -1,4 +1,4 @@
-"""ONNX Runtime engines to sessions: inputs and outputs bound to preallocated NumPy memory, a thread for each request."""
+"""ONNX Runtime engines to sessions: inputs and outputs bound to preallocated NumPy memory, and a thread for each session."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def check(info: EngineInfo) -> None:
 
 
 def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
-    """An ONNX Runtime plan to `lanes` sessions over one InferenceSession on the CPU; `device` means nothing here. Raises EngineError."""
+    """An ONNX Runtime plan to `lanes` sessions over one InferenceSession on the CPU; `device` is ignored. Raises EngineError."""
     model = open_model(engine, session_options(threads))
     info = engine.info
     return [CpuSession(ONNXRuntimeSession(model, info), info.spec, info.batch[0], threads) for _ in range(lanes)]
 
 
 def session_options(threads: int | None) -> Any:
-    """onnxruntime.SessionOptions as every session here has them; `threads` None: all cores."""
+    """The onnxruntime.SessionOptions that every session here uses; `threads` None: all cores."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -80,6 +80,6 @@ class ONNXRuntimeSession(WorkerSession):
 
 
 def available_threads() -> int:
-    """The physical cores this process may use; ONNX Runtime's own default does not ask which cores it was given."""
+    """The physical cores this process may use; ONNX Runtime's own default ignores the process's CPU affinity."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

@@ -16,7 +16,7 @@ from ..shapes import batch_range, output_shape, tensors
 from ..verdict import judge
 from .plan import compile_plan, import_openvino, pack, reason, version
 
-#: Layers whose arithmetic makes up the cost, in the names of OpenVINO's execution graph.
+#: Layers that make up most of the cost, by their names in OpenVINO's execution graph.
 COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected", "ScaledDotProductAttention"})
 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "i8": "int8", "u8": "int8"}
@@ -61,8 +61,8 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
 def layer_precisions(compiled: Any) -> dict[str, int]:
     """A compiled model to the count of its compute layers by precision, read from the kernels OpenVINO chose.
 
-    The kernel's name ends in the precision of its activations ("brgconv_avx512_f32"). `runtimePrecision` would say f16 of a layer
-    that merely stores FP16 weights.
+    The kernel's name ends in the precision of its activations ("brgconv_avx512_f32"). `runtimePrecision` would say f16 for a
+    layer that only stores FP16 weights.
     """
     counts: collections.Counter[str] = collections.Counter()
     for layer in compiled.get_runtime_model().get_ops():
@@ -81,7 +81,7 @@ def _note(notes: Any, key: str) -> str:
 
 
 def _bound_batch(model: Any, source: TensorSpec, batch: tuple[int, int, int]) -> None:
-    """Sets a free batch dimension to the range asked for, so that OpenVINO can plan its memory."""
+    """Sets a free batch dimension to the given range, so that OpenVINO can plan its memory."""
     ov = import_openvino()
     if not isinstance(source.shape[0], int):
         smallest, _, largest = batch

@@ -18,7 +18,7 @@ _FUSED_BIAS = "/WithoutBiases"
 
 
 def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
-    """See `backends.layer_times`; OpenVINO counts in whole microseconds. `device` means nothing on a CPU."""
+    """See `backends.layer_times`; OpenVINO counts in whole microseconds. `device` is ignored on a CPU."""
     session = OpenVINOSession(compile_plan(engine.plan, threads, profiling=True), engine.info)
     session.input[: len(images)] = images
     runs: list[list[Any]] = []
@@ -27,18 +27,18 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
         if number >= WARM_UP:
             runs.append(session.profiling_info())
     session.close()
-    return [_layer(seen) for seen in zip(*runs, strict=True) if any(info.status.name == _EXECUTED for info in seen)]
+    return [_layer(infos) for infos in zip(*runs, strict=True) if any(info.status.name == _EXECUTED for info in infos)]
 
 
-def _layer(seen: tuple[Any, ...]) -> LayerTime:
-    """What every run told of one layer."""
-    first = seen[0]
+def _layer(infos: tuple[Any, ...]) -> LayerTime:
+    """The LayerTime of one layer, from its ProfilingInfo in every run."""
+    first = infos[0]
     kernel, precision = split_kernel(str(first.exec_type))
-    times = tuple(1000 * info.real_time.total_seconds() for info in seen)
+    times = tuple(1000 * info.real_time.total_seconds() for info in infos)
     return LayerTime(str(first.node_name).removesuffix(_FUSED_BIAS), str(first.node_type), kernel, precision, times)
 
 
 def split_kernel(exec_type: str) -> tuple[str, str]:
-    """OpenVINO's name of a kernel -> the name without its last part, and that part as a precision: "jit_avx512_f32"."""
+    """Splits OpenVINO's kernel name, such as "jit_avx512_f32", into the name without its last part and that part as a precision."""
     kernel, _, suffix = exec_type.rpartition("_")
     return "" if kernel in ("unknown", "undef") else kernel, _PRECISIONS.get(suffix.lower(), suffix.lower())

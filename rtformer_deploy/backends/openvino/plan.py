@@ -15,7 +15,7 @@ from ...errors import MissingPackageError
 from ...formats.archive import open_stored
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
-_TRACE = re.compile(r"(Exception from |Check '|FrontEnd API failed|Summary:|To facilitate )")  # lines that say where, not what
+_TRACE = re.compile(r"(Exception from |Check '|FrontEnd API failed|Summary:|To facilitate )")  # lines that only give a location
 
 
 def import_openvino() -> Any:
@@ -46,7 +46,7 @@ def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling:
     """A plan as an openvino.CompiledModel on the CPU that computes in FP32.
 
     One lane is tuned for latency (all threads work on one request); more share the threads, one stream each. With
-    `profiling` its requests know how long each layer took. Raises zipfile.BadZipFile, KeyError or RuntimeError if the bytes are no plan.
+    `profiling` its requests measure each layer. Raises zipfile.BadZipFile, KeyError or RuntimeError if the bytes are not a plan.
     """
     ov = import_openvino()
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -63,6 +63,6 @@ def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling:
 
 
 def reason(error: Exception) -> str:
-    """What an OpenVINO error says, in one line, without the places in its sources."""
+    """The message of an OpenVINO error in one line, without locations in OpenVINO's sources."""
     lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not _TRACE.match(line)) or type(error).__name__

@@ -21,7 +21,7 @@ def check(info: EngineInfo) -> None:
 
 
 def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
-    """An OpenVINO plan to `lanes` sessions over one compiled model; `device` means nothing on a CPU.
+    """An OpenVINO plan to `lanes` sessions over one compiled model; `device` is ignored on a CPU.
 
     One session is tuned for latency (all threads work on one request); more share the threads, one stream each. Raises EngineError.
     """

@@ -1,7 +1,7 @@
-"""An inlined onnx_ir.Model to a TensorRT plan: one way for standard TensorRT 10 and 11 and for TensorRT-RTX.
+"""An inlined onnx_ir.Model to a TensorRT plan, in the same way for standard TensorRT 10 and 11 and for TensorRT-RTX.
 
-Networks are strongly typed everywhere: a layer computes in the type that the graph gives it, so precision is a matter of the passes
-before this. On a machine without a GPU TensorRT-RTX builds ahead of time; standard TensorRT cannot.
+Networks are strongly typed everywhere: a layer computes in the type that the graph gives it, so the passes before this set the
+precision. On a machine without a GPU TensorRT-RTX builds ahead of time; standard TensorRT cannot.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _ANOTHER_CACHE = "Choose another file for --timing-cache, or delete this one."
 def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Progress, backend: Backend, model_sha256: str) -> Engine:
     """A model -> an Engine whose plan is TensorRT's own bytes. Its precision is `requested` until the plan is opened on its GPU.
 
-    `progress` is told each phase that TensorRT reports; what it raises ends the build and comes out here. Raises BuildError with
-    TensorRT's own words, UsageError if there is no GPU `options.device`, MissingPackageError, KeyboardInterrupt after Ctrl-C.
+    `progress` is called for each phase that TensorRT reports; an error in it stops the build and is raised here. Raises BuildError with
+    TensorRT's own messages, UsageError if there is no GPU `options.device`, MissingPackageError, KeyboardInterrupt after Ctrl-C.
     """
     library = load_library(backend)
-    if library.is_rtx:  # also behind the bindings of standard TensorRT
+    if library.is_rtx:  # even through the bindings of standard TensorRT
         check_options(options, "tensorrt-rtx")
     source, output = tensors(model, spec)
     batch = batch_range(source, options)
@@ -77,7 +77,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
 
 
 def _create_builder(library: TrtLibrary, log: MessageLog) -> Any:
-    """A builder; standard TensorRT refuses to make one without a GPU, and then the message says who can."""
+    """A builder; standard TensorRT cannot make one without a GPU, and then the message says what can."""
     try:
         return library.module.Builder(log.logger)
     except Exception as error:  # pybind11 raises TypeError if the factory returned nothing
@@ -96,14 +96,14 @@ def _parse(trt: Any, network: Any, log: MessageLog, data: bytes) -> None:
     parser = trt.OnnxParser(network, log.logger)
     if parser.parse(data):
         return
-    lines = [_told(parser.get_error(index)) for index in range(parser.num_errors)]
+    lines = [_error_line(parser.get_error(index)) for index in range(parser.num_errors)]
     raise BuildError(
         "TensorRT cannot read the model:\n" + "\n".join(lines or [log.text()]), "rtformer-deploy inspect shows what the model holds."
     )
 
 
-def _told(problem: Any) -> str:
-    """One of the parser's errors as a line: the node, the kind of error, TensorRT's words."""
+def _error_line(problem: Any) -> str:
+    """One of the parser's errors as a line: the node, the kind of error, TensorRT's message."""
     node = f"{problem.node_operator() or 'a node'} {problem.node_name()}".strip()
     words = problem.desc().strip().splitlines() or [problem.func()]
     return f"  node {problem.node()} ({node}): {problem.code().name} in {problem.func()}: {words[-1]}"
@@ -112,8 +112,8 @@ def _told(problem: Any) -> str:
 def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: GpuInfo | None) -> Any:
     trt = library.module
     config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # the inspector tells a layer's types only then
-    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, and no FP32: it rounds the inputs of products to 10 bits
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # without it the inspector does not report a layer's types
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default, but not FP32: it rounds the inputs of products to 10 bits
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mib * 2**20)
     if options.optimization_level is not None:
@@ -129,7 +129,7 @@ def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: Gp
 
 
 def _use_timing_cache(config: Any, data: bytes | None, log: MessageLog) -> None:
-    """Gives the builder the timings of earlier builds. Raises BuildError if TensorRT would start afresh without a word."""
+    """Gives the builder the timings of earlier builds. Raises BuildError if TensorRT would silently ignore them."""
     if data is None:
         return
     cache = config.create_timing_cache(data)
@@ -148,14 +148,14 @@ def _take_gpu(options: BuildOptions) -> GpuInfo | None:
 
 
 def _needs_current_capability(library: TrtLibrary, gpu: GpuInfo | None) -> bool:
-    """An RTX plan is for the listed capabilities; a GPU here that is none of them is asked for by name."""
+    """Whether to build for this GPU's own capability, because an RTX plan by default holds only the listed ones."""
     return library.name == "tensorrt-rtx" and gpu is not None and gpu.compute_capability not in RTX_CAPABILITIES
 
 
 def _serialize(
     library: TrtLibrary, builder: Any, network: Any, config: Any, log: MessageLog, progress: Progress
 ) -> tuple[bytes, bytes | None]:
-    """The plan, and the timing cache where the library keeps one."""
+    """The plan, and the timing cache if the library keeps one."""
     monitor = BuildMonitor(library.module, progress)
     config.progress_monitor = monitor.monitor
     with stopped_by_ctrl_c(monitor):

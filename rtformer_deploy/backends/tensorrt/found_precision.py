@@ -1,6 +1,6 @@
-"""What a TensorRT engine's layers say about their precision: the inspector's JSON in, counts out.
+"""Counts a TensorRT engine's layers by precision, from the inspector's JSON.
 
-Pure text, no TensorRT: the runner and the layer times both read engines through this.
+This only parses text and does not need TensorRT. The runner and the layer times both use it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ...errors import EngineError
 
 #: Convolutions and matrix products by the names that builders give them: "CaskConvolution", "conv", "gemm", "MatrixMultiply", ...
 _COMPUTE = re.compile(r"conv|gemm|gemv|matrix_?mul|matmul|einsum|fully_?connected|attention|\bmha\b|\bfc\b", re.IGNORECASE)
-#: Layers that only move data: they take whatever type comes by and say nothing about precision.
+#: Layers that only move data: they take any type and say nothing about precision.
 _MOVES = re.compile(r"reformat|copy|cast|convert|constant|shuffle|shape|no_?op|identity|slice|gather|concat|signal|wait", re.IGNORECASE)
-#: The order matters: "BFloat16" holds "Float16" and "UInt8" holds "Int8".
+#: The order matters: "BFloat16" contains "Float16" and "UInt8" contains "Int8".
 _TYPES = (
     ("bf16", re.compile(r"\bk?(bf16|bfloat16)\b", re.IGNORECASE)),
     ("fp8", re.compile(r"\bk?(fp8|float8|e4m3|e5m2)", re.IGNORECASE)),
@@ -32,9 +32,9 @@ _TYPES = (
 def layer_precisions(inspector_json: str) -> dict[str, int]:
     """The JSON of an engine inspector -> how many compute layers work in each precision: {"fp16": 57}.
 
-    Compute layers are convolutions and matrix products; where the builder fused all of them into layers of other names, every layer
-    that does more than move data counts. A layer's precision is the type of its first numeric input, else of its weights. Empty where
-    the engine tells layer names only (built without detailed profiling). Raises EngineError if the text is no such JSON.
+    Compute layers are convolutions and matrix products; if the builder fused all of them into layers with other names, every layer
+    counts that does more than move data. A layer's precision is the type of its first numeric input, else of its weights. Empty if
+    the engine reports only layer names (built without detailed profiling). Raises EngineError if the text is not such JSON.
     """
     layers = _layers(inspector_json)
     compute = [layer for layer in layers if _is_compute(layer)] or [layer for layer in layers if not _only_moves(layer)]
@@ -42,9 +42,9 @@ def layer_precisions(inspector_json: str) -> dict[str, int]:
 
 
 def layer_facts(inspector_json: str) -> dict[str, tuple[str, str]]:
-    """The JSON of an engine inspector -> each layer's name with its kind and precision, "" where it tells none.
+    """The JSON of an engine inspector -> each layer's name with its kind and precision, "" if it reports none.
 
-    Empty where the engine tells layer names only. Raises EngineError if the text is no such JSON.
+    Empty if the engine reports only layer names. Raises EngineError if the text is not such JSON.
     """
     return {str(layer.get("Name", "")): (str(layer.get("LayerType", "")), _precision(layer) or "") for layer in _layers(inspector_json)}
 

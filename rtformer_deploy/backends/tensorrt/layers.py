@@ -19,7 +19,7 @@ from .run import open_lanes
 
 
 def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
-    """See `backends.layer_times`; the GPU's time between layers, which TensorRT measures. `threads` means nothing on a GPU.
+    """See `backends.layer_times`; TensorRT measures the GPU's time between layers. `threads` is ignored on a GPU.
 
     Raises EngineError if this TensorRT has no profiler, or if the profiler names no layers.
     """
@@ -36,7 +36,7 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
 
 
 def _profiled(lane: EngineLane, batch: int, rounds: int) -> tuple[list[dict[str, float]], dict[str, tuple[str, str]]]:
-    """The counted runs, each layer's name with its ms; and what the engine's inspector tells of the layers."""
+    """The measured runs, each as layer names with their ms, and the inspector's facts about the layers."""
     current: dict[str, float] = {}
     facts: dict[str, tuple[str, str]] = {}
 
@@ -60,7 +60,7 @@ def _profiled(lane: EngineLane, batch: int, rounds: int) -> tuple[list[dict[str,
 
 
 def attach_profiler(trt: Any, context: Any, report: Callable[[str, float], None]) -> None:
-    """Has the context tell `report` each layer's name and ms in every run. Raises EngineError if this TensorRT cannot.
+    """Makes the context call `report` with each layer's name and ms in every run. Raises EngineError if this TensorRT cannot.
 
     https://docs.nvidia.com/deeplearning/tensorrt/latest/_static/python-api/infer/Core/Profiler.html
     """
@@ -77,10 +77,10 @@ def attach_profiler(trt: Any, context: Any, report: Callable[[str, float], None]
     context.profiler = LayerProfiler()
 
 
-def _facts(settled: PlanContext) -> dict[str, tuple[str, str]]:
-    inspector = settled.plan.engine.create_engine_inspector()
-    inspector.execution_context = settled.context
-    return layer_facts(inspector.get_engine_information(settled.plan.library.module.LayerInformationFormat.JSON))
+def _facts(lane_context: PlanContext) -> dict[str, tuple[str, str]]:
+    inspector = lane_context.plan.engine.create_engine_inspector()
+    inspector.execution_context = lane_context.context
+    return layer_facts(inspector.get_engine_information(lane_context.plan.library.module.LayerInformationFormat.JSON))
 
 
 def _times(name: str, runs: list[dict[str, float]]) -> tuple[float, ...]:

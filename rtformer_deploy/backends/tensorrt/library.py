@@ -1,4 +1,4 @@
-"""Which TensorRT library a backend means here: standard TensorRT, TensorRT-RTX, or RTX behind standard TensorRT's bindings."""
+"""Finds the TensorRT library of a backend: standard TensorRT, TensorRT-RTX, or RTX behind standard TensorRT's bindings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .. import backend_row
 
 @dataclass(frozen=True, slots=True)
 class TrtLibrary:
-    """The Python module, which library really works behind it, and the version as results show it."""
+    """The Python module, the library that it really uses, and the version to show in results."""
 
     module: Any
     name: Backend
@@ -23,7 +23,7 @@ class TrtLibrary:
 
     @property
     def version(self) -> str:
-        """ "tensorrt 11.4.0.106", or what it is where the library behind the bindings is another one."""
+        """ "tensorrt 11.4.0.106", with a remark if the bindings use TensorRT-RTX."""
         text = f"{self.name} {self.module.__version__}"
         return f"{text} (bindings over TensorRT-RTX: an RTX plan)" if self.is_rtx and self.name == "tensorrt" else text
 
@@ -43,7 +43,7 @@ def load_library(backend: Backend, wanted_by: str | None = None, error_class: ty
 
 
 def _is_rtx_behind(module: Any) -> bool:
-    """Whether the `libnvinfer` that is loaded is not standard TensorRT, which says its version, the same as the bindings'."""
+    """Whether the loaded `libnvinfer` is not standard TensorRT, which would report the same version as the bindings."""
     if sys.platform != "linux":
         return False
     major = module.__version__.split(".")[0]

@@ -1,30 +1,30 @@
-"""TensorRT's words, kept, so that a failed build or a plan that does not open can say why."""
+"""Keeps TensorRT's messages, so that an error can say why a build failed or a plan does not open."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import Any
 
-_KEPT = 1000  # messages; a runner may live for days
-_SHOWN = 20
+_MAX_MESSAGES = 1000  # messages; a runner may live for days
+_MAX_LINES = 20
 
 
 class MessageLog:
     """A TensorRT logger that keeps errors and warnings, so that an error can say why; nothing goes to the terminal."""
 
     def __init__(self, trt: Any) -> None:
-        self.errors: deque[str] = deque(maxlen=_KEPT)
-        self.warnings: deque[str] = deque(maxlen=_KEPT)
+        self.errors: deque[str] = deque(maxlen=_MAX_MESSAGES)
+        self.warnings: deque[str] = deque(maxlen=_MAX_MESSAGES)
         self.logger = _logger_class(trt)(self)
 
     def text(self) -> str:
-        """What was said, the errors first, shortened to what a person reads; empty if nothing was."""
+        """The first errors, or if there are none the first warnings; empty if there are no messages."""
         lines = list(dict.fromkeys(self.errors)) or list(dict.fromkeys(self.warnings))
-        return "\n".join(f"  {line}" for line in lines[:_SHOWN])
+        return "\n".join(f"  {line}" for line in lines[:_MAX_LINES])
 
 
 def _logger_class(trt: Any) -> Any:
-    """A subclass of this TensorRT's ILogger: the base class is known only once the module is."""
+    """A subclass of this TensorRT's ILogger. The base class is known only after the import."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self, log: MessageLog) -> None:

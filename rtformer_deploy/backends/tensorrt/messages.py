@@ -1,4 +1,4 @@
-"""TensorRT's steps during a build: a progress monitor that can stop it."""
+"""The progress of a TensorRT build, with a monitor that can stop it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...types import Progress
 class BuildMonitor:
     """A TensorRT progress monitor over a Progress callback.
 
-    `interrupted`: Ctrl-C came; `failure`: what the callback raised, for whoever called the builder.
+    `interrupted`: Ctrl-C was pressed. `failure`: what the callback raised; the caller of the builder raises it again.
     """
 
     def __init__(self, trt: Any, progress: Progress) -> None:
@@ -36,7 +36,7 @@ class BuildMonitor:
                 self.progress(phase, min(step + 1, total), total)
             except KeyboardInterrupt:
                 self.interrupted = True
-            except BaseException as error:  # whatever it is, it is the caller's own
+            except BaseException as error:  # any error of the callback belongs to the caller
                 self.failure = error
         return self.goes_on
 
@@ -47,7 +47,7 @@ class BuildMonitor:
 
 @contextlib.contextmanager
 def stopped_by_ctrl_c(monitor: BuildMonitor) -> Iterator[None]:
-    """While the block runs Ctrl-C asks the build to stop at its next step; KeyboardInterrupt is raised when it has."""
+    """In the block, Ctrl-C makes the build stop at its next step. Then KeyboardInterrupt is raised."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -30,9 +30,9 @@ INVALID_BECAUSE = {
 class OpenPlan:
     """Implements `lanes.engine.CudaEngine`: a deserialized plan with its library, log, runtime and engine, which live as long as this.
 
-    `runtime_config` is the engine's runtime configuration that contexts are made with; None if there is nothing to configure. `batches`
-    are the only batches that run, smallest first; a batch between two of them runs as the larger one. Empty: every batch runs as it is.
-    TensorRT-RTX compiles kernels for each batch that it has not seen, so that with it they are the three that the plan names.
+    `runtime_config` configures new contexts; None if there is nothing to configure. `batches` are the only batch sizes that run, smallest
+    first; a batch between two of them runs as the larger one. If it is empty, every batch size runs as it is. TensorRT-RTX compiles
+    kernels for each new batch size, so there `batches` are the plan's min, opt and max.
     """
 
     def __init__(self, info: EngineInfo, library: TrtLibrary, log: MessageLog, runtime: Any, engine: Any) -> None:
@@ -50,7 +50,7 @@ class OpenPlan:
         return PlanContext(self, context)
 
     def failure(self, what: str) -> EngineError:
-        """An error with TensorRT's own words."""
+        """An error with TensorRT's own messages."""
         words = self.log.text()
         return EngineError(f"{what}:\n{words}" if words else f"{what}; it gave no reason.")
 
@@ -62,7 +62,7 @@ class PlanContext:
         self.plan, self.context = plan, context
 
     def set_batch(self, batch: int) -> None:
-        """See `ExecutionContext`. What is bound must have room for the engine's largest batch: images beyond `batch` may run too."""
+        """See `ExecutionContext`. Bound memory must have room for the engine's largest batch, since more than `batch` images may run."""
         source = self.plan.info.inputs[0]
         size = next((size for size in self.plan.batches if size >= batch), batch)
         if not self.context.set_input_shape(source.name, (size, *map(int, source.shape[1:]))):
@@ -78,7 +78,7 @@ class PlanContext:
 
 
 def refuse_what_cannot_open(info: EngineInfo) -> None:
-    """Raises EngineError or MissingPackageError for a plan of another machine, version or GPU, with the command that rebuilds it."""
+    """Raises EngineError or MissingPackageError if a plan cannot open on this machine, version or GPU, with the rebuild command."""
     found = gpus()
     if not found:
         raise EngineError(
@@ -91,7 +91,7 @@ def refuse_what_cannot_open(info: EngineInfo) -> None:
 
 
 def choose_gpu(info: EngineInfo, device: int) -> GpuInfo:
-    """GPU `device`, if the plan runs on it. Raises UsageError if there is no such GPU, EngineError if it is another kind."""
+    """GPU `device`, if the plan runs on it. Raises UsageError if there is no such GPU, EngineError if the plan does not run on it."""
     gpu = gpu_at(device)
     if not runs_on(info, gpu):
         raise _another_gpu(info, (gpu,))
@@ -102,7 +102,7 @@ def runs_on(info: EngineInfo, gpu: GpuInfo) -> bool:
     """Whether a plan was built for such a GPU.
 
     A standard plan holds kernels that were timed on one model of GPU (with --hardware-compatible: for Ampere and later); an RTX plan
-    holds code for compute capabilities, which later ones of the same major number run too.
+    holds code for some compute capabilities, and later ones with the same major number run it too.
     """
     target = info.gpu or ""
     ((major, minor),) = _numbers(gpu.compute_capability)
@@ -110,38 +110,38 @@ def runs_on(info: EngineInfo, gpu: GpuInfo) -> bool:
         return major >= 8
     if info.backend == "tensorrt" and target.endswith(")"):
         return str(gpu) == target
-    targets = _numbers(target.rpartition("(")[2])  # of "NVIDIA X 1.5 (9.0)" only what the bracket holds
-    return not targets or any(major == built and minor >= least for built, least in targets)  # none: only TensorRT itself can say
+    targets = _numbers(target.rpartition("(")[2])  # only the part in brackets of "NVIDIA X 1.5 (9.0)"
+    return not targets or any(major == built and minor >= least for built, least in targets)  # no target: only TensorRT itself knows
 
 
 def open_plan(engine: Engine) -> OpenPlan:
-    """Deserializes a plan in the current CUDA context. Raises EngineError with TensorRT's words."""
+    """Deserializes a plan in the current CUDA context. Raises EngineError with TensorRT's messages."""
     info = engine.info
     library = _load(info)
     trt, log = library.module, MessageLog(library.module)
     runtime = trt.Runtime(log.logger)
     if info.options.get("version_compatible"):
-        runtime.engine_host_code_allowed = True  # such a plan brings the runtime of its own version along
+        runtime.engine_host_code_allowed = True  # such a plan contains the runtime of its own version
     if hasattr(runtime, "get_engine_validity"):
         validity, reasons = runtime.get_engine_validity(engine.plan)
         if validity.name == "INVALID":
             raise EngineError(f"TensorRT-RTX does not open this plan here: {why_invalid(int(reasons))}.", rebuild_hint(info))
-    opened = runtime.deserialize_cuda_engine(engine.plan)
-    if opened is None:
+    trt_engine = runtime.deserialize_cuda_engine(engine.plan)
+    if trt_engine is None:
         raise EngineError(f"{library.version} cannot open this plan:\n{log.text() or '  it gave no reason'}", rebuild_hint(info))
-    plan = OpenPlan(info, library, log, runtime, opened)
+    plan = OpenPlan(info, library, log, runtime, trt_engine)
     _check_tensors(plan)
     return plan
 
 
 def _check_tensors(plan: OpenPlan) -> None:
-    """The plan's inputs and outputs must be those of its EngineInfo, since buffers are made from that."""
+    """Checks that the plan's inputs and outputs match its EngineInfo, since buffers are allocated from that."""
     engine = plan.engine
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    has = {name: _DTYPES.get(engine.get_tensor_dtype(name).name, engine.get_tensor_dtype(name).name) for name in names}
-    told = {spec.name: spec.dtype for spec in (*plan.info.inputs, *plan.info.outputs)}
-    if has != told:
-        raise EngineError(f"The plan has the inputs and outputs {has}; its engine.plan.json says {told}.", rebuild_hint(plan.info))
+    actual = {name: _DTYPES.get(engine.get_tensor_dtype(name).name, engine.get_tensor_dtype(name).name) for name in names}
+    expected = {spec.name: spec.dtype for spec in (*plan.info.inputs, *plan.info.outputs)}
+    if actual != expected:
+        raise EngineError(f"The plan has the inputs and outputs {actual}; its engine.plan.json says {expected}.", rebuild_hint(plan.info))
 
 
 def _load(info: EngineInfo) -> TrtLibrary:
@@ -149,7 +149,7 @@ def _load(info: EngineInfo) -> TrtLibrary:
 
 
 def _refuse_another_version(info: EngineInfo, here: str) -> None:
-    """A plan opens under the version that built it; a version-compatible one under every version of the same major number."""
+    """Raises EngineError unless this version built the plan. For a version-compatible plan only the major number has to match."""
     built = info.builder_version
     if built == here or (info.options.get("version_compatible") and _without_minor(built) == _without_minor(here)):
         return
@@ -169,7 +169,7 @@ def _built_for(info: EngineInfo) -> str:
 
 
 def why_invalid(reasons: int) -> str:
-    """TensorRT-RTX's EngineInvalidityDiagnostics, the bits of which may be several, in words."""
+    """TensorRT-RTX's EngineInvalidityDiagnostics in words; several bits may be set."""
     return ", and ".join(text for bit, text in INVALID_BECAUSE.items() if reasons & bit) or f"it gave the reason {reasons}"
 
 

@@ -3,9 +3,9 @@
     rtformer::GroupedDoubleNorm  x (N, C, H, W) -> the same; attributes `groups`, `group_size`
     rtformer::UpsampleArgmax     logits (N, C, h, w) and five tables of geometry.Axis -> labels (N, height, width) uint8
 
-graph/quick_plugins.py makes the nodes. A plan holds the kernels' PTX (TensorRT takes no cubin), so nothing of this is needed where it is
-opened. What was checked: NVIDIA's Python part accepts the registrations and the launch parameters, and the kernels' arguments lie in the
-order in which TensorRT hands them over. Whether TensorRT takes uint8 from a plugin is not known.
+graph/quick_plugins.py makes the nodes. A plan holds the kernels' PTX (TensorRT takes no cubin), so opening it
+needs none of this. Checked so far: NVIDIA's Python part accepts the registrations and the launch parameters, and the kernels take
+their arguments in TensorRT's order. It is not known whether TensorRT accepts uint8 from a plugin.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _register_upsample_argmax(trt: Any, trtp: Any, ptx: Compile) -> None:
 def _register(
     trtp: Any, name: str, describe: Callable[..., Any], tune: Callable[..., Any], implement: Callable[..., Any], types: dict[str, Any]
 ) -> None:
-    """Registers one plugin; TensorRT reads the types of arguments and results from annotations, which are its own classes."""
+    """Registers one plugin; TensorRT reads the types of arguments and results from annotations with its own classes."""
     describe.__annotations__ = {**types, "return": trtp.TensorDesc}
     tune.__annotations__ = {**types, "outputs": tuple[trtp.TensorDesc], "return": list[trtp.AutoTuneCombination]}
     result = tuple[str, bytes, trtp.KernelLaunchParams, trtp.SymExprs]

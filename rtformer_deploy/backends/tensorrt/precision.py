@@ -13,10 +13,10 @@ _NAMES = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8"
 
 
 def precision_ahead(trt: Any, network: Any, asked: PrecisionName, mixed: bool = False) -> PrecisionFound:
-    """A strongly typed network -> `requested`, or `mismatch` where its layers' types already show that the engine cannot be as asked for.
+    """A strongly typed network -> `requested`, or `mismatch` if its layers' types already rule out the precision that was asked for.
 
-    A layer computes in the type of its output, or, behind a dequantise layer, in the type that was dequantised. So an "fp16" build
-    that would silently be FP32 is seen without a GPU.
+    A layer computes in the type of its output or, after a dequantise layer, in that layer's input type. So an "fp16" build that would
+    silently be FP32 is detected without a GPU.
     """
     counts = layer_types(trt, network)
     text = describe(counts)
@@ -29,14 +29,14 @@ def precision_ahead(trt: Any, network: Any, asked: PrecisionName, mixed: bool = 
 def layer_types(trt: Any, network: Any) -> dict[str, int]:
     """How many convolutions and matrix products of the network compute in each precision."""
     compute = {getattr(trt.LayerType, name) for name in _COMPUTE if hasattr(trt.LayerType, name)}
-    dequantised: dict[str, Any] = {}
+    source_types: dict[str, Any] = {}
     counts: Counter[str] = Counter()
     for index in range(network.num_layers):  # in the order of the graph, so a producer comes before its consumers
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.DEQUANTIZE:
-            dequantised[layer.get_output(0).name] = layer.get_input(0).dtype
+            source_types[layer.get_output(0).name] = layer.get_input(0).dtype
         elif layer.type in compute:
-            counts[_name(dequantised.get(layer.get_input(0).name, layer.get_output(0).dtype))] += 1
+            counts[_name(source_types.get(layer.get_input(0).name, layer.get_output(0).dtype))] += 1
     return dict(counts)
 
 

@@ -22,10 +22,10 @@ def cache_path(plan: Path) -> Path:
 
 
 class RtxStart:
-    """`runtime_config` is what execution contexts are made with; None if the library has no such thing, as older standard TensorRTs.
+    """`runtime_config` configures execution contexts; None if the library has none, like older versions of standard TensorRT.
 
-    What TensorRT-RTX compiles for this GPU is kept beside the plan, with the plan, library, GPU and driver that it was compiled for;
-    a cache of another one, or a damaged one, is ignored and written anew.
+    Kernels that TensorRT-RTX compiles for this GPU are stored beside the plan, together with the plan's hash, library, GPU and driver.
+    If any of these differ, or if the cache is damaged, it is ignored and replaced.
     """
 
     def __init__(self, plan: OpenPlan, engine: Engine, gpu: GpuInfo, graphs: bool) -> None:
@@ -80,9 +80,9 @@ class RtxStart:
 
     def _read(self) -> None:
         assert self._path is not None
-        with contextlib.suppress(EngineError, ValueError, KeyError, TypeError):  # missing, cut short, or not ours: as if there were none
+        with contextlib.suppress(EngineError, ValueError, KeyError, TypeError):  # missing, truncated or another file: ignored
             head, blob = read_bytes(self._path, EngineError, "a runtime cache").split(b"\n", 1)
-            told = json.loads(head)
-            fits = told["magic"] == _MAGIC and all(told[name] == value for name, value in self._key.items())
+            header = json.loads(head)
+            fits = header["magic"] == _MAGIC and all(header[name] == value for name, value in self._key.items())
             if fits and blob and self._runtime_cache.deserialize(blob):
-                self._saved, self.first_ms = blob, told["first_ms"]
+                self._saved, self.first_ms = blob, header["first_ms"]

@@ -1,4 +1,4 @@
-"""Whether TensorRT-RTX runs on a GPU that NVIDIA does not list for it, such as Hopper (9.0): it is tried, and its own words are kept."""
+"""Tries whether TensorRT-RTX runs on a GPU that NVIDIA does not list for it, such as Hopper (9.0), and keeps its error message."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_listed(gpu: GpuInfo) -> bool:
 
 
 def refused(info: EngineInfo, gpu: GpuInfo, error: DeployError) -> EngineError:
-    """What opening raises if a plan did not open on a GPU that is not listed: one line, with the backend to use instead."""
+    """The error to raise if a plan does not open on a GPU that is not listed: one line, with the backend to use instead."""
     return EngineError(
         f"{_not_listed(gpu)}, and here it refuses: {_one_line(error.what)}",
         f"Standard TensorRT runs there: {rebuild_command(replace(info, backend='tensorrt'))}",
@@ -43,15 +43,15 @@ def refusal(gpu: GpuInfo) -> str | None:
 
 
 def print_trials() -> None:
-    """Whether TensorRT-RTX works on each GPU here: "ok", "refused" or "none", then one line for a person."""
+    """Prints whether TensorRT-RTX works on the GPUs here: "ok", "refused" or "none", then a readable line."""
     lines = {gpu: refusal(gpu) for gpu in gpus()}
     state = "none" if not lines else "ok" if not any(lines.values()) else "refused"
-    told = (f"{gpu}: {line or 'a small engine was built and opened'}" for gpu, line in lines.items())
-    print(state, "; ".join(told) or "there is no GPU to try it on", sep="\n")
+    results = (f"{gpu}: {line or 'a small engine was built and opened'}" for gpu, line in lines.items())
+    print(state, "; ".join(results) or "there is no GPU to try it on", sep="\n")
 
 
 def _trial(trt: Any, log: MessageLog, *, by_name: bool) -> str | None:
-    """What TensorRT-RTX does not do on the current GPU; None: it does all of it. `by_name`: the GPU's own capability is asked for."""
+    """What TensorRT-RTX fails to do on the current GPU, or None if it works. `by_name`: build for this GPU's own capability."""
     builder = trt.Builder(log.logger)
     network = builder.create_network(0)
     source = network.add_input("x", trt.float32, (1, 8, 16, 16))

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX plans to lanes over one engine, and to the precision that their layers have."""
+"""Opens TensorRT and TensorRT-RTX plans as lanes over one engine, and reads the precision of their layers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .plan import choose_gpu, open_plan, refuse_what_cannot_open
 from .rtx_start import RtxStart
 from .rtx_trial import is_listed, refused
 
-#: A request that a GPU has not finished after so many seconds will not be finished.
+#: After this many seconds, the GPU will not finish a request any more.
 PATIENCE_S = 60.0
-_UNTOLD = "; the opened plan's layers tell no types"
+_NO_LAYER_TYPES = "; the opened plan's layers tell no types"
 
 
 def check(info: EngineInfo) -> None:
@@ -32,15 +32,15 @@ def check(info: EngineInfo) -> None:
 
 
 def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int, graphs: bool = True) -> Sequence[Session]:
-    """A TensorRT plan to `lanes` sessions; see `open_lanes`. `threads` means nothing on a GPU."""
+    """A TensorRT plan to `lanes` sessions; see `open_lanes`. `threads` is ignored on a GPU."""
     return open_lanes(engine, device, lanes, graphs=graphs)
 
 
 def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list[Lane]:
     """A TensorRT plan to `lanes` Lanes over one engine on GPU `device`, in its primary context.
 
-    `graphs`: with CUDA graphs if they can be captured. With TensorRT-RTX each lane is run here, one after the other. Raises EngineError
-    with TensorRT's own words, UsageError if there is no such GPU, MissingPackageError without cuda.core or NVRTC.
+    `graphs`: use CUDA graphs if they can be captured. With TensorRT-RTX each lane runs once here, one after the other. Raises EngineError
+    with TensorRT's own messages, UsageError if there is no such GPU, MissingPackageError without cuda.core or NVRTC.
     """
     gpu = choose_gpu(engine.info, device)
     cuda = import_cuda()
@@ -79,16 +79,16 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
 
 
 def run_once(lane: Lane, batches: Sequence[int]) -> None:
-    """Runs a lane's engine once at each batch, so that what a first run compiles is compiled before any frame. Raises EngineError."""
+    """Runs a lane's engine once at each batch, so that its kernels are compiled before the first frame. Raises EngineError."""
     for batch in batches:
         lane.start(batch)
         lane.wait()
 
 
 def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
-    """Opens a plan on GPU `device` and reads the precision that its layers have.
+    """Opens a plan on GPU `device` and reads the precision of its layers.
 
-    Where they do not tell, what was known of the network stays, and `detail` says so. Raises what opening raises.
+    If the layers do not report it, the network's precision is kept and `detail` says so. Raises the same errors as opening.
     """
     check(engine.info)
     choose_gpu(engine.info, device)
@@ -97,12 +97,12 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
         trt = plan.library.module
         inspector = plan.engine.create_engine_inspector()
         layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-        if not layers:  # some builders settle the kernels with the context
-            settled = plan.create_context()
-            settled.set_batch(engine.info.batch[1])
-            inspector.execution_context = settled.context
+        if not layers:  # some builders choose the kernels when a context is made
+            context = plan.create_context()
+            context.set_batch(engine.info.batch[1])
+            inspector.execution_context = context.context
             layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     before = engine.info.precision
     if layers:
         return judge(before.asked, layers, "gpu", bool(engine.info.options.get("mixed")))
-    return replace(before, detail=f"{before.detail.removesuffix(_UNTOLD)}{_UNTOLD}")  # the same, however often it is asked
+    return replace(before, detail=f"{before.detail.removesuffix(_NO_LAYER_TYPES)}{_NO_LAYER_TYPES}")  # a second call gives the same text

@@ -1,1 +1,1 @@
-"""The PyTorch network as a runner: what engines are compared with."""
+"""The PyTorch network as a runner: the reference for engines."""

@@ -1,4 +1,4 @@
-"""The PyTorch network as a runner, for evaluate, verify and benchmarks: what engines are compared with."""
+"""The PyTorch network as a runner, for evaluate, verify and benchmarks: the reference for engines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def open_network(
 
 
 class TorchSession(WorkerSession):
-    """An EngineSession around a module; PyTorch allocates its output anew each time."""
+    """An EngineSession around a module; PyTorch allocates a new output for each run."""
 
     def __init__(self, network: torch.nn.Module, spec: ModelSpec, batch: int, channels_last: bool, device: str) -> None:
         super().__init__((batch, 3, *spec.size), "torch")
