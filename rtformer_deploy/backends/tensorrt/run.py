@@ -98,9 +98,9 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
         inspector = plan.engine.create_engine_inspector()
         layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
         if not layers:  # some builders choose the kernels when a context is made
-            context = plan.create_context()
-            context.set_batch(engine.info.batch[1])
-            inspector.execution_context = context.context
+            made = plan.create_context()
+            made.set_batch(engine.info.batch[1])
+            inspector.execution_context = made.context
             layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     before = engine.info.precision
     if layers:
