@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("model", type=options.PATH)
-@click.option(
-    "--dataset", required=True, metavar="NAME|FILE", help="Name the dataset: camvid, cityscapes, ade20k, cocostuff or a dataset file."
-)
-@click.option("--root", type=options.PATH, required=True, metavar="DIR", help="Read the dataset from this folder.")
-@click.option("--split", default="val", show_default=True, help="Take this part of it.")
+@options.dataset
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the scores here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the confusion matrix here, as SVG.")
 @options.reader
