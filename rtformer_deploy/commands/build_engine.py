@@ -110,7 +110,7 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
         if request.ranges.is_set() or request.keep:
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
-    recipe_ranges = None if recipe is None else ranges_of_build(recipe.build)
+    recipe_ranges = None if recipe is None else ranges_of_build(recipe.build, feedback.say)
     if recipe_ranges is not None:
         return recipe_ranges
 

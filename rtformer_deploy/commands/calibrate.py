@@ -78,7 +78,9 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
         feedback.say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
-    ranges = Ranges(amax, request.method, len(paths) - len(odd.errors), weights_sha256(model, spec), spec.name)
+    ranges = Ranges(
+        amax, request.method, len(paths) - len(odd.errors), weights_sha256(model, spec), spec.name, spec.mean, spec.std, spec.resize
+    )
     if request.output is not None:
         save_ranges(ranges, request.output)
     checkpoint.remove()

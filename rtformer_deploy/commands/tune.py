@@ -88,7 +88,7 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     if reason is not None:
         feedback.say(reason)
     ranges = _ranges(request, spec, folder, reader, odd or OddFiles(), feedback)
-    check_ranges(ranges, spec.name, weights_sha256(model, spec))
+    check_ranges(ranges, spec, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
     journal = Journal(folder / _JOURNAL, _identity(request, model, dataset, backend, ranges), request.resume)
@@ -117,7 +117,7 @@ def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageRe
     """The ranges as build-engine finds them; those that are measured on images for this run are kept beside its journal."""
     ranges_path = folder / _RANGES
     if request.ranges.images is not None and request.resume and ranges_path.is_file() and (folder / _JOURNAL).is_file():
-        return load_ranges(ranges_path)
+        return load_ranges(ranges_path, feedback.say)
 
     def measure(images: Path) -> Ranges:
         calibration = CalibrateRequest(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import StoppedError, frames, stop_at, tiny_model
+from helpers import StoppedError, frames, stop_at, tiny_model, tiny_spec
 
 from rtformer_deploy.commands import calibrate as calibration
 from rtformer_deploy.commands.calibrate import CalibrateRequest, calibrate_file
@@ -156,9 +156,9 @@ def test_nan_is_named_with_its_tensor(images: Path, tmp_path: Path) -> None:
 
 def test_ranges_of_other_weights_are_refused(model: Path, images: Path) -> None:
     ranges = calibrate(model, images)
-    check_ranges(ranges, "tiny", ranges.weights_sha256)
+    check_ranges(ranges, tiny_spec(), ranges.weights_sha256)
     with pytest.raises(CalibrationError, match="other weights"):
-        check_ranges(ranges, "tiny", "f" * 64)
+        check_ranges(ranges, tiny_spec(), "f" * 64)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"amax": {"x": -1}, "method": "mse", "images": 1, "weights_sha256": "", "model": ""}'])
