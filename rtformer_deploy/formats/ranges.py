@@ -84,7 +84,7 @@ def check_ranges(ranges: Ranges, spec: ModelSpec, weights_sha256: str) -> None:
         raise CalibrationError(
             f"These ranges belong to other weights or another configuration ({ranges.model}, {ranges.weights_sha256[:12]}); "
             f"the model is {spec.name}, {weights_sha256[:12]}.",
-            _AGAIN,
+            _AGAIN if spec.sha256 else f"{_AGAIN} Ranges of a model from elsewhere in a file of version 1 no longer fit.",
         )
     if (ranges.mean, ranges.std, ranges.resize) != (spec.mean, spec.std, spec.resize):
         raise CalibrationError(

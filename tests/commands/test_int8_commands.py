@@ -305,6 +305,38 @@ def test_shipped_ranges_are_refused_for_another_preprocessing(small: Small, call
     assert Path("engine.plan").exists()
 
 
+def open_and_unstamped(path: Path) -> None:
+    """Takes a model's stamp away, and opens its batch, height and width."""
+    proto = onnx.load(path)
+    del proto.metadata_props[:]
+    del proto.graph.value_info[:]
+    for value, names in ((proto.graph.input[0], ("batch", "height", "width")), (proto.graph.output[0], ("batch", "rows", "columns"))):
+        for name, index in zip(names, (0, 2, 3), strict=True):
+            value.type.tensor_type.shape.dim[index].dim_param = name
+    onnx.save(proto, path)
+
+
+def test_ranges_of_a_dynamic_model_from_elsewhere_hold_at_every_size(small: Small, call: Call) -> None:
+    open_and_unstamped(small.model)
+    about = ("--mean", "0,0,0", "--std", "1,1,1", "--threads", 1)
+    result = call("calibrate", "model.onnx", "--images", small.images, *about, "--input", "48x64")
+    assert result.exit_code == 0, result.output
+    build = ("build-engine", "model.onnx", "--int8", "--ranges", "ranges.json", "--backend", "onnxruntime")
+    for size, batch in (("48x64", 1), ("96x80", 2)):
+        built = call(*build, *about, "--input", size, "--max", batch)
+        assert built.exit_code == 0, built.output
+        info = load_engine(Path("engine.plan")).info
+        assert ("x".join(map(str, info.spec.size)), info.batch[2]) == (size, batch)
+        assert convolutions_in_int8() == IN_INT8
+        Path("engine.plan").unlink()
+        Path("engine.plan.json").unlink()
+    other = call(*build, "--mean", "0,0,0", "--std", "1,1,0.5", "--input", "96x80")
+    refused(other, "measured with mean 0.0,0.0,0.0, std 1.0,1.0,1.0 and resize stretch; the model model.onnx takes")
+    write_small(Path("b"), seed=1).model.replace(small.model)
+    open_and_unstamped(small.model)
+    refused(call(*build, *about, "--input", "48x64"), "other weights")
+
+
 def test_ranges_of_version_1_are_judged(small: Small, ranges: Path, call: Call) -> None:
     data = json.loads(ranges.read_text())
     for key in ("version", "mean", "std", "resize"):

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import pytest
-from helpers import tiny_model, tiny_spec
+from helpers import Batch, tiny_model, tiny_spec
 
 from rtformer_deploy.errors import CalibrationError
 from rtformer_deploy.files import sha256
-from rtformer_deploy.formats.model_file import serialize_model, weights_sha256
+from rtformer_deploy.formats.model_file import weights_sha256
 from rtformer_deploy.formats.ranges import check_ranges, load_ranges, preprocessing, ranges_hash, save_ranges, to_bytes
 from rtformer_deploy.types import Ranges
 
@@ -113,5 +114,24 @@ def test_ranges_belong_to_a_preprocessing_and_the_message_names_both(values: dic
 
 def test_the_hash_of_weights_is_the_specs_own_or_the_models() -> None:
     model, spec = tiny_model(), tiny_spec()
-    assert weights_sha256(model, spec) == sha256(serialize_model(model))
     assert weights_sha256(model, replace(spec, sha256="ef" * 32)) == "ef" * 32
+    assert weights_sha256(model, spec) == weights_sha256(tiny_model(), spec)
+    assert weights_sha256(model, spec) != weights_sha256(tiny_model(seed=1), spec)
+
+
+def test_the_hash_of_a_model_from_elsewhere_does_not_depend_on_its_shapes_and_remarks() -> None:
+    spec, hashes = tiny_spec(), set[str]()
+    shapes: list[tuple[Batch, tuple[int, int]]] = [(1, (64, 96)), ("batch", (64, 96)), (2, (128, 160))]
+    for batch, size in shapes:
+        model = tiny_model(batch, size=size)
+        model.producer_name, model.doc_string = "another tool", f"for {size}"
+        hashes.add(weights_sha256(model, spec))
+    assert hashes == {weights_sha256(tiny_model(), spec)}
+
+
+def test_the_hash_of_a_model_from_elsewhere_depends_on_its_operators() -> None:
+    spec, model = tiny_spec(), tiny_model()
+    whole = weights_sha256(model, spec)
+    node = next(node for node in model.graph if node.op_type == "Conv")
+    node.attributes["strides"] = ir.AttrInt64s("strides", [1, 1])
+    assert weights_sha256(model, spec) != whole
