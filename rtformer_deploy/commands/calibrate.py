@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,14 @@ def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) ->
     if limit is None:
         return paths
     return sorted(sorted(paths, key=lambda path: sha256(os.fsencode(f"{seed} {path.relative_to(folder)}")))[:limit])
+
+
+def hash_of_readable(folder: Path, reader: ImageReader, odd: OddFiles, say: Say) -> str:
+    """The hash of the images that `calibrate_file` counts in a folder: of their names and contents. The others go to `odd`."""
+    paths = pick_images(folder, None, 0, say)
+    odd.total = len(paths)
+    images = ((str(path.relative_to(folder)), _read(path, reader, odd)) for path in paths)
+    return sha256(json.dumps([[name, image[1]] for name, image in images if image is not None]).encode())
 
 
 def _basis(model: ir.Model, spec: ModelSpec, reader: ImageReader) -> dict[str, Any]:
