@@ -61,7 +61,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
     if recipe is not None:
-        check_model(recipe, spec.name, weights_sha256(model, spec))
+        check_model(recipe, spec, weights_sha256(model, spec))
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     backend = pick_backend(request.backend, feedback.say)
     options = _options(request, mix, spec)

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..content import content_dir
 from ..errors import CalibrationError
@@ -23,6 +23,17 @@ VERSION = 2
 _ASSUMED: Mapping[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": "stretch"}
 _RESIZES: tuple[Resize, ...] = ("stretch", "letterbox")
 _AGAIN = "Measure them again: rtformer-deploy calibrate."
+
+
+class _Prepared(Protocol):
+    """What says how images are prepared: Ranges, a ModelSpec, a Recipe."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+    @property
+    def std(self) -> tuple[float, float, float]: ...
+    @property
+    def resize(self) -> Resize: ...
 
 
 def to_bytes(ranges: Ranges) -> bytes:
@@ -92,7 +103,7 @@ def check_ranges(ranges: Ranges, spec: ModelSpec, weights_sha256: str) -> None:
         )
 
 
-def preprocessing(source: Ranges | ModelSpec) -> str:
+def preprocessing(source: _Prepared) -> str:
     """How images are prepared, for a message."""
     mean, std = (",".join(map(str, values)) for values in (source.mean, source.std))
     return f"mean {mean}, std {std} and resize {source.resize}"
