@@ -87,7 +87,7 @@ class StubDriver:
         self.library.stub_set_mode(_MODES.index(mode))
 
     def break_context(self, code: int = 700, after: int | None = None) -> None:
-        """The primary context breaks with a CUDA error: now, or when `after` more copies, fills, kernels and callbacks have run."""
+        """The first GPU's primary context breaks with a CUDA error: now, or when `after` more copies, fills, kernels and callbacks have run."""
         if after is None:
             self.library.stub_break(code)
         else:
@@ -99,6 +99,14 @@ class StubDriver:
 
     def release(self) -> None:
         self.library.stub_hang(0)
+
+    def graphs_do_nothing(self) -> None:
+        """Graphs are launched without an error and do nothing, until `reset`."""
+        self.library.stub_graphs_do_nothing()
+
+    def note(self, line: str) -> None:
+        """Adds a line to the log."""
+        self.library.stub_note(line.encode())
 
     def memory_limit(self, size: int) -> None:
         """So many bytes may be allocated altogether."""

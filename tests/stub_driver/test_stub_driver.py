@@ -22,10 +22,33 @@ SIZE = 1000
 # The device.
 
 
-def test_cuda_core_finds_one_gpu(gpu: Any, cuda: Any) -> None:
-    assert [device.name for device in cuda.Device.get_all_devices()] == ["NVIDIA Stub H100"]
+def test_cuda_core_finds_two_gpus(gpu: Any, cuda: Any) -> None:
+    found = cuda.Device.get_all_devices()
+    assert [device.name for device in found] == ["NVIDIA Stub H100"] * 2
+    assert len({device.uuid for device in found}) == 2
     assert (gpu.compute_capability.major, gpu.compute_capability.minor) == (9, 0)
     assert gpu.properties.multiprocessor_count == 132
+
+
+def test_memory_and_streams_are_of_the_gpu_that_is_current(gpu: Any, cuda: Any, driver: StubDriver) -> None:
+    from rtformer_deploy.nvidia.driver import current_context, memory_owner, stream_context
+
+    other = cuda.Device(1)
+    contexts, owners, streams = [], [], []
+    for device in (gpu, other):
+        device.set_current()
+        stream = device.create_stream()
+        streams.append(stream)
+        buffer = device.allocate(SIZE, stream=stream)
+        contexts.append((current_context(), stream_context(int(stream.handle))))
+        owners.append(memory_owner(int(buffer.handle)))
+        stream.sync()
+        buffer.close(stream)
+    assert [owner[0] for owner in owners if owner is not None] == [0, 1]
+    assert contexts[0][0] == contexts[0][1] != contexts[1][0] == contexts[1][1]
+    with pytest.raises(Exception, match="CUDA_ERROR_INVALID_HANDLE"):
+        streams[0].record(other.create_event())
+    gpu.set_current()
 
 
 def test_a_process_of_its_own_takes_the_stub_with_the_capability_and_version_that_it_is_told(driver: StubDriver) -> None:
