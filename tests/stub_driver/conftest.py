@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 from collections.abc import Iterator
@@ -89,3 +90,14 @@ def lane_lab(driver: Any, cuda: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) 
     made = LaneLab(driver, cuda, gpu)
     yield made
     made.close()
+
+
+@pytest.fixture
+def machine(driver: Any, cuda: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """See tensorrt_lab."""
+    from tensorrt_lab import TensorRTLab
+
+    gc.collect()  # what an earlier test left is not this one's
+    made = TensorRTLab(driver, cuda)
+    made.install(monkeypatch)
+    return made

@@ -271,7 +271,7 @@ struct Block {
 
 struct Block *block_of(const void *address);
 void block_check(struct Block *block);
-void block_poison(struct Block *block);
+void block_poison(struct Block *block, size_t size);
 
 // ---- kernels (modules.c) ----
 

@@ -35,10 +35,10 @@ void block_check(struct Block *block) {
     block->poisoned = false;
 }
 
-// The memory's life ends, in the order of its stream.
-void block_poison(struct Block *block) {
-    const size_t rest = block->capacity + GUARD - block->size;
-    if (!all_poison(block->start + block->size, rest)) fault("something was written behind the end of %zu bytes", block->size);
+// The memory's life ends, in the order of its stream. It had `size` bytes; the block may have been promised again, with another size.
+void block_poison(struct Block *block, size_t size) {
+    const size_t rest = block->capacity + GUARD - size;
+    if (!all_poison(block->start + size, rest)) fault("something was written behind the end of %zu bytes", size);
     memset(block->start, POISON, block->capacity + GUARD);
     block->poisoned = true;
 }
@@ -120,7 +120,7 @@ static CUresult plain_free(const void *start, bool pinned) {
     TRY(live_block(start, &block));
     if (block->pinned != pinned) return refuse(CUDA_ERROR_INVALID_VALUE, "that is the other kind of memory");
     TRY(queue_drain(block->context));
-    block_poison(block);
+    block_poison(block, block->size);
     give_back(block, NULL);
     note("freed %zu bytes%s", block->size, pinned ? " pinned" : "");
     return CUDA_SUCCESS;
@@ -220,7 +220,7 @@ API cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
         return refuse(CUDA_ERROR_INVALID_VALUE, "a graph frees only what a graph allocated");
     }
     struct Op *freed;
-    TRY(stream_submit(stream, (struct Work){.kind = WORK_FREE, .block = block}, NULL, &freed));
+    TRY(stream_submit(stream, (struct Work){.kind = WORK_FREE, .block = block, .size = block->size}, NULL, &freed));
     if (!block->graphs) give_back(block, freed);  // a graph's memory stays where it is, for the next replay
     return CUDA_SUCCESS;
 }

@@ -309,6 +309,19 @@ def test_writing_behind_the_end_of_memory_is_a_fault(lab: Lab, driver: StubDrive
     assert driver.faults() == 1
 
 
+def test_memory_that_is_handed_out_smaller_before_its_free_has_run_is_no_fault(lab: Lab, driver: StubDriver) -> None:
+    stream, other = lab.stream(), lab.stream()
+    large = lab.gpu.allocate(SIZE, stream=stream)
+    large.fill(1, stream=stream)
+    address = int(large.handle)
+    large.close(stream)
+    small = lab.gpu.allocate(SIZE - 100, stream=other)
+    assert int(small.handle) == address
+    other.sync()
+    small.close(other)
+    assert driver.faults() == 0
+
+
 def test_freed_memory_and_too_much_of_it_are_refused(lab: Lab, driver: StubDriver) -> None:
     stream = lab.stream()
     target, _ = lab.pinned(2 * SIZE)
