@@ -98,6 +98,7 @@ def machine(driver: Any, cuda: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -
     from tensorrt_lab import TensorRTLab
 
     gc.collect()  # what an earlier test left is not this one's
+    gc.freeze()  # so the next collection looks at what comes from now on
     made = TensorRTLab(driver, cuda)
     made.install(monkeypatch)
     return made

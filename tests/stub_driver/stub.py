@@ -87,7 +87,7 @@ class StubDriver:
         self.library.stub_set_mode(_MODES.index(mode))
 
     def break_context(self, code: int = 700, after: int | None = None) -> None:
-        """The first GPU's primary context breaks with a CUDA error: now, or when `after` more copies, fills, kernels and callbacks have run."""
+        """The first GPU's context breaks with a CUDA error: now, or when `after` more copies, fills, kernels and callbacks have run."""
         if after is None:
             self.library.stub_break(code)
         else:

@@ -62,7 +62,7 @@ class TensorRTLab(FakeTensorRT):
     # What happened.
 
     def journal(self) -> list[str]:
-        """The stub's log without sizes and streams: "queued copy pinned to device", "captured launch preprocess_f32", "TensorRT: execute 2"."""
+        """The stub's log without sizes and streams: "queued copy pinned to device", "captured fill", "TensorRT: execute 2"."""
         return [_DETAILS.sub("", line) for line in self.driver.log()]
 
     def count(self, *starts: str) -> int:
