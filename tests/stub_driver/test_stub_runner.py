@@ -403,7 +403,7 @@ def test_memory_and_streams_of_another_context(machine: TensorRTLab, elsewhere: 
     array = machine.caller_array(frames((8, 9))[0])
     theirs = machine.caller_array(frames((8, 9))[0], data=(address.value, False))
     with open_engine(make_engine()) as runner:
-        with pytest.raises(UsageError, match="import pycuda.autoprimaryctx instead"):
+        with pytest.raises(UsageError, match=r"import pycuda\.autoprimaryctx instead"):
             runner.submit([theirs])
         with pytest.raises(UsageError, match=r"stream belongs to another CUDA context.*\n.*pycuda.autoprimaryctx"):
             runner.submit([array], stream=stream.value)

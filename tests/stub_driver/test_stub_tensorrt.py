@@ -1,4 +1,4 @@
-"""The TensorRT engine alone with a fake TensorRT over real cuda.core: its calls, lifetimes, and messages about a plan that does not open."""
+"""The TensorRT engine alone with a fake TensorRT over real cuda.core: its calls, lifetimes, messages about what does not open."""
 
 from __future__ import annotations
 
@@ -223,14 +223,15 @@ def test_no_memory_for_the_third_context_gives_up_the_first_two(machine: TensorR
     machine.contexts_left = 2
     with pytest.raises(EngineError, match="could not make an execution context"):
         open_engine(make_engine(), lanes=3)
+    gc.collect()
     assert machine.count(*FREED) == machine.count(*ALLOCATED) == 4
-    assert machine.count("destroyed a stream") == 2
+    assert machine.count("destroyed a stream") == 3, "the third lane's, which came before its context, too"
 
 
 def test_what_cuda_refuses_names_the_gpu_and_the_way_out(machine: TensorRTLab) -> None:
     machine.driver.memory_limit(machine.driver.used() + 1000)
     with pytest.raises(
-        EngineError, match=r"cannot be opened on NVIDIA Fake \(8.6\): CUDA_ERROR_OUT_OF_MEMORY\nBuild it again here: rtformer"
+        EngineError, match=r"cannot be opened on NVIDIA Fake \(8.6\): CUDA_ERROR_OUT_OF_MEMORY.*\nBuild it again here: rtformer"
     ):
         open_engine(make_engine())
 
