@@ -26,6 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
         stub.load()
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """See the fixture `machine`: libraries complain about what is left at the end."""
+    gc.unfreeze()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """In a run of other tests these are left out."""
     return None if config.stash.get(APART, False) else True

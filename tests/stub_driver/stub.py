@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from built import ROOT, built
 from emulated_cuda import COMPILER, HARNESS, prototypes
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 PLUGINS = ROOT / "plugins"
 SONAME = "libcuda.so.1"
 
@@ -187,18 +185,10 @@ def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") 
 
 
 def _built(name: str, parts: Sequence[Path], command: Callable[[Path], list[str]], program: str = "") -> Path:
-    """Builds a library once for what its sources and the command are; several processes may do so at the same time."""
-    known = hashlib.sha256(repr((name, program, _C, _LINK, _CPP)).encode())
-    for part in sorted(parts):
-        known.update(part.name.encode() + b"\0" + part.read_bytes())
-    folder = ROOT / "build" / "stub_driver" / known.hexdigest()[:16]
-    library = folder / name
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as making:
-        made = Path(making) / name
-        done = subprocess.run(command(made), capture_output=True, text=True, check=False)
+    """Builds a library once for what its sources and the command are."""
+
+    def build(library: Path) -> None:
+        done = subprocess.run(command(library), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        made.replace(library)
-    return library
+
+    return built("stub_driver", name, parts, (program, _C, _LINK, _CPP), build)
