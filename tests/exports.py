@@ -35,7 +35,10 @@ def network(variant: str = "slim", seed: int = 0) -> Choice:
 def exported(
     variant: str = "slim", size: tuple[int, int] = _SIZE, batch: int | str = 1, head: Head = "lowres", opset: int = 20
 ) -> Exported:
-    """A seeded random network, exported and checked; callers must not change the model. Those of the usual size are kept in build/exports."""
+    """A seeded random network, exported and checked; callers must not change the model.
+
+    Exports of the usual size are kept in build/exports, where the next process finds them.
+    """
     if size != _SIZE:
         return _export(variant, size, batch, head, opset)
     told = (variant, size, batch, head, opset, [version(package) for package in _PACKAGES])

@@ -14,8 +14,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import stub
-from fake_tensorrt import FakeTensorRT, network
-from helpers import tiny_spec
+from fake_tensorrt import FakeTensorRT
 from lane_lab import reference
 from numpy.typing import NDArray
 from stub import StubDriver
@@ -24,7 +23,6 @@ from tensorrt_plans import GPU, make_engine, set_gpus
 
 from rtformer_deploy.backends.tensorrt.library import TrtLibrary
 from rtformer_deploy.formats.model_file import serialize_model
-from rtformer_deploy.image import frames as image
 from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import Backend, Engine, Frame, LabelMap, ModelSpec
 
@@ -113,12 +111,6 @@ def read(shown: Any) -> NDArray[np.uint8]:
     """What an object with `__cuda_array_interface__` shows, whatever is queued."""
     told = shown.__cuda_array_interface__
     return bytes_at(told["data"][0], int(np.prod(told["shape"]))).reshape(told["shape"]).copy()
-
-
-def logits_of(frame: Frame) -> NDArray[np.float32]:
-    """The engine's logits of a frame."""
-    spec = tiny_spec()
-    return network(image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None])[0]
 
 
 def assert_labels(labels: Sequence[LabelMap], given: Sequence[Frame]) -> None:
