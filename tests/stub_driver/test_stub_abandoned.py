@@ -43,7 +43,7 @@ print("the end", file=sys.stderr, flush=True)
 
 @pytest.mark.parametrize("close", [True, False])
 def test_a_process_with_a_hung_gpu_ends_and_frees_nothing_there(driver: StubDriver, close: bool) -> None:
-    paths = [str(ROOT), *(str(ROOT / "tests" / part) for part in ("", "fake_gpu", "stub_driver"))]
+    paths = [str(ROOT), *(str(ROOT / "tests" / part) for part in ("", "stub_driver"))]
     program = PROGRAM.format(paths=paths, close=close)
     environment = {**stub.environment(), "STUB_DRIVER_LOG": "1"}
     try:
