@@ -12,6 +12,7 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, UsageError
 from ..files import make_folder, write_atomic
 from ..formats.recipe import Recipe, load_labels
+from ..formats.weights_file import weights_metadata
 from ..image.reader import ImageReader
 from ..nn.weights import save_weights
 from ..pictures import why_not_drawn
@@ -83,16 +84,20 @@ def with_dataset(recipe: Recipe, dataset: str | None) -> Recipe:
 
 
 def _ship(run: TrainingRun, folder: Path, record: Watch) -> None:
-    """Writes the averaged weights, and records the scores of the rounded weights."""
-    weights, scores = run.shipped()
+    """Writes the averaged weights with what they are, then scores the rounded weights, records the scores and adds them to the file."""
+    path = folder / weights_name(run.recipe)
+    weights, network = run.shipped()
+    metadata = weights_metadata(dataclasses.replace(run.recipe, arch=run.arch, size=run.size)) | {"steps": str(run.state.step)}
+    save_weights(weights, path, metadata)
+    scores = run.scores(network)
     record({"kind": "shipped", "step": run.state.step, "scores": scores})
-    metadata = {
-        "recipe": run.recipe.name,
-        "size": f"{run.size[0]}x{run.size[1]}",
-        "steps": str(run.state.step),
-        "miou": json.dumps({split: values["miou"] for split, values in scores.items()}),
-    }
-    save_weights(weights, folder / f"{run.recipe.name}.safetensors", metadata)
+    miou = json.dumps({split: values["miou"] for split, values in scores.items()})
+    save_weights(weights, path, metadata | {"miou": miou})
+
+
+def weights_name(recipe: Recipe) -> str:
+    """The file name of a recipe's trained weights."""
+    return f"{recipe.name}.safetensors"
 
 
 def _draw(log: Log, path: Path) -> None:

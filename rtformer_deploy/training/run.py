@@ -141,11 +141,10 @@ class TrainingRun:
         network.load_state_dict({name: value.to(dtype) for name, value in self.state.average.state.items() if name in targets})
         return to_channels_last(network.to(self.device)).eval()
 
-    def shipped(self) -> tuple[StateDict, dict[str, Any]]:
-        """The averaged weights in FP16, without the auxiliary head, and the scores of the rounded weights by split."""
+    def shipped(self) -> tuple[StateDict, nn.Module]:
+        """The averaged weights in FP16, without the auxiliary head, and the network that holds these rounded weights."""
         network = self.averaged(torch.float16)
-        weights = {name: value.half().cpu() for name, value in network.state_dict().items() if value.is_floating_point()}
-        return weights, self.scores(network)
+        return {name: value.half().cpu() for name, value in network.state_dict().items() if value.is_floating_point()}, network
 
 
 def pick_device(name: str) -> str:
