@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import WeightsError, first_line
 from . import values
 from .model_file import SPEC_KEY
+from .normalisation import normalisation_fault
 from .recipe import Labels, Recipe
 
 VERSION = 1
@@ -65,14 +66,18 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
     name = values.needed(data, "name", where)
     if not name or PurePath(name).name != name or "\\" in name:
         raise ValueError(f"the name {name!r} is not a plain file name")
+    mean, std = values.triple(data["mean"]), values.triple(data["std"])
+    fault = normalisation_fault(mean, std)
+    if fault is not None:
+        raise ValueError(fault)
     return Recipe(
         name=name,
         arch=dict(arch),
         dataset=values.text(data, "dataset", where) or name,
         labels=_labels(data),
         size=values.size(values.table(data, "input")["shape"][2:]),
-        mean=values.triple(data["mean"]),
-        std=values.triple(data["std"]),
+        mean=mean,
+        std=std,
         resize=values.choice(data["resize"], ("stretch", "letterbox")),
     )
 
