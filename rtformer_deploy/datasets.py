@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .content import content_dir
-from .errors import DatasetError, ImageError, RecipeError
+from .errors import DatasetError, ImageError, RecipeError, about
 from .files import read_text
 from .formats.pair_list import ListedPair, read_pairs
 from .formats.path_pattern import PathPattern
@@ -83,7 +83,7 @@ class Dataset:
         try:
             return self.reader.load(sample.image)
         except ImageError as error:
-            raise DatasetError(f"{sample.image} cannot be read as an image: {error.what}", error.hint) from error
+            raise DatasetError(about(sample.image, "cannot be read as an image", error), error.hint) from error
 
     def read_label(self, sample: Sample) -> LabelMap:
         """A label map (H, W) of class ids and the ignored id. Raises DatasetError."""

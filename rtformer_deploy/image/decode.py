@@ -100,17 +100,29 @@ def _open(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=decoders_for(data))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name) from error
+        raise _too_large(name, _stored_size(data)) from error
     if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, f"{image.width}x{image.height}")
+        raise _too_large(name, image.size)
     if image.width < 1 or image.height < 1:
         raise ImageError(f"{name} holds no pixels: it is {image.width}x{image.height}.")
     return image
 
 
-def _too_large(name: str, size: str = "larger") -> ImageError:
+def _stored_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a picture that Pillow refuses for its size, from its header alone; None if no decoder reads the header."""
+    for format_name in decoders_for(data):
+        factory, accepts = Image.OPEN[format_name]
+        if accepts is not None and accepts(data[:16]) is not True:
+            continue
+        with contextlib.suppress(*_DAMAGE, Image.DecompressionBombError), factory(io.BytesIO(data), "") as image:
+            return image.size
+    return None
+
+
+def _too_large(name: str, size: tuple[int, int] | None) -> ImageError:
+    is_what = "larger" if size is None else f"{size[0]}x{size[1]}, {size[0] * size[1]:,} pixels"
     return ImageError(
-        f"{name} is {size}; at most {MAX_PIXELS:,} pixels are decoded, in case it is a decompression bomb.", "Make it smaller."
+        f"{name} is {is_what}; at most {MAX_PIXELS:,} pixels are decoded, in case it is a decompression bomb.", "Make it smaller."
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import DatasetError, ImageError
+from ..errors import DatasetError, ImageError, about
 from ..files import read_bytes
 from ..formats.recipe import Labels
 from ..types import LabelMap
@@ -65,7 +65,7 @@ def read_label(path: Path, meaning: LabelMeaning) -> LabelMap:
             stored = _shown(image, data, path) if meaning.pixels == "colours" else _stored(image, data, path)
             pixels, palette = np.array(upright(Image.fromarray(stored), image)), _palette(image)
     except ImageError as error:
-        raise DatasetError(f"{path} cannot be read as a label map: {error.what}", error.hint) from error
+        raise DatasetError(about(path, "cannot be read as a label map", error), error.hint) from error
     if pixels.ndim == 3:
         return _from_rgb(pixels, meaning, path)
     if palette is not None and meaning.pixels is None and not meaning.mapped:

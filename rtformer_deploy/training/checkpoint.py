@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError, first_line
+from ..errors import WeightsError, about, first_line
 from ..files import write_atomic
 from ..formats.safetensors_file import open_safetensors
 from ..nn.weights import check_values
@@ -75,7 +75,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise ValueError("it does not say which step of which run it holds")
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - the file object is no mapping
     except WeightsError as error:
-        raise WeightsError(f"{path} is not a checkpoint of a training run: {error.what}", error.hint) from error
+        raise WeightsError(about(path, "is not a checkpoint of a training run", error), error.hint) from error
     except (OSError, KeyError, ValueError, RecursionError, RuntimeError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path} is not a checkpoint of a training run: {first_line(error)}.") from error
 
