@@ -95,11 +95,12 @@ class MissingPackageError(DeployError):
 
 
 def about(name: object, what: str, error: DeployError) -> str:
-    """A message about a file from the error of one part of it: "NAME cannot be read as an image: it is empty."; NAME stands there once."""
+    """A message about a file, from the error of what was tried with it: "NAME cannot be read as an image: it is empty." NAME stands
+    there once."""
     name = str(name)
     if error.what.startswith(f"{name} "):
         return f"{name} {what}: it {error.what[len(name) + 1 :]}"
-    return error.what if name in error.what else f"{name} {what}: {error.what}"
+    return f"{name} {what}: {error.what.replace(f' {name}', '', 1)}"
 
 
 def shorten(text: str, most: int = 100) -> str:

@@ -122,7 +122,7 @@ def test_a_pair_without_its_half(tmp_path: Path) -> None:
     (b"no picture", "cannot be read as an image: it is not an image that can be read"),
     (b"", "cannot be read as an image: it is empty"),
     (b"GIF89a", "cannot be read as an image: it is not an image that can be read: it is GIF"),
-    (None, r"cannot be read as an image|Cannot read an image .*x\.jpg: "),
+    (None, "cannot be read as an image: Cannot read an image: No such file"),
 ])  # fmt: skip
 def test_an_unreadable_image_is_named_once(tmp_path: Path, damage: bytes | None, message: str) -> None:
     put(tmp_path, "images/val/x.jpg", "labels/val/x.png", [[0]])

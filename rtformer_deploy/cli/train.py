@@ -71,7 +71,13 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number) if not signals else signal.default_int_handler(number, None))
     with Display(options.steps) as display:
-        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(signals), say=display.say)
+
+        def progress(phase: str, done: int, total: int) -> None:
+            if signals:  # nothing is trained yet
+                raise KeyboardInterrupt
+            display.show_reading(phase, done, total)
+
+        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(signals), say=display.say, progress=progress)
     if last["kind"] == "stopped":
         click.echo(f"Stopped after step {last['step']}; go on with --resume.", err=True)
         raise SystemExit(130)

@@ -73,6 +73,16 @@ def read_label(path: Path, meaning: LabelMeaning) -> LabelMap:
     return _by_value(pixels, meaning, path)
 
 
+def values_in(path: Path, meaning: LabelMeaning) -> list[int] | list[Colour]:
+    """The distinct pixel values of a label file as it holds them, or its distinct colours, sorted. Raises as `read_label`."""
+    data = read_bytes(path, ImageError, "a label map")
+    with decoded(data, str(path)) as image:
+        pixels = _shown(image, data, path) if meaning.pixels == "colours" else _stored(image, data, path)
+    if pixels.ndim == 3 and (meaning.pixels == "colours" or (pixels != pixels[..., :1]).any()):
+        return [(int(red), int(green), int(blue)) for red, green, blue in np.unique(pixels.reshape(-1, 3), axis=0)]
+    return [int(value) for value in np.unique(pixels if pixels.ndim == 2 else pixels[..., 0])]
+
+
 def _refuse_lossy(image: Image.Image, path: Path) -> None:
     lossy_tiff = image.format == "TIFF" and image.info.get("compression") in _LOSSY_IN_TIFF
     if image.format not in _LOSSLESS or lossy_tiff:

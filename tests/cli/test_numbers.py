@@ -85,7 +85,7 @@ def test_seeds_are_what_every_library_takes(command: tuple[str, ...]) -> None:
 def test_the_library_refuses_them_too() -> None:
     for values in ({"scale": (0.0, 1.0)}, {"balance": 0.5}, {"rate": float("nan")}, {"scale": (0.5, float("inf"))}):
         with pytest.raises(UsageError):
-            TrainOptions(Path(), Path(), **values)  # type: ignore[arg-type]
+            TrainOptions(Path(), Path(), **values)
     assert TrainOptions(Path(), Path(), balance=1.02, scale=(1, 1)).balance == 1.02
 
 
