@@ -46,7 +46,7 @@ def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) ->
     dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
     with open_any(request.model, device=request.device, threads=request.threads, external=request.external) as runner:
         check_classes(runner.spec, dataset)
-        check_census(dataset, take_census(dataset, progress=progress), 1, "score")
+        check_census(dataset, take_census(dataset, progress=progress), "score", one_class=True)
         evaluation = evaluate(runner, dataset, progress)
     if request.json_path is not None:
         write_atomic(request.json_path, json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")

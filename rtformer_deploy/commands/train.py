@@ -88,9 +88,9 @@ def _refuse_to_overwrite(checkpoint: Path, log: Path, weights: Path) -> None:
 def _survey(fit: Dataset, checks: Sequence[Dataset], options: TrainOptions, say: Say, progress: Progress) -> Census:
     """Reads every label once, and every image's header -> what is trained on. Raises DatasetError if there is nothing to learn."""
     census = take_census(fit, options.threads, progress)
-    check_census(fit, census, 2, "learn")
+    check_census(fit, census, "learn")
     for check in checks:
-        check_census(check, take_census(check, options.threads, progress), 2, "score")
+        check_census(check, take_census(check, options.threads, progress), "score")
     missing = census.missing(fit.labels.names)
     if missing:
         say(f"No pixel of the {fit.split!r} split of {fit.name} is {' or '.join(missing)}: this cannot be learned from it.")

@@ -22,9 +22,10 @@ _MOST_VALUES = 8  # that a message lists
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """How many pixels of each class each label map holds: (samples, classes)."""
+    """How many pixels of each class each label map holds: (samples, classes); and how many pixels are ignored in all."""
 
     counts: NDArray[np.int64]
+    ignored: int = 0
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -43,26 +44,28 @@ def take_census(dataset: Dataset, threads: int | None = None, progress: Progress
     `threads` None means one for each core. Raises DatasetError for the first pair that cannot be read or whose sizes differ.
     """
     classes = len(dataset.labels.names)
-    rows: list[NDArray[np.int64]] = []
+    rows: list[NDArray[np.int64]] = []  # (256,) each
     pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="census")
     try:
-        for row in pool.map(lambda index: np.bincount(dataset.check(index).ravel(), minlength=256)[:classes], range(len(dataset))):
+        for row in pool.map(lambda index: np.bincount(dataset.check(index).ravel(), minlength=256), range(len(dataset))):
             rows.append(row)
             progress(f"read {dataset.split}", len(rows), len(dataset))
     finally:
         pool.shutdown(cancel_futures=True)
-    return Census(np.stack(rows))
+    counts = np.stack(rows)
+    return Census(counts[:, :classes], int(counts[:, dataset.labels.ignore_index].sum()))
 
 
-def check_census(dataset: Dataset, census: Census, fewest: int, purpose: str) -> None:
-    """Raises DatasetError if fewer than `fewest` classes occur in a split: there is nothing to `purpose` ("learn", "score").
+def check_census(dataset: Dataset, census: Census, purpose: str, *, one_class: bool = False) -> None:
+    """Raises DatasetError if there is nothing to `purpose` ("learn", "score") in a split, because fewer than two classes occur in it.
 
-    The hint names the values that the labels hold, and what to write into the dataset file.
+    With `one_class` one is enough, if no pixel is ignored. The hint names the values that the labels hold, and what to write into the
+    dataset file.
     """
     names = dataset.labels.names
     missing = census.missing(names)
     present = [name for name in names if name not in missing]
-    if len(present) >= fewest:
+    if len(present) > 1 or (one_class and present and not census.ignored):
         return
     what = f"no pixel has one of the classes {_some(names)}" if not present else f"all pixels that are not ignored are {present[0]}"
     raise DatasetError(f"There is nothing to {purpose} in the {dataset.split!r} split of {dataset.name}: {what}.", _hint(dataset))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -32,8 +31,17 @@ def data(tmp_path: Path) -> Path:
 
 
 def options(data: Path, output: Path, **changes: Any) -> TrainOptions:
-    values = {"steps": 1, "batch": 2, "crop": (32, 32), "threads": 1, "log_every": 1}
+    values: dict[str, Any] = {"steps": 1, "batch": 2, "crop": (32, 32), "threads": 1, "log_every": 1}
     return TrainOptions(root=data.parent, output=output, **(values | changes))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and a run of one step on it; tests take a copy."""
+    folder = tmp_path_factory.mktemp("ran")
+    data = write_dataset(folder / "data", frames=2)
+    train(small_recipe(data), options(data, folder / "run"))
+    return folder
 
 
 def only(data: Path, split: str, value: int) -> None:
@@ -86,11 +94,9 @@ def test_what_is_in_the_output_folder_is_not_overwritten(data: Path, tmp_path: P
     assert [(path.name, path.read_text()) for path in run.output.iterdir()] == [(name, "of another run")]
 
 
-def test_a_run_goes_on_in_a_folder_that_was_moved(data: Path, tmp_path: Path) -> None:
-    recipe, run = small_recipe(data), options(data, tmp_path / "run")
-    train(recipe, run)
-    moved = data.parent.rename(tmp_path / "moved") / data.name
-    last = train(small_recipe(moved), dataclasses.replace(run, root=moved.parent, steps=2), resume=True)
+def test_a_run_goes_on_in_a_folder_that_was_moved(ran: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(ran, tmp_path / "moved") / "data" / "small.toml"
+    last = train(small_recipe(moved), options(moved, tmp_path / "moved" / "run", steps=2), resume=True)
     assert last["step"] == 2
 
 
@@ -114,10 +120,10 @@ def change_content(data: Path) -> None:
         (change_content, "other files in val"),
     ],
 )  # fmt: skip
-def test_a_run_does_not_go_on_with_other_data(data: Path, tmp_path: Path, change: Any, message: str) -> None:
-    train(small_recipe(data), options(data, tmp_path / "run"))
+def test_a_run_does_not_go_on_with_other_data(ran: Path, tmp_path: Path, change: Any, message: str) -> None:
+    shutil.copytree(ran / "run", tmp_path / "run")
     before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
-    other = shutil.copytree(data.parent, tmp_path / "other") / data.name
+    other = shutil.copytree(ran / "data", tmp_path / "other") / "small.toml"
     change(other)
     run = options(other, tmp_path / "run", steps=2)
     if message is None:  # the same frames in both splits: as they were written
@@ -138,9 +144,9 @@ def rewrite(path: Path, change: Any) -> None:
     safetensors.torch.save_file(tensors, path, {KEY: json.dumps(meta)})
 
 
-def test_checkpoints_of_other_versions(data: Path, tmp_path: Path) -> None:
-    run = options(data, tmp_path / "run")
-    train(small_recipe(data), run)
+def test_checkpoints_of_other_versions(ran: Path, tmp_path: Path) -> None:
+    data = ran / "data" / "small.toml"
+    run = options(data, shutil.copytree(ran / "run", tmp_path / "run"))
     checkpoint = run.output / "checkpoint.safetensors"
     rewrite(checkpoint, lambda meta: (meta.pop("version"), meta["run"].pop("dataset")))  # as earlier versions wrote it
     assert train(small_recipe(data), run, resume=True)["step"] == 1
