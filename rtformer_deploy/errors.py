@@ -94,6 +94,15 @@ class MissingPackageError(DeployError):
         self.extra = extra
 
 
+def about(name: object, what: str, error: DeployError) -> str:
+    """A message about a file, from the error of what was tried with it: "NAME cannot be read as an image: it is empty." NAME stands
+    there once."""
+    name = str(name)
+    if error.what.startswith(f"{name} "):
+        return f"{name} {what}: it {error.what[len(name) + 1 :]}"
+    return f"{name} {what}: {error.what.replace(f' {name}', '', 1)}"
+
+
 def shorten(text: str, most: int = 100) -> str:
     """Text from a file, cut to `most` characters so that no message grows with the file."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

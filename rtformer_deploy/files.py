@@ -159,6 +159,14 @@ def check_readable(path: Path, error: type[DeployError], what: str, limit: int =
         raise error(f"{path} is too large to be {what}: {status.st_size:,} bytes, more than {limit:,}.")
 
 
+def size_of_file(path: Path, error: type[DeployError]) -> int:
+    """A file's bytes, counted; it is not opened. Raises `error`."""
+    try:
+        return os.stat(path).st_size
+    except OSError as cause:
+        raise error(f"Cannot read {path}: {cause.strerror or cause}.") from cause
+
+
 def _read(path: Path, error: type[DeployError], what: str, limit: int) -> bytes:
     check_readable(path, error, what, limit)
     try:

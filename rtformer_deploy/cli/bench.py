@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from ..timing.report import Report
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("model", type=options.PATH)
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Set how long each measurement takes.")
-@click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Warm up for so many seconds before them.")
+@click.option("--seconds", type=parse.Number(min=0.01), default=10.0, show_default=True, help="Set how long each measurement takes.")
+@click.option("--warmup", type=parse.Number(min=0), default=2.0, show_default=True, help="Warm up for so many seconds before them.")
 @click.option(
     "--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Keep N requests in flight; more than 1: throughput mode."
 )
 @click.option("--graphs/--no-graphs", default=True, show_default=True, help="Run in CUDA graphs if they can be captured (TensorRT).")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), metavar="F", help="Run paced too: a frame is due every 1/F s.")
+@click.option("--fps", type=parse.Number(min=0, min_open=True), metavar="F", help="Run paced too: a frame is due every 1/F s.")
 @click.option(
     "--deadline",
     "deadline_ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=parse.Number(min=0, min_open=True),
     metavar="MS",
     help="Give each paced frame so many ms [default: 1/F].",
 )

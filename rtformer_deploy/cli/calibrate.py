@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, parse
 
 
 @click.command("calibrate")
@@ -22,7 +22,7 @@ from . import options
     help="Choose how a range follows from the histogram.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N images, drawn at random [default: all].")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed the draw.")
+@click.option("--seed", type=parse.SEED, default=0, show_default=True, help="Seed the draw.")
 @options.reader
 @options.stop_on_error
 @options.external

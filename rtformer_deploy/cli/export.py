@@ -17,7 +17,7 @@ from .options import output
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams or .pth file.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
 @click.option("--random-weights", is_flag=True, help="Use random weights: for a dry run, or to measure speed.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed the random weights.")
+@click.option("--seed", type=parse.SEED, default=0, show_default=True, help="Seed the random weights.")
 @click.option("--size", callback=parse.size(least=64), metavar="HxW", help="Set the input size [default: the recipe's].")
 @click.option(
     "--batch", callback=parse.batch, default="1", show_default=True, metavar="N|dynamic", help="Set how many frames one input holds."

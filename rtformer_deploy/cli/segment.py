@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from ..commands.segment import Outcome
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.PATH)
 @click.argument("inputs", type=options.PATH, nargs=-1, required=True, metavar="INPUT...")
 @options.output(None, "Write NAME_labels.png and NAME_overlay.png into this folder, made if missing.")
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
+@click.option("--alpha", type=parse.Number(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
 @options.reader
 @options.stop_on_error
 @options.external

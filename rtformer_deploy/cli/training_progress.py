@@ -8,6 +8,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+_READING_LINES = 1000  # labels read between two lines
+
 
 class Display:
     """A context manager that is called with every record of a training run."""
@@ -43,6 +45,12 @@ class Display:
             self._line(f"{record['recipe']}: frames {frames}; from step {record['step']}")
             for line in record.get("left_out", ()):
                 self._line(f"left out: {line}")
+
+    def show_reading(self, phase: str, done: int, total: int) -> None:
+        """Shows how far the labels were read; as lines, only if they are many."""
+        self.progress.update(self.task, description=f"{phase}: {done:,} of {total:,}")
+        if not self.console.is_terminal and done % _READING_LINES == 0:
+            self._line(f"{phase}: {done:,} of {total:,} labels")
 
     def say(self, line: str) -> None:
         """Shows one line for a person."""

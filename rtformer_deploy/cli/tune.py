@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from ..commands.tune import Tuned
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.PATH, default="model.onnx")
 @options.dataset
 @click.option(
-    "--max-drop", type=float, default=0.5, show_default=True, metavar="Y", help="Allow this loss of mIoU, in points; else exit code 3."
+    "--max-drop",
+    type=parse.Number(),
+    default=0.5,
+    show_default=True,
+    metavar="Y",
+    help="Allow this loss of mIoU, in points; else exit code 3.",
 )
 @click.option(
     "--limit",
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
 @options.ranges
 @click.option("--resume", is_flag=True, help="Go on from the measurements in --output, also with another --max-drop.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Time each engine for so many seconds."
+    "--seconds", type=parse.Number(min=0, min_open=True), default=10.0, show_default=True, help="Time each engine for so many seconds."
 )
 @options.bit_depth
 @options.stop_on_error

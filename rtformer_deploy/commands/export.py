@@ -42,9 +42,7 @@ def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
         recipe=request.recipe, variant=request.variant, weights=request.weights, classes=request.num_classes,
         random_seed=request.seed if request.random_weights else None, say=say,
     )  # fmt: skip
-    spec = choice.recipe.spec(
-        size=request.size, batch=request.batch, head=request.head, labels=choice.labels, weights=choice.origin, sha256=choice.sha256
-    )
+    spec = choice.spec(size=request.size, batch=request.batch, head=request.head)
     height, width = spec.size
     what = f"{height}x{width}, batch {request.batch}, head {request.head}, opset {request.opset}"
     say(f"Exporting {spec.name} ({choice.origin}) at {what} ...")

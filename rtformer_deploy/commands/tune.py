@@ -194,7 +194,8 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
     if tuned.chosen is None:
         (folder / "recipe.toml").unlink(missing_ok=True)
         return
-    dataset = os.path.relpath(request.dataset, folder) if request.dataset.endswith(".toml") else request.dataset
+    own = request.dataset.endswith(".toml")  # written as it is found from the recipe, also through links
+    dataset = os.path.relpath(Path(request.dataset).resolve(), folder.resolve()) if own else request.dataset
     text = recipe_of(workshop, tuned.chosen, tuned.points[0], dataset, _RANGES, weights_sha256(workshop.model, spec))
     write_atomic(folder / "recipe.toml", text.encode())
 

@@ -14,6 +14,7 @@ from ..files import read_text
 from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, Resize, TensorSpec
 from . import values
 from .build_table import BuildTable, parse_build
+from .normalisation import normalisation_fault
 from .ranges import preprocessing
 
 #: What a recipe file may hold. [published] is for people: figures of the article, which the code does not read.
@@ -114,14 +115,18 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
         values.only(weights, {"file", "sha256"}, "[weights]")
         values.needed(arch, "name", "[architecture]")
         file, dataset = values.text(weights, "file", "[weights]"), values.needed(data, "dataset", "the recipe")
+        mean, std = values.triple(shape.get("mean", IMAGENET_MEAN)), values.triple(shape.get("std", IMAGENET_STD))
+        fault = normalisation_fault(mean, std)
+        if fault is not None:
+            raise ValueError(f"[input] {fault}")
         return Recipe(
             name=values.needed(data, "name", "the recipe"),
             arch=dict(arch),
             dataset=str(folder / dataset) if dataset.endswith(".toml") else dataset,
             labels=load_labels(dataset, folder),
             size=values.size(shape.get("size")),
-            mean=values.triple(shape.get("mean", IMAGENET_MEAN)),
-            std=values.triple(shape.get("std", IMAGENET_STD)),
+            mean=mean,
+            std=std,
             resize=values.choice(shape.get("resize", "stretch"), ("stretch", "letterbox")),
             weights=None if file is None else folder / file,
             weights_sha256=values.text(weights, "sha256", "[weights]"),

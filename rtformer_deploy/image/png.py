@@ -18,6 +18,7 @@ SOFTWARE = "rtformer-deploy"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEAD = 4096  # our text chunk is in the first bytes: it is before the pixels, and nothing long is before it
+_METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
 _CHANNELS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
 
 
@@ -57,12 +58,19 @@ def sample_bits(data: bytes) -> tuple[int, int | None]:
     return bits, significant
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of the chunks before the pixels; a body that is cut off is shorter."""
+def has_late_metadata(data: bytes) -> bool:
+    """Whether a PNG's bytes hold metadata behind the pixels, where it may be too, such as an EXIF orientation."""
+    names = [name for name, _ in _chunks(data, pixels=True)]
+    pixels = names.index(b"IDAT") if b"IDAT" in names else len(names)
+    return not _METADATA.isdisjoint(names[pixels:])
+
+
+def _chunks(data: bytes, pixels: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    """Name and body of the chunks before the pixels, or with `pixels` of all; a body that is cut off is shorter."""
     start = len(_SIGNATURE)
     while start + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, start)
-        if name in (b"IDAT", b"IEND"):
+        if name == b"IEND" or (name == b"IDAT" and not pixels):
             return
         yield name, data[start + 8 : start + 8 + length]
         start += length + 12

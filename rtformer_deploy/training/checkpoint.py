@@ -13,13 +13,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ..errors import WeightsError, first_line
+from ..errors import WeightsError, about, first_line
 from ..files import write_atomic
 from ..formats.safetensors_file import open_safetensors
 from ..nn.weights import check_values
 from .ema import Average
 
 KEY = "rtformer_deploy.training"
+VERSION = 1
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -44,7 +45,7 @@ def save(state: TrainingState, run: Mapping[str, Any], path: Path) -> None:
         for key, value in state.optimizer.state[parameter].items():
             tensors[f"optimizer/{key}/{name}"] = value
     tensors = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-    text = json.dumps({"step": state.step, "run": dict(run)})
+    text = json.dumps({"version": VERSION, "step": state.step, "run": dict(run)})
     write_atomic(path, safetensors.torch.save(tensors, {KEY: text}))
 
 
@@ -67,17 +68,36 @@ def restore(state: TrainingState, path: Path) -> dict[str, Any]:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError if the file is not a checkpoint."""
+    """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError if the file is not a checkpoint, or one of a newer version."""
     try:
         with open_safetensors(path, "pt") as file:
             meta = json.loads((file.metadata() or {})[KEY])
+            _check_version(meta, path)
             if not isinstance(meta, dict) or type(meta.get("step")) is not int or meta["step"] < 0 or not isinstance(meta.get("run"), dict):
                 raise ValueError("it does not say which step of which run it holds")
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - the file object is no mapping
+    except _NewerError:
+        raise
     except WeightsError as error:
-        raise WeightsError(f"{path} is not a checkpoint of a training run: {error.what}", error.hint) from error
+        raise WeightsError(about(path, "is not a checkpoint of a training run", error), error.hint) from error
     except (OSError, KeyError, ValueError, RecursionError, RuntimeError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path} is not a checkpoint of a training run: {first_line(error)}.") from error
+
+
+class _NewerError(WeightsError):
+    """The checkpoint is of a newer version."""
+
+
+def _check_version(meta: object, path: Path) -> None:
+    """A checkpoint without a version is of an earlier release, and is read."""
+    version = meta.get("version", VERSION) if isinstance(meta, dict) else VERSION
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{version!r} is not a version")
+    if version > VERSION:
+        raise _NewerError(
+            f"{path} is a checkpoint in version {version} of the format; this rtformer-deploy reads version {VERSION}.",
+            "Update it: pip install --upgrade rtformer-deploy",
+        )
 
 
 def _of_optimizer(tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:

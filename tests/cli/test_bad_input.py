@@ -130,7 +130,7 @@ def test_golden_weights_come_in_and_go_out(here: Path, shared: Path) -> None:
     assert "5,365,043 parameters, 19 classes" in done.output
     done = run("export", "--weights", "slim.safetensors", "--size", "96x160")
     assert done.exit_code == 0, done.output
-    assert "The weights name their recipe: rtformer-slim-cityscapes." in done.output
+    assert "The weights say what they are: rtformer-slim-cityscapes, 19 classes." in done.output
 
 
 @pytest.fixture
