@@ -39,12 +39,10 @@ def command(
 
     The engine's own library measures each layer, in medians over --rounds runs. A layer that was fused into another does not appear.
     """
-    from ..commands.profile import profile_path
-    from ..files import check_writable
+    from ..commands.profile import check_files, profile_path
     from ..pictures import require_report
 
-    for path in filter(None, (json_path, svg_path)):
-        check_writable(path)
+    check_files(model, external, json_path, svg_path)
     if svg_path is not None:
         require_report("--svg")
     profile = profile_path(model, rounds=rounds, device=device, threads=threads, external=external)
@@ -53,12 +51,10 @@ def command(
 
 
 def _save(profile: Profile, top: int, json_path: Path | None, svg_path: Path | None) -> None:
-    import json
-
-    from ..files import write_atomic
+    from ..files import json_bytes, write_atomic
 
     if json_path is not None:
-        write_atomic(json_path, json.dumps(profile.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(json_path, json_bytes(profile.to_json()))
     if svg_path is not None:
         from ..pictures.layers import draw_layers
 

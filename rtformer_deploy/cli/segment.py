@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.argument("inputs", type=options.PATH, nargs=-1, required=True, metavar="INPUT...")
 @options.output(None, "Write NAME_labels.png and NAME_overlay.png into this folder, made if missing.")
 @click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
+@click.option("--overwrite", is_flag=True, help="Replace files too that rtformer-deploy did not write.")
 @options.reader
 @options.stop_on_error
 @options.external
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @options.device
 def command(
     model: Path, inputs: tuple[Path, ...], output: Path, alpha: float, batch: int, threads: int | None, device: int,
-    reader: ImageReader, stop_on_error: bool, external: ExternalModel,
+    reader: ImageReader, stop_on_error: bool, overwrite: bool, external: ExternalModel,
 ) -> None:  # fmt: skip
     """Segment images and folders of images (INPUT...) with MODEL, an engine plan or an ONNX model.
 
@@ -42,7 +43,7 @@ def command(
     from ..opening import open_any
     from .show import progress_bar
 
-    jobs = plan_jobs(inputs, output, reader.say)
+    jobs = plan_jobs(inputs, output, reader.say, overwrite=overwrite)
     odd = OddFiles(stop_on_error, total=len(jobs))
     outcomes = []
     with open_any(model, device=device, threads=threads, lanes=1, external=external) as runner:

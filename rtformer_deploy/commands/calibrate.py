@@ -15,7 +15,7 @@ import numpy as np
 from ..calibrate import DEFAULT_METHOD, observer
 from ..calibrate.collect import Collector, float_tensors, restore, state
 from ..errors import CalibrationError, ImageError, first_line
-from ..files import check_writable, read_bytes, sha256, write_atomic
+from ..files import read_bytes, remove, sha256, write_atomic
 from ..formats.archive import open_stored
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, serialize_model, weights_sha256
@@ -27,6 +27,8 @@ from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
 from ..pipeline import spec_of
 from ..types import Feedback, Frame, ModelSpec, Progress, Ranges, Say
+from .kinds import CALIBRATION, RANGES
+from .outputs import Output, check_outputs, file_inputs, model_inputs
 
 _EVERY = 25  # images between two checkpoints
 
@@ -58,7 +60,8 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     choose, odd = observer(request.method), odd or OddFiles()
     reader = request.reader or ImageReader(say=feedback.say)
     if request.output is not None:
-        check_writable(request.output)
+        inputs = [*model_inputs(request.model), *file_inputs(request.external.classes)]
+        check_outputs([Output(request.output, RANGES), Output(checkpoint_path(request.output), CALIBRATION, updated=True)], inputs)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
     paths = pick_images(request.images, request.limit, request.seed, feedback.say)
@@ -99,12 +102,17 @@ def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) ->
     return paths
 
 
+def checkpoint_path(output: Path) -> Path:
+    """Where an interrupted run that writes `output` keeps what it has seen."""
+    return output.with_name(f".{output.name}.calibration.npz")
+
+
 class _Checkpoint:
     """What a run has seen so far, kept in a file beside its output; a run without an output keeps nothing."""
 
     def __init__(self, output: Path | None, identity: str) -> None:
         """`identity` stands for the model and the images. A checkpoint with another identity is not used."""
-        self.path = None if output is None else output.with_name(f".{output.name}.calibration.npz")
+        self.path = None if output is None else checkpoint_path(output)
         self.identity = identity
 
     def resume(self, collector: Collector, odd: OddFiles, say: Say) -> tuple[int, bool]:
@@ -145,7 +153,7 @@ class _Checkpoint:
 
     def remove(self) -> None:
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
 
 
 def _show_all(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..datasets import open_dataset
 from ..evaluation.evaluate import Evaluation, evaluate
-from ..files import check_writable, write_atomic
+from ..files import json_bytes, write_atomic
 from ..formats.external_model import ExternalModel
 from ..image.reader import ImageReader
 from ..opening import open_any
 from ..pictures import require_report
 from ..types import Progress, no_progress
+from .kinds import DRAWING, SCORES
+from .outputs import check_outputs, file_inputs, model_inputs, outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,15 @@ def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) ->
 
     Raises OutputError and MissingPackageError before the work, and what opening the model, the dataset and `evaluate` raise.
     """
-    for path in filter(None, (request.json_path, request.picture_path)):
-        check_writable(path)
+    inputs = [*model_inputs(request.model), *file_inputs(request.dataset, request.external.classes)]
+    check_outputs(outputs((request.json_path, SCORES), (request.picture_path, DRAWING)), inputs)
     if request.picture_path is not None:
         require_report("--picture")
     dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
     with open_any(request.model, device=request.device, threads=request.threads, external=request.external) as runner:
         evaluation = evaluate(runner, dataset, progress)
     if request.json_path is not None:
-        write_atomic(request.json_path, json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(request.json_path, json_bytes(evaluation.to_json()))
     if request.picture_path is not None:
         write_atomic(request.picture_path, _picture(evaluation).encode())
     return evaluation

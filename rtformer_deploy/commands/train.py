@@ -10,7 +10,7 @@ from typing import Any
 
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, UsageError
-from ..files import make_folder, write_atomic
+from ..files import make_folder, remove, write_atomic
 from ..formats.recipe import Recipe, load_labels
 from ..image.reader import ImageReader
 from ..nn.weights import save_weights
@@ -20,6 +20,8 @@ from ..training.log import Log
 from ..training.options import TrainOptions, plain
 from ..training.run import TrainingRun, Watch
 from ..types import Say
+from .kinds import CHECKPOINT, DRAWING, TRAINING_LOG, WEIGHTS
+from .outputs import Output, check_outputs, file_inputs
 
 
 def train(
@@ -38,10 +40,11 @@ def train(
     `say` gets a line about each problem in the dataset's files, and one at the start if log.svg cannot be drawn without the extra `report`.
     Raises DatasetError, WeightsError, UsageError, OutputError, and DeployError if the loss is no longer a number.
     """
-    folder = make_folder(options.output)
+    folder = options.output
     checkpoint = folder / "checkpoint.safetensors"
     if not resume and checkpoint.exists():
         raise UsageError(f"{folder} holds a run already.", "Go on with it (--resume), or choose another folder with --output.")
+    _check_files(recipe, options)
     fit, checks = open_splits(recipe.dataset, options.root, options.hold_out, ImageReader(options.bit_depth, say))
     run = TrainingRun(recipe, options, fit, checks, None if resume else options.init)
     if resume:
@@ -49,6 +52,7 @@ def train(
     reason = why_not_drawn("log.svg")
     if reason is not None:
         say(reason)
+    make_folder(folder)
     log = Log(folder / "log.jsonl", resume)
     if resume:
         log.cut(run.state.step)
@@ -62,6 +66,18 @@ def train(
         _ship(run, folder, record)
         _draw(log, folder / "log.svg")
     return last
+
+
+def _check_files(recipe: Recipe, options: TrainOptions) -> None:
+    """Raises OutputError if the folder cannot be made, or a file of the run would replace one that is not from a run."""
+    folder = options.output
+    planned = [
+        Output(folder / "checkpoint.safetensors", CHECKPOINT, updated=True),
+        Output(folder / "log.jsonl", TRAINING_LOG, updated=True),
+        Output(folder / "log.svg", DRAWING),
+        Output(folder / f"{recipe.name}.safetensors", WEIGHTS),
+    ]
+    check_outputs(planned, file_inputs(options.init, recipe.dataset), folder=folder)
 
 
 def open_splits(dataset: str, root: Path, hold_out: str | None, reader: ImageReader | None = None) -> tuple[Dataset, list[Dataset]]:
@@ -98,7 +114,7 @@ def _ship(run: TrainingRun, folder: Path, record: Watch) -> None:
 def _draw(log: Log, path: Path) -> None:
     """Writes the picture of the log, if it can be drawn here; otherwise removes the picture of an earlier run."""
     if why_not_drawn(path.name) is not None:
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     from ..pictures.training import draw_training
 
