@@ -18,22 +18,31 @@ DeployError              exit code 1
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class DeployError(Exception):
     """What happened (`what`, one sentence) and what to do about it (`hint`, one sentence or a command).
 
-    Raised as ``raise DeployError(what, hint) from cause``; the command line prints both and exits with `exit_code`.
+    `details` are lines between the two. Nothing else begins a line: a line end in a part, from a file's name perhaps, is printed escaped.
+    Raised as ``raise DeployError(what, hint) from cause``; the command line prints all of it and exits with `exit_code`.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, hint: str | None = None) -> None:
+    def __init__(self, what: str, hint: str | None = None, *, details: Iterable[str] = ()) -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
+        self.details = tuple(details)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is printed: `what`, the details, the hint."""
+        return (self.what, *self.details, *(() if self.hint is None else (self.hint,)))
 
     def __str__(self) -> str:
-        return self.what if self.hint is None else f"{self.what}\n{self.hint}"
+        return "\n".join(self.lines)
 
 
 class UsageError(DeployError):

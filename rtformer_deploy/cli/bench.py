@@ -93,7 +93,7 @@ def _print(report: Report) -> None:
 
         out.print(table("GPU meanwhile", ("", "min", "median", "max"), gpu_rows(report.gpu), right=(1, 2, 3)))
     for line in _lines(report):
-        out.print(line, markup=False, soft_wrap=False)
+        out.print(line)
 
 
 def _lines(report: Report) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .options import PATH
+from .terminal import echo
 
 
 @click.command("import-weights")
@@ -35,4 +36,4 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
 
     imported = import_weights(file, recipe, num_classes, half)
     imported.save(output)
-    click.echo(f"{output}: {imported.parameters:,} parameters, {imported.classes} classes, {imported.recipe}.")
+    echo(f"{output}: {imported.parameters:,} parameters, {imported.classes} classes, {imported.recipe}.")

@@ -62,19 +62,23 @@ def _save(profile: Profile, top: int, json_path: Path | None, svg_path: Path | N
 
 
 def _print(profile: Profile, top: int) -> None:
-    from ..pictures.text import shorten
+    from ..pictures.text import shorten_middle
     from .show import console, table
+    from .terminal import escape
 
     out = console()
     shown = profile.top(top)
-    rows = [(shorten(layer.kind, 13), f"{layer.kernel} {layer.precision}".strip(), *_figures(profile, layer.ms)) for layer in shown]
+    rows = [
+        (shorten_middle(escape(layer.kind), 13), f"{layer.kernel} {layer.precision}".strip(), *_figures(profile, layer.ms))
+        for layer in shown
+    ]
     remaining = len(profile.layers) - len(shown)
     if remaining:
         rows.append(("", "", *_figures(profile, profile.layers_ms - sum(layer.ms for layer in shown))))
     titles = ("kind", "kernel", "ms", "share")
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
     width = max(_FEWEST, _COLUMNS - sum(widths) - _GAP * len(widths))
-    names = [shorten(layer.name, width) for layer in shown] + ([f"{remaining} more"] if remaining else [])
+    names = [shorten_middle(escape(layer.name), width) for layer in shown] + ([f"{remaining} more"] if remaining else [])
     layers = [(name, *row) for name, row in zip(names, rows, strict=True)]
     out.print(table(_title(profile), ("layer", *titles), layers, right=(3, 4)))
     blocks = [(block.name, str(block.layers), *_figures(profile, block.ms)) for block in profile.blocks()[:top]]
@@ -83,7 +87,7 @@ def _print(profile: Profile, top: int) -> None:
         others = sum(block.layers for block in hidden), sum(block.ms for block in hidden)
         blocks.append((f"{len(hidden)} more", str(others[0]), *_figures(profile, others[1])))
     out.print(table("By block", ("block", "layers", "ms", "share"), blocks, right=(1, 2, 3)))
-    out.print(profile.summary(), markup=False)
+    out.print(profile.summary())
 
 
 def _figures(profile: Profile, ms: float) -> tuple[str, str]:

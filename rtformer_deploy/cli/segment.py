@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
+from .terminal import echo
 
 if TYPE_CHECKING:
     from ..commands.segment import Outcome
@@ -63,10 +64,10 @@ def command(
 def _print_line(outcome: Outcome, classes: Sequence[str]) -> None:
     """Prints one line for an image: its outputs and its largest class."""
     if outcome.shares is None:
-        click.echo(f"{outcome.job.image}: failed", err=True)
+        echo(f"{outcome.job.image}: failed", err=True)
         return
     largest = int(outcome.shares.argmax())
-    click.echo(f"{outcome.job.image} -> {outcome.job.overlay.name} (mostly {classes[largest]}, {outcome.shares[largest]:.0%})")
+    echo(f"{outcome.job.image} -> {outcome.job.overlay.name} (mostly {classes[largest]}, {outcome.shares[largest]:.0%})")
 
 
 def _percent(share: float) -> str:
@@ -83,4 +84,4 @@ def _print_shares(outcome: Outcome, classes: Sequence[str]) -> None:
     rows = [(str(index), classes[index], _percent(share)) for index, share in order if share > 0]
     height, width = outcome.size
     console().print(table(f"{outcome.job.image.name}, {height}x{width}", ("id", "class", "pixels"), rows, right=(0, 2)))
-    click.echo(f"Wrote {outcome.job.labels} and {outcome.job.overlay}.")
+    echo(f"Wrote {outcome.job.labels} and {outcome.job.overlay}.")

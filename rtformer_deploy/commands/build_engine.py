@@ -135,7 +135,8 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
 
 def _about(odd: OddFiles) -> str:
     """What the sidecar says about images that could not be read."""
-    return printable(f"The INT8 ranges were measured on {odd.total - len(odd.errors)} images alone, as {odd.listing()}")
+    count = odd.total - len(odd.errors)
+    return printable(f"The INT8 ranges were measured on {count} images alone, as {odd.title()} {'; '.join(map(str.strip, odd.lines()))}")
 
 
 def _tell_mix(recipe: Recipe, backend: Backend, say: Say) -> None:

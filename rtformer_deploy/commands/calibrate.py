@@ -73,10 +73,9 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     checkpoint = _Checkpoint(request.output, identity)
     start = checkpoint.resume(collector, odd, feedback.say)
     if not _show_all(collector, paths, spec, start, checkpoint, reader, odd, feedback.progress):
-        bad = f"\n{odd.listing()}" if odd.errors else ""
-        raise CalibrationError(
-            f"No image in {request.images} has more than one colour, so there are no ranges to measure.{bad}", "Give images of real scenes."
-        )
+        what = f"No image in {request.images} has more than one colour, so there are no ranges to measure."
+        details = [odd.title(), *odd.lines()] if odd.errors else []
+        raise CalibrationError(what, "Give images of real scenes.", details=details)
     amax = {name: float(np.float32(choose(histogram))) for name, histogram in collector.histograms.items()}
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:

@@ -132,7 +132,7 @@ def verify(
             _score(result, compared, item.label(), ignore)
         progress("verify", done, len(items))
     if not result.images:
-        raise ImageError(odd.listing())
+        raise ImageError(odd.title(), details=odd.lines())
     result.boundary = borders.score()
     return result
 

@@ -17,7 +17,7 @@ from rtformer_deploy.pictures.histogram import draw_histogram
 from rtformer_deploy.pictures.layers import draw_layers
 from rtformer_deploy.pictures.pareto import draw_pareto
 from rtformer_deploy.pictures.style import COLOURS
-from rtformer_deploy.pictures.text import clean, shorten
+from rtformer_deploy.pictures.text import clean, shorten_middle
 from rtformer_deploy.pictures.training import draw_training
 from rtformer_deploy.runtime.layer_times import LayerTime
 from rtformer_deploy.timing.report import Timing
@@ -25,8 +25,8 @@ from rtformer_deploy.tuning.points import Point
 
 SVG = "{http://www.w3.org/2000/svg}"
 #: Markup, mathematics, control characters, half a surrogate pair, scripts that the measuring font does not have.
-ODD = '_a<b>&"$x^{2 \x00\x1b\n\ud800 漢字 \uffff'
-READ = '_a<b>&"$x^{2 \ufffd\ufffd \ufffd 漢字 \ufffd'
+ODD = '_a<b>&"$x^{2 \x00\x1b\n\ud800 漢字 \uffff\u202e'
+READ = '_a<b>&"$x^{2 \ufffd\ufffd \ufffd 漢字 \ufffd\ufffd'
 
 
 def point(name: str, miou: float, ratio: float) -> Point:
@@ -119,8 +119,8 @@ def test_drawing_leaves_matplotlib_as_it_was() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
-def test_clean_and_shorten() -> None:
+def test_clean_and_shorten_middle() -> None:
     assert clean(ODD) == READ
     assert clean("a\tb\r\nc") == "a b c"
-    assert shorten("abcdefghijklm", 9) == "abc...klm"
-    assert shorten("abc", 3) == "abc"
+    assert shorten_middle("abcdefghijklm", 9) == "abc...klm"
+    assert shorten_middle("abc", 3) == "abc"
