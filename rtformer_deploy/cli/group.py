@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from ..errors import DeployError, one_line
-from .terminal import echo, escape, print_any_name, quiet_end
+from .terminal import echo, escape, print_any_name, quiet_end, write
 
 #: command -> (module in this folder, one line for --help). The function in the module is named `command`.
 COMMANDS = {
@@ -48,17 +49,23 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
-    def main(self, args: Sequence[str] | None = None, *more: Any, standalone_mode: bool = True, **options: Any) -> Any:
+    def main(  # type: ignore[override]  # the two overloads differ in what they return
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Runs a command as click does, but for the messages: what they quote is escaped, and a broken stdout gives no traceback."""
         if not standalone_mode:
-            return super().main(args, *more, standalone_mode=False, **options)
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         print_any_name()
         try:
             with quiet_end():
-                code = super().main(args, *more, standalone_mode=False, **options)
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.ClickException as error:
-            error.message = escape(error.message)
-            error.show()
+            _show_usage(error)
             code = error.exit_code
         except click.Abort:
             code = _interrupted()
@@ -81,6 +88,13 @@ class LazyGroup(click.Group):
             for line in (f"Error: {first}", *others):
                 echo(line, err=True)
             ctx.exit(error.exit_code)
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """Prints click's message about a call that is wrong; what it quotes of the call is escaped."""
+    shown, message = io.StringIO(), error.format_message()
+    error.show(shown)
+    write(shown.getvalue().rstrip("\n").replace(message, escape(message)), err=True)
 
 
 def _interrupted() -> int:

@@ -88,7 +88,8 @@ PICTURE = Kind("a PNG picture that rtformer-deploy wrote", is_ours)
 #: Known by its name, which no other file has: one that is damaged is replaced too.
 CALIBRATION = Kind("the state of an interrupted calibrate", lambda path: True)
 
-_KNOWN = (
+#: Every kind that has a mark of its own. A timing cache is TensorRT's.
+KNOWN = (
     PLAN, SIDECAR, MODEL, RANGES, WEIGHTS, CHECKPOINT, TRAINING_LOG, BENCH, PROFILE, SCORES, COMPARISON, TUNING, JOURNAL, RECIPE, PAGE,
     DRAWING, PICTURE,
 )  # fmt: skip
@@ -96,7 +97,7 @@ _KNOWN = (
 
 def kind_of(path: Path) -> Kind | None:
     """What a regular file is; None if this program did not write it."""
-    return next((kind for kind in _KNOWN if kind.fits(path)), None)
+    return next((kind for kind in KNOWN if kind.fits(path)), None)
 
 
 def _may_be_timings(path: Path) -> bool:

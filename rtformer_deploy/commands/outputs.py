@@ -20,7 +20,7 @@ _OTHER_NAME = "Choose another name, or move that file away."
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A file to write. `updated`: the command reads it too and goes on with what it holds, such as a cache or a checkpoint."""
+    """A file to write. `updated`: the command reads it too and goes on with what it holds, such as a cache or a journal."""
 
     path: Path
     kind: Kind

@@ -44,7 +44,7 @@ def train(
     checkpoint = folder / "checkpoint.safetensors"
     if not resume and checkpoint.exists():
         raise UsageError(f"{folder} holds a run already.", "Go on with it (--resume), or choose another folder with --output.")
-    _check_files(recipe, options)
+    _check_files(recipe, options, checkpoint, resume)
     fit, checks = open_splits(recipe.dataset, options.root, options.hold_out, ImageReader(options.bit_depth, say))
     run = TrainingRun(recipe, options, fit, checks, None if resume else options.init)
     if resume:
@@ -68,16 +68,20 @@ def train(
     return last
 
 
-def _check_files(recipe: Recipe, options: TrainOptions) -> None:
+def _check_files(recipe: Recipe, options: TrainOptions, checkpoint: Path, resume: bool) -> None:
     """Raises OutputError if the folder cannot be made, or a file of the run would replace one that is not from a run."""
     folder = options.output
     planned = [
-        Output(folder / "checkpoint.safetensors", CHECKPOINT, updated=True),
         Output(folder / "log.jsonl", TRAINING_LOG, updated=True),
         Output(folder / "log.svg", DRAWING),
         Output(folder / f"{recipe.name}.safetensors", WEIGHTS),
     ]
-    check_outputs(planned, file_inputs(options.init, recipe.dataset), folder=folder)
+    if resume:
+        inputs = file_inputs(checkpoint, recipe.dataset)
+    else:
+        inputs = file_inputs(options.init, recipe.dataset)
+        planned.append(Output(checkpoint, CHECKPOINT))
+    check_outputs(planned, inputs, folder=folder)
 
 
 def open_splits(dataset: str, root: Path, hold_out: str | None, reader: ImageReader | None = None) -> tuple[Dataset, list[Dataset]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, ImageError, UsageError
 from ..evaluation.verify import Item, Verification, verify
-from ..files import json_bytes, printable, remove, write_atomic
+from ..files import json_bytes, printable, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, read_spec
 from ..image.frames import images_in, save_png
@@ -71,18 +71,10 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: 
         verification = verify(a, b, items, names=names, margin=request.margin, ignore=ignore, odd=odd, progress=progress)
     if request.json_path is not None:
         write_atomic(request.json_path, json_bytes(verification.to_json()))
-    if request.picture_path is not None:
-        _draw(verification, request.picture_path)
+    if request.picture_path is not None and verification.worst_changes is not None:
+        changes = verification.worst_changes
+        save_png(request.picture_path, draw_changes(changes.frame, changes.changed, changes.near))
     return verification
-
-
-def _draw(verification: Verification, path: Path) -> None:
-    """Writes the picture of the changes; if there are none, the picture of an earlier run goes."""
-    changes = verification.worst_changes
-    if changes is None:
-        remove(path)
-    else:
-        save_png(path, draw_changes(changes.frame, changes.changed, changes.near))
 
 
 def image_items(paths: Sequence[Path], reader: ImageReader | None = None) -> list[Item]:

@@ -108,7 +108,7 @@ def test_nothing_is_fetched_or_dated_and_no_id_is_left(draw: Draw) -> None:
 def test_odd_names_are_text(draw: Draw) -> None:
     picture = draw(ODD)
     texts = [element.text or "" for element in ElementTree.fromstring(picture.encode()).iter(f"{SVG}text")]
-    assert any(READ in text for text in texts) or any(shorten(READ, 16) == text for text in texts)
+    assert any(READ in text for text in texts) or any(shorten_middle(READ, 16) == text for text in texts)
 
 
 def test_drawing_leaves_matplotlib_as_it_was() -> None:
