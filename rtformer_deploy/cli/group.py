@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
-    def main(  # type: ignore[override]  # the two overloads differ in what they return
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
