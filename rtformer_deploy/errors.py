@@ -18,6 +18,7 @@ DeployError              exit code 1
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
@@ -103,14 +104,20 @@ class MissingPackageError(DeployError):
         self.extra = extra
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
 def shorten(text: str, most: int = 100) -> str:
     """Text from a file, cut to `most` characters so that no message grows with the file."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of a library's error that is not empty, cut to `most` characters; the error's type if there is none."""
-    lines = (line.strip() for line in str(error).splitlines())
+    """The first line of a library's error that is not empty, cut to `most` characters; the error's type if there is none.
+
+    A library's own colours are left out.
+    """
+    lines = (_COLOUR.sub("", line).strip() for line in str(error).splitlines())
     return shorten(next((line for line in lines if line), type(error).__name__), most)
 
 

@@ -126,8 +126,7 @@ def check_folder(path: Path) -> None:
         there = there.parent
     if not there.is_dir():
         raise OutputError(f"Cannot make the folder {path}: {there} is not a folder.")
-    if not os.access(there, os.W_OK):
-        raise OutputError(f"The folder {there} cannot be written to.", "Choose another one with --output.")
+    _check_room(there)
 
 
 def make_folder(path: Path) -> Path:
@@ -136,9 +135,18 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the folder {path}: {error.strerror or error}.") from error
-    if not os.access(path, os.W_OK):
-        raise OutputError(f"The folder {path} cannot be written to.", "Choose another one with --output.")
+    _check_room(path)
     return path
+
+
+def _check_room(folder: Path) -> None:
+    """Raises OutputError if no file can be made in a folder; it leaves none behind."""
+    with _partial(folder / "file") as partial:
+        try:
+            partial.touch(exist_ok=False)
+        except OSError as error:
+            what = f"Cannot write to the folder {folder}: {error.strerror or error}."
+            raise OutputError(what, "Choose another one with --output.") from error
 
 
 def remove(path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from ..errors import OutputError
 
@@ -56,41 +56,65 @@ def print_any_name() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-@contextlib.contextmanager
-def quiet_end() -> Iterator[None]:
-    """Ends a command whose stdout cannot be written, without a traceback: SystemExit(1), as Python and click do it.
+class _Watched:
+    """A stream that remembers the error that it could not be written with; everything else is the stream's own."""
 
-    If the reader has gone (`| head -1`) nothing is said. Raises OutputError if the disk behind stdout is full or fails.
-    """
-    try:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+
+    def write(self, text: str) -> int:
+        with self._watching():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._watching():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _watching(self) -> Iterator[None]:
         try:
             yield
-        finally:
-            _flush()
-    except OSError as error:
-        if not _is_broken():
+        except OSError as error:
+            self.failure = error
             raise
-        if isinstance(error, BrokenPipeError):
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def quiet_end() -> Iterator[None]:
+    """Ends a command whose stdout cannot be written, without a traceback.
+
+    If the reader has gone (`| head -1`) nothing is said: SystemExit(1), as Python and click do it. Raises OutputError if the disk behind
+    stdout is full or fails.
+    """
+    if sys.stdout is None:  # closed when the process began
+        yield
+        return
+    stdout = _Watched(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(stdout):
+            try:
+                yield
+            finally:
+                stdout.flush()
+    except OSError as error:
+        if stdout.failure is None:
+            raise
+        _write_to_nothing()
+        if isinstance(stdout.failure, BrokenPipeError):
             raise SystemExit(1) from error
-        raise OutputError(f"Cannot write to the standard output: {error.strerror or error}.") from error
+        raise OutputError(f"Cannot write to the standard output: {stdout.failure.strerror or error}.") from error
 
 
-def _flush() -> None:
-    if sys.stdout is not None and not sys.stdout.closed:
-        sys.stdout.flush()
-
-
-def _is_broken() -> bool:
-    """Whether stdout refuses what it still holds. If so it is pointed at nothing, so that Python does not fail when it ends.
+def _write_to_nothing() -> None:
+    """Points stdout at nothing: what it still holds must not fail when Python ends.
 
     See https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """
-    try:
-        _flush()
-    except OSError:
-        with contextlib.suppress(OSError, io.UnsupportedOperation):
-            nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, sys.stdout.fileno())
-            os.close(nothing)
-        return True
-    return False
+    with contextlib.suppress(OSError, io.UnsupportedOperation):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)

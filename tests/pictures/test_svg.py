@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rtformer_deploy.pictures.confusion import draw_confusion
 from rtformer_deploy.pictures.histogram import draw_histogram
@@ -117,6 +120,15 @@ def test_drawing_leaves_matplotlib_as_it_was() -> None:
     assert dict(matplotlib.rcParams) == before
     code = "import sys, rtformer_deploy.pictures.training as t; t.draw_training([]); print('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+@given(st.text())
+@settings(max_examples=50, deadline=None)
+def test_cleaned_text_is_xml_and_one_line(text: str) -> None:
+    read = ElementTree.fromstring(f"<a>{html.escape(clean(text))}</a>".encode()).text or ""
+    assert read == clean(text)
+    assert len(read.splitlines()) <= 1
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", read)
 
 
 def test_clean_and_shorten_middle() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...errors import BuildError, MissingPackageError, first_line
+from ...errors import BuildError, MissingPackageError, OutputError, first_line
 from ...files import sha256, temporary_folder
 from ...formats.model_file import parse_model, serialize_model
 from ...graph.edit import initializer
@@ -45,6 +45,8 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     progress("ONNX Runtime: open it, run it once and read its layers", 1, 2)
     try:
         layers = layer_precisions(plan, source.name, (batch[0], *map(int, source.shape[1:])), options.threads)
+    except OutputError:  # there is no temporary folder
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise BuildError(f"ONNX Runtime refused the model: {first_line(error)}") from error
     progress("ONNX Runtime: done", 2, 2)
