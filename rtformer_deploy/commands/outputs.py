@@ -41,8 +41,8 @@ def model_inputs(*paths: Path) -> Iterator[tuple[Path, str]]:
     """Models, plans or weights to read, each with the places beside it that belong to it."""
     for path in paths:
         yield path, "itself an input"
-        yield sidecar(path), f"the place of the sidecar of {path}, which is read"
-        yield runtime_cache(path), f"the place of the runtime cache of {path}, which is read"
+        yield sidecar(path), f"where the sidecar of {path} belongs"
+        yield runtime_cache(path), f"where the runtime cache of {path} belongs"
 
 
 def file_inputs(*paths: Path | str | None) -> Iterator[tuple[Path, str]]:

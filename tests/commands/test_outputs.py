@@ -64,11 +64,11 @@ def everything() -> dict[str, bytes]:
 DATA = ("--dataset", "camvid", "--root", ".")
 
 REFUSED = {
-    "the sidecar": (("bench", "e.plan", "--json", "e.plan.json"), "e.plan.json: it is the place of the sidecar of e.plan, which is read"),
-    "a sidecar to be": (("bench", "m.onnx", "--html", "m.onnx.json"), "m.onnx.json: it is the place of the sidecar of m.onnx"),
-    "a runtime cache": (("bench", "e.plan", "--html", "e.plan.cache"), "e.plan.cache: it is the place of the runtime cache of e.plan"),
-    "by another path": (("bench", "e.plan", "--json", "photos/../e.plan.json"), "it is the place of the sidecar of e.plan"),
-    "evaluate": (("evaluate", "e.plan", *DATA, "--json", "e.plan.json"), "it is the place of the sidecar of e.plan"),
+    "the sidecar": (("bench", "e.plan", "--json", "e.plan.json"), "e.plan.json: it is where the sidecar of e.plan belongs"),
+    "a sidecar to be": (("bench", "m.onnx", "--html", "m.onnx.json"), "m.onnx.json: it is where the sidecar of m.onnx belongs"),
+    "a runtime cache": (("bench", "e.plan", "--html", "e.plan.cache"), "e.plan.cache: it is where the runtime cache of e.plan belongs"),
+    "by another path": (("bench", "e.plan", "--json", "photos/../e.plan.json"), "it is where the sidecar of e.plan belongs"),
+    "evaluate": (("evaluate", "e.plan", *DATA, "--json", "e.plan.json"), "it is where the sidecar of e.plan belongs"),
     "the model": (("calibrate", "m.onnx", "--images", "photos", "-o", "m.onnx"), "m.onnx: it is itself an input"),
     "the plan": (("profile", "e.plan", "--svg", "e.plan"), "e.plan: it is itself an input"),
     "itself": (("bench", "e.plan", "--json", "r", "--html", "r"), "r twice: as a report of bench and as a page"),
