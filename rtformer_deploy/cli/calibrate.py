@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from . import options, parse
+from .terminal import echo
 
 
 @click.command("calibrate")
@@ -41,5 +42,5 @@ def command(stop_on_error: bool, **values: Any) -> None:
     request, odd = CalibrateRequest(**values), OddFiles(stop_on_error)
     with feedback() as terminal:
         ranges = calibrate_file(request, terminal, odd)
-    click.echo(f"{request.output}: ranges of {len(ranges.amax)} tensors by {request.method}, from {ranges.images} images.")
+    echo(f"{request.output}: ranges of {len(ranges.amax)} tensors by {request.method}, from {ranges.images} images.")
     odd.raise_any(then=f"{request.output} holds the ranges of the others.")

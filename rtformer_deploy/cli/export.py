@@ -9,6 +9,7 @@ import click
 
 from . import parse
 from .options import output
+from .terminal import echo
 
 
 @click.command("export")
@@ -46,7 +47,7 @@ def command(**values: Any) -> None:
     from ..commands.export import ExportRequest, export_to_file
 
     request = ExportRequest(**values)
-    parity = export_to_file(request, lambda line: click.echo(line, err=True)).parity
+    parity = export_to_file(request, lambda line: echo(line, err=True)).parity
     flips = f", {parity.flips:.4%} of the pixels change class by rounding" if parity.flips else ", no pixel changes class"
     bound = "" if request.head == "labels" else f" to {parity.difference:.1e} of the largest logit"
-    click.echo(f"{request.output}: agrees with PyTorch{bound}{flips}.")
+    echo(f"{request.output}: agrees with PyTorch{bound}{flips}.")

@@ -11,6 +11,7 @@ import click
 from ..errors import MissingPackageError, UsageError
 from . import parse
 from .options import PATH, bit_depth
+from .terminal import echo
 
 
 @click.command(context_settings={"show_default": True})
@@ -79,5 +80,5 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
 
         last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(signals), say=display.say, progress=progress)
     if last["kind"] == "stopped":
-        click.echo(f"Stopped after step {last['step']}; go on with --resume.", err=True)
+        echo(f"Stopped after step {last['step']}; go on with --resume.", err=True)
         raise SystemExit(130)

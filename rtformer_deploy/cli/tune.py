@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options, parse
+from .terminal import echo
 
 if TYPE_CHECKING:
     from ..commands.tune import Tuned
@@ -58,10 +59,11 @@ def command(stop_on_error: bool, **values: Any) -> None:
         tuned = tune(request, terminal, odd)
     _print(tuned)
     files = ("tune.json", "tune.svg", *(() if tuned.chosen is None else ("recipe.toml", "ranges.json")))
-    click.echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
+    echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
     odd.raise_any(then="The ranges are those of the others.")
     check_gate(tuned)
-    click.echo(f"Build it:\n  {build_command(request, tuned.backend)}")
+    echo("Build it:")
+    echo(f"  {build_command(request, tuned.backend)}")
 
 
 def _print(tuned: Tuned) -> None:

@@ -70,9 +70,9 @@ def _print(verification: Verification) -> None:
     rows = [(name, words[stage.differs], stage.detail) for name, (stage, _) in verification.stages.items()]
     out.print(table(f"A and B, images: {verification.images}", ("stage", "", "at most"), rows))
     first = verification.first_difference
-    out.print(f"First difference: {first} ({verification.stages[first][1]})" if first else "No stage differs.", markup=False)
+    out.print(f"First difference: {first} ({verification.stages[first][1]})" if first else "No stage differs.")
     split = "" if verification.within is None else f" ({verification.within / verification.pixels:.4%} within the margin)"
-    out.print(f"Changed pixels: {verification.flips:.4%}{split}; most in {verification.worst}", markup=False)
+    out.print(f"Changed pixels: {verification.flips:.4%}{split}; most in {verification.worst}")
     out.print(f"Boundary F-score: {verification.boundary:.4f} (within 0.75% of the diagonal)")
     both = verification.scores
     if both is not None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import check_writable
 from ..formats.model_file import save_model
 from ..machine import require
 from ..pipeline import Exported, export_model
 from ..types import Head, Say
+from .kinds import MODEL
+from .outputs import Output, check_outputs, file_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
 
     Raises OutputError and MissingPackageError before the work, RecipeError, WeightsError, ModelError.
     """
-    check_writable(request.output)
+    check_outputs([Output(request.output, MODEL)], file_inputs(request.weights, request.recipe))
     require("torch", "export", "export")
     from ..export.weights_choice import choose_network
 

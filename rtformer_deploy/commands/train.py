@@ -12,7 +12,7 @@ from typing import Any
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, UsageError
 from ..evaluation.census import Census, check_census, take_census
-from ..files import make_folder, write_atomic
+from ..files import make_folder, remove, write_atomic
 from ..formats.recipe import Recipe, load_labels
 from ..formats.weights_file import weights_metadata
 from ..image.reader import ImageReader
@@ -23,6 +23,8 @@ from ..training.log import Log
 from ..training.options import TrainOptions
 from ..training.run import TrainingRun, Watch
 from ..types import Progress, Say, no_progress
+from .kinds import CHECKPOINT, DRAWING, TRAINING_LOG, WEIGHTS
+from .outputs import Output, check_outputs, file_inputs
 
 _LOG = "log.jsonl"
 
@@ -45,10 +47,11 @@ def train(
     one at the start if log.svg cannot be drawn without the extra `report`. Raises DatasetError, also if there is nothing to learn;
     WeightsError, UsageError, OutputError, and DeployError if the loss is no longer a number.
     """
-    folder = make_folder(options.output)
+    folder = options.output
     checkpoint, weights = folder / "checkpoint.safetensors", folder / f"{recipe.name}.safetensors"
     if not resume:
         _refuse_to_overwrite(checkpoint, folder / _LOG, weights)
+    _check_files(recipe, options, checkpoint, weights, resume)
     fit, checks = open_splits(recipe.dataset, options.root, options.hold_out, ImageReader(options.bit_depth, say))
     census = _survey(fit, checks, options, say, progress)
     run = TrainingRun(recipe, options, fit, checks, None if resume else options.init, census)
@@ -57,6 +60,7 @@ def train(
     reason = why_not_drawn("log.svg")
     if reason is not None:
         say(reason)
+    make_folder(folder)
     log = Log(folder / _LOG, resume)
     if resume:
         log.cut(run.state.step)
@@ -97,6 +101,22 @@ def _survey(fit: Dataset, checks: Sequence[Dataset], options: TrainOptions, say:
     return census
 
 
+def _check_files(recipe: Recipe, options: TrainOptions, checkpoint: Path, weights: Path, resume: bool) -> None:
+    """Raises OutputError if the folder cannot be made, or a file of the run would replace one that is not from a run."""
+    folder = options.output
+    planned = [
+        Output(folder / _LOG, TRAINING_LOG, updated=True),
+        Output(folder / "log.svg", DRAWING),
+        Output(weights, WEIGHTS),
+    ]
+    if resume:
+        inputs = file_inputs(checkpoint, recipe.dataset)
+    else:
+        inputs = file_inputs(options.init, recipe.dataset)
+        planned.append(Output(checkpoint, CHECKPOINT))
+    check_outputs(planned, inputs, folder=folder)
+
+
 def open_splits(dataset: str, root: Path, hold_out: str | None, reader: ImageReader | None = None) -> tuple[Dataset, list[Dataset]]:
     """A dataset -> what is trained on, and the checks: val, and the frames that `hold_out` keeps back. Raises DatasetError."""
     fit, checks = open_dataset(dataset, root, "train", reader), [open_dataset(dataset, root, "val", reader)]
@@ -133,7 +153,7 @@ def _save_weights(run: TrainingRun, weights: StateDict, path: Path, more: Mappin
 def _draw(log: Log, path: Path) -> None:
     """Writes the picture of the log, if it can be drawn here; otherwise removes the picture of an earlier run."""
     if why_not_drawn(path.name) is not None:
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     from ..pictures.training import draw_training
 

@@ -133,7 +133,7 @@ def verify(
             _score(result, compared, item.label(), ignore)
         progress("verify", done, len(items))
     if not result.images:
-        raise ImageError(odd.listing())
+        raise ImageError(odd.title(), details=odd.lines())
     if result.matrices is not None and not result.matrices[0].any():
         raise DatasetError(
             "There is nothing to score: all pixels of the labels are ignored.", "Leave the dataset out, or correct its file."

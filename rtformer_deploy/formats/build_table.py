@@ -20,6 +20,9 @@ from ..types import PrecisionName, Ranges, Say
 from .ranges import load_ranges, ranges_hash
 from .values import choice, only, text, texts
 
+#: How a recipe that tune wrote begins, as a comment.
+TUNED = "Written by rtformer-deploy tune"
+
 _KEYS = frozenset({"precision", "keep", "fp32", "ranges", "backend", "weights_sha256", "model_sha256", "ranges_sha256"})
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..errors import EngineError
-from ..files import PLAN_BYTES, read_bytes, read_text, sha256, write_atomic
+from ..files import PLAN_BYTES, read_bytes, read_text, sha256, write_atomic, write_together
 from ..types import Engine, EngineInfo
 
 
@@ -15,15 +15,23 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def runtime_cache(path: Path) -> Path:
+    """The path of the cache of compiled kernels that TensorRT-RTX keeps for a plan."""
+    return path.with_name(path.name + ".cache")
+
+
 def save_engine(engine: Engine, path: Path) -> None:
-    """Writes the plan, then its sidecar, which holds the plan's hash. Each is written whole or not at all."""
-    write_atomic(path, engine.plan)
-    save_info(engine.info, path)
+    """Writes the plan and its sidecar, which holds the plan's hash: both or, if one cannot be written, neither."""
+    write_together([(sidecar(path), _document(engine.info)), (path, engine.plan)])
 
 
 def save_info(info: EngineInfo, path: Path) -> None:
     """Writes the EngineInfo beside a plan."""
-    write_atomic(sidecar(path), json.dumps(info.to_json(), indent=1).encode() + b"\n")
+    write_atomic(sidecar(path), _document(info))
+
+
+def _document(info: EngineInfo) -> bytes:
+    return json.dumps(info.to_json(), indent=1).encode() + b"\n"
 
 
 def load_info(path: Path) -> EngineInfo:

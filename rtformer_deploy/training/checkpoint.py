@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError, about, first_line
 from ..files import write_atomic
-from ..formats.safetensors_file import open_safetensors
+from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
 from ..nn.weights import check_values
 from .ema import Average
 
-KEY = "rtformer_deploy.training"
+KEY = CHECKPOINT_KEY
 VERSION = 1
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from pathlib import Path
 from typing import Any
 
 from ...errors import EngineError, OutputError
 from ...files import read_bytes, sha256, write_atomic
+from ...formats.engine_file import runtime_cache
 from ...nvidia.driver import GpuInfo
 from ...types import Engine
 from .plan import OpenPlan
 
 _MAGIC = "rtformer-deploy runtime cache 1"
-
-
-def cache_path(plan: Path) -> Path:
-    """The path of the runtime cache that belongs to a plan."""
-    return plan.with_name(plan.name + ".cache")
 
 
 class RtxStart:
@@ -34,7 +29,7 @@ class RtxStart:
         self.first_ms: float | None = None
         self._runtime_cache: Any = None
         self._saved = b""
-        self._path = None if engine.path is None else cache_path(engine.path)
+        self._path = None if engine.path is None else runtime_cache(engine.path)
         self._key = {"plan": sha256(engine.plan), "library": plan.library.version, "gpu": str(gpu), "driver": gpu.driver}
         if not hasattr(plan.engine, "create_runtime_config"):
             return
