@@ -40,7 +40,7 @@ _TURNS = {
 }
 
 #: What Pillow's decoders raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError, struct.error, zlib.error)
 
 _filtering = threading.Lock()
 
