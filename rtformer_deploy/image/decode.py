@@ -44,7 +44,7 @@ _TURNS = {
 _QUARTER_TURNS = frozenset({turn for orientation, turn in _TURNS.items() if orientation >= 5})
 
 #: What Pillow's decoders raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError, struct.error, zlib.error)
 
 _filtering = threading.Lock()
 
