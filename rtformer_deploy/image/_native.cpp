@@ -214,8 +214,8 @@ PyObject* confidence(PyObject*, PyObject* args) {
 
 PyObject* outlines(PyObject*, PyObject* args) {
     PyObject* labels;
-    int height, width;
-    if (!PyArg_ParseTuple(args, "Oii", &labels, &height, &width)) return nullptr;
+    int height, width, nodes;
+    if (!PyArg_ParseTuple(args, "Oiip", &labels, &height, &width, &nodes)) return nullptr;
     if (!are_sides({height, width})) return refuse("a side is between 1 and 2^28");
     Buffer buffer;
     if (!buffer.take(labels, false)) return nullptr;
@@ -224,7 +224,7 @@ PyObject* outlines(PyObject*, PyObject* args) {
     bool failed = false;
     Py_BEGIN_ALLOW_THREADS
     try {
-        result = std::make_unique<Outlines>(buffer.as<const unsigned char>(), height, width);
+        result = std::make_unique<Outlines>(buffer.as<const unsigned char>(), height, width, nodes != 0);
     } catch (const std::exception&) {  // no memory
         failed = true;
     }

@@ -1,6 +1,7 @@
 // The outlines of a label map's areas: for each connected area (pixels of one class that share sides) one outer ring and a ring for each
 // hole, along the pixels' edges, with corners in pixels. Rings have the area on the right (clockwise on a screen, where y points down)
-// and touch themselves and each other in points at most.
+// and touch themselves and each other in points at most. With `nodes`, a ring also has a corner where two other areas meet on a straight
+// edge of it, so that neighbours have all corners of the edges that they share.
 #pragma once
 
 #include <cstdint>
@@ -68,8 +69,8 @@ public:
     std::vector<Corner> corners;
     std::vector<Ring> rings;
 
-    Outlines(const unsigned char* labels, int height, int width)
-        : labels_(labels), height_(height), width_(width), seen_(static_cast<size_t>(height) * width) {
+    Outlines(const unsigned char* labels, int height, int width, bool nodes)
+        : labels_(labels), height_(height), width_(width), nodes_(nodes), seen_(static_cast<size_t>(height) * width) {
         Areas areas(labels, height, width);
         for (int y = 0; y < height; ++y) {
             int run = areas.first_run(y);
@@ -83,6 +84,7 @@ public:
 private:
     const unsigned char* labels_;
     int height_, width_;
+    bool nodes_;
     std::vector<char> seen_;  // pixels whose upper edge lies on a ring that is done: every ring has such an edge
 
     int at(int x, int y) const {
@@ -108,6 +110,7 @@ private:
                 path.push_back(end);
                 way = (way + 1) & 3;
             } else if (at(beyond_x, beyond_y) != label) {
+                if (nodes_ && at(beyond_x, beyond_y) != at(x + kAlongX[left], y + kAlongY[left])) path.push_back(end);
                 x = ahead_x, y = ahead_y;
             } else {
                 path.push_back(end);

@@ -64,10 +64,13 @@ def confidence(logits: NDArray[np.float32], rows: Axis, columns: Axis, threads: 
     return levels
 
 
-def outlines(labels: LabelMap) -> tuple[bytes, bytes]:
-    """A contiguous label map (H, W) -> its rings' corners (int32 x, y) and its rings (int64 area, class, corners, doubled area)."""
+def outlines(labels: LabelMap, nodes: bool) -> tuple[bytes, bytes]:
+    """A contiguous label map (H, W) -> its rings' corners (int32 x, y) and its rings (int64 area, class, corners, doubled area).
+
+    `nodes`: with a corner where two other areas meet on a straight edge, too.
+    """
     assert _module is not None, "ask available() first"
-    corners, rings = _module.outlines(labels, *labels.shape)
+    corners, rings = _module.outlines(labels, *labels.shape, nodes)
     return corners, rings
 
 

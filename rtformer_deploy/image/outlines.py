@@ -12,8 +12,11 @@ _ENDS = ((1, 0), (1, 1), (0, 1), (0, 0))  # where an edge of pixel (0, 0) ends
 Corner = tuple[int, int]  # (x, y)
 
 
-def outlines(labels: LabelMap) -> tuple[bytes, bytes]:
-    """A label map (H, W) -> its rings' corners (int32 x, y) and its rings (int64 area, class, corners, doubled area)."""
+def outlines(labels: LabelMap, nodes: bool) -> tuple[bytes, bytes]:
+    """A label map (H, W) -> its rings' corners (int32 x, y) and its rings (int64 area, class, corners, doubled area).
+
+    `nodes`: with a corner where two other areas meet on a straight edge, too.
+    """
     height, width = labels.shape
     padded = np.full((height + 2, width + 2), -1, np.int16)
     padded[1:-1, 1:-1] = labels
@@ -24,7 +27,7 @@ def outlines(labels: LabelMap) -> tuple[bytes, bytes]:
     rings: list[tuple[int, int, int, int]] = []
     for y, x in np.argwhere(padded[1:-1, 1:-1] != padded[:-2, 1:-1]).tolist():
         if (x, y) not in seen:
-            for ring in _trace(pixels, x, y, seen):
+            for ring in _trace(pixels, x, y, seen, nodes):
                 corners += ring
                 rings.append((areas[y][x], int(labels[y, x]), len(ring), _doubled(ring)))
     return np.array(corners, np.int32).tobytes(), np.array(rings, np.int64).tobytes()
@@ -51,7 +54,7 @@ def _areas(labels: LabelMap) -> list[list[int]]:
     return first[runs].tolist()  # type: ignore[no-any-return]
 
 
-def _trace(pixels: list[list[int]], x: int, y: int, seen: set[Corner]) -> list[list[Corner]]:
+def _trace(pixels: list[list[int]], x: int, y: int, seen: set[Corner], nodes: bool) -> list[list[Corner]]:
     """Follows the ring that begins with the upper edge of pixel (x, y); cuts it where it meets itself in a point."""
     label, first, way = pixels[y + 1][x + 1], (x, y), 0
     path: list[Corner] = []
@@ -64,13 +67,16 @@ def _trace(pixels: list[list[int]], x: int, y: int, seen: set[Corner]) -> list[l
         left = (way + 3) % 4
         ahead = x + _WAYS[way][0], y + _WAYS[way][1]
         beyond = ahead[0] + _WAYS[left][0], ahead[1] + _WAYS[left][1]
-        continues = pixels[beyond[1] + 1][beyond[0] + 1] == label
+        beside = x + _WAYS[left][0], y + _WAYS[left][1]
+        outside = pixels[beyond[1] + 1][beyond[0] + 1]
         if pixels[ahead[1] + 1][ahead[0] + 1] != label:
-            if continues:
+            if outside == label:
                 _cut(path, meetings, end, done)
             path.append(end)
             way = (way + 1) % 4
-        elif not continues:
+        elif outside != label:
+            if nodes and outside != pixels[beside[1] + 1][beside[0] + 1]:
+                path.append(end)
             x, y = ahead
         else:
             path.append(end)
