@@ -49,12 +49,16 @@ def _confidence(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> Confi
 
 def _exp_of_negative(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """e^x of float32 x <= 0, rounded as the native code rounds."""
-    x = np.maximum(values, np.float32(-87))
+    x: NDArray[np.float32] = np.maximum(values, np.float32(-87))
     turns = np.rint(x * np.float32(1.44269504))
-    rest = (x - turns * np.float32(0.693359375)) - turns * np.float32(-2.12194440e-4)
+    rest: NDArray[np.float32] = x - turns * np.float32(0.693359375)
+    rest -= turns * np.float32(-2.12194440e-4)
     total = np.full_like(rest, _EXP[0])
     for factor in _EXP[1:]:
-        total = total * rest + np.float32(factor)
-    total = total * (rest * rest) + rest + np.float32(1)
-    powers: NDArray[np.float32] = total * ((turns.astype(np.int32) + 127) << 23).view(np.float32)
-    return powers
+        total *= rest
+        total += np.float32(factor)
+    total *= rest * rest
+    total += rest
+    total += np.float32(1)
+    total *= ((turns.astype(np.int32) + 127) << 23).view(np.float32)
+    return total

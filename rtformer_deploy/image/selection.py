@@ -37,7 +37,7 @@ def class_ids(names: Sequence[str], classes: Sequence[str]) -> tuple[int, ...]:
 
 def load_region(path: Path) -> NDArray[np.bool_]:
     """A mask file -> (H, W) bool: True where a pixel is not black. Raises ImageError, also if it is black everywhere."""
-    region: NDArray[np.bool_] = load_image(path).any(axis=2)
+    region: NDArray[np.bool_] = np.any(load_image(path) > 0, axis=2)
     if not region.any():
         raise ImageError(f"{path} is black everywhere, so nothing would be looked at.", "Paint white what is to be looked at.")
     return region

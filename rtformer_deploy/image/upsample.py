@@ -52,7 +52,7 @@ def upsampled(logits: NDArray[np.float32], size: Size, input_size: Size, resize:
     logits = checked(logits)
     rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
     for plane in logits:
-        yield _interpolate(plane, rows, columns)
+        yield interpolate_plane(plane, rows, columns)
 
 
 def sparse_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> LabelMap:
@@ -84,6 +84,7 @@ def not_finite() -> EngineError:
 
 
 def checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits (C, h, w), contiguous float32. Raises EngineError if they are no label map's, or one is NaN or infinite."""
     if logits.ndim != 3 or logits.size == 0 or logits.shape[0] > MAX_CLASSES:
         raise EngineError(f"Logits of shape {logits.shape} are no label map's; they should be (classes, h, w) with 1 to 256 classes.")
     logits = np.ascontiguousarray(logits, np.float32)
@@ -95,15 +96,17 @@ def checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def lerp(low: NDArray[np.float32], high: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As plugins/bilinear.cuh: monotone in `low` and `high`, also after rounding."""
+    """Values `weight` of the way from `low` to `high`. As plugins/bilinear.cuh: monotone in `low` and `high`, also after rounding."""
     result: NDArray[np.float32] = (np.float32(1) - weight) * low + weight * high
     return result
 
 
-def _interpolate(plane: NDArray[np.float32], rows: Axis, columns: Axis) -> NDArray[np.float32]:
-    """One class (h, w) -> (H, W): the columns first, then the rows."""
-    wide = lerp(plane[:, columns.low], plane[:, columns.high], columns.weight)
-    return lerp(wide[rows.low], wide[rows.high], rows.weight[:, None])
+def interpolate_plane(
+    plane: NDArray[np.float32], rows: Axis, columns: Axis, some_rows: slice = slice(None), some_columns: slice = slice(None)
+) -> NDArray[np.float32]:
+    """One class (h, w) -> (H, W), or some of its rows and columns: the columns first, then the rows."""
+    wide = lerp(plane[:, columns.low[some_columns]], plane[:, columns.high[some_columns]], columns.weight[some_columns])
+    return lerp(wide[rows.low[some_rows]], wide[rows.high[some_rows]], rows.weight[some_rows, None])
 
 
 def _by_size(
