@@ -10,7 +10,7 @@ SAMPLE := models/samples/china.jpg
 setup: $(READY)
 
 # The native post-processing is compiled where a C++ compiler is there; without one the NumPy path is taken, and `doctor` says so.
-$(READY): pyproject.toml constraints.txt setup.py rtformer_deploy/image/_native.cpp $(wildcard plugins/*.cuh)
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard rtformer_deploy/image/_native*pp) $(wildcard plugins/*.cuh)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,tensorrt-rtx,dev]'
 	touch $@

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,10 @@ _METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
 _CHANNELS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
 
 
-def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True) -> None:
+def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True, palette: Sequence[Sequence[int]] | None = None) -> None:
     """Writes labels (H, W) as 8-bit grey, the class id as the value, or a picture (H, W, 3) as RGB, whole or not at all.
+
+    With a `palette`, one RGB triple for each class, labels show in these colours; their values stay the class ids.
 
     A text chunk says that this program wrote it, and folders of images are read without such files; `mark=False` leaves it out, for
     a picture that is itself an input. Raises OutputError if it cannot be written.
@@ -32,7 +34,12 @@ def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True) -> None
     if mark:
         text.add_text("Software", SOFTWARE)
     data = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(data, "PNG", compress_level=1 if array.ndim == 3 else 6, pnginfo=text)
+    picture = Image.fromarray(np.ascontiguousarray(array))
+    if palette is not None:
+        colours = np.zeros((256, 3), np.uint8)  # all 256, or Pillow would write fewer than 8 bits a pixel
+        colours[: len(palette)] = palette
+        picture.putpalette(colours.tobytes())
+    picture.save(data, "PNG", compress_level=1 if array.ndim == 3 else 6, pnginfo=text)
     write_atomic(path, data.getvalue())
 
 
