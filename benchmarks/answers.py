@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -39,9 +40,9 @@ def measure(images: Path, size: Size, rounds: int, threads: int) -> Json:
             frame = frames[turn % len(frames)]
             logits, (labels,) = runner.logits([frame])[0], runner.run([frame])
             took = {
-                "frame": timed(lambda frame=frame: runner.run([frame])),
-                "confidence": timed(lambda logits=logits: confidence_map(logits, size, spec.size, spec.resize, threads=threads)),
-                "polygons": timed(lambda labels=labels: polygons_of(labels)),
+                "frame": timed(partial(runner.run, [frame])),
+                "confidence": timed(partial(confidence_map, logits, size, spec.size, spec.resize, threads=threads)),
+                "polygons": timed(partial(polygons_of, labels)),
             }
             for name, seconds in took.items() if turn >= 0 else ():
                 times[name].append(seconds)
