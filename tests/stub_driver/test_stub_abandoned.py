@@ -25,11 +25,12 @@ from helpers import frames
 from lane_lab import LaneLab
 from rtformer_deploy.errors import EngineError
 lab = LaneLab(driver, cuda, gpu)
-runner = lab.open(2, patience_s=0.2)
+runner = lab.open(2)
 for _ in range(3):
     runner.run(frames((50, 70)))
 labels = runner.result(runner.submit(frames((50, 70)), on_device=True))
 driver.hang()
+lab.share.health._patience_s = 0.2
 try:
     runner.run(frames((50, 70)))
 except EngineError as error:
