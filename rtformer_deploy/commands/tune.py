@@ -210,10 +210,14 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
     if tuned.chosen is None:
         remove(folder / "recipe.toml")
         return
-    own = request.dataset.endswith(".toml")  # written as it is found from the recipe, also through links
-    dataset = os.path.relpath(Path(request.dataset).resolve(), folder.resolve()) if own else request.dataset
+    dataset = dataset_from(folder, request.dataset)
     text = recipe_of(workshop, tuned.chosen, tuned.points[0], dataset, _RANGES, weights_sha256(workshop.model, spec))
     write_atomic(folder / "recipe.toml", text.encode())
+
+
+def dataset_from(folder: Path, dataset: str) -> str:
+    """A dataset's name, or the path of its file -> what a recipe in `folder` says; a path leads there from the folder, also through links."""
+    return os.path.relpath(Path(dataset).resolve(), folder.resolve()) if dataset.endswith(".toml") else dataset
 
 
 __all__ = ["TuneRequest", "Tuned", "build_command", "check_gate", "tune"]
