@@ -12,14 +12,14 @@ from rtformer_deploy.backends import BACKENDS
 from rtformer_deploy.types import Engine, Head
 
 
-@pytest.fixture(params=[name for name, row in BACKENDS.items() if row.folder == "tensorrt"])
-def backend(request: pytest.FixtureRequest) -> str:  # type: ignore[no-redef]
+@pytest.fixture(params=[name for name, row in BACKENDS.items() if row.folder == "tensorrt"])  # type: ignore[no-redef]
+def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
-@pytest.fixture
-def make_engine(backend: str, machine: TensorRTLab) -> MakeEngine:  # type: ignore[no-redef]
+@pytest.fixture  # type: ignore[no-redef]
+def make_engine(backend: str, machine: TensorRTLab) -> MakeEngine:
     def make(batch: Batch, bounds: Bounds, head: Head) -> Engine:
         fixed = bounds if batch == "batch" else (batch, batch, batch)
         return machine.engine_of(BACKENDS[backend].name, tiny_model("batch", head), tiny_spec(batch, head), fixed)
