@@ -96,11 +96,18 @@ def overlay(frame: Frame, labels: LabelMap, palette: Sequence[Sequence[int]], al
     """A frame and its labels of the same size -> (1 - alpha) * frame + alpha * colour, rounded half up; RGB (H, W, 3)."""
     if frame.shape[:2] != labels.shape:
         raise ValueError(f"the labels are {labels.shape}, the frame is {frame.shape[:2]}")
+    colours = np.zeros((256, 3), np.uint16)
+    colours[: len(palette)] = palette
+    places = np.take(colours << 8, labels, axis=0)
+    places |= frame
+    return np.take(_blended(alpha), places)
+
+
+def _blended(alpha: float) -> NDArray[np.uint8]:
+    """What a colour's level over a frame's level gives, at 256 * colour + frame."""
     levels = np.arange(256, dtype=np.float32)
     dimmed = levels * np.float32(1 - alpha) + np.float32(0.5)
-    blended: NDArray[np.float32] = dimmed[frame]
-    blended += (levels * np.float32(alpha))[colourize(labels, palette)]
-    return blended.astype(np.uint8)
+    return (dimmed + (levels * np.float32(alpha))[:, None]).astype(np.uint8).ravel()
 
 
 def _checked(frame: Frame) -> Frame:
