@@ -11,11 +11,15 @@ _HINTS = 3  # that a message ends with
 
 @dataclass(slots=True)
 class OddFiles:
-    """The errors of a run over `total` images, one per file. `stop`: the first one ends the run (--stop-on-error)."""
+    """The errors of a run over `total` images, one per file. `stop`: the first one ends the run (--stop-on-error).
+
+    `unit` is what they are called if they are not all images.
+    """
 
     stop: bool = True
     errors: list[DeployError] = field(default_factory=list)
     total: int = 0
+    unit: str = "images"
 
     def add(self, error: DeployError) -> None:
         """Keeps an error, or raises it if the run is to stop."""
@@ -26,7 +30,7 @@ class OddFiles:
     def listing(self, what: str = "could not be read") -> str:
         """A line such as "2 of 9 images could not be read", and a line for each error."""
         lines = "\n".join(f"  {error.what}" for error in self.errors)
-        return f"{len(self.errors)} of {self.total} images {what}:\n{lines}"
+        return f"{len(self.errors)} of {self.total} {self.unit} {what}:\n{lines}"
 
     def raise_any(self, what: str = "could not be read", then: str = "") -> None:
         """Raises an ImageError that names every file, if there are errors; `then` says what happened to the other files."""

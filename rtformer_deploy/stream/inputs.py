@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,20 +40,25 @@ class Inputs:
         return len(self.cameras) + len(self.addresses)
 
 
-def sort_inputs(given: Sequence[str | Path | int], *, videos: bool = True) -> Inputs:
+def readable_videos() -> frozenset[str]:
+    """The suffixes of the videos that are read in folders: none if PyAV is not installed."""
+    return SUFFIXES if importlib.util.find_spec("av") is not None else frozenset()
+
+
+def sort_inputs(given: Sequence[str | Path | int]) -> Inputs:
     """Inputs as a user writes them -> by kind. A number is a camera.
 
-    A folder is read with its sub-folders; `videos` False leaves the videos in it out. A pattern (*.jpg) stands for what fits it, sorted. A
+    A folder is read with its sub-folders. A pattern (*.jpg) stands for what fits it, sorted. A
     .txt file lists images and videos, a .streams file addresses and cameras, one a line, paths beginning at the list's folder; empty
     lines and lines that begin with # are skipped. Raises UsageError, with the list's name, for what is none of these.
     """
     inputs = Inputs()
     for each in given:
-        _sort(each, inputs, videos, depth=0)
+        _sort(each, inputs, depth=0)
     return inputs
 
 
-def _sort(given: str | Path | int, inputs: Inputs, videos: bool, depth: int) -> None:
+def _sort(given: str | Path | int, inputs: Inputs, depth: int) -> None:
     text = str(given)
     path = Path(given) if not isinstance(given, int) else Path(text)
     number = given if isinstance(given, int) else camera_number(text) if text.startswith("/dev/") else None
@@ -61,25 +67,26 @@ def _sort(given: str | Path | int, inputs: Inputs, videos: bool, depth: int) -> 
     elif is_address(text):
         inputs.addresses.append(text)
     elif path.is_dir():
-        _sort_folder(path, inputs, videos)
+        _sort_folder(path, inputs)
     elif path.suffix.lower() in (LIST, STREAMS) and depth < _DEEPEST:
         for line in _lines(path):
-            _sort(line, inputs, videos, depth + 1)
+            _sort(line, inputs, depth + 1)
     elif not path.exists() and glob.has_magic(text):
         fitting = sorted(glob.glob(text, recursive=True))
         if not fitting:
             raise UsageError(f"No file fits the pattern {text}.")
         for name in fitting:
-            _sort(Path(name), inputs, videos, depth)
+            _sort(Path(name), inputs, depth)
     elif path.suffix.lower() in SUFFIXES:
         inputs.videos.append((path, Path()))
     else:
         inputs.images.append(path)
 
 
-def _sort_folder(folder: Path, inputs: Inputs, videos: bool) -> None:
+def _sort_folder(folder: Path, inputs: Inputs) -> None:
     """A folder counts as one of images unless it holds videos only."""
-    found = [path for path in walk(folder).files if path.suffix.lower() in SUFFIXES] if videos else []
+    suffixes = readable_videos()
+    found = [path for path in walk(folder).files if path.suffix.lower() in suffixes]
     if found:
         from .mp4 import is_our_video
 

@@ -115,8 +115,8 @@ class Loop:
             if thread.ident is not None:
                 thread.join(_JOIN_S)
 
-    def busy(self) -> None:
-        """Brings the decoding time of the sources into `stages`."""
+    def count_decoding(self) -> None:
+        """Brings the sources' decoding time into `stages`."""
         self.stages.busy["decode"] = sum(source.counts.busy for source in self.sources)
 
     def _gather(self) -> _Flight | None:

@@ -144,11 +144,11 @@ def sounds(container: InputContainer) -> list[Stream]:
     return [stream for stream in container.streams.audio if stream.codec_context.name in MP4_SOUND]
 
 
-def silenced(path: Path) -> str | None:
-    """Names the kinds of sound in a video that MP4 does not hold, and that are left out; None if there are none."""
+def silenced(path: Path) -> tuple[str, ...]:
+    """The kinds of sound in a video that are left out, because MP4 does not hold them."""
     with av.open(str(path)) as container:
         names = {stream.codec_context.name for stream in container.streams.audio} - MP4_SOUND
-    return ", ".join(sorted(names)) or None
+    return tuple(sorted(names))
 
 
 def is_our_video(path: Path) -> bool:

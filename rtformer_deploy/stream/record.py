@@ -19,8 +19,8 @@ from .sinks import Sink, Written
 Watch = Callable[[Source, Result], None]
 
 
-def record(loop: Loop, sinks: Mapping[str, Sink], watch: Watch | None = None) -> Generator[Written | None]:
-    """Runs a loop; `sinks` are by the sources' names. Yields what each sink made when it is written, and None for a video's frame.
+def record(loop: Loop, sinks: Mapping[str, Sink], watch: Watch | None = None) -> Generator[tuple[Event, Written | None]]:
+    """Runs a loop; `sinks` are by the sources' names. Yields each event and what its sink made of it; None for a video's frame.
 
     If the run fails, or the iterator is closed early, sinks remove what is not finished.
     """
@@ -34,13 +34,13 @@ def record(loop: Loop, sinks: Mapping[str, Sink], watch: Watch | None = None) ->
                 watch(event.source, event.result)
             return event, sinks[event.source.name].draw(event.result)
 
-    def write(drawn: tuple[Event, Frame | None]) -> Written | None:
+    def write(drawn: tuple[Event, Frame | None]) -> tuple[Event, Written | None]:
         event, drawing = drawn
         sink = sinks[event.source.name]
         with stages.measure("encode"):
             if event.item is not None and event.result is not None and drawing is not None:
-                return sink.write(event.item, event.result, drawing)
-            return sink.end() if event.unread is None else sink.unread(event.unread)
+                return event, sink.write(event.item, event.result, drawing)
+            return event, sink.end() if event.unread is None else sink.unread(event.unread)
 
     finished = False
     try:
@@ -54,7 +54,7 @@ def record(loop: Loop, sinks: Mapping[str, Sink], watch: Watch | None = None) ->
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[threading.Event]:
+def stopped_by_signals(stop: Callable[[], object]) -> Iterator[threading.Event]:
     """Calls `stop` at the first Ctrl-C or SIGTERM, instead of ending the program; a second one ends it. Gives whether one came."""
     came = threading.Event()
 

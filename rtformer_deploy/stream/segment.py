@@ -15,7 +15,7 @@ from ..runtime.frame_runner import FrameRunner
 from ..types import Engine, Runner, Say
 from .camera import camera_source
 from .image_files import ImageFiles
-from .inputs import Inputs, sort_inputs
+from .inputs import Inputs, readable_videos, sort_inputs
 from .items import Counts, Source
 from .live import LiveOptions
 from .loop import Loop, LoopOptions
@@ -123,7 +123,7 @@ def refuse_wrong_numbers(batch: int, every: int, seconds: float | None, smooth: 
 
 
 def _images(inputs: Inputs, say: Say) -> list[Source]:
-    paths = [image for path in inputs.images for image in (images_in(path, say) if path.is_dir() else [path])]
+    paths = [image for path in inputs.images for image in (images_in(path, say, readable_videos()) if path.is_dir() else [path])]
     return [ImageFiles(paths, reader=ImageReader(say=say))] if paths else []
 
 

@@ -33,7 +33,8 @@ _ITS_OWN = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISD
 class Written:
     """What a sink made: of one image, or of one source at its end. `shares` is the share of pixels of each class, (classes,).
 
-    `index` is the image's place among the source's, `frames` how many were written; `error` says why something is missing.
+    `index` is the image's place among the source's, `frames` how many were written; `error` says why something is missing. `notes` are
+    sentences for a person.
     """
 
     index: int = 0
@@ -42,6 +43,7 @@ class Written:
     shares: NDArray[np.float64] | None = None
     files: tuple[Path, ...] = ()
     error: DeployError | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Sink(Protocol):
@@ -130,6 +132,7 @@ class VideoSink:
         if not frames:
             return None if self._error is None else Written(error=self._error)
         sound = self._sound if len(self._writers) == 1 else None
+        notes = [f"The sound ({name}) was left out: MP4 does not hold it." for name in self._silenced() if sound is not None]
         for writer in self._writers:
             writer.finish(sound)
         if self._folder is not None:
@@ -137,13 +140,18 @@ class VideoSink:
         files = (*(writer.target for writer in self._writers), *([self._folder.target] if self._folder is not None else []))
         height, width = self._writers[-1].size
         shares = self._counts[: len(self._spec.classes)] / self._counts.sum()
-        return Written(0, frames, (height, width), shares, files, self._error)
+        return Written(0, frames, (height, width), shares, files, self._error, tuple(notes))
 
     def abort(self) -> None:
         for writer in self._writers:
             writer.abort()
         if self._folder is not None:
             self._folder.abort()
+
+    def _silenced(self) -> tuple[str, ...]:
+        from .mp4 import silenced
+
+        return silenced(self._sound) if self._sound is not None else ()
 
     def _writer(self, item: StreamFrame) -> Mp4Writer:
         from .mp4 import Mp4Writer
