@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -78,40 +80,25 @@ def pixel_shape(stream: VideoStream) -> Fraction:
 
 
 class Decoder:
-    """A video stream's frames in order. `every` N: only each N-th is converted and given; `index` counts all.
+    """A video stream's frames in order. `every` N: only each N-th is converted and given; `index` counts all, broken ones too.
 
-    `start` is where the container's time begins, in seconds; it is taken from every time stamp.
+    Time stamps are counted from where the container's time begins.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, text: str, counts: Counts, every: int = 1) -> None:
         self._container, self._stream, self._text, self._counts, self._every = container, stream, text, counts, every
         self._pixel = pixel_shape(stream)
         self._start = Fraction(container.start_time or 0, av.time_base)
+        self._expected = Expected(stream.codec_context.name)
         self._reformatter = VideoReformatter()
         self._index = 0
 
     def frames(self) -> Iterator[Decoded]:
         """Raises VideoError if the container cannot be read any further, or if a frame is too large."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.FFmpegError as error:
-                raise VideoError(f"{self._text} cannot be read to its end: {reason(error)}.") from error
-            if packet is None:
-                return
-            began = time.monotonic()
-            try:
-                pictures = [picture for picture in packet.decode() if isinstance(picture, VideoFrame)]
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError:
-                self._pass_over()
-                pictures = []
-            self._counts.busy += time.monotonic() - began
-            for picture in pictures:
+        for packet in self._packets():
+            for picture in self._decode(packet):
+                self._pass_over(self._expected.lost_before(picture.pts) + picture.is_corrupt)
                 if picture.is_corrupt:
-                    self._pass_over()
                     continue
                 if self._index % self._every == 0:
                     began = time.monotonic()
@@ -120,10 +107,36 @@ class Decoder:
                     yield decoded
                 self._index += 1
                 self._counts.read += 1
+        self._pass_over(self._expected.lost_before(None))
 
-    def _pass_over(self) -> None:
-        self._counts.broken += 1
-        self._index += 1
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                raise VideoError(f"{self._text} cannot be read to its end: {reason(error)}.") from error
+            if packet is None:
+                return
+            yield packet
+
+    def _decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        """The frames that are ready once the packet is sent: with several threads, those of earlier packets."""
+        began = time.monotonic()
+        tracked = self._expected.send(packet)
+        try:
+            return list(packet.decode())
+        except av.error.EOFError:
+            return []
+        except av.error.FFmpegError:
+            self._pass_over(not tracked)
+            return []
+        finally:
+            self._counts.busy += time.monotonic() - began
+
+    def _pass_over(self, frames: int) -> None:
+        self._counts.broken += frames
+        self._index += frames
 
     def _convert(self, picture: VideoFrame) -> Decoded:
         if picture.width * picture.height > MAX_PIXELS:
@@ -138,3 +151,29 @@ class Decoder:
 
     def _time(self, pts: int | None, base: Fraction) -> Fraction | None:
         return None if pts is None else (pts - round(self._start / base)) * base
+
+
+class Expected:
+    """The time stamps of packets whose frames have not come yet. Frames come in the order of time, so an earlier one left is lost.
+
+    Packets before the first key frame are not expected to give frames. VP8 and VP9 have packets that never do; they are not tracked.
+    """
+
+    def __init__(self, codec: str) -> None:
+        self._tracks, self._began = codec not in ("vp8", "vp9"), False
+        self._waiting: list[int] = []
+
+    def send(self, packet: Packet[VideoStream]) -> bool:
+        """Notes a packet; whether its frame is expected."""
+        self._began = self._began or packet.is_keyframe
+        if not self._tracks or not self._began or packet.pts is None or packet.is_discard or not packet.size:
+            return False
+        heapq.heappush(self._waiting, packet.pts)
+        return True
+
+    def lost_before(self, pts: int | None) -> int:
+        """How many frames should have come before the one at `pts`, which has come; None: before the end."""
+        lost = 0
+        while self._waiting and (pts is None or self._waiting[0] <= pts):
+            lost += heapq.heappop(self._waiting) != pts
+        return lost

@@ -39,6 +39,7 @@ class VideoFile:
         self.total: int | None = None
         self.counts = Counts()
         self._every, self._seconds = every, seconds
+        self._length: Fraction | None = None
 
     def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
         from .pyav import open_input, video_stream
@@ -48,6 +49,7 @@ class VideoFile:
             raise VideoError(f"{self.text} is empty; it should be a video.")
         with open_input(str(self.path), self.text, options=_OPTIONS) as container:
             stream = video_stream(container, self.text)
+            self._length = _length(container, stream)
             self.total = -(-stream.frames // self._every) if stream.frames and self._seconds is None else None
             yield from self._frames(container, stream, stop)
 
@@ -62,16 +64,23 @@ class VideoFile:
                 return
             last = made.time + (made.length or 0) * self._every
             yield StreamFrame(made.frame, self.name, made.index, made.time, made.base, made.length, made.pixel)
-        self._check_whole(stream, last)
+        self._check_whole(last)
 
-    def _check_whole(self, stream: VideoStream, last: Fraction) -> None:
+    def _check_whole(self, last: Fraction) -> None:
         """Raises VideoError if no frame could be decoded, or if the frames end well before the stream does."""
         counts = self.counts
         if not counts.read:
             raise VideoError(f"No frame of {self.text} can be decoded.")
-        if stream.duration is None or stream.time_base is None:
-            return
-        length = stream.duration * stream.time_base
-        if last < length - max(Fraction(1), length / 50):
+        length = self._length
+        if length is not None and last < length - max(Fraction(1), length / 50):
             end = f"{float(max(last, Fraction(0))):.1f} s of {float(length):.1f} s"
             raise VideoError(f"{self.text} is cut off: it could be read to {end}, {counts.read} frames.")
+
+
+def _length(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """How long the video is by its file's header, in seconds; None if that is not known of the video alone."""
+    if stream.duration is not None and stream.time_base is not None:
+        return stream.duration * stream.time_base
+    if container.duration is not None and not container.streams.audio:
+        return Fraction(container.duration, 1_000_000)
+    return None
