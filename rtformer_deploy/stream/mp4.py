@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 import secrets
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 import av.error
@@ -34,7 +34,6 @@ from .items import StreamFrame
 MP4_SOUND = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
 
 _FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "fflags": "flush_packets"}
-_FINAL = {"movflags": "+faststart"}
 #: No frame waits in the encoder, so that a kill loses none, and none is moved in time (B-frames would).
 _CODING = {"preset": "veryfast", "tune": "zerolatency", "crf": "20", "g": "60"}
 _RATE = 25  # what x264 is told; the time stamps say when a frame is shown
@@ -53,10 +52,10 @@ class Mp4Writer:
         self.size = first.frame.shape[:2]
         self.partial = target.with_name(f"{target.stem[:200]}.{secrets.token_hex(2)}.partial.mp4")
         self._keep, self._base = keep, first.base
-        self._first = self._last = 0
+        self._first = self._last = self._whole = 0
         self._reformatter = VideoReformatter()
         with self._failing():
-            self._file: BinaryIO = open(self.partial, "xb", buffering=0)  # noqa: SIM115
+            self._file = _WholeWrites(self.partial)
             self._container: OutputContainer = av.open(self._file, "w", format="mp4", options=_FRAGMENTED)
             self._container.metadata["comment"] = SOFTWARE
             self._stream = self._add_stream(first)
@@ -76,6 +75,7 @@ class Mp4Writer:
         picture.duration = round(item.length / self._base) if item.length else 0
         with self._failing():
             self._container.mux(self._stream.encode(picture))
+            self._whole = self._file.tell()
         self.frames += 1
 
     def finish(self, sound: Path | None = None) -> None:
@@ -83,6 +83,7 @@ class Mp4Writer:
         with self._failing():
             self._container.mux(self._stream.encode(None))
             self._container.close()
+            self._whole = self._file.tell()
             self._file.close()
             with writing(self.target) as path, open_parts(self.partial, sound) as parts:
                 self._copy(parts, path)
@@ -93,7 +94,10 @@ class Mp4Writer:
         with contextlib.suppress(OSError, av.error.FFmpegError):
             self._container.close()
         self._file.close()
-        if not self._keep:
+        if self._keep and self.frames:
+            with contextlib.suppress(OSError):
+                os.truncate(self.partial, self._whole)  # a part of a frame is at the end if the disk is full
+        else:
             self.partial.unlink(missing_ok=True)
 
     def _add_stream(self, first: StreamFrame) -> VideoStream:
@@ -111,7 +115,8 @@ class Mp4Writer:
         shown = video.streams.video[0]
         assert shown.time_base is not None
         shift = self._first * self._base - (shown.start_time or 0) * shown.time_base
-        with av.open(str(path), "w", format="mp4", options=_FINAL) as final:
+        options = {"movflags": "+faststart", "movie_timescale": str(self._base.denominator)}  # when it begins is in the latter
+        with av.open(str(path), "w", format="mp4", options=options) as final:
             final.metadata["comment"] = SOFTWARE
             flows = [_packets(video, shown, final.add_stream_from_template(shown), shift)]
             end = self._last * self._base + Fraction(1, _RATE)
@@ -137,6 +142,25 @@ class Mp4Writer:
 
     def _hint(self) -> str | None:
         return f"What was written before is in {self.partial}." if self._keep and self.frames else None
+
+
+class _WholeWrites:
+    """A new file that FFmpeg writes to: unbuffered, and a write that the system does in part is gone on with until it fails."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        return len(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def sounds(container: InputContainer) -> list[Stream]:
