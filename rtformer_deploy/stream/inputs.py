@@ -48,13 +48,16 @@ def readable_videos() -> frozenset[str]:
 def sort_inputs(given: Sequence[str | Path | int]) -> Inputs:
     """Inputs as a user writes them -> by kind. A number is a camera.
 
-    A folder is read with its sub-folders. A pattern (*.jpg) stands for what fits it, sorted. A
-    .txt file lists images and videos, a .streams file addresses and cameras, one a line, paths beginning at the list's folder; empty
-    lines and lines that begin with # are skipped. Raises UsageError, with the list's name, for what is none of these.
+    A folder is read with its sub-folders. A pattern (*.jpg) stands for what fits it, sorted. A .txt file lists images and videos, a
+    .streams file addresses and cameras, one a line, paths beginning at the list's folder; empty lines and lines that begin with # are
+    skipped. What is named twice is taken once. Raises UsageError, with the list's name, for what is none of these.
     """
     inputs = Inputs()
     for each in given:
         _sort(each, inputs, depth=0)
+    inputs.videos = list({path.absolute(): (path, below) for path, below in reversed(inputs.videos)}.values())[::-1]
+    inputs.cameras = list(dict.fromkeys(inputs.cameras))
+    inputs.addresses = list(dict.fromkeys(inputs.addresses))
     return inputs
 
 

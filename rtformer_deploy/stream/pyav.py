@@ -25,6 +25,7 @@ from .items import TICK, Counts
 #: Time-outs for what is not a file, in seconds: to open it, and to wait for the next packet.
 Timeout = tuple[float, float]
 
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 
 
@@ -44,18 +45,21 @@ def open_input(
     place: str, text: str, *, form: str | None = None, options: Mapping[str, str] | None = None, timeout: Timeout | None = None
 ) -> InputContainer:
     """Opens a file, an address or a device for reading; `text` is what errors call it. Raises VideoError with the reason."""
+    began = time.monotonic()
     try:
         return av.open(place, format=form, options=dict(options or {}), timeout=timeout)
     except av.error.FFmpegError as error:
-        raise VideoError(f"Cannot open {text}: {reason(error, timeout)}.") from error
+        late = timeout is not None and time.monotonic() - began >= timeout[0]
+        why = "no answer" if late else reason(error)
+        raise VideoError(f"Cannot open {text}: {why}{f' in {timeout[0]:g} s' if late and timeout else ''}.") from error
     except (OSError, ValueError) as error:
         raise VideoError(f"Cannot open {text}: {first_line(error)}.") from error
 
 
-def reason(error: av.error.FFmpegError, timeout: Timeout | None = None) -> str:
+def reason(error: av.error.FFmpegError) -> str:
     """Why FFmpeg stopped, in a few words."""
     if isinstance(error, av.error.ExitError):
-        return "no answer" + (f" in {max(timeout):g} s" if timeout else "")
+        return "no answer"
     if isinstance(error, av.error.InvalidDataError):
         return "it is damaged, or not a video"
     return error.strerror or first_line(error)
@@ -91,6 +95,7 @@ class Decoder:
         self._start = Fraction(container.start_time or 0, av.time_base)
         self._expected = Expected(stream.codec_context.name)
         self._reformatter = VideoReformatter()
+        self._stamped = not container.format.flags & _NO_TIMESTAMPS  # FFmpeg's are an assumed rate
         self._index = 0
 
     def frames(self) -> Iterator[Decoded]:
@@ -150,7 +155,7 @@ class Decoder:
         return Decoded(frame, self._index, self._time(picture.pts, base), base, length, pixel)
 
     def _time(self, pts: int | None, base: Fraction) -> Fraction | None:
-        return None if pts is None else (pts - round(self._start / base)) * base
+        return None if pts is None or not self._stamped else (pts - round(self._start / base)) * base
 
 
 class Expected:

@@ -59,7 +59,9 @@ class VideoFile:
         last = Fraction(-1)
         for made in Decoder(container, stream, self.text, self.counts, self._every).frames():
             if made.time is None:
-                raise VideoError(f"{self.text} has no time stamps.", "Put it into a container that has: ffmpeg -i IN -c copy OUT.mp4")
+                raise VideoError(
+                    f"{self.text} has no time stamps.", "Put it into a container that has them: ffmpeg -r FPS -i IN -c copy OUT.mp4"
+                )
             if stop.is_set() or (self._seconds is not None and made.time >= self._seconds):
                 return
             last = made.time + (made.length or 0) * self._every

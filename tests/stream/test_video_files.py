@@ -32,6 +32,12 @@ def test_times_are_the_files_own_and_begin_at_nought(tmp_path: Path, name: str) 
     assert [int(item.frame[40, 5, 0]) // 9 for item in frames] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("name", "codec"), [("clip.h264", "libx264"), ("clip.mjpeg", "mjpeg")])
+def test_no_rate_is_assumed(tmp_path: Path, name: str, codec: str) -> None:
+    with pytest.raises(VideoError, match=r"has no time stamps[\s\S]*ffmpeg -r FPS"):
+        read(VideoFile(write_clip(tmp_path / name, ticks(3), codec=codec)))
+
+
 @pytest.mark.parametrize(("degrees", "rows"), [(90, 64), (180, 48), (270, 64)])
 def test_a_rotated_video_comes_out_upright(tmp_path: Path, degrees: int, rows: int) -> None:
     clip = write_clip(tmp_path / "clip.mp4", ticks(2))
