@@ -79,7 +79,7 @@ class LiveSource:
                     return
                 self._note_frame(decoded)
                 frame = self._stamped(decoded, connection, first_index)
-                if connection.finite and self._options.seconds is not None and (frame.time or 0) >= self._options.seconds:
+                if self._options.seconds is not None and (frame.time or 0) >= self._options.seconds:
                     return
                 yield frame
         finally:
@@ -121,7 +121,7 @@ class LiveSource:
         self._first = self._first or self._heard
 
     def _over(self) -> bool:
-        """Whether the seconds that were asked for have passed, if the source is live."""
+        """Whether the seconds that were asked for have passed, if the source is live; its frames' times may be ahead of the clock."""
         seconds = self._options.seconds
         return self.live and seconds is not None and self._first is not None and time.monotonic() - self._first >= seconds
 
