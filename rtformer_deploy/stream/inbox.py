@@ -9,6 +9,7 @@ from .items import Item
 
 #: Frames that wait for the runner, a file's. A live source's queue holds one, the newest.
 ROOM = 4
+_SLICE_S = 0.5  # how long the main thread waits at most before it sees a signal, which Windows does not wake it for
 
 
 class ClosedInboxError(Exception):
@@ -59,7 +60,8 @@ class Inbox:
     def take(self) -> Item | None:
         """The next item; None if all lanes have ended or the inbox was closed. Raises a lane's error."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or any(self._lanes) or not self._open or self._error is not None)
+            while not (self._closed or any(self._lanes) or not self._open or self._error is not None):
+                self._changed.wait(_SLICE_S)
             if self._closed:
                 return None
             for step in range(len(self._lanes)):

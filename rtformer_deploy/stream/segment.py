@@ -60,7 +60,13 @@ def segment(
     runner, own = _runner(engine, device, threads)
     ahead = len(runner.sessions) if isinstance(runner, FrameRunner) else 1
     most = runner.max_batch if isinstance(runner, FrameRunner) else batch
-    return Results(Loop(sources, runner, LoopOptions(min(batch, most), ahead, smooth, logits)), runner if own else None)
+    try:
+        loop = Loop(sources, runner, LoopOptions(min(batch, most), ahead, smooth, logits))
+    except UsageError:
+        if own:
+            runner.close()
+        raise
+    return Results(loop, runner if own else None)
 
 
 class Results(Iterator[Result]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -275,3 +276,22 @@ def test_segment_needs_a_source(model: Path, tmp_path: Path) -> None:
     sources: Sequence[str] = []
     with pytest.raises(UsageError, match="no source"):
         rd.segment(sources, model)
+
+
+def test_the_example_of_the_docs_runs(root: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = re.search(r"```python\n(.*?)```", (root / "docs" / "video.md").read_text(), re.DOTALL)
+    assert code is not None
+    monkeypatch.chdir(tmp_path)
+    write_clip(Path("clip.mp4"), ticks(2))
+    names: dict[str, Any] = {}
+    exec(compile(code[1].replace("engine.plan", str(model)), "video.md", "exec"), names)
+    assert names["result"].index == 1
+    assert names["results"].counts["clip.mp4"].read == 2
+
+
+def test_the_docs_name_every_option_and_every_field(root: Path) -> None:
+    text = (root / "docs" / "video.md").read_text()
+    for name in ("--every", "--seconds", "--retry", "--labels", "--smooth", "--flicker", "--camera"):
+        assert f"`{name}" in text, name
+    for field in dataclasses.fields(rd.Result):
+        assert f"`{field.name}" in text, field.name
