@@ -43,6 +43,12 @@ def _tensors(key: str) -> Callable[[Path], bool]:
     return lambda path: key in _metadata(path)
 
 
+def _is_our_video(path: Path) -> bool:
+    from ..stream.mp4 import is_our_video
+
+    return is_our_video(path)
+
+
 def _text(path: Path) -> str:
     """A file's text; empty if it cannot be read as text."""
     try:
@@ -77,6 +83,7 @@ CHECKPOINT = Kind("a checkpoint of a training run", _tensors(CHECKPOINT_KEY))
 TRAINING_LOG = Kind("the log of a training run", _lines("kind", "time"))
 BENCH = Kind("a report of bench", _document("engine", "end_to_end", "environment"))
 PROFILE = Kind("a report of profile", _document("whole_ms", "layers", "blocks", "rounds"))
+VIDEO = Kind("a video of rtformer-deploy", _is_our_video)
 SCORES = Kind("a report of evaluate", _document("miou", "confusion", "classes"))
 COMPARISON = Kind("a report of verify", _document("a", "b", "stages", "flips"))
 TUNING = Kind("a report of tune", _document("points", "baseline", "max_drop"))

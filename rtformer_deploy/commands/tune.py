@@ -216,7 +216,7 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
 
 
 def dataset_from(folder: Path, dataset: str) -> str:
-    """A dataset's name, or the path of its file -> what a recipe in `folder` says; a path leads there from the folder, also through links."""
+    """A dataset's name, or the path of its file -> what a recipe in `folder` says: a path leads there from the folder, even by links."""
     return os.path.relpath(Path(dataset).resolve(), folder.resolve()) if dataset.endswith(".toml") else dataset
 
 
