@@ -109,9 +109,9 @@ def pictures_of(path: Path) -> list[NDArray[np.uint8]]:
         return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
 
 
-def sound_of(path: Path) -> list[bytes]:
-    """The packets of the first sound track; none if there is none."""
+def sound_of(path: Path, track: int = 0) -> list[bytes]:
+    """The packets of a sound track; none if there is no sound."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
             return []
-        return [bytes(packet) for packet in container.demux(container.streams.audio[0]) if packet.size]
+        return [bytes(packet) for packet in container.demux(container.streams.audio[track]) if packet.size]

@@ -18,8 +18,6 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer, OutputContainer
-from av.packet import Packet
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -29,9 +27,7 @@ from ..files import writing
 from ..image.png import SOFTWARE
 from ..types import Frame
 from .items import StreamFrame
-
-#: Sound that MP4 holds and players know; it is copied as it is.
-MP4_SOUND = frozenset({"aac", "ac3", "alac", "eac3", "flac", "mp3", "opus"})
+from .sound import copied_packets, sound_packets, sound_tracks
 
 _FRAGMENTED = {"movflags": "frag_every_frame+empty_moov+default_base_moof", "fflags": "flush_packets"}
 #: No frame waits in the encoder, so that a kill loses none, and none is moved in time (B-frames would).
@@ -85,8 +81,8 @@ class Mp4Writer:
             self._container.close()
             self._whole = self._file.tell()
             self._file.close()
-            with writing(self.target) as path, open_parts(self.partial, sound) as parts:
-                self._copy(parts, path)
+            with writing(self.target) as path:
+                self._copy(path, sound)
         self.partial.unlink(missing_ok=True)
 
     def abort(self) -> None:
@@ -109,22 +105,20 @@ class Mp4Writer:
         context.colorspace = context.color_primaries = context.color_trc = context.color_range = _BT709  # range 1: studio
         return stream
 
-    def _copy(self, parts: list[InputContainer], path: Path) -> None:
+    def _copy(self, path: Path, sound: Path | None) -> None:
         """Copies the packets of the video and of the sound to `path`, in the order of their times."""
-        video, *others = parts
-        shown = video.streams.video[0]
-        assert shown.time_base is not None
-        shift = self._first * self._base - (shown.start_time or 0) * shown.time_base
         options = {"movflags": "+faststart", "movie_timescale": str(self._base.denominator)}  # when it begins is in the latter
-        with av.open(str(path), "w", format="mp4", options=options) as final:
+        with contextlib.ExitStack() as stack:
+            video = stack.enter_context(open_part(self.partial))
+            tracks = [(stack.enter_context(open_part(sound)), index) for index in sound_tracks(sound)] if sound else []
+            final = stack.enter_context(av.open(str(path), "w", format="mp4", options=options))
             final.metadata["comment"] = SOFTWARE
-            flows = [_packets(video, shown, final.add_stream_from_template(shown), shift)]
+            shown = video.streams.video[0]
+            assert shown.time_base is not None
+            shift = self._first * self._base - (shown.start_time or 0) * shown.time_base
             end = self._last * self._base + Fraction(1, _RATE)
-            for container in others:
-                start = -Fraction(container.start_time or 0, av.time_base)
-                for stream in sounds(container):
-                    copied = final.add_stream_from_template(stream)
-                    flows.append(_packets(container, stream, copied, start, end))
+            flows = [copied_packets(video, shown, final.add_stream_from_template(shown), shift)]
+            flows += [sound_packets(container, index, final, end) for container, index in tracks]
             for _, _, packet in heapq.merge(*flows, key=lambda timed: timed[:2]):
                 final.mux(packet)
 
@@ -163,18 +157,6 @@ class _WholeWrites:
         self._file.close()
 
 
-def sounds(container: InputContainer) -> list[Stream]:
-    """The sound of a video that is copied: its streams that MP4 holds."""
-    return [stream for stream in container.streams.audio if stream.codec_context.name in MP4_SOUND]
-
-
-def silenced(path: Path) -> tuple[str, ...]:
-    """The kinds of sound in a video that are left out, because MP4 does not hold them."""
-    with av.open(str(path)) as container:
-        names = {stream.codec_context.name for stream in container.streams.audio} - MP4_SOUND
-    return tuple(sorted(names))
-
-
 def is_our_video(path: Path) -> bool:
     """Whether a video was written by `Mp4Writer`; False for a file that cannot be read."""
     try:
@@ -184,11 +166,9 @@ def is_our_video(path: Path) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def open_parts(video: Path, sound: Path | None) -> Iterator[list[InputContainer]]:
-    """Opens the written video and, if there is one, the video whose sound it gets."""
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(av.open(str(path), options={"protocol_whitelist": "file"})) for path in (video, sound) if path]
+def open_part(path: Path) -> InputContainer:
+    """Opens a file of this machine that may name no other."""
+    return av.open(str(path), options={"protocol_whitelist": "file"})
 
 
 def even(frame: Frame) -> Frame:
@@ -197,20 +177,3 @@ def even(frame: Frame) -> Frame:
     if height % 2 == 0 and width % 2 == 0:
         return np.ascontiguousarray(frame)
     return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-
-
-def _packets(
-    container: InputContainer, stream: Stream, copied: Stream, shift: Fraction, end: Fraction | None = None
-) -> Iterator[tuple[Fraction, int, Packet[Stream]]]:
-    """A stream's packets for another container, each with its time in seconds and the stream's place; `shift` is added, in seconds."""
-    base = stream.time_base
-    assert base is not None
-    ticks = round(shift / base)
-    for packet in container.demux(stream):
-        if packet.dts is None or packet.pts is None:
-            continue
-        time = (packet.dts + ticks) * base
-        if end is not None and time > end:
-            return
-        packet.dts, packet.pts, packet.stream = packet.dts + ticks, packet.pts + ticks, copied
-        yield time, copied.index, packet

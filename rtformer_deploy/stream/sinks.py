@@ -138,7 +138,7 @@ class VideoSink:
         if not frames:
             return None if self._error is None else Written(error=self._error)
         sound = self._sound if len(self._writers) == 1 else None
-        notes = [f"The sound ({name}) was left out: MP4 does not hold it." for name in self._silenced() if sound is not None]
+        notes = [f"The sound ({name}) was encoded as AAC: MP4 does not hold it." for name in self._recoded() if sound is not None]
         for writer in self._writers:
             writer.finish(sound)
         if self._folder is not None:
@@ -154,10 +154,10 @@ class VideoSink:
         if self._folder is not None:
             self._folder.abort()
 
-    def _silenced(self) -> tuple[str, ...]:
-        from .mp4 import silenced
+    def _recoded(self) -> tuple[str, ...]:
+        from .sound import recoded
 
-        return silenced(self._sound) if self._sound is not None else ()
+        return recoded(self._sound) if self._sound is not None else ()
 
     def _writer(self, item: StreamFrame) -> Mp4Writer:
         from .mp4 import Mp4Writer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ from clips import BASE, picture, pictures_of, sound_of, ticks, times_of, write_c
 from rtformer_deploy.errors import OutputError
 from rtformer_deploy.stream.items import TICK, StreamFrame
 from rtformer_deploy.stream.mp4 import Mp4Writer, is_our_video
+from rtformer_deploy.stream.sound import recoded
 from rtformer_deploy.types import Frame
 
 
@@ -80,16 +82,47 @@ def test_an_odd_size_is_made_even_by_its_last_row_and_column(tmp_path: Path) -> 
     assert np.abs(first[-1].astype(int) - first[-2]).max() < 12
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.ts", "mp2")])
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.mov", "alac")])
 def test_sound_is_passed_through(tmp_path: Path, name: str, codec: str) -> None:
     source = write_clip(tmp_path / name, ticks(25), sound=codec)
     path = write(tmp_path / "out.mp4", stream_frames(ticks(25)), source)
     with av.open(str(path)) as container:
-        kinds = [stream.codec_context.name for stream in container.streams.audio]
-        assert kinds == ([] if codec == "mp2" else [codec.removeprefix("lib")])
-    if codec != "mp2":
-        assert sound_of(path) == sound_of(source)
+        assert [stream.codec_context.name for stream in container.streams.audio] == [codec.removeprefix("lib")]
+    assert len(sound_of(path)) > 3
+    assert sound_of(path) == sound_of(source)
     assert times_of(path) == ticks(25)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.avi", "pcm_s16le"), ("a.ts", "mp2")])
+def test_sound_that_mp4_does_not_hold_becomes_aac_at_the_same_time(tmp_path: Path, name: str, codec: str) -> None:
+    source = write_clip(tmp_path / name, ticks(25), sound=codec, codec="mpeg4")
+    assert recoded(source) == (codec,)
+    path = write(tmp_path / "out.mp4", stream_frames(ticks(25)), source)
+    with av.open(str(path)) as container:
+        [stream] = container.streams.audio
+        assert stream.codec_context.name == "aac"
+        waves = [frame.to_ndarray()[0] for frame in container.decode(stream)]
+    wave = np.concatenate(waves).astype(float)
+    assert len(wave) / stream.rate == pytest.approx(1, abs=0.15)
+    tone = np.abs(np.fft.rfft(wave)).argmax() * stream.rate / len(wave)
+    assert tone == pytest.approx(440, abs=5)
+
+
+def test_every_sound_track_is_kept(tmp_path: Path) -> None:
+    one, two = write_clip(tmp_path / "one.mp4", ticks(25), sound="aac"), write_clip(tmp_path / "two.mp4", ticks(25), sound="alac")
+    both = tmp_path / "both.mp4"
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(av.open(str(both), "w"))
+        opened = [stack.enter_context(av.open(str(path))) for path in (one, one, two)]
+        streams = [opened[0].streams.video[0], opened[1].streams.audio[0], opened[2].streams.audio[0]]
+        copies = [made.add_stream_from_template(stream) for stream in streams]
+        for container, stream, copy in zip(opened, streams, copies, strict=True):
+            for packet in container.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    made.mux(packet)
+    path = write(tmp_path / "out.mp4", stream_frames(ticks(25)), both)
+    assert [sound_of(path, track) for track in (0, 1)] == [sound_of(one), sound_of(two)]
 
 
 def test_sound_ends_with_the_picture(tmp_path: Path) -> None:
