@@ -116,14 +116,14 @@ def whole(folder: Path, plan: str) -> Callable[[], int]:
     """What `segment` does: the loop and its sinks."""
     from rtformer_deploy.stream.loop import Loop
     from rtformer_deploy.stream.record import record
-    from rtformer_deploy.stream.sinks import VideoSink
+    from rtformer_deploy.stream.sinks import Look, VideoSink
     from rtformer_deploy.stream.video_file import VideoFile
 
     runner = open_plan(folder, plan)
 
     def run() -> int:
         source = VideoFile(folder / "video.mp4")
-        sink = VideoSink(folder / f"{plan}.mp4", runner.spec, 0.5, sound=source.path)
+        sink = VideoSink(folder / f"{plan}.mp4", runner.spec, Look(), sound=source.path)
         return sum(event.item is not None for event, _ in record(Loop([source], runner), {source.name: sink}))
 
     return run

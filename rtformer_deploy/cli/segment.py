@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options, parse
+from . import options, parse, segment_options
 from .terminal import echo
 
 if TYPE_CHECKING:
+    from ..commands.segment_answers import Answers
     from ..commands.segment_flicker import FlickerWatch
     from ..commands.segment_outputs import Clip
     from ..commands.segment_streams import Done
     from ..formats.external_model import ExternalModel
     from ..image.reader import ImageReader
-    from ..stream.sinks import Written
+    from ..stream.sinks import Look, Written
     from ..stream.stages import Stages
+    from .segment_options import Choice
 
 
 @click.command("segment")
 @click.argument("model", type=options.PATH)
 @click.argument("inputs", nargs=-1, metavar="SOURCE...")
 @options.output(None, "Write the results into this folder, made if missing.")
-@click.option("--alpha", type=parse.Number(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
+@segment_options.look
 @click.option("--overwrite", is_flag=True, help="Replace files too that rtformer-deploy did not write.")
 @click.option("--camera", "cameras", type=click.IntRange(min=0), multiple=True, metavar="N", help="Read camera N of this machine.")
 @click.option("--labels", is_flag=True, help="Write the label maps of videos too, one PNG a frame in CLIP_labels/.")
@@ -34,6 +36,16 @@ if TYPE_CHECKING:
 @click.option("--retry", type=parse.Number(0), default=60, show_default=True, metavar="S", help="Try a lost stream for S seconds.")
 @click.option("--smooth", type=parse.Number(0, 1, max_open=True), metavar="A", help="Average the logits over time; earlier frames weigh A.")
 @click.option("--flicker", is_flag=True, help="Measure how many pixels change class where a video hardly changes.")
+@segment_options.answers
+@segment_options.choice
+@click.option(
+    "--tiles",
+    type=click.IntRange(min=0),
+    is_flag=False,
+    flag_value=64,
+    metavar="[OVERLAP]",
+    help="Cut larger pictures into tiles of the engine's size that overlap by OVERLAP pixels [64 if left out].",
+)
 @options.reader
 @options.stop_on_error
 @options.external
@@ -41,9 +53,10 @@ if TYPE_CHECKING:
 @options.threads
 @options.device
 def command(
-    model: Path, inputs: tuple[str, ...], output: Path, alpha: float, cameras: tuple[int, ...], labels: bool, every: int,
+    model: Path, inputs: tuple[str, ...], output: Path, cameras: tuple[int, ...], labels: bool, every: int,
     seconds: float | None, retry: float, smooth: float | None, flicker: bool, batch: int, threads: int | None, device: int,
-    reader: ImageReader, stop_on_error: bool, overwrite: bool, external: ExternalModel,
+    reader: ImageReader, stop_on_error: bool, overwrite: bool, external: ExternalModel, answers: Answers, look: Look,
+    choice: Choice, tiles: int | None,
 ) -> None:  # fmt: skip
     """Segment every SOURCE with MODEL, an engine plan or an ONNX model.
 
@@ -58,7 +71,8 @@ def command(
     from ..commands.segment_streams import Work, ahead_of, run_stoppable
     from ..image.odd_files import OddFiles
     from ..opening import open_any
-    from ..stream.loop import LoopOptions
+    from ..runtime.tiled import TiledRunner
+    from ..stream.loop import LoopOptions, spec_of_results
     from .show import status_bar
 
     if not inputs and not cameras:
@@ -73,14 +87,22 @@ def command(
             speed = stages.line()
             bar(speed, done, total)
 
-        watch = watch_flicker(runner.spec) if flicker else None
-        work = Work(jobs, clips, output, reader, alpha, LoopOptions(min(batch, runner.max_batch), ahead_of(runner), smooth), watch)
-        for done in run_stoppable(runner, work, report):
+        loop = LoopOptions(
+            min(batch, runner.max_batch), ahead_of(runner), smooth, confidence=answers.confidence, selection=choice.of(runner.spec.classes)
+        )
+        spec = spec_of_results(runner.spec, loop)
+        answers.check(jobs, clips, output, spec, overwrite=overwrite)
+        watch = watch_flicker(spec) if flicker else None
+        work = Work(jobs, clips, output, reader, look, loop, watch, answers)
+        for done in run_stoppable(runner if tiles is None else TiledRunner(runner, tiles), work, report):
             if done.written.error is not None:
                 odd.add(done.written.error)
-            _print_done(done, runner.spec.classes, several=odd.total > 1)
+            _print_done(done, spec.classes, several=odd.total > 1)
             if watch is not None and done.clip is not None and done.written.frames:
-                _print_flicker(watch, done.clip, runner.spec.classes)
+                _print_flicker(watch, done.clip, spec.classes)
+    together = [answer.target for answer in answers.of_images(output, spec) if jobs and len(odd.errors) < odd.total]
+    if together:
+        echo(f"Wrote {' and '.join(map(str, together))}.")
     if any(clip.source.counts.read for clip in clips):
         echo(f"{speed}.")
     odd.raise_any("could not be segmented")

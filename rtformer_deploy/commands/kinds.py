@@ -14,8 +14,10 @@ from ..formats.build_table import TUNED
 from ..formats.engine_file import sidecar
 from ..formats.model_file import SPEC_KEY
 from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
+from ..image.areas import area_header
 from ..image.png import is_ours
 from ..pictures import PAGE_MARK, SVG_MARK
+from ..stream.sinks import JSON_START
 
 _HEAD = 4096  # bytes in which a mark is found
 
@@ -84,6 +86,8 @@ TRAINING_LOG = Kind("the log of a training run", _lines("kind", "time"))
 BENCH = Kind("a report of bench", _document("engine", "end_to_end", "environment"))
 PROFILE = Kind("a report of profile", _document("whole_ms", "layers", "blocks", "rounds"))
 VIDEO = Kind("a video of rtformer-deploy", _is_our_video)
+AREAS = Kind("a table of class areas", lambda path: holds(path, area_header().encode(), b""))
+ANSWERS = Kind("a document of segment's answers", lambda path: holds(path, JSON_START.encode(), b""))
 SCORES = Kind("a report of evaluate", _document("miou", "confusion", "classes"))
 COMPARISON = Kind("a report of verify", _document("a", "b", "stages", "flips"))
 TUNING = Kind("a report of tune", _document("points", "baseline", "max_drop"))

@@ -17,6 +17,7 @@ from ..image.reader import ImageReader, silent
 from ..stream.inputs import readable_videos, sort_inputs
 from ..stream.live import LiveOptions
 from ..stream.loop import LoopOptions
+from ..stream.sinks import Look
 from ..types import ModelSpec, Progress, Runner, Say, no_progress
 from .kinds import PICTURE
 from .outputs import Output, refuse_foreign, refuse_meeting
@@ -52,7 +53,7 @@ def segment(
     cannot be read, or whose outputs cannot have their names, yields an Outcome with its error and stops nothing. Raises OutputError
     if nothing can be written.
     """
-    work = Work(jobs, (), output, reader or ImageReader(), alpha, LoopOptions(batch, ahead_of(runner)))
+    work = Work(jobs, (), output, reader or ImageReader(), Look(alpha), LoopOptions(batch, ahead_of(runner)))
     done = run_work(runner, work, lambda count, total, stages: progress("images", count, total or 0))
     with contextlib.closing(done):
         for each in done:

@@ -21,6 +21,10 @@ class Job:
     labels: Path
     overlay: Path
 
+    def beside(self, end: str) -> Path:
+        """The path of another output, which is called as the overlay but for its end."""
+        return self.overlay.with_name(self.overlay.name.removesuffix(OVERLAY) + end)
+
 
 @dataclass(frozen=True, slots=True)
 class Clip:

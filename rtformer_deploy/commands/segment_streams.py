@@ -10,19 +10,21 @@ from pathlib import Path
 from ..files import clean_up, make_folder
 from ..image.reader import ImageReader
 from ..runtime.frame_runner import FrameRunner
+from ..stream.answers import AnsweringSink
 from ..stream.image_files import ImageFiles
 from ..stream.inputs import Inputs
 from ..stream.items import Source
 from ..stream.live import LiveOptions
-from ..stream.loop import Loop, LoopOptions
+from ..stream.loop import Loop, LoopOptions, spec_of_results
 from ..stream.record import Watch, record, stopped_by_signals
 from ..stream.segment import videos_and_streams
-from ..stream.sinks import PictureSink, Sink, VideoSink, Written, refuse_foreign_folder
+from ..stream.sinks import Look, PictureSink, Sink, VideoSink, Written, refuse_foreign_folder
 from ..stream.stages import Stages
 from ..stream.video_file import VideoFile
-from ..types import Runner
+from ..types import ModelSpec, Runner
 from .kinds import VIDEO as VIDEO_FILE
 from .outputs import Output, refuse_foreign, refuse_meeting
+from .segment_answers import Answers, image_names
 from .segment_outputs import MAPS, VIDEO, Clip, Job, output_names
 
 #: Called after every frame with the frames done, how many there will be (None: not known), and how busy the stages are.
@@ -35,15 +37,19 @@ def _nobody(loop: Loop) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one call of `segment` does: images and clips into the folder `output`, and how. `watch` sees every result."""
+    """What one call of `segment` does: images and clips into the folder `output`, and how. `watch` sees every result.
+
+    `look` is how results are drawn, `answers` what is written beside the pictures.
+    """
 
     jobs: Sequence[Job]
     clips: Sequence[Clip]
     output: Path
     reader: ImageReader
-    alpha: float = 0.5
+    look: Look = field(default_factory=Look)
     options: LoopOptions = field(default_factory=LoopOptions)
     watch: Watch | None = None
+    answers: Answers = field(default_factory=Answers)
 
     @property
     def live(self) -> bool:
@@ -83,17 +89,20 @@ def run_work(runner: Runner, work: Work, report: Report, started: Callable[[Loop
 
     `started` gets the loop before its first frame. Raises OutputError if nothing can be written; then unfinished files are removed.
     """
+    spec = spec_of_results(runner.spec, work.options)
     make_folder(work.output)
     for folder in {path.parent for path in (*(job.labels for job in work.jobs), *(clip.overlay for clip in work.clips))}:
         clean_up(folder)
     sources: list[Source] = [clip.source for clip in work.clips]
-    sinks: dict[str, Sink] = {clip.source.name: _video_sink(clip, runner, work) for clip in work.clips}
+    sinks: dict[str, Sink] = {clip.source.name: _video_sink(clip, spec, work) for clip in work.clips}
     if work.jobs:
         images = ImageFiles([job.image for job in work.jobs], reader=work.reader)
         images.name = ""  # no clip is called so
         targets = [(job.labels, job.overlay) for job in work.jobs]
         sources.insert(0, images)
-        sinks[images.name] = PictureSink(targets, runner.spec, work.alpha)
+        pictures = PictureSink(targets, spec, work.look, work.answers.of_each_image(work.jobs, work.output))
+        answers = work.answers.of_images(work.output, spec)
+        sinks[images.name] = AnsweringSink(pictures, answers, image_names(work.jobs, work.output)) if answers else pictures
     loop = Loop(sources, runner, work.options)
     started(loop)
     done = 0
@@ -129,9 +138,11 @@ def ahead_of(runner: Runner) -> int:
     return len(runner.sessions) if isinstance(runner, FrameRunner) else 1
 
 
-def _video_sink(clip: Clip, runner: Runner, work: Work) -> VideoSink:
+def _video_sink(clip: Clip, spec: ModelSpec, work: Work) -> Sink:
     path = clip.source.path if isinstance(clip.source, VideoFile) else None
-    return VideoSink(clip.overlay, runner.spec, work.alpha, labels=clip.labels, sound=path, keep=clip.source.live)
+    sink = VideoSink(clip.overlay, spec, work.look, labels=clip.labels, sound=path, keep=clip.source.live)
+    answers = work.answers.of_clip(clip, spec)
+    return AnsweringSink(sink, answers) if answers else sink
 
 
 def _names(places: Sequence[Path], below: Sequence[Path]) -> list[str]:

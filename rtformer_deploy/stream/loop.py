@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeployError, UsageError
+from ..image.confidence import ConfidenceMap, confidence_map
 from ..image.frames import upsample_argmax
-from ..types import LabelMap, Runner, Ticket
+from ..image.selection import Selection, with_unsure
+from ..types import LabelMap, ModelSpec, Runner, Ticket
 from .inbox import ClosedInboxError, Inbox
 from .items import Item, Source, StreamFrame, Unread
 from .result import Result
@@ -27,17 +29,24 @@ _JOIN_S = 2.0  # a reader that hangs is left behind
 class LoopOptions:
     """How frames are run. `batch`: at once; `ahead`: submissions in flight while the next one is prepared.
 
-    `smooth`: the weight of the frames before in the running mean of logits (None: off). `logits`: results carry them.
+    `smooth`: the weight of the frames before in the running mean of logits (None: off). `logits` and `confidence`: results carry them.
+    `selection`: which pixels are asked for (None: all).
     """
 
     batch: int = 1
     ahead: int = 1
     smooth: float | None = None
     logits: bool = False
+    confidence: bool = False
+    selection: Selection | None = None
+
+    @property
+    def needs_confidence(self) -> bool:
+        return self.confidence or (self.selection is not None and self.selection.least_confidence is not None)
 
     @property
     def needs_logits(self) -> bool:
-        return self.logits or self.smooth is not None
+        return self.logits or self.smooth is not None or self.needs_confidence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +79,7 @@ class Loop:
 
     def __init__(self, sources: Sequence[Source], runner: Runner, options: LoopOptions | None = None) -> None:
         self.sources, self.runner, self.options = tuple(sources), runner, options or LoopOptions()
+        self.spec = spec_of_results(runner.spec, self.options)
         self.stages = Stages()
         refuse_labels_head(runner, self.options)
         self._stop = threading.Event()
@@ -158,17 +168,33 @@ class Loop:
         if self.options.smooth is not None and item.time is not None:
             logits = self._smoothers.setdefault(id(source), Smoother(self.options.smooth))(logits, (size[0], size[1]))
         labels = upsample_argmax(logits, (size[0], size[1]), spec.size, spec.resize)
-        return self._result(source, item, labels, logits if self.options.logits else None)
+        confidence = confidence_map(logits, (size[0], size[1]), spec.size, spec.resize) if self.options.needs_confidence else None
+        return self._result(source, item, labels, logits if self.options.logits else None, confidence)
 
-    def _result(self, source: Source, item: StreamFrame, labels: LabelMap, logits: NDArray[np.float32] | None = None) -> Result:
+    def _result(
+        self,
+        source: Source,
+        item: StreamFrame,
+        labels: LabelMap,
+        logits: NDArray[np.float32] | None = None,
+        confidence: ConfidenceMap | None = None,
+    ) -> Result:
         time = None if item.time is None else float(item.time)
-        return Result(item.frame, labels, item.name, source.text, item.index, time, self.runner.spec, logits)
+        if self.options.selection is not None:
+            labels = self.options.selection.apply(labels, len(self.runner.spec.classes), confidence)
+        shown = confidence if self.options.confidence else None
+        return Result(item.frame, labels, item.name, source.text, item.index, time, self.spec, logits, shown)
+
+
+def spec_of_results(spec: ModelSpec, options: LoopOptions) -> ModelSpec:
+    """The model's spec -> the results': with the class "unsure" if pixels of low confidence become that."""
+    return with_unsure(spec) if options.selection is not None and options.selection.least_confidence is not None else spec
 
 
 def refuse_labels_head(runner: Runner, options: LoopOptions) -> None:
     """Raises UsageError if logits are needed of an engine that has none."""
     if options.needs_logits and runner.spec.head == "labels":
-        what = "--smooth" if options.smooth is not None else "A result with logits"
+        what = "--smooth" if options.smooth is not None else "Confidence" if options.needs_confidence else "A result with logits"
         raise UsageError(
             f"{what} needs logits; this engine was built with --head labels and gives labels only.",
             "Export the model with --head lowres and build it again.",

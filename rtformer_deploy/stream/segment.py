@@ -10,6 +10,7 @@ from ..backends import open_engine
 from ..errors import UsageError
 from ..image.frames import images_in
 from ..image.reader import ImageReader, silent
+from ..image.selection import Selection
 from ..opening import open_any
 from ..runtime.frame_runner import FrameRunner
 from ..types import Engine, Runner, Say
@@ -36,6 +37,8 @@ def segment(
     seconds: float | None = None,
     smooth: float | None = None,
     logits: bool = False,
+    confidence: bool = False,
+    selection: Selection | None = None,
     device: int = 0,
     threads: int | None = None,
     say: Say = silent,
@@ -47,7 +50,8 @@ def segment(
     the engine works. Of a video every frame is given; a live source gives its newest one, and frames that nobody took are counted.
 
     `every` N: one frame of N of a video or a live source. `seconds`: how much of each. `smooth` from 0 to 1: the weight of earlier
-    frames in a running mean of the logits. `logits`: results carry their logits. `say` takes lines for a person, such as a lost connection.
+    frames in a running mean of the logits. `logits` and `confidence`: results carry them. `selection`: which classes, which part
+    of the frame, and from which confidence on (`image.selection.Selection`). `say` takes lines for a person, such as a lost connection.
 
     Raises UsageError for a call that is wrong, and while it runs ImageError and VideoError for what cannot be read.
     """
@@ -61,7 +65,7 @@ def segment(
     ahead = len(runner.sessions) if isinstance(runner, FrameRunner) else 1
     most = runner.max_batch if isinstance(runner, FrameRunner) else batch
     try:
-        loop = Loop(sources, runner, LoopOptions(min(batch, most), ahead, smooth, logits))
+        loop = Loop(sources, runner, LoopOptions(min(batch, most), ahead, smooth, logits, confidence, selection))
     except UsageError:
         if own:
             runner.close()

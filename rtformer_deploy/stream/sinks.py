@@ -15,15 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeployError, OutputError
-from ..files import make_folder, remove
-from ..image.frames import overlay, save_png
-from ..image.png import is_ours
+from ..files import holds, make_folder, remove
+from ..image.frames import save_png
+from ..image.png import SOFTWARE, is_ours
 from ..types import Frame, LabelMap, ModelSpec
 from .items import StreamFrame, Unread
 from .result import Result
 
 if TYPE_CHECKING:
     from .mp4 import Mp4Writer
+
+#: How every JSON document of answers begins, so that an earlier one is known as ours.
+JSON_START = f'{{"info": {{"description": "{SOFTWARE}"}}, '
 
 #: Why one file cannot be written while its neighbours can: its name is too long or not allowed, or a folder already has that name.
 _ITS_OWN = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST})
@@ -66,27 +69,55 @@ class Sink(Protocol):
         ...
 
 
-class PictureSink:
-    """Images: the label map and the overlay, as PNGs; `targets` are both paths, one pair for each image of the source."""
+class Extra(Protocol):
+    """One more file for each image, beside its label map and its overlay. `write` raises OutputError."""
 
-    def __init__(self, targets: Sequence[tuple[Path, Path]], spec: ModelSpec, alpha: float) -> None:
-        self._targets, self._spec, self._alpha = targets, spec, alpha
+    @property
+    def targets(self) -> Sequence[Path]: ...
+
+    def write(self, index: int, result: Result) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How results are shown: the colours' weight in the overlay, its legend, and label maps in the classes' colours."""
+
+    alpha: float = 0.5
+    legend: bool = False
+    palette: bool = False
 
     def draw(self, result: Result) -> Frame:
-        return result.overlay(self._alpha)
+        return result.overlay(self.alpha, legend=self.legend)
+
+    def palette_of(self, spec: ModelSpec) -> Sequence[Sequence[int]] | None:
+        """What label maps are coloured with; None: they are grey."""
+        return spec.palette if self.palette else None
+
+
+class PictureSink:
+    """Images: the label map and the overlay, as PNGs, and `extras`; `targets` are both paths, one pair for each image of the source."""
+
+    def __init__(self, targets: Sequence[tuple[Path, Path]], spec: ModelSpec, look: Look, extras: Sequence[Extra] = ()) -> None:
+        self._targets, self._spec, self._look, self._extras = targets, spec, look, extras
+
+    def draw(self, result: Result) -> Frame:
+        return self._look.draw(result)
 
     def write(self, item: StreamFrame, result: Result, drawing: Frame) -> Written:
         labels, picture = self._targets[item.index]
         try:
             make_folder(labels.parent)
-            save_png(labels, result.labels)
+            save_png(labels, result.labels, palette=self._look.palette_of(self._spec))
             save_png(picture, drawing)
+            for extra in self._extras:
+                extra.write(item.index, result)
         except OutputError as error:
             if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in _ITS_OWN):
                 raise
             return self._failed(item.index, error)
         height, width = result.labels.shape
-        return Written(item.index, 1, (height, width), class_shares(result.labels, len(self._spec.classes)), (labels, picture))
+        files = (labels, picture, *(extra.targets[item.index] for extra in self._extras))
+        return Written(item.index, 1, (height, width), class_shares(result.labels, len(self._spec.classes)), files)
 
     def unread(self, unread: Unread) -> Written:
         return self._failed(unread.index, unread.error)
@@ -98,9 +129,10 @@ class PictureSink:
         return None
 
     def _failed(self, index: int, error: DeployError) -> Written:
-        """Removes the pictures that an earlier run made of an image that fails now: they would pass for its result."""
-        for path in filter(is_ours, self._targets[index]):
-            remove(path)
+        """Removes the files that an earlier run made of an image that fails now: they would pass for its result."""
+        for path in (*self._targets[index], *(extra.targets[index] for extra in self._extras)):
+            if is_ours(path) or holds(path, JSON_START.encode(), b""):
+                remove(path)
         return Written(index, error=error)
 
 
@@ -112,16 +144,16 @@ class VideoSink:
     """
 
     def __init__(
-        self, target: Path, spec: ModelSpec, alpha: float, *, labels: Path | None = None, sound: Path | None = None, keep: bool = False
+        self, target: Path, spec: ModelSpec, look: Look, *, labels: Path | None = None, sound: Path | None = None, keep: bool = False
     ) -> None:
-        self._target, self._spec, self._alpha, self._sound, self._keep = target, spec, alpha, sound, keep
-        self._folder = None if labels is None else LabelFolder(labels)
+        self._target, self._spec, self._look, self._sound, self._keep = target, spec, look, sound, keep
+        self._folder = None if labels is None else MapFolder(labels, look.palette_of(spec))
         self._writers: list[Mp4Writer] = []
         self._counts = np.zeros(256, np.int64)
         self._error: DeployError | None = None
 
     def draw(self, result: Result) -> Frame:
-        return overlay(result.frame, result.labels, self._spec.palette, self._alpha)
+        return self._look.draw(result)
 
     def write(self, item: StreamFrame, result: Result, drawing: Frame) -> None:
         drawn = replace(item, frame=drawing)
@@ -170,18 +202,21 @@ class VideoSink:
         return self._writers[-1]
 
 
-class LabelFolder:
-    """A folder of label maps, INDEX.png. It gets its name in `finish`, and replaces an earlier one that holds nothing else."""
+class MapFolder:
+    """A folder of label maps or other maps (H, W) uint8, INDEX.png, in the colours of `palette` if there is one.
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
+    It gets its name in `finish`, and replaces an earlier one that holds nothing else.
+    """
+
+    def __init__(self, target: Path, palette: Sequence[Sequence[int]] | None = None) -> None:
+        self.target, self._palette = target, palette
         self._partial = target.with_name(f"{target.name}.{secrets.token_hex(2)}.partial")
         self._made = False
 
-    def add(self, index: int, labels: LabelMap) -> None:
+    def add(self, index: int, values: NDArray[np.uint8]) -> None:
         if not self._made:
             self._made = bool(make_folder(self._partial))
-        save_png(self._partial / f"{index:06}.png", labels)
+        save_png(self._partial / f"{index:06}.png", values, palette=self._palette)
 
     def finish(self) -> None:
         if not self._made:
@@ -203,7 +238,8 @@ def refuse_foreign_folder(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir() or any(not is_ours(path) for path in _entries(folder)):
-        raise OutputError(f"{folder} exists and holds other files than label maps.", "Move it away, or choose another --output.")
+        what = f"{folder} exists and holds other files than maps that rtformer-deploy wrote."
+        raise OutputError(what, "Move it away, or choose another --output.")
 
 
 def class_shares(labels: LabelMap, classes: int) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from helpers import tiny_spec
 from rtformer_deploy.errors import VideoError
 from rtformer_deploy.stream.items import StreamFrame, Unread
 from rtformer_deploy.stream.result import Result
-from rtformer_deploy.stream.sinks import PictureSink, Sink, VideoSink, Written
+from rtformer_deploy.stream.sinks import Look, PictureSink, Sink, VideoSink, Written
 
 pytest.importorskip("av")
 
@@ -23,12 +23,12 @@ TIMES = ticks(4)
 
 
 def pictures(folder: Path) -> Sink:
-    return PictureSink([(folder / f"{index}_labels.png", folder / f"{index}_overlay.png") for index in range(4)], SPEC, 0.5)
+    return PictureSink([(folder / f"{index}_labels.png", folder / f"{index}_overlay.png") for index in range(4)], SPEC, Look())
 
 
 def video(folder: Path) -> Sink:
     sound = write_clip(folder.parent / "sound.mp4", TIMES, sound="aac")
-    return VideoSink(folder / "clip_overlay.mp4", SPEC, 0.5, labels=folder / "clip_labels", sound=sound)
+    return VideoSink(folder / "clip_overlay.mp4", SPEC, Look(), labels=folder / "clip_labels", sound=sound)
 
 
 KINDS: dict[str, Callable[[Path], Sink]] = {"pictures": pictures, "video": video}
@@ -86,7 +86,7 @@ def test_a_source_that_gave_nothing_leaves_nothing(kind: str, tmp_path: Path) ->
 
 
 def test_a_size_that_changes_begins_a_file(tmp_path: Path) -> None:
-    sink = VideoSink(tmp_path / "clip_overlay.mp4", SPEC, 0.5)
+    sink = VideoSink(tmp_path / "clip_overlay.mp4", SPEC, Look())
     for index, (time, size) in enumerate(zip(TIMES, [(48, 64), (48, 64), (30, 40), (30, 40)], strict=True)):
         frame = picture(index, size)
         result = Result(frame, np.zeros(size, np.uint8), "clip", "clip.mp4", index, 0.0, SPEC)
