@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,12 +76,13 @@ def command(
 
         watch = watch_flicker(runner.spec) if flicker else None
         work = Work(jobs, clips, output, reader, alpha, LoopOptions(min(batch, runner.max_batch), ahead_of(runner), smooth), watch)
-        for done in run_stoppable(runner, work, report):
-            if done.written.error is not None:
-                odd.add(done.written.error)
-            _print_done(done, runner.spec.classes, several=odd.total > 1)
-            if watch is not None and done.clip is not None and done.written.frames:
-                _print_flicker(watch, done.clip, runner.spec.classes)
+        with contextlib.closing(run_stoppable(runner, work, report)) as running:
+            for done in running:
+                if done.written.error is not None:
+                    odd.add(done.written.error)
+                _print_done(done, runner.spec.classes, several=odd.total > 1)
+                if watch is not None and done.clip is not None and done.written.frames:
+                    _print_flicker(watch, done.clip, runner.spec.classes)
     if any(clip.source.counts.read for clip in clips):
         click.echo(f"{speed}.")
     odd.raise_any("could not be segmented")

@@ -115,8 +115,8 @@ def run_stoppable(runner: Runner, work: Work, report: Report) -> Generator[Done]
         for loop in loops:
             loop.stop()
 
-    with stopped_by_signals(stop) as came:
-        yield from run_work(runner, work, report, loops.append)
+    with stopped_by_signals(stop) as came, contextlib.closing(run_work(runner, work, report, loops.append)) as running:
+        yield from running
     if came.is_set() and not work.live:
         raise KeyboardInterrupt
 
@@ -142,15 +142,14 @@ def _names(places: Sequence[Path], below: Sequence[Path]) -> list[str]:
 
 
 def _check_targets(clips: Sequence[Clip]) -> None:
-    from ..stream.mp4 import is_our_video
+    from ..stream.mp4 import refuse_foreign_video
 
     inputs = {clip.source.path.resolve() for clip in clips if isinstance(clip.source, VideoFile)}
     for clip in clips:
         if clip.overlay.resolve() in inputs:
             what = f"{clip.overlay}, which {clip.source.text} would be written to, is itself an input."
             raise OutputError(what, "Choose another --output.")
-        if clip.overlay.exists() and not is_our_video(clip.overlay):
-            raise OutputError(f"{clip.overlay} exists and is no video of rtformer-deploy.", "Move it away, or choose another --output.")
+        refuse_foreign_video(clip.overlay)
         if clip.labels is not None:
             refuse_foreign_folder(clip.labels)
 
