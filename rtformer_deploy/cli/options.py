@@ -61,6 +61,13 @@ def stop_on_error(command: Command) -> Command:
     return click.option("--stop-on-error", is_flag=True, help=text)(command)
 
 
+def tiles(command: Command) -> Command:
+    """--tiles [OVERLAP]: larger pictures go tile by tile; None means they are resized."""
+    text = "Cut larger pictures into tiles of the engine's size that overlap by OVERLAP pixels [64 if left out]."
+    kind = click.IntRange(min=0)
+    return click.option("--tiles", type=kind, is_flag=False, flag_value=64, metavar="[OVERLAP]", help=text)(command)
+
+
 def output(default: str | None, text: str) -> Callable[[Command], Command]:
     """-o/--output PATH, required if there is no default."""
     if default is None:

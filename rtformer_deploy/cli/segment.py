@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,14 +39,7 @@ if TYPE_CHECKING:
 @click.option("--flicker", is_flag=True, help="Measure how many pixels change class where a video hardly changes.")
 @segment_options.answers
 @segment_options.choice
-@click.option(
-    "--tiles",
-    type=click.IntRange(min=0),
-    is_flag=False,
-    flag_value=64,
-    metavar="[OVERLAP]",
-    help="Cut larger pictures into tiles of the engine's size that overlap by OVERLAP pixels [64 if left out].",
-)
+@options.tiles
 @options.reader
 @options.stop_on_error
 @options.external
@@ -94,12 +88,14 @@ def command(
         answers.check(jobs, clips, output, spec, overwrite=overwrite)
         watch = watch_flicker(spec) if flicker else None
         work = Work(jobs, clips, output, reader, look, loop, watch, answers)
-        for done in run_stoppable(runner if tiles is None else TiledRunner(runner, tiles), work, report):
-            if done.written.error is not None:
-                odd.add(done.written.error)
-            _print_done(done, spec.classes, several=odd.total > 1)
-            if watch is not None and done.clip is not None and done.written.frames:
-                _print_flicker(watch, done.clip, spec.classes)
+        through = runner if tiles is None else TiledRunner(runner, tiles)
+        with contextlib.closing(run_stoppable(through, work, report)) as running:
+            for done in running:
+                if done.written.error is not None:
+                    odd.add(done.written.error)
+                _print_done(done, spec.classes, several=odd.total > 1)
+                if watch is not None and done.clip is not None and done.written.frames:
+                    _print_flicker(watch, done.clip, spec.classes)
     together = [answer.target for answer in answers.of_images(output, spec) if jobs and len(odd.errors) < odd.total]
     if together:
         echo(f"Wrote {' and '.join(map(str, together))}.")

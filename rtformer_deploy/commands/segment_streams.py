@@ -127,8 +127,8 @@ def run_stoppable(runner: Runner, work: Work, report: Report) -> Generator[Done]
         for loop in loops:
             loop.stop()
 
-    with stopped_by_signals(stop) as came:
-        yield from run_work(runner, work, report, loops.append)
+    with stopped_by_signals(stop) as came, contextlib.closing(run_work(runner, work, report, loops.append)) as running:
+        yield from running
     if came.is_set() and not work.live:
         raise KeyboardInterrupt
 

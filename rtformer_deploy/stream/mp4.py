@@ -166,6 +166,12 @@ def is_our_video(path: Path) -> bool:
         return False
 
 
+def refuse_foreign_video(path: Path) -> None:
+    """Raises OutputError if a video would replace a file that `Mp4Writer` did not write."""
+    if path.exists() and not is_our_video(path):
+        raise OutputError(f"{path} exists and is no video of rtformer-deploy.", "Move it away, or choose another --output.")
+
+
 def open_part(path: Path) -> InputContainer:
     """Opens a file of this machine that may name no other."""
     return av.open(str(path), options={"protocol_whitelist": "file"})

@@ -112,14 +112,11 @@ class Results(Iterator[Result]):
         self.close()
 
 
-def videos_and_streams(inputs: Inputs, live: LiveOptions, names: Sequence[str] | None = None) -> list[Source]:
-    """Videos, cameras and addresses as sources, in this order; `names` are what their outputs are called (None: their own)."""
+def videos_and_streams(inputs: Inputs, live: LiveOptions) -> list[Source]:
+    """Videos, cameras and addresses as sources, in this order."""
     videos: list[Source] = [VideoFile(path, every=live.every, seconds=live.seconds) for path, _ in inputs.videos]
     cameras: list[Source] = [camera_source(number, live) for number in inputs.cameras]
-    sources = videos + cameras + [network_source(address, live) for address in inputs.addresses]
-    for source, name in zip(sources, names or (), strict=False):
-        source.name = name
-    return sources
+    return videos + cameras + [network_source(address, live) for address in inputs.addresses]
 
 
 def refuse_wrong_numbers(batch: int, every: int, seconds: float | None, smooth: float | None) -> None:

@@ -192,11 +192,13 @@ class VideoSink:
         return recoded(self._sound) if self._sound is not None else ()
 
     def _writer(self, item: StreamFrame) -> Mp4Writer:
-        from .mp4 import Mp4Writer
+        from .mp4 import Mp4Writer, refuse_foreign_video
 
         if not self._writers or self._writers[-1].size != item.frame.shape[:2]:
             number = len(self._writers) + 1
             target = self._target if number == 1 else self._target.with_stem(f"{self._target.stem}_{number}")
+            if number > 1:  # the first was checked before the run
+                refuse_foreign_video(target)
             make_folder(target.parent)
             self._writers.append(Mp4Writer(target, item, keep=self._keep))
         return self._writers[-1]

@@ -96,7 +96,7 @@ def test_an_earlier_result_is_replaced_and_nothing_else(call: Call) -> None:
     Path("out/clip_labels/notes.txt").write_text("mine")
     result = call(clip, "--labels")
     assert result.exit_code == 1
-    assert "holds other files than label maps" in result.stderr
+    assert "holds other files than maps that rtformer-deploy wrote" in result.stderr
     assert there() == ["clip_labels/000000.png", "clip_labels/000003.png", "clip_labels/notes.txt", "clip_overlay.mp4"]
     write_clip(Path("out/other_overlay.mp4"), ticks(2))
     result = call(write_clip(Path("other.mp4"), ticks(2)))

@@ -11,7 +11,7 @@ import pytest
 from clips import picture, ticks, times_of, write_clip
 from helpers import tiny_spec
 
-from rtformer_deploy.errors import VideoError
+from rtformer_deploy.errors import OutputError, VideoError
 from rtformer_deploy.stream.items import StreamFrame, Unread
 from rtformer_deploy.stream.result import Result
 from rtformer_deploy.stream.sinks import Look, PictureSink, Sink, VideoSink, Written
@@ -95,3 +95,11 @@ def test_a_size_that_changes_begins_a_file(tmp_path: Path) -> None:
     assert written is not None
     assert [path.name for path in written.files] == ["clip_overlay.mp4", "clip_overlay_2.mp4"]
     assert [times_of(path) for path in written.files] == [TIMES[:2], TIMES[2:]]
+    write_clip(tmp_path / "other_overlay_2.mp4", TIMES)
+    sink = VideoSink(tmp_path / "other_overlay.mp4", SPEC, Look())
+    send(sink, 0, TIMES[0])
+    small = StreamFrame(picture(1, (30, 40)), "clip", 1, TIMES[1], Fraction(1, 12800))
+    result = Result(small.frame, np.zeros((30, 40), np.uint8), "clip", "clip.mp4", 1, 0.0, SPEC)
+    with pytest.raises(OutputError, match="is no video of rtformer-deploy"):
+        sink.write(small, result, sink.draw(result))
+    sink.abort()
