@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..types import Head, ModelSpec, TensorSpec
+from .names import clean_name
 from .recipe import Labels, load_labels, numbered_labels
 
 
@@ -51,7 +52,7 @@ def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelS
     labels = _labels(external.classes, count, name)
     head: Head = "labels" if output.dtype != "float32" else "logits" if tuple(output.shape[-2:]) == size else "lowres"
     return ModelSpec(
-        name=name,
+        name=clean_name(name),
         arch={"name": "unknown"},
         classes=labels.names,
         palette=labels.palette,

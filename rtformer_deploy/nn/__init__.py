@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from ..errors import RecipeError
-from .rtformer import RTFormer
+from ..errors import RecipeError, shorten
+from ..formats.conversion import convert_known
+from ..formats.documents import DocumentError
+from .rtformer import RTFormer, RTFormerConfig
 
-ARCHITECTURES = {"rtformer": RTFormer}
+#: name -> the network and the type of its configuration, whose bounds keep the network within memory
+ARCHITECTURES = {"rtformer": (RTFormer, RTFormerConfig)}
 
 
 def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) -> nn.Module:
     """An architecture's name and configuration -> the network with fresh weights, for `classes` classes. Raises RecipeError."""
     options = dict(arch)
     name = options.pop("name", None)
-    if name not in ARCHITECTURES:
-        raise RecipeError(f"There is no architecture {name!r}.", f"There are: {', '.join(ARCHITECTURES)}.")
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise RecipeError(f"There is no architecture {shorten(repr(name))}.", f"There are: {', '.join(ARCHITECTURES)}.")
+    network, kind = ARCHITECTURES[name]
     try:
-        return ARCHITECTURES[name](classes, aux=aux, **options)
-    except TypeError as error:
+        config = convert_known(options, kind)
+        config.check()
+    except DocumentError as error:
         raise RecipeError(f"The architecture {name} does not take this configuration: {error}.") from error
+    return network(classes, aux=aux, **{each.name: getattr(config, each.name) for each in dataclasses.fields(config)})
 
 
-__all__ = ["ARCHITECTURES", "RTFormer", "build_network"]
+__all__ = ["ARCHITECTURES", "RTFormer", "RTFormerConfig", "build_network"]
