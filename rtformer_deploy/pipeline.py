@@ -53,7 +53,7 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
     from .export.export import DEFAULT_OPSET, export_network
     from .export.parity import check_export
 
-    model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)), spec.arch["name"])
+    model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)), str(spec.arch["name"]))
     model = set_head(simplify(add_functions(model)), spec)
     stamp_spec(model, spec)
     return Exported(model, spec, check_export(network, model, spec))

@@ -31,6 +31,7 @@ _Value = TypeVar("_Value")
 #: A name that can be part of a file's name on every system, and nothing more: no separators, no leading dot or space, and no control or
 #: bidirectional characters.
 FILE_NAME = r"\A(?![. ])[^/\\:*?\x22<>|\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,100}\Z"
+BARE_KEY = r"\A[A-Za-z0-9_-]{1,100}\Z"
 HEX_64 = r"\A[0-9a-f]{64}\Z"
 
 FileName = Annotated[str, Meta(pattern=FILE_NAME)]
@@ -46,6 +47,9 @@ Std = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Classes = Annotated[tuple[ClassName, ...], Meta(min_length=1, max_length=255)]
 Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Meta(min_length=1, max_length=255)]
+#: One option of an architecture: what a TOML table of a recipe holds, without tables in it.
+Option = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | str | None
+Arch = Mapping[Annotated[str, Meta(pattern=BARE_KEY)], Option | list[Option]]
 #: The longest side of an input, and the most pixels: 8192x8192.
 MOST_SIDE = 16384
 MOST_PIXELS = 2**26
@@ -96,7 +100,7 @@ class ModelSpec:
     """
 
     name: FileName
-    arch: Mapping[str, Any]
+    arch: Arch
     classes: Classes
     palette: Palette
     input: TensorSpec

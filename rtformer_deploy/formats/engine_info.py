@@ -21,7 +21,11 @@ def check_info(info: EngineInfo) -> None:
         raise DocumentError("inputs are not the one that spec.input describes")
     if isinstance(source.shape[0], int) and info.batch != (source.shape[0],) * 3:
         raise DocumentError(f"batch is {smallest}, {usual}, {largest}; the input has a fixed batch of {source.shape[0]}")
-    if len(info.outputs) != 1 or (target.name, len(target.shape)) != (spec.output.name, len(spec.output.shape)):
+    if len(info.outputs) != 1 or (target.name, len(target.shape), target.dtype) != (
+        spec.output.name,
+        len(spec.output.shape),
+        spec.output.dtype,
+    ):
         raise DocumentError("outputs are not the one that spec.output describes")
     if spec.head != "labels" and target.shape[1] != len(spec.classes):
         raise DocumentError(f"outputs[0] gives {target.shape[1]} classes; spec.classes names {len(spec.classes)}")
