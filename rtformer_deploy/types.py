@@ -44,6 +44,7 @@ Dimension = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Batch = Annotated[int, Meta(ge=1, le=4096)]
 Mean = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Std = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Amax = Annotated[float, Meta(ge=0, le=3.4e38)]  # a float32
 Share = Annotated[float, Meta(ge=0, le=1)]
 Classes = Annotated[tuple[ClassName, ...], Meta(min_length=1, max_length=255)]
 Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Meta(min_length=1, max_length=255)]
@@ -147,13 +148,13 @@ class Ranges:
     ModelSpec. Ranges hold for these weights with this preprocessing, at every size: see `formats.ranges.check_ranges`.
     """
 
-    amax: Mapping[str, float]
-    method: str
-    images: int
-    weights_sha256: str
-    model: str
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    amax: Annotated[Mapping[Text, Amax], Meta(min_length=1)]
+    method: Text
+    images: Count
+    weights_sha256: Sha256
+    model: Text
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Std, Std, Std] = IMAGENET_STD
     resize: Resize = "stretch"
 
     def to_json(self) -> dict[str, Any]:

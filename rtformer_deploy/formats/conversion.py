@@ -52,7 +52,7 @@ def convert_tolerant(data: object, kind: type[T], known: int = 1) -> tuple[T, st
 
     Raises DocumentError.
     """
-    version, values = split_version(data) if isinstance(data, dict) else (1, data)
+    version, values = split_version(data)
     try:
         value = convert(values, kind)
     except DocumentError as error:
@@ -65,8 +65,10 @@ def convert_tolerant(data: object, kind: type[T], known: int = 1) -> tuple[T, st
     return value, f"version {version}, of which this version of rtformer-deploy does not read: {_listed(unknown) or 'nothing'}"
 
 
-def split_version(data: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+def split_version(data: object) -> tuple[int, dict[str, Any]]:
     """A document -> its version, and its other keys. Raises DocumentError."""
+    if not isinstance(data, Mapping):
+        raise DocumentError(f"it {shown(data)}; expected a table")
     values = dict(data)
     version = values.pop(VERSION, 1)
     if type(version) is not int or not 1 <= version < 2**31:

@@ -56,7 +56,7 @@ def parse_json(data: bytes | str, most: int = JSON_BYTES) -> Any:
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DocumentError(_why(error)) from error
+        raise DocumentError(_why(error, data)) from error
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -76,10 +76,13 @@ def read_toml(path: Any, error: type[DeployError], what: str) -> dict[str, Any]:
         raise error(f"Cannot read {path}: {cause}.") from cause
 
 
-def _why(error: Exception) -> str:
-    """A parser's message: a text that ends early, or half a character, is only called truncated."""
-    text = str(error)
-    return "it is cut short, or a text in it is damaged" if "truncated" in text else text
+def _why(error: Exception, data: bytes) -> str:
+    """msgspec's message with the line. It calls a document truncated that ends too early, or in which half a character stands."""
+    text = str(error).removeprefix("JSON is malformed: ")
+    place = re.search(r" \(byte (\d+)\)$", text)
+    if place is not None:
+        return f"it is not JSON: {text[: place.start()]} in line {data.count(10, 0, int(place[1])) + 1}"
+    return "it is not JSON: it is cut short, or a text in it is damaged" if "truncated" in text else f"it is not JSON: {text}"
 
 
 def _check_toml(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ class _Scores(_Record):
 
 
 #: What the picture of the log reads, by kind.
-_KINDS: Mapping[Any, type[_Record]] = {"step": _Step, "scores": _Scores}
+_KINDS: Mapping[str, type[_Record]] = {"step": _Step, "scores": _Scores}
 
 
 class Log:
@@ -72,11 +73,11 @@ class Log:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """A log's records; a last line that was cut short by a kill is dropped. Raises OutputError if another line is no record."""
     records: list[dict[str, Any]] = []
-    lines = read_text(path, OutputError, "a training log", RECORD_BYTES).splitlines(keepends=True)
+    lines = list(io.StringIO(read_text(path, OutputError, "a training log", RECORD_BYTES), newline="\n"))
     for number, line in enumerate(lines, 1):
         try:
             record = parse_json(line)
-            convert(record, _KINDS.get(record.get("kind"), _Record) if isinstance(record, dict) else _Record)
+            convert(record, _KINDS.get(convert(record, _Record).kind, _Record))
         except DocumentError as error:
             if number == len(lines) and not line.endswith("\n"):
                 break

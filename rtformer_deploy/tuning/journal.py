@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -81,7 +82,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file; a kill cut the first broken one short, so nothing follows it."""
     lines: list[dict[str, Any]] = []
     text = read_text(path, OutputError, "the state of a tune run", RECORD_BYTES, errors="replace")
-    for line in text.splitlines(keepends=True):
+    for line in io.StringIO(text, newline="\n"):  # splitlines() would also cut at characters that a name may hold
         try:
             data = parse_json(line) if line.endswith("\n") else None
         except DocumentError:
