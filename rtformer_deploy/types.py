@@ -31,12 +31,14 @@ _Value = TypeVar("_Value")
 #: A name that can be part of a file's name on every system, and nothing more: no separators, no leading dot or space, and no control or
 #: bidirectional characters.
 FILE_NAME = r"\A(?![. ])[^/\\:*?\x22<>|\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,100}\Z"
+NO_CONTROLS = r"\A[^\x00-\x1f\x7f]*\Z"
 BARE_KEY = r"\A[A-Za-z0-9_-]{1,100}\Z"
 HEX_64 = r"\A[0-9a-f]{64}\Z"
 
 FileName = Annotated[str, Meta(pattern=FILE_NAME)]
 Sha256 = Annotated[str, Meta(pattern=HEX_64)]
 Text = Annotated[str, Meta(min_length=1, max_length=1000)]
+PathText = Annotated[str, Meta(min_length=1, max_length=1000, pattern=NO_CONTROLS)]
 ClassName = Annotated[str, Meta(min_length=1, max_length=200)]
 Byte = Annotated[int, Meta(ge=0, le=255)]
 Count = Annotated[int, Meta(ge=0)]

@@ -11,13 +11,14 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import shorten
-from ..types import BARE_KEY, FILE_NAME, HEX_64
+from ..types import BARE_KEY, FILE_NAME, HEX_64, NO_CONTROLS
 
 #: A step from a value to one in it: a field's name or a table's key, a place in a list, or None for a key that msgspec does not tell.
 Step = str | int | None
 
 _PATTERNS = {
     FILE_NAME: "a plain file name of at most 100 characters, without separators and not beginning with a dot",
+    NO_CONTROLS: "a text without control characters",
     BARE_KEY: "letters, digits, _ and -, at most 100",
     HEX_64: "64 hexadecimal digits in lower case",
 }
@@ -79,9 +80,9 @@ def shown(value: object) -> str:
     if value is _UNSEEN:
         return "has a wrong value"
     if isinstance(value, (list, tuple)):
-        return f"is a list of {len(value):,} values"
+        return f"is a list of {len(value):,} value{'s' * (len(value) != 1)}"
     if isinstance(value, dict):
-        return f"is a table of {len(value):,} keys"
+        return f"is a table of {len(value):,} key{'s' * (len(value) != 1)}"
     if value is None or isinstance(value, bool):
         return f"is {str(value).lower().replace('none', 'null')}"
     return f"is {shorten(value, 60)!r}" if isinstance(value, str) else f"is {shorten(str(value), 60)}"
@@ -120,7 +121,7 @@ def _replaced(data: Any, steps: list[Step], value: object) -> object:
     """A copy of plain values with another value at the end of the steps."""
     if not steps:
         return value
-    copy = dict(data) if isinstance(data, dict) else list(data)
+    copy: Any = dict(data) if isinstance(data, dict) else list(data)
     copy[steps[0]] = _replaced(data[steps[0]], steps[1:], value)
     return copy
 

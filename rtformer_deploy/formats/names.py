@@ -9,6 +9,8 @@ from .documents import DocumentError
 
 _NAME = re.compile(FILE_NAME)
 _LONGEST = 100
+#: File systems take 255; a suffix needs some.
+_MOST_BYTES = 230
 
 
 def is_name(text: str) -> bool:
@@ -17,8 +19,8 @@ def is_name(text: str) -> bool:
 
 
 def check_name(text: str, field: str) -> str:
-    """The text, which a document has as its `field`. Raises DocumentError if it is no plain file name."""
-    if not is_name(text):
+    """The text, which a document has as its `field` and which begins a file's name. Raises DocumentError if that cannot be."""
+    if not is_name(text) or len(text.encode()) > _MOST_BYTES:
         raise DocumentError(f"{field} is {text[:_LONGEST]!r}; expected a plain file name of at most {_LONGEST} characters")
     return text
 
