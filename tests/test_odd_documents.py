@@ -12,12 +12,16 @@ import pytest
 from helpers import tiny_model, tiny_spec
 from hypothesis import given
 from odd_documents import bounded, other_text, other_values
+from PIL import Image
 
+from rtformer_deploy.datasets import open_dataset
 from rtformer_deploy.errors import DeployError
 from rtformer_deploy.formats.engine_file import load_info, save_info, sidecar
 from rtformer_deploy.formats.model_file import SPEC_KEY, read_spec, stamp_notes, stamp_spec
 from rtformer_deploy.formats.names import is_name
 from rtformer_deploy.formats.ranges import load_ranges, save_ranges, to_bytes
+from rtformer_deploy.formats.recipe import load_labels, load_recipe
+from rtformer_deploy.image.reader import ImageReader
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.training.log import read_log
 from rtformer_deploy.tuning.journal import Journal
@@ -53,6 +57,26 @@ LOG = [
     {"kind": "step", "step": 1, "loss": 1.5, "lr": 0.01},
     {"kind": "scores", "step": 1, "scores": {"val": {"miou": 0.5, "iou": {"sky": None}}}},
 ]
+RECIPE = {
+    "version": 1,
+    "name": "mine",
+    "dataset": "camvid",
+    "architecture": {"name": "rtformer", "base_channels": 32, "injection": [True, True], "drop_path": 0.2},
+    "input": {"size": [48, 64], "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize": "letterbox"},
+    "weights": {"file": "w.safetensors", "sha256": "ab" * 32},
+    "build": {"precision": "int8", "keep": ["a.*"], "fp32": ["b"], "ranges": "r.json", "backend": "openvino", "weights_sha256": "cd" * 32},
+    "published": {"article": {"miou": 81.4}},
+}
+DATASET = {
+    "name": "own",
+    "ignore_index": 7,
+    "classes": ["no", "yes"],
+    "palette": [[0, 0, 0], [255, 0, 0]],
+    "label_pixels": "ids",
+    "ignored_colour": [1, 2, 3],
+    "layout": {"images": "images/{split}/{name}.png", "labels": "labels/{split}/{name}.png", "splits": {"val": "valid"}},
+    "label_map": {"0": 1, "255": 0},
+}
 ARCH = {
     "name": "rtformer",
     "base_channels": 4,
@@ -117,6 +141,35 @@ def make_network(folder: Path, text: str) -> None:
     build_network(values if isinstance(values, dict) else {"name": values}, 3, aux=False)
 
 
+def read_recipe(folder: Path, text: str) -> None:
+    (folder / "recipe.toml").write_text(text)
+    recipe = load_recipe(str(folder / "recipe.toml"))
+    check_spec(recipe.spec())
+    assert recipe.labels == load_labels(recipe.dataset)
+
+
+def read_dataset(folder: Path, text: str) -> None:
+    (folder / "own.toml").write_text(text)
+    dataset = open_dataset(str(folder / "own.toml"), folder / "data", "val", ImageReader(say=lambda line: None))
+    assert is_name(dataset.name)
+    assert 1 <= len(dataset.labels.names) == len(dataset.labels.palette) <= dataset.labels.ignore_index
+    assert all(path.resolve().is_relative_to(folder / "data") for sample in dataset.samples for path in (sample.image, sample.label))
+    for index in range(len(dataset)):
+        dataset.load(index)
+
+
+def toml(values: Any) -> str:
+    """A key to a line; JSON's texts and numbers are TOML's. (tomlkit takes minutes for a list of lists.)"""
+    table = values if isinstance(values, dict) else {"values": values}
+    return "".join(f"{json.dumps(key)} = {inline(value)}\n" for key, value in table.items())
+
+
+def inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {inline(each)}" for key, each in value.items()) + "}"
+    return "[" + ", ".join(map(inline, value)) + "]" if isinstance(value, list) else json.dumps(value)
+
+
 Reader = Callable[[Path, str], None]
 #: kind -> a valid document as plain values, their text, and what reads the text
 KINDS: dict[str, tuple[Any, Callable[[Any], str], Reader]] = {
@@ -125,10 +178,21 @@ KINDS: dict[str, tuple[Any, Callable[[Any], str], Reader]] = {
     "ranges": (json.loads(to_bytes(RANGES)), json.dumps, read_ranges),
     "journal": (JOURNAL, lambda lines: "".join(json.dumps(line) + "\n" for line in lines), read_journal),
     "log": (LOG, lambda lines: "".join(json.dumps(line) + "\n" for line in lines), read_training_log),
+    "recipe": (RECIPE, toml, read_recipe),
+    "dataset": (DATASET, toml, read_dataset),
     "architecture": (ARCH, json.dumps, make_network),
 }
 #: What reads its text through another parser than documents have.
 VALUES_ONLY = {"architecture"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where documents are written; beside them lie a dataset of one pair, and a picture that no dataset may reach."""
+    for name in ("data/images/valid/a.png", "data/labels/valid/a.png", "x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3)).save(tmp_path / name)
+    return tmp_path
 
 
 def read(kind: str, folder: Path, text: str) -> bool:
@@ -146,13 +210,13 @@ def read(kind: str, folder: Path, text: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_document_itself_is_read(tmp_path: Path, kind: str) -> None:
+def test_the_document_itself_is_read(folder: Path, kind: str) -> None:
     document, written, _ = KINDS[kind]
-    assert read(kind, tmp_path, written(document))
+    assert read(kind, folder, written(document))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_values_are_read_or_refused(tmp_path: Path, kind: str) -> None:
+def test_other_values_are_read_or_refused(folder: Path, kind: str) -> None:
     document, written, _ = KINDS[kind]
     outcomes = set()
 
@@ -160,19 +224,19 @@ def test_other_values_are_read_or_refused(tmp_path: Path, kind: str) -> None:
     @given(other_values(document))
     def check(values: Any) -> None:
         text = written(values if isinstance(document, dict) or isinstance(values, list) else [values])
-        outcomes.add(read(kind, tmp_path, text))
+        outcomes.add(read(kind, folder, text))
 
     check()
     assert outcomes == {True, False}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS.keys() - VALUES_ONLY))
-def test_other_text_is_read_or_refused(tmp_path: Path, kind: str) -> None:
+def test_other_text_is_read_or_refused(folder: Path, kind: str) -> None:
     document, written, _ = KINDS[kind]
 
     @bounded(80)
     @given(other_text(written(document)))
     def check(text: str) -> None:
-        read(kind, tmp_path, text)
+        read(kind, folder, text)
 
     check()
