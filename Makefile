@@ -10,7 +10,7 @@ SAMPLE := models/samples/china.jpg
 setup: $(READY)
 
 # The native post-processing is compiled where a C++ compiler is there; without one the NumPy path is taken, and `doctor` says so.
-$(READY): pyproject.toml constraints.txt setup.py rtformer_deploy/image/_native.cpp $(wildcard plugins/*.cuh)
+$(READY): pyproject.toml constraints.txt setup.py $(wildcard rtformer_deploy/image/_native*pp) $(wildcard plugins/*.cuh)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,tensorrt-rtx,dev]'
 	touch $@
@@ -23,10 +23,10 @@ demo: $(READY)
 	cd demo && ../$(BIN)/rtformer-deploy bench engine.plan --image ../$(SAMPLE) --json bench.json --html bench.html
 	@echo "Look at demo/segmented/china_overlay.png and demo/bench.html"
 
-# The stub of the CUDA driver wants a process of its own: other tests rely on there being no driver.
+# The stub of the CUDA driver wants processes of its own: other tests rely on there being no driver.
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2
-	$(BIN)/python -m pytest tests/stub_driver
+	$(BIN)/python -m pytest -n 2 tests/stub_driver
 
 lint: $(READY)
 	$(BIN)/ruff check .

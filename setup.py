@@ -22,7 +22,7 @@ setup(
             "rtformer_deploy.image._native",
             ["rtformer_deploy/image/_native.cpp"],
             include_dirs=["plugins"],
-            depends=["rtformer_deploy/image/_native_rows.hpp", *sorted(glob("plugins/*.cuh"))],
+            depends=[*sorted(glob("rtformer_deploy/image/_native_*.hpp")), *sorted(glob("plugins/*.cuh"))],
             extra_compile_args=FLAGS,
             extra_link_args=LINK,
             define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],

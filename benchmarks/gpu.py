@@ -46,7 +46,7 @@ def prepare(folder: Path, case: Mapping[str, Any], frame: Frame, names: Sequence
     from rtformer_deploy.pipeline import prepare_model
 
     choice = harness.network_of(case)
-    spec = choice.recipe.spec(size=case["size"], labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
+    spec = choice.spec(size=case["size"])
     np.save(folder / "frame.npy", frame)
     np.save(folder / "input.npy", preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None])
     (folder / "case.json").write_text(json.dumps(case))

@@ -82,7 +82,7 @@ def export(folder: Path, weights: Path | None, size: Size | None) -> Exported:
     from rtformer_deploy.graph.functions import inline_functions
 
     choice = choose_network(recipe=RECIPE, weights=weights)
-    spec = choice.recipe.spec(size=size, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
+    spec = choice.spec(size=size)
     made = export_model(choice.network, spec)
     save_model(made.model, folder / "model.onnx")
     save_model(inline_functions(clone(made.model)), folder / "flat.onnx")

@@ -17,6 +17,7 @@ A dataset file (models/datasets/*.toml, or the path of your own) says where the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DatasetError, ImageError, RecipeError
+from .errors import DatasetError, ImageError, RecipeError, about
 from .files import IMAGE_BYTES, sha256, sha256_of
 from .formats.dataset_file import DatasetFile, Labels, Layout, dataset_path, read_dataset_file
 from .formats.documents import DocumentError
@@ -73,19 +74,25 @@ class Dataset:
         """The frame (H, W, 3) and its label map (H, W), of one size, both upright. Raises DatasetError, naming the pair."""
         sample = self.samples[index]
         frame, label = self.read_frame(sample), self.read_label(sample)
-        if frame.shape[:2] != label.shape:
-            raise DatasetError(
-                f"{sample.image} is {frame.shape[1]}x{frame.shape[0]}, but its label {sample.label} is {label.shape[1]}x{label.shape[0]}.",
-                "A label map has one pixel for each pixel of its upright image; resize labels to the nearest value, never in between.",
-            )
+        _check_sizes(sample, frame.shape[:2], label.shape)
         return frame, label
+
+    def check(self, index: int) -> LabelMap:
+        """The label map of a pair (H, W), once its image is known to be there in the same size; the image's header alone is read.
+
+        Raises DatasetError, naming the pair.
+        """
+        sample = self.samples[index]
+        with _of_image(sample):
+            size = self.reader.size(sample.image)
+        label = self.read_label(sample)
+        _check_sizes(sample, size, label.shape)
+        return label
 
     def read_frame(self, sample: Sample) -> Frame:
         """A sample's image as an upright frame (H, W, 3), as every command reads it. Raises DatasetError."""
-        try:
+        with _of_image(sample):
             return self.reader.load(sample.image)
-        except ImageError as error:
-            raise DatasetError(f"{sample.image} cannot be read as an image: {error.what}", error.hint) from error
 
     def read_label(self, sample: Sample) -> LabelMap:
         """A label map (H, W) of class ids and the ignored id. Raises DatasetError."""
@@ -100,6 +107,23 @@ class Dataset:
     def subset(self, names: set[str], split: str) -> Dataset:
         """The samples with these names, as a split of its own."""
         return replace(self, split=split, samples=tuple(sample for sample in self.samples if sample.name in names))
+
+
+@contextlib.contextmanager
+def _of_image(sample: Sample) -> Iterator[None]:
+    """Turns an ImageError into the dataset's own error."""
+    try:
+        yield
+    except ImageError as error:
+        raise DatasetError(about(sample.image, "cannot be read as an image", error), error.hint) from error
+
+
+def _check_sizes(sample: Sample, frame: tuple[int, ...], label: tuple[int, ...]) -> None:
+    if frame != label:
+        raise DatasetError(
+            f"{sample.image} is {frame[1]}x{frame[0]}, but its label {sample.label} is {label[1]}x{label[0]}.",
+            "A label map has one pixel for each pixel of its upright image; resize labels to the nearest value, never in between.",
+        )
 
 
 def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | None = None) -> Dataset:

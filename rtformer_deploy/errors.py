@@ -18,22 +18,32 @@ DeployError              exit code 1
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 
 class DeployError(Exception):
     """What happened (`what`, one sentence) and what to do about it (`hint`, one sentence or a command).
 
-    Raised as ``raise DeployError(what, hint) from cause``; the command line prints both and exits with `exit_code`.
+    `details` are lines between the two. Nothing else begins a line: a line end in a part, from a file's name perhaps, is printed escaped.
+    Raised as ``raise DeployError(what, hint) from cause``; the command line prints all of it and exits with `exit_code`.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, hint: str | None = None) -> None:
+    def __init__(self, what: str, hint: str | None = None, *, details: Iterable[str] = ()) -> None:
         super().__init__(what)
         self.what = what
         self.hint = hint
+        self.details = tuple(details)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What is printed: `what`, the details, the hint."""
+        return (self.what, *self.details, *(() if self.hint is None else (self.hint,)))
 
     def __str__(self) -> str:
-        return self.what if self.hint is None else f"{self.what}\n{self.hint}"
+        return "\n".join(self.lines)
 
 
 class UsageError(DeployError):
@@ -94,14 +104,29 @@ class MissingPackageError(DeployError):
         self.extra = extra
 
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def about(name: object, what: str, error: DeployError) -> str:
+    """A message about a file, from the error of what was tried with it: "NAME cannot be read as an image: it is empty." NAME stands
+    there once."""
+    name = str(name)
+    if error.what.startswith(f"{name} "):
+        return f"{name} {what}: it {error.what[len(name) + 1 :]}"
+    return f"{name} {what}: {error.what.replace(f' {name}', '', 1)}"
+
+
 def shorten(text: str, most: int = 100) -> str:
     """Text from a file, cut to `most` characters so that no message grows with the file."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of a library's error that is not empty, cut to `most` characters; the error's type if there is none."""
-    lines = (line.strip() for line in str(error).splitlines())
+    """The first line of a library's error that is not empty, cut to `most` characters; the error's type if there is none.
+
+    A library's own colours are left out.
+    """
+    lines = (_COLOUR.sub("", line).strip() for line in str(error).splitlines())
     return shorten(next((line for line in lines if line), type(error).__name__), most)
 
 

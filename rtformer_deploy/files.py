@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import mmap
 import os
+import platform
+import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .errors import DeployError, OutputError
@@ -19,12 +26,24 @@ IMAGE_BYTES = 2**30
 MODEL_BYTES = 2 * 2**30
 PLAN_BYTES = 4 * 2**30
 
-_NAME_LENGTH = 32  # characters of a file's name that its partial file's name repeats
+_NAME_LENGTH = 24  # characters of a file's name that its partial file's name repeats
+
+#: What is written and not yet whole carries its owner: this machine and the process. Such names begin with a dot, so no command reads them.
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_PARTIAL = re.compile(r"\..*\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.partial.*", re.DOTALL)
+_TEMPORARY = re.compile(r"rtformer-deploy-([0-9a-f]{8})-([0-9]+)-\w+")
+_STALE_SECONDS = 24 * 3600.0  # after which something half-written is stale, whoever owns it
+_in_use: set[str] = set()  # names of what this process is writing
 
 
 def sha256(data: bytes) -> str:
     """Bytes to their SHA-256 as lower-case hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def json_bytes(data: Mapping[str, object] | Sequence[object]) -> bytes:
+    """JSON values as the bytes of a file: indented UTF-8. Bytes of a name that are not text become JSON escapes."""
+    return json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -36,21 +55,58 @@ def write_atomic(path: Path, data: bytes) -> None:
         partial.write_bytes(data)
 
 
+def write_together(contents: Sequence[tuple[Path, bytes]]) -> None:
+    """Writes files that belong together. All of them are on the disk before the first is renamed: an error or a full disk changes none.
+
+    Raises OutputError as `write_atomic`.
+    """
+    with contextlib.ExitStack() as stack:
+        partials = [(path, stack.enter_context(_partial(path))) for path, _ in contents]
+        for (path, partial), (_, data) in zip(partials, contents, strict=True):
+            with _explaining(path):
+                partial.write_bytes(data)
+                _flush(partial)
+        for path, partial in partials:
+            with _explaining(path):
+                os.replace(partial, path)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """A path to write to. It becomes `path` if the block succeeds and is removed if it fails."""
     path = Path(path)
+    with _partial(path) as partial, _explaining(path):
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, removed at the end if it is still there."""
     _refuse_special(path)
     partial = _beside(path, path.suffix)
+    _in_use.add(partial.name)
     try:
         yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):  # it was renamed, or never made
+            partial.unlink()
+        _in_use.discard(partial.name)
+
+
+@contextlib.contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turns an OSError into an OutputError about `path`."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"Cannot write {path}: {error.strerror or error}.", _why(path, error)) from error
-    finally:
-        _remove(partial)
+
+
+def _flush(partial: Path) -> None:
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def check_writable(path: Path) -> None:
@@ -59,13 +115,18 @@ def check_writable(path: Path) -> None:
     _refuse_special(path)
     if path.is_dir():
         raise OutputError(f"Cannot write {path}: it is a folder.", "Give a file name.")
-    partial = _beside(path)
-    try:
+    with _partial(path) as partial, _explaining(path):
         partial.touch(exist_ok=False)
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}.", _why(path, error)) from error
-    finally:
-        _remove(partial)
+
+
+def check_folder(path: Path) -> None:
+    """Raises OutputError if `make_folder` would fail: the folder, or the nearest one above it, must be a folder that can be written to."""
+    there = Path(path)
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise OutputError(f"Cannot make the folder {path}: {there} is not a folder.")
+    _check_room(there)
 
 
 def make_folder(path: Path) -> Path:
@@ -74,25 +135,97 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the folder {path}: {error.strerror or error}.") from error
-    if not os.access(path, os.W_OK):
-        raise OutputError(f"The folder {path} cannot be written to.", "Choose another one with --output.")
+    _check_room(path)
     return path
 
 
-def _beside(path: Path, suffix: str = "") -> Path:
+def _check_room(folder: Path) -> None:
+    """Raises OutputError if no file can be made in a folder; it leaves none behind."""
+    with _partial(folder / "file") as partial:
+        try:
+            partial.touch(exist_ok=False)
+        except OSError as error:
+            what = f"Cannot write to the folder {folder}: {error.strerror or error}."
+            raise OutputError(what, "Choose another one with --output.") from error
+
+
+def remove(path: Path) -> None:
+    """Removes a file if it is there. Raises OutputError if it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot remove {path}: {error.strerror or error}.") from error
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A new folder for temporary files, removed at the end; those that killed processes left behind are removed first.
+
+    Raises OutputError if there is no place for one.
+    """
+    try:
+        place = Path(tempfile.gettempdir())
+        clean_up(place)
+        folder = Path(tempfile.mkdtemp(prefix=f"rtformer-deploy-{_owner()}-", dir=place))
+    except OSError as error:
+        hint = "Set TMPDIR to a folder that can be written to."
+        raise OutputError(f"Cannot make a temporary folder: {error.strerror or error}.", hint) from error
+    _in_use.add(folder.name)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _in_use.discard(folder.name)
+
+
+def clean_up(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder: only this program's files and folders, whose owner no longer runs."""
+    try:
+        with os.scandir(folder) as entries:
+            stale = [Path(entry.path) for entry in entries if _is_stale(entry)]
+    except OSError:  # whoever writes to the folder says so
+        return
+    for path in stale:
+        with contextlib.suppress(OSError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _is_stale(entry: os.DirEntry[str]) -> bool:
+    name = _PARTIAL.fullmatch(entry.name) or _TEMPORARY.fullmatch(entry.name)
+    if name is None or entry.name in _in_use:
+        return False
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except OSError:
+        return False
+    kind = stat.S_ISREG if entry.name.startswith(".") else stat.S_ISDIR
+    if not kind(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+        return False
+    return time.time() - status.st_mtime > _STALE_SECONDS or (name[1] == _MACHINE and not _runs(int(name[2])))
+
+
+def _owner() -> str:
+    return f"{_MACHINE}-{os.getpid()}"
+
+
+def _runs(process: int) -> bool:
+    """Whether another process has this id. What carries this process's own id and is not in use is from an earlier one."""
+    import psutil
+
+    return process != os.getpid() and psutil.pid_exists(process)
+
+
+def _beside(path: Path, suffix: str) -> Path:
     """An unused name beside `path`. A long name is shortened, so that the new one is not too long for the file system."""
-    return path.with_name(f".{path.name[:_NAME_LENGTH]}.{secrets.token_hex(4)}.partial{suffix[:_NAME_LENGTH]}")
+    return path.with_name(f".{path.name[:_NAME_LENGTH]}.{_owner()}-{secrets.token_hex(4)}.partial{suffix[:_NAME_LENGTH]}")
 
 
 def printable(text: Path | str) -> str:
     """A path or a message that can be printed and encoded anywhere: bytes that are not text are written as escapes."""
     return str(text).encode("utf-8", "backslashreplace").decode()
-
-
-def _remove(partial: Path) -> None:
-    """Removes the partial file if there is one. Its folder may not even exist."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        partial.unlink()
 
 
 def _refuse_special(path: Path) -> None:
@@ -109,7 +242,8 @@ def _refuse_special(path: Path) -> None:
 
 def _why(path: Path, error: OSError) -> str | None:
     if not path.parent.is_dir():
-        return f"The folder {path.parent} does not exist; make it first."
+        there = os.path.lexists(path.parent)
+        return f"{path.parent} is not a folder." if there else f"The folder {path.parent} does not exist; make it first."
     if path.is_dir():
         return "It is a folder; give a file name."
     return None
@@ -157,6 +291,25 @@ def check_readable(path: Path, error: type[DeployError], what: str, limit: int =
         raise error(f"Cannot read {what} {path}: it is a pipe or a device, not a regular file.", "Give a file name.")
     if status.st_size > limit:
         raise error(f"{path} is too large to be {what}: {status.st_size:,} bytes, more than {limit:,}.")
+
+
+def size_of_file(path: Path, error: type[DeployError]) -> int:
+    """A file's bytes, counted; it is not opened. Raises `error`."""
+    try:
+        return os.stat(path).st_size
+    except OSError as cause:
+        raise error(f"Cannot read {path}: {cause.strerror or cause}.") from cause
+
+
+def holds(path: Path, start: bytes, words: bytes, most: int = MODEL_BYTES) -> bool:
+    """Whether a file begins with `start` and has `words` in its first `most` bytes; False for one that is not regular or cannot be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data[: len(start)] == start and data.find(words, 0, most) >= 0
+    except (OSError, ValueError):  # ValueError: an empty file
+        return False
 
 
 def _read(path: Path, error: type[DeployError], what: str, limit: int) -> bytes:

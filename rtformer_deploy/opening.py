@@ -76,8 +76,7 @@ def _build_in_memory(path: Path, threads: int | None, external: ExternalModel | 
 def _open_network(path: Path, threads: int | None) -> FrameRunner:
     require("torch", "export", "Opening a network's weights")
     from .backends.torch.run import open_network
-    from .export.weights_choice import choose_network
+    from .export.weights_choice import network_in
 
-    choice = choose_network(weights=path)
-    spec = choice.recipe.spec(labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
-    return open_network(choice.network, spec, threads=threads)
+    choice = network_in(path)
+    return open_network(choice.network, choice.spec(), threads=threads)

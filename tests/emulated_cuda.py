@@ -11,13 +11,13 @@ import functools
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from built import built
 
 HARNESS = Path(__file__).parent / "plugins"
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -65,14 +65,16 @@ def compiled(source: Path) -> ctypes.CDLL:
 def compiled_text(program: str, include: Path) -> ctypes.CDLL:
     """C++ that may include the emulation and the headers in `include` -> its library. Every warning is an error."""
     assert COMPILER is not None
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder) / "program.cpp", Path(folder) / "program.so"
+    flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
+    command = [COMPILER, *flags, f"-I{HARNESS}", f"-I{include}"]
+
+    def build(library: Path) -> None:
+        source = library.with_suffix(".cpp")
         source.write_text(program)
-        flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
-        command = [COMPILER, *flags, f"-I{HARNESS}", f"-I{include}", str(source), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, str(source), "-o", str(library)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return ctypes.CDLL(str(library))
+
+    return ctypes.CDLL(str(built("emulated", "program.so", [*HARNESS.glob("*.hpp"), *include.glob("*.cu*")], (program, command), build)))
 
 
 @dataclass

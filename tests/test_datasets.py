@@ -119,21 +119,31 @@ def test_a_pair_without_its_half(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("damage", "message"), [
-    (b"no picture", "cannot be read as an image"), (b"", "cannot be read as an image"),
+    (b"no picture", "cannot be read as an image: it is not an image that can be read"),
+    (b"", "cannot be read as an image: it is empty"),
+    (b"GIF89a", "cannot be read as an image: it is not an image that can be read: it is GIF"),
+    (None, "cannot be read as an image: Cannot read an image: No such file"),
 ])  # fmt: skip
-def test_an_unreadable_image_is_named(tmp_path: Path, damage: bytes, message: str) -> None:
+def test_an_unreadable_image_is_named_once(tmp_path: Path, damage: bytes | None, message: str) -> None:
     put(tmp_path, "images/val/x.jpg", "labels/val/x.png", [[0]])
-    (tmp_path / "images/val/x.jpg").write_bytes(damage)
-    with pytest.raises(DatasetError, match=rf"x\.jpg {message}"):
-        open_dataset("camvid", tmp_path, "val").load(0)
+    dataset = open_dataset("camvid", tmp_path, "val")
+    path = tmp_path / "images/val/x.jpg"
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+    with pytest.raises(DatasetError, match=message) as error:
+        dataset.load(0)
+    assert error.value.what.count("x.jpg") == 1
 
 
 def test_a_truncated_label_is_named(tmp_path: Path) -> None:
     put(tmp_path, "images/val/x.jpg", "labels/val/x.png", np.random.default_rng(0).integers(0, 11, (64, 64)).tolist())
     path = tmp_path / "labels/val/x.png"
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(DatasetError, match=r"x\.png cannot be read as a label map"):
+    with pytest.raises(DatasetError, match=r"x\.png cannot be read as a label map: it is damaged or cut off") as error:
         open_dataset("camvid", tmp_path, "val").load(0)
+    assert error.value.what.count("x.png") == 1
 
 
 def test_sizes_that_differ_are_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CalibrationError, ImageError, first_line
-from ..files import IMAGE_BYTES, RECORD_BYTES, printable, read_bytes, sha256_of, write_atomic
+from ..files import IMAGE_BYTES, RECORD_BYTES, printable, read_bytes, remove, sha256_of, write_atomic
 from ..formats.archive import open_stored
 from ..formats.conversion import convert
 from ..formats.documents import parse_json
@@ -47,6 +47,11 @@ class _Record:
     coloured: bool
 
 
+def checkpoint_path(output: Path) -> Path:
+    """Where an interrupted run that writes `output` keeps what it has seen."""
+    return output.with_name(f".{output.name}.calibration.npz")
+
+
 class Checkpoint:
     """The state of a run that writes to `output`; a run without an output keeps none.
 
@@ -54,7 +59,7 @@ class Checkpoint:
     """
 
     def __init__(self, output: Path | None, basis: Mapping[str, Any], histograms: Mapping[str, Histogram]) -> None:
-        self.path = None if output is None else output.with_name(f".{output.name}.calibration.npz")
+        self.path = None if output is None else checkpoint_path(output)
         self.basis: dict[str, Any] = json.loads(json.dumps({**basis, "tensors": list(histograms)}))
         self.histograms = histograms
 
@@ -92,7 +97,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Removes the file; the run is done."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            remove(self.path)
 
     def _read(self, path: Path) -> tuple[_Record, dict[str, NDArray[Any]]]:
         data = read_bytes(path, CalibrationError, "a calibration's checkpoint")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from ..timing.report import Report
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @click.command("bench")
 @click.argument("model", type=options.PATH)
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=10.0, show_default=True, help="Set how long each measurement takes.")
-@click.option("--warmup", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Warm up for so many seconds before them.")
+@click.option("--seconds", type=parse.Number(min=0.01), default=10.0, show_default=True, help="Set how long each measurement takes.")
+@click.option("--warmup", type=parse.Number(min=0), default=2.0, show_default=True, help="Warm up for so many seconds before them.")
 @click.option(
     "--lanes", type=click.IntRange(min=1), default=1, show_default=True, help="Keep N requests in flight; more than 1: throughput mode."
 )
 @click.option("--graphs/--no-graphs", default=True, show_default=True, help="Run in CUDA graphs if they can be captured (TensorRT).")
-@click.option("--fps", type=click.FloatRange(min=0, min_open=True), metavar="F", help="Run paced too: a frame is due every 1/F s.")
+@click.option("--fps", type=parse.Number(min=0, min_open=True), metavar="F", help="Run paced too: a frame is due every 1/F s.")
 @click.option(
     "--deadline",
     "deadline_ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=parse.Number(min=0, min_open=True),
     metavar="MS",
     help="Give each paced frame so many ms [default: 1/F].",
 )
@@ -42,14 +42,12 @@ def command(json_path: Path | None, html_path: Path | None, **values: Any) -> No
 
     The engine alone, and the whole way from a decoded frame to a label map.
     """
-    from ..commands.bench import BenchRequest, bench_path
-    from ..files import check_writable
+    from ..commands.bench import BenchRequest, bench_path, check_files
     from ..pictures import HTML, require_report
     from .show import progress_bar
 
     request = BenchRequest(**values)
-    for path in filter(None, (json_path, html_path)):
-        check_writable(path)
+    check_files(request, json_path, html_path)
     if html_path is not None:
         require_report("--html", HTML)
     with progress_bar() as progress:
@@ -59,12 +57,10 @@ def command(json_path: Path | None, html_path: Path | None, **values: Any) -> No
 
 
 def _save(report: Report, json_path: Path | None, html_path: Path | None) -> None:
-    import json
-
-    from ..files import write_atomic
+    from ..files import json_bytes, write_atomic
 
     if json_path is not None:
-        write_atomic(json_path, json.dumps(report.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(json_path, json_bytes(report.to_json()))
     if html_path is not None:
         from ..pictures.report import render
 
@@ -97,7 +93,7 @@ def _print(report: Report) -> None:
 
         out.print(table("GPU meanwhile", ("", "min", "median", "max"), gpu_rows(report.gpu), right=(1, 2, 3)))
     for line in _lines(report):
-        out.print(line, markup=False, soft_wrap=False)
+        out.print(line)
 
 
 def _lines(report: Report) -> list[str]:

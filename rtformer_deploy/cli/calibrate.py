@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from . import options
+from . import options, parse
+from .terminal import echo
 
 
 @click.command("calibrate")
@@ -22,7 +23,7 @@ from . import options
     help="Choose how a range follows from the histogram.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Take N images, drawn at random [default: all].")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed the draw.")
+@click.option("--seed", type=parse.SEED, default=0, show_default=True, help="Seed the draw.")
 @options.reader
 @options.stop_on_error
 @options.external
@@ -41,5 +42,5 @@ def command(stop_on_error: bool, **values: Any) -> None:
     request, odd = CalibrateRequest(**values), OddFiles(stop_on_error)
     with feedback() as terminal:
         ranges = calibrate_file(request, terminal, odd)
-    click.echo(f"{request.output}: ranges of {len(ranges.amax)} tensors by {request.method}, from {ranges.images} images.")
+    echo(f"{request.output}: ranges of {len(ranges.amax)} tensors by {request.method}, from {ranges.images} images.")
     odd.raise_any(then=f"{request.output} holds the ranges of the others.")

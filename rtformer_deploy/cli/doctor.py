@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options
+from .terminal import echo
 
 if TYPE_CHECKING:
     from ..commands.doctor import Check
@@ -47,6 +48,6 @@ def _print(checks: Sequence[Check]) -> None:
         if fixes:
             out.print(title, style="bold")
             for name, fix in fixes:
-                click.echo(f"  {name}: {fix}")
+                echo(f"  {name}: {fix}")
     if all(check.state != "broken" for check in checks):
-        click.echo("Nothing is broken.")
+        echo("Nothing is broken.")

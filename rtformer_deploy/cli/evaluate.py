@@ -45,7 +45,7 @@ def _print(evaluation: Evaluation) -> None:
     out.print(table(title, ("class", "IoU %", "recall %", "share %"), rows, right=(1, 2, 3)))
     out.print(f"mIoU {_percent(values.miou)} %, pixel accuracy {_percent(values.pixel_accuracy)} %")
     if evaluation.note:
-        out.print(evaluation.note, markup=False)
+        out.print(evaluation.note)
 
 
 def _percent(share: float) -> str:

@@ -9,6 +9,7 @@ import click
 
 from . import parse
 from .options import output
+from .terminal import echo
 
 
 @click.command("export")
@@ -17,7 +18,7 @@ from .options import output
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams or .pth file.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
 @click.option("--random-weights", is_flag=True, help="Use random weights: for a dry run, or to measure speed.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed the random weights.")
+@click.option("--seed", type=parse.SEED, default=0, show_default=True, help="Seed the random weights.")
 @click.option("--size", callback=parse.size(least=64), metavar="HxW", help="Set the input size [default: the recipe's].")
 @click.option(
     "--batch", callback=parse.batch, default="1", show_default=True, metavar="N|dynamic", help="Set how many frames one input holds."
@@ -46,7 +47,7 @@ def command(**values: Any) -> None:
     from ..commands.export import ExportRequest, export_to_file
 
     request = ExportRequest(**values)
-    parity = export_to_file(request, lambda line: click.echo(line, err=True)).parity
+    parity = export_to_file(request, lambda line: echo(line, err=True)).parity
     flips = f", {parity.flips:.4%} of the pixels change class by rounding" if parity.flips else ", no pixel changes class"
     bound = "" if request.head == "labels" else f" to {parity.difference:.1e} of the largest logit"
-    click.echo(f"{request.output}: agrees with PyTorch{bound}{flips}.")
+    echo(f"{request.output}: agrees with PyTorch{bound}{flips}.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
-from ..errors import DeployError
+from ..errors import DeployError, one_line
+from .terminal import echo, escape, print_any_name, quiet_end, write
 
 #: command -> (module in this folder, one line for --help). The function in the module is named `command`.
 COMMANDS = {
@@ -47,25 +49,69 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs a command as click does, but for the messages: what they quote is escaped, and a broken stdout gives no traceback."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        print_any_name()
+        try:
+            with quiet_end():
+                code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            _show_usage(error)
+            code = error.exit_code
+        except click.Abort:
+            code = _interrupted()
+        except DeployError as error:  # stdout is full
+            echo(f"Error: {error}", err=True)
+            code = error.exit_code
+        sys.exit(code if isinstance(code, int) else 0)
+
     def invoke(self, ctx: click.Context) -> Any:
-        _print_any_name()
         try:
             return super().invoke(ctx)
-        except DeployError as error:
-            if ctx.obj and ctx.obj.get("verbose") and error.__cause__ is not None:
-                click.echo(f"caused by {type(error.__cause__).__name__}: {error.__cause__}", err=True)
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
-            ctx.exit(130)
+            ctx.exit(_interrupted())
+        except DeployError as error:
+            if _is_interrupted(error):
+                ctx.exit(_interrupted())
+            if ctx.obj and ctx.obj.get("verbose") and error.__cause__ is not None:
+                echo(f"caused by {type(error.__cause__).__name__}: {one_line(error.__cause__)}", err=True)
+            first, *others = error.lines
+            for line in (f"Error: {first}", *others):
+                echo(line, err=True)
+            ctx.exit(error.exit_code)
 
 
-def _print_any_name() -> None:
-    """Prints file names that are not valid text with escapes for the odd bytes, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _show_usage(error: click.ClickException) -> None:
+    """Prints click's message about a call that is wrong; what it quotes of the call is escaped."""
+    shown, message = io.StringIO(), error.format_message()
+    error.show(shown)
+    write(shown.getvalue().rstrip("\n").replace(message, escape(message)), err=True)
+
+
+def _interrupted() -> int:
+    """Says that Ctrl-C ended the command; returns its exit code, 128 and the number of the signal."""
+    echo("Interrupted.", err=True)
+    return 130
+
+
+def _is_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: PyTorch's exporter and others turn it into errors of their own."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _version() -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .options import PATH
+from .terminal import echo
 
 
 @click.command("import-weights")
@@ -24,14 +25,15 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
     \b
     rtformer-deploy import-weights model.pdparams --recipe rtformer-slim-cityscapes
     """
-    from ..files import check_writable
+    from ..commands.kinds import WEIGHTS
+    from ..commands.outputs import Output, check_outputs, file_inputs
     from ..machine import require
 
     output = output or Path(file.name).with_suffix(".safetensors")
-    check_writable(output)
+    check_outputs([Output(output, WEIGHTS)], file_inputs(file, recipe))
     require("torch", "export", "import-weights")
     from ..commands.import_weights import import_weights
 
     imported = import_weights(file, recipe, num_classes, half)
     imported.save(output)
-    click.echo(f"{output}: {imported.parameters:,} parameters, {imported.classes} classes, {imported.recipe}.")
+    echo(f"{output}: {imported.parameters:,} parameters, {imported.classes} classes, {imported.recipe}.")

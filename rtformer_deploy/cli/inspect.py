@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from . import options
+from .terminal import echo
 
 
 @click.command("inspect")
@@ -47,5 +48,5 @@ def _lint(file: Path, as_json: bool) -> None:
         print_json([asdict(finding) for finding in findings])
         return
     for finding in findings:
-        click.echo(f"{finding.node} ({finding.where}): {finding.why}")
-    click.echo(f"{len(findings)} placements cost something.")
+        echo(f"{finding.node} ({finding.where}): {finding.why}")
+    echo(f"{len(findings)} placements cost something.")

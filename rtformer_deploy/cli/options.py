@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .terminal import echo
+
 if TYPE_CHECKING:
     from ..types import Flag
 
@@ -48,7 +50,7 @@ def reader(command: Command) -> Command:
     def gather(values: Values) -> Values:
         from ..image.reader import ImageReader
 
-        return {"reader": ImageReader(values["bit_depth"], functools.partial(click.echo, err=True))}
+        return {"reader": ImageReader(values["bit_depth"], functools.partial(echo, err=True))}
 
     return _gathered(gather, bit_depth=bit_depth)(command)
 

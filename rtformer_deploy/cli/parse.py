@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import click
+
+#: The seeds that every library takes.
+SEED = click.IntRange(0, 2**32 - 1)
+
+
+class Number(click.FloatRange):
+    """A finite number, in a range if one is given. Every option that takes a real number has this type: "nan" is inside any range."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 def size(least: int = 1, most: int = 8192) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, int] | None]:

@@ -39,12 +39,10 @@ def command(
 
     The engine's own library measures each layer, in medians over --rounds runs. A layer that was fused into another does not appear.
     """
-    from ..commands.profile import profile_path
-    from ..files import check_writable
+    from ..commands.profile import check_files, profile_path
     from ..pictures import require_report
 
-    for path in filter(None, (json_path, svg_path)):
-        check_writable(path)
+    check_files(model, external, json_path, svg_path)
     if svg_path is not None:
         require_report("--svg")
     profile = profile_path(model, rounds=rounds, device=device, threads=threads, external=external)
@@ -53,12 +51,10 @@ def command(
 
 
 def _save(profile: Profile, top: int, json_path: Path | None, svg_path: Path | None) -> None:
-    import json
-
-    from ..files import write_atomic
+    from ..files import json_bytes, write_atomic
 
     if json_path is not None:
-        write_atomic(json_path, json.dumps(profile.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(json_path, json_bytes(profile.to_json()))
     if svg_path is not None:
         from ..pictures.layers import draw_layers
 
@@ -66,19 +62,23 @@ def _save(profile: Profile, top: int, json_path: Path | None, svg_path: Path | N
 
 
 def _print(profile: Profile, top: int) -> None:
-    from ..pictures.text import shorten
+    from ..pictures.text import shorten_middle
     from .show import console, table
+    from .terminal import escape
 
     out = console()
     shown = profile.top(top)
-    rows = [(shorten(layer.kind, 13), f"{layer.kernel} {layer.precision}".strip(), *_figures(profile, layer.ms)) for layer in shown]
+    rows = [
+        (shorten_middle(escape(layer.kind), 13), f"{layer.kernel} {layer.precision}".strip(), *_figures(profile, layer.ms))
+        for layer in shown
+    ]
     remaining = len(profile.layers) - len(shown)
     if remaining:
         rows.append(("", "", *_figures(profile, profile.layers_ms - sum(layer.ms for layer in shown))))
     titles = ("kind", "kernel", "ms", "share")
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
     width = max(_FEWEST, _COLUMNS - sum(widths) - _GAP * len(widths))
-    names = [shorten(layer.name, width) for layer in shown] + ([f"{remaining} more"] if remaining else [])
+    names = [shorten_middle(escape(layer.name), width) for layer in shown] + ([f"{remaining} more"] if remaining else [])
     layers = [(name, *row) for name, row in zip(names, rows, strict=True)]
     out.print(table(_title(profile), ("layer", *titles), layers, right=(3, 4)))
     blocks = [(block.name, str(block.layers), *_figures(profile, block.ms)) for block in profile.blocks()[:top]]
@@ -87,7 +87,7 @@ def _print(profile: Profile, top: int) -> None:
         others = sum(block.layers for block in hidden), sum(block.ms for block in hidden)
         blocks.append((f"{len(hidden)} more", str(others[0]), *_figures(profile, others[1])))
     out.print(table("By block", ("block", "layers", "ms", "share"), blocks, right=(1, 2, 3)))
-    out.print(profile.summary(), markup=False)
+    out.print(profile.summary())
 
 
 def _figures(profile: Profile, ms: float) -> tuple[str, str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, parse
+from .terminal import echo
 
 if TYPE_CHECKING:
     from ..commands.segment import Outcome
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.PATH)
 @click.argument("inputs", type=options.PATH, nargs=-1, required=True, metavar="INPUT...")
 @options.output(None, "Write NAME_labels.png and NAME_overlay.png into this folder, made if missing.")
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
+@click.option("--alpha", type=parse.Number(0, 1), default=0.5, show_default=True, help="Weigh the colours in the overlay.")
+@click.option("--overwrite", is_flag=True, help="Replace files too that rtformer-deploy did not write.")
 @options.reader
 @options.stop_on_error
 @options.external
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 @options.device
 def command(
     model: Path, inputs: tuple[Path, ...], output: Path, alpha: float, batch: int, threads: int | None, device: int,
-    reader: ImageReader, stop_on_error: bool, external: ExternalModel,
+    reader: ImageReader, stop_on_error: bool, overwrite: bool, external: ExternalModel,
 ) -> None:  # fmt: skip
     """Segment images and folders of images (INPUT...) with MODEL, an engine plan or an ONNX model.
 
@@ -42,7 +44,7 @@ def command(
     from ..opening import open_any
     from .show import progress_bar
 
-    jobs = plan_jobs(inputs, output, reader.say)
+    jobs = plan_jobs(inputs, output, reader.say, overwrite=overwrite)
     odd = OddFiles(stop_on_error, total=len(jobs))
     outcomes = []
     with open_any(model, device=device, threads=threads, lanes=1, external=external) as runner:
@@ -62,10 +64,10 @@ def command(
 def _print_line(outcome: Outcome, classes: Sequence[str]) -> None:
     """Prints one line for an image: its outputs and its largest class."""
     if outcome.shares is None:
-        click.echo(f"{outcome.job.image}: failed", err=True)
+        echo(f"{outcome.job.image}: failed", err=True)
         return
     largest = int(outcome.shares.argmax())
-    click.echo(f"{outcome.job.image} -> {outcome.job.overlay.name} (mostly {classes[largest]}, {outcome.shares[largest]:.0%})")
+    echo(f"{outcome.job.image} -> {outcome.job.overlay.name} (mostly {classes[largest]}, {outcome.shares[largest]:.0%})")
 
 
 def _percent(share: float) -> str:
@@ -82,4 +84,4 @@ def _print_shares(outcome: Outcome, classes: Sequence[str]) -> None:
     rows = [(str(index), classes[index], _percent(share)) for index, share in order if share > 0]
     height, width = outcome.size
     console().print(table(f"{outcome.job.image.name}, {height}x{width}", ("id", "class", "pixels"), rows, right=(0, 2)))
-    click.echo(f"Wrote {outcome.job.labels} and {outcome.job.overlay}.")
+    echo(f"Wrote {outcome.job.labels} and {outcome.job.overlay}.")

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ..types import Feedback, no_progress
+from .terminal import echo, escape_json, is_terminal, write
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -23,28 +22,29 @@ if TYPE_CHECKING:
 
 def console() -> Console:
     """A console for stdout; 80 columns wide if stdout is not a terminal, so that a file looks like the screen."""
-    from rich.console import Console
+    from .safe_console import SafeConsole
 
-    return Console(width=None if sys.stdout.isatty() else 80, highlight=False)
+    return SafeConsole(width=None if is_terminal(sys.stdout) else 80)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> Group:
-    """A title and a plain table under it: columns with an index in `right` are right-aligned, and text is never read as markup.
+    """A title and a plain table under it: columns with an index in `right` are right-aligned, and text is escaped and never read as markup.
 
     Two columns with 14 and 64 characters, a name and a SHA-256, fit 80.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table
-    from rich.text import Text
+
+    from .safe_console import safe_text
 
     numbers, headed = set(right), any(columns)
     body = Table(box=SIMPLE_HEAD if headed else None, padding=(0, 2, 0, 0), pad_edge=False, show_header=headed, show_edge=False)
     for index, column in enumerate(columns):
-        body.add_column(Text(column), justify="right" if index in numbers else "left", overflow="fold")
+        body.add_column(safe_text(column), justify="right" if index in numbers else "left", overflow="fold")
     for row in rows:
-        body.add_row(*(Text(cell) for cell in row))
-    return Group(Text(title, style="bold"), body, "") if title else Group(body, "")
+        body.add_row(*map(safe_text, row))
+    return Group(safe_text(title, "bold"), body, "") if title else Group(body, "")
 
 
 def sections(facts: Mapping[str, Any]) -> Iterator[Group]:
@@ -81,14 +81,14 @@ def text(value: Any) -> str:
 
 def print_json(data: Any) -> None:
     """Any JSON value, indented, on stdout."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    write(escape_json(json.dumps(data, indent=2, ensure_ascii=False)))
 
 
 @contextlib.contextmanager
 def feedback() -> Iterator[Feedback]:
     """Lines on stdout, and a `progress_bar`."""
     with progress_bar() as progress:
-        yield Feedback(click.echo, progress)
+        yield Feedback(echo, progress)
 
 
 @contextlib.contextmanager
@@ -97,17 +97,18 @@ def progress_bar() -> Iterator[Progress]:
 
     The bar is drawn only when the callback is called and at most four times a second: no thread of its own disturbs a measurement.
     """
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield no_progress
         return
     import time
 
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    terminal = sys.stdout.isatty()  # rich may redirect stdout only on a terminal; a pipe must get the printed text unchanged
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False, redirect_stdout=terminal) as bar:
+    from .safe_console import SafeConsole
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    terminal = is_terminal(sys.stdout)  # rich may redirect stdout only on a terminal; a pipe must get the printed text unchanged
+    with Progress(*columns, console=SafeConsole(stderr=True), transient=True, auto_refresh=False, redirect_stdout=terminal) as bar:
         task = bar.add_task("", total=None)
         drawn_at, drawn_phase = float("-inf"), ""
 

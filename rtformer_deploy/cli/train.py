@@ -11,6 +11,7 @@ import click
 from ..errors import MissingPackageError, UsageError
 from . import parse
 from .options import PATH, bit_depth
+from .terminal import echo
 
 
 @click.command(context_settings={"show_default": True})
@@ -22,41 +23,35 @@ from .options import PATH, bit_depth
 @click.option("--steps", type=click.IntRange(min=1), default=10_000, help="Train for so many steps in all.")
 @click.option("--batch", type=click.IntRange(min=2), default=8, help="Take so many views in a step.")
 @click.option("--crop", callback=parse.size(), metavar="HxW", help="Cut random views of this size [default: --size].")
-@click.option(
-    "--final-share", type=click.FloatRange(0, 1), default=0.0, help="Train this share of the steps, at the end, with the next two."
-)
+@click.option("--final-share", type=parse.Number(0, 1), default=0.0, help="Train this share of the steps, at the end, with the next two.")
 @click.option("--final-crop", callback=parse.size(), metavar="HxW", help="Cut views of this size then [default: --size].")
 @click.option("--final-batch", type=click.IntRange(min=2), default=None, help="Take so many views in a step then [default: --batch].")
-@click.option("--lr", "rate", type=click.FloatRange(min=0, min_open=True), default=1e-3, help="Set the peak learning rate of AdamW.")
+@click.option("--lr", "rate", type=parse.Number(min=0, min_open=True), default=1e-3, help="Set the peak learning rate of AdamW.")
 @click.option("--warmup", type=click.IntRange(min=0), default=300, help="Warm up linearly for so many steps.")
-@click.option("--power", type=float, default=0.9, help="Set the power of the polynomial decay.")
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.05, help="Decay the kernels; norms and biases have none.")
-@click.option("--clip", type=click.FloatRange(min=0), default=5.0, help="Clip the gradient to this norm; 0: any.")
+@click.option("--power", type=parse.Number(min=0), default=0.9, help="Set the power of the polynomial decay.")
+@click.option("--weight-decay", type=parse.Number(min=0), default=0.05, help="Decay the kernels; norms and biases have none.")
+@click.option("--clip", type=parse.Number(min=0), default=5.0, help="Clip the gradient to this norm; 0: any.")
+@click.option("--drop-path", type=parse.Number(0, 1, max_open=True), default=None, help="Set the stochastic depth [default: the recipe's].")
+@click.option("--bn-momentum", type=parse.Number(0, 1), default=0.1, help="Set how far a batch moves the running statistics.")
+@click.option("--ema", type=parse.Number(0, 1, max_open=True), default=0.999, help="Set the decay of the averaged weights.")
+@click.option("--aux", type=parse.Number(min=0), default=0.4, help="Weigh the auxiliary head's loss.")
+@click.option("--ohem", type=parse.Number(0, 1, min_open=True, max_open=True), default=None, help="Train on pixels below this probability.")
+@click.option("--balance", type=parse.Number(), default=0.0, help="Weigh classes by 1 / ln(BALANCE + share), as 1.02; 0: evenly.")
+@click.option("--scale", type=(parse.Number(), parse.Number()), default=(0.5, 2.0), help="Zoom at random in this range.")
+@click.option("--colour", type=parse.Number(0, 1, max_open=True), default=0.4, help="Set the strength of the colour changes.")
+@click.option("--rare", type=parse.Number(0, 1), default=0.0, help="Make this share of the views around rare classes.")
 @click.option(
-    "--drop-path", type=click.FloatRange(0, 1, max_open=True), default=None, help="Set the stochastic depth [default: the recipe's]."
-)
-@click.option("--bn-momentum", type=click.FloatRange(0, 1), default=0.1, help="Set how far a batch moves the running statistics.")
-@click.option("--ema", type=click.FloatRange(0, 1, max_open=True), default=0.999, help="Set the decay of the averaged weights.")
-@click.option("--aux", type=click.FloatRange(min=0), default=0.4, help="Weigh the auxiliary head's loss.")
-@click.option(
-    "--ohem", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=None, help="Train on pixels below this probability."
-)
-@click.option("--balance", type=click.FloatRange(min=0), default=0.0, help="Weigh classes by 1 / ln(BALANCE + share), as 1.02; 0: evenly.")
-@click.option("--scale", type=(float, float), default=(0.5, 2.0), help="Zoom at random in this range.")
-@click.option("--colour", type=click.FloatRange(0, 1, max_open=True), default=0.4, help="Set the strength of the colour changes.")
-@click.option("--rare", type=click.FloatRange(0, 1), default=0.0, help="Make this share of the views around rare classes.")
-@click.option(
-    "--paste", "--mix", type=click.FloatRange(0, 1), default=0.0, help="Paste another view's rare classes into this share of the views."
+    "--paste", "--mix", type=parse.Number(0, 1), default=0.0, help="Paste another view's rare classes into this share of the views."
 )
 @click.option("--hold-out", default=None, metavar="PREFIX", help="Score, not train on, the last third of the training frames named so.")
 @bit_depth
 @click.option("--init", type=PATH, default=None, metavar="FILE", help="Begin with these weights: what fits is loaded.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --output.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed weights, order and augmentation.")
+@click.option("--seed", type=parse.SEED, default=0, help="Seed weights, order and augmentation.")
 @click.option("--device", default="auto", help="Train on cpu, cuda or cuda:1; auto takes a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(min=1), default=None, metavar="N", help="Limit the CPU threads [default: all cores].")
 @click.option("--evaluate-every", type=click.IntRange(min=1), default=1000, metavar="STEPS", help="Score after so many steps.")
-@click.option("--save-seconds", type=click.FloatRange(min=0), default=300.0, help="Write a checkpoint after so many seconds.")
+@click.option("--save-seconds", type=parse.Number(min=0), default=300.0, help="Write a checkpoint after so many seconds.")
 def command(recipe_name: str, dataset: str | None, device: str, resume: bool, output: Path, **values: Any) -> None:
     """Train a recipe's network on a dataset; Ctrl-C leaves a checkpoint that --resume goes on from."""
     from ..formats.recipe import load_recipe
@@ -77,7 +72,13 @@ def command(recipe_name: str, dataset: str | None, device: str, resume: bool, ou
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number) if not signals else signal.default_int_handler(number, None))
     with Display(options.steps) as display:
-        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(signals), say=display.say)
+
+        def progress(phase: str, done: int, total: int) -> None:
+            if signals:  # nothing is trained yet
+                raise KeyboardInterrupt
+            display.show_reading(phase, done, total)
+
+        last = train(recipe, options, resume=resume, watch=display, stop=lambda: bool(signals), say=display.say, progress=progress)
     if last["kind"] == "stopped":
-        click.echo(f"Stopped after step {last['step']}; go on with --resume.", err=True)
+        echo(f"Stopped after step {last['step']}; go on with --resume.", err=True)
         raise SystemExit(130)

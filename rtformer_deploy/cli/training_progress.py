@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from .safe_console import SafeConsole
+from .terminal import escape
+
+_READING_LINES = 1000  # labels read between two lines
 
 
 class Display:
     """A context manager that is called with every record of a training run."""
 
-    def __init__(self, steps: int, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        columns = (TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+    def __init__(self, steps: int, console: SafeConsole | None = None) -> None:
+        self.console = console or SafeConsole(stderr=True)
+        columns = (TextColumn("train"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
         self.progress = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.task = self.progress.add_task("", total=steps)
         self.miou = ""
@@ -31,7 +35,7 @@ class Display:
         if record["kind"] == "step":
             time_left = f"{record['seconds_left'] / 60:.0f} min left"
             text = f"loss {record['loss']:.3f}  lr {record['lr']:.2e}{self.miou}  {time_left}"
-            self.progress.update(self.task, completed=record["step"], description=text)
+            self.progress.update(self.task, completed=record["step"], description=escape(text))
             if not self.console.is_terminal and record["step"] % 100 == 0:
                 self._line(f"step {record['step']}/{record['steps']}  {text}")
         elif record["kind"] in ("scores", "shipped"):
@@ -44,9 +48,15 @@ class Display:
             for line in record.get("left_out", ()):
                 self._line(f"left out: {line}")
 
+    def show_reading(self, phase: str, done: int, total: int) -> None:
+        """Shows how far the labels were read; as lines, only if they are many."""
+        self.progress.update(self.task, description=f"{phase}: {done:,} of {total:,}")
+        if not self.console.is_terminal and done % _READING_LINES == 0:
+            self._line(f"{phase}: {done:,} of {total:,} labels")
+
     def say(self, line: str) -> None:
         """Shows one line for a person."""
         self._line(line)
 
     def _line(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)

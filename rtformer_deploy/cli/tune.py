@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, parse
+from .terminal import echo
 
 if TYPE_CHECKING:
     from ..commands.tune import Tuned
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 @click.argument("model", type=options.PATH, default="model.onnx")
 @options.dataset
 @click.option(
-    "--max-drop", type=float, default=0.5, show_default=True, metavar="Y", help="Allow this loss of mIoU, in points; else exit code 3."
+    "--max-drop",
+    type=parse.Number(),
+    default=0.5,
+    show_default=True,
+    metavar="Y",
+    help="Allow this loss of mIoU, in points; else exit code 3.",
 )
 @click.option(
     "--limit",
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 @options.ranges
 @click.option("--resume", is_flag=True, help="Go on from the measurements in --output, also with another --max-drop.")
 @click.option(
-    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True, help="Time each engine for so many seconds."
+    "--seconds", type=parse.Number(min=0, min_open=True), default=10.0, show_default=True, help="Time each engine for so many seconds."
 )
 @options.bit_depth
 @options.stop_on_error
@@ -53,10 +59,11 @@ def command(stop_on_error: bool, **values: Any) -> None:
         tuned = tune(request, terminal, odd)
     _print(tuned)
     files = ("tune.json", "tune.svg", *(() if tuned.chosen is None else ("recipe.toml", "ranges.json")))
-    click.echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
+    echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
     odd.raise_any(then="The ranges are those of the others.")
     check_gate(tuned)
-    click.echo(f"Build it:\n  {build_command(request, tuned.backend)}")
+    echo("Build it:")
+    echo(f"  {build_command(request, tuned.backend)}")
 
 
 def _print(tuned: Tuned) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from ..evaluation.verify import Verification
@@ -33,10 +33,10 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @click.option("--root", type=options.PATH, metavar="DIR", help="Read the dataset from this folder.")
 @click.option("--split", default="val", show_default=True, help="Take this part of it.")
 @click.option("--max-flips", callback=_share, metavar="X", help="Fail (exit 3) above this share of changed pixels: 0.005 or 0.5%.")
-@click.option("--max-drop", type=float, metavar="Y", help="Fail (exit 3) above this loss of mIoU, in points; needs --dataset.")
+@click.option("--max-drop", type=parse.Number(), metavar="Y", help="Fail (exit 3) above this loss of mIoU, in points; needs --dataset.")
 @click.option(
     "--margin",
-    type=click.FloatRange(0),
+    type=parse.Number(0),
     metavar="M",
     help="Count changes within this margin of logits [default: twice the largest difference].",
 )
@@ -70,9 +70,9 @@ def _print(verification: Verification) -> None:
     rows = [(name, words[stage.differs], stage.detail) for name, (stage, _) in verification.stages.items()]
     out.print(table(f"A and B, images: {verification.images}", ("stage", "", "at most"), rows))
     first = verification.first_difference
-    out.print(f"First difference: {first} ({verification.stages[first][1]})" if first else "No stage differs.", markup=False)
+    out.print(f"First difference: {first} ({verification.stages[first][1]})" if first else "No stage differs.")
     split = "" if verification.within is None else f" ({verification.within / verification.pixels:.4%} within the margin)"
-    out.print(f"Changed pixels: {verification.flips:.4%}{split}; most in {verification.worst}", markup=False)
+    out.print(f"Changed pixels: {verification.flips:.4%}{split}; most in {verification.worst}")
     out.print(f"Boundary F-score: {verification.boundary:.4f} (within 0.75% of the diagonal)")
     both = verification.scores
     if both is not None:

@@ -18,6 +18,8 @@ from ..timing.bench import bench, on_gpu
 from ..timing.paced import run_paced
 from ..timing.report import Report
 from ..types import Progress, no_progress
+from .kinds import BENCH, PAGE
+from .outputs import check_outputs, file_inputs, model_inputs, outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ class BenchRequest:
             raise UsageError("A deadline needs a rate to be kept at.", "Add --fps.")
         if self.fps is not None and self.batch > 1:
             raise UsageError(f"--fps works with single frames only, not with a batch of {self.batch}.", "Leave --batch out.")
+
+
+def check_files(request: BenchRequest, json_path: Path | None, page_path: Path | None) -> None:
+    """Raises OutputError if the report or the page cannot be written there, or would replace another file."""
+    inputs = [*model_inputs(request.model), *file_inputs(request.image, request.external.classes)]
+    check_outputs(outputs((json_path, BENCH), (page_path, PAGE)), inputs)
 
 
 def bench_path(request: BenchRequest, progress: Progress = no_progress) -> Report:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..backends import check_options
 from ..errors import BuildError, UsageError
-from ..files import check_writable, printable, read_bytes, write_atomic
+from ..files import printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import ExternalModel
@@ -19,6 +19,8 @@ from ..pipeline import build_engine, spec_of
 from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
 from .choices import RangesSource, pick_backend, pick_ranges
+from .kinds import TIMING_CACHE
+from .outputs import Output, check_outputs, file_inputs, plan_outputs
 
 #: --min, --opt and --max: (N,) or (N, 3, H, W) each.
 BatchProfile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
@@ -56,7 +58,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     and ImageError, when the engine is written, if some of the images for the ranges could not be read.
     """
     odd = OddFiles(request.stop_on_error)
-    check_writable(request.output)
+    _check_files(request)
     recipe = _recipe(request)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
@@ -82,6 +84,15 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     _tell(engine, request.output, feedback.say)
     odd.raise_any(then=f"{request.output} was built with the ranges of the others.")
     return engine
+
+
+def _check_files(request: BuildRequest) -> None:
+    """Raises OutputError if the plan, its sidecar or the timing cache cannot be written, or would replace another file."""
+    planned = plan_outputs(request.output)
+    if request.timing_cache is not None:
+        planned.append(Output(request.timing_cache, TIMING_CACHE, updated=True))
+    others = file_inputs(request.recipe, request.ranges.file, request.external.classes)
+    check_outputs(planned, [(request.model, "itself an input"), *others])
 
 
 def _options(request: BuildRequest, mix: PrecisionMix, spec: ModelSpec) -> BuildOptions:
@@ -126,7 +137,8 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
 
 def _about(odd: OddFiles) -> str:
     """What the sidecar says about images that could not be read."""
-    return printable(f"The INT8 ranges were measured on {odd.total - len(odd.errors)} images alone, as {odd.listing()}")
+    count = odd.total - len(odd.errors)
+    return printable(f"The INT8 ranges were measured on {count} images alone, as {odd.title()} {'; '.join(map(str.strip, odd.lines()))}")
 
 
 def _tell_mix(recipe: Recipe, backend: Backend, say: Say) -> None:

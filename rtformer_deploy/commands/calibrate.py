@@ -13,10 +13,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..calibrate import DEFAULT_METHOD, observer
-from ..calibrate.checkpoint import Checkpoint, Counted
+from ..calibrate.checkpoint import Checkpoint, Counted, checkpoint_path
 from ..calibrate.collect import Collector, float_tensors
 from ..errors import CalibrationError, ImageError
-from ..files import IMAGE_BYTES, check_writable, sha256, sha256_of
+from ..files import IMAGE_BYTES, sha256, sha256_of
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
@@ -27,6 +27,8 @@ from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
 from ..pipeline import spec_of
 from ..types import Feedback, Frame, ModelSpec, Progress, Ranges, Say
+from .kinds import CALIBRATION, RANGES
+from .outputs import Output, check_outputs, file_inputs, model_inputs
 
 _EVERY = 25  # images between two checkpoints
 
@@ -59,7 +61,8 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     choose, odd = observer(request.method), odd or OddFiles()
     reader = request.reader or ImageReader(say=feedback.say)
     if request.output is not None:
-        check_writable(request.output)
+        inputs = [*model_inputs(request.model), *file_inputs(request.external.classes)]
+        check_outputs([Output(request.output, RANGES), Output(checkpoint_path(request.output), CALIBRATION, updated=True)], inputs)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
     paths = pick_images(request.images, request.limit, request.seed, feedback.say)
@@ -71,10 +74,9 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     counted = checkpoint.resume(images, feedback.say)
     _show_all(collector, images, spec, counted, checkpoint, reader, odd, feedback.progress)
     if not counted.coloured:
-        bad = f"\n{odd.listing()}" if odd.errors else ""
-        raise CalibrationError(
-            f"No image in {request.images} has more than one colour, so there are no ranges to measure.{bad}", "Give images of real scenes."
-        )
+        what = f"No image in {request.images} has more than one colour, so there are no ranges to measure."
+        details = [odd.title(), *odd.lines()] if odd.errors else []
+        raise CalibrationError(what, "Give images of real scenes.", details=details)
     amax = {name: float(np.float32(choose(histogram))) for name, histogram in collector.histograms.items()}
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:

@@ -72,6 +72,7 @@ PACKAGES = (
     Package("onnxscript", "onnxscript", "export", _plain("onnxscript")),
     Package("tensorrt", "tensorrt", "TensorRT engines", "import tensorrt as m; m.Logger(); print(m.__version__)"),
     Package("pillow-heif", "pillow_heif", "HEIC images", _plain("pillow_heif")),
+    Package("shapely", "shapely", "simpler polygons", _plain("shapely")),
     Package("matplotlib", "matplotlib", "pictures", _plain("matplotlib")),
     Package("jinja2", "jinja2", "the page of bench", _from_metadata("jinja2", "jinja2")),
     Package(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..datasets import open_dataset
-from ..evaluation.evaluate import Evaluation, evaluate
-from ..files import check_writable, write_atomic
+from ..evaluation.census import check_census, take_census
+from ..evaluation.evaluate import Evaluation, check_classes, evaluate
+from ..files import json_bytes, write_atomic
 from ..formats.external_model import ExternalModel
 from ..image.reader import ImageReader
 from ..opening import open_any
 from ..pictures import require_report
 from ..types import Progress, no_progress
+from .kinds import DRAWING, SCORES
+from .outputs import check_outputs, file_inputs, model_inputs, outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +37,20 @@ class EvaluateRequest:
 def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) -> Evaluation:
     """Scores a plan, an ONNX model or a network's weights on a labelled split and writes the files that were asked for.
 
-    Raises OutputError and MissingPackageError before the work, and what opening the model, the dataset and `evaluate` raise.
+    Every label is read before the first frame is run. Raises OutputError and MissingPackageError before the work, what opening the model
+    and the dataset raise, DatasetError if there is nothing to score, and what `evaluate` raises.
     """
-    for path in filter(None, (request.json_path, request.picture_path)):
-        check_writable(path)
+    inputs = [*model_inputs(request.model), *file_inputs(request.dataset, request.external.classes)]
+    check_outputs(outputs((request.json_path, SCORES), (request.picture_path, DRAWING)), inputs)
     if request.picture_path is not None:
         require_report("--picture")
     dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
     with open_any(request.model, device=request.device, threads=request.threads, external=request.external) as runner:
+        check_classes(runner.spec, dataset)
+        check_census(dataset, take_census(dataset, progress=progress), "score", one_class=True)
         evaluation = evaluate(runner, dataset, progress)
     if request.json_path is not None:
-        write_atomic(request.json_path, json.dumps(evaluation.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(request.json_path, json_bytes(evaluation.to_json()))
     if request.picture_path is not None:
         write_atomic(request.picture_path, _picture(evaluation).encode())
     return evaluation

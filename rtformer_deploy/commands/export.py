@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import check_writable
 from ..formats.model_file import save_model
 from ..machine import require
 from ..pipeline import Exported, export_model
 from ..types import Head, Say
+from .kinds import MODEL
+from .outputs import Output, check_outputs, file_inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
 
     Raises OutputError and MissingPackageError before the work, RecipeError, WeightsError, ModelError.
     """
-    check_writable(request.output)
+    check_outputs([Output(request.output, MODEL)], file_inputs(request.weights, request.recipe))
     require("torch", "export", "export")
     from ..export.weights_choice import choose_network
 
@@ -42,9 +43,7 @@ def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
         recipe=request.recipe, variant=request.variant, weights=request.weights, classes=request.num_classes,
         random_seed=request.seed if request.random_weights else None, say=say,
     )  # fmt: skip
-    spec = choice.recipe.spec(
-        size=request.size, batch=request.batch, head=request.head, labels=choice.labels, weights=choice.origin, sha256=choice.sha256
-    )
+    spec = choice.spec(size=request.size, batch=request.batch, head=request.head)
     height, width = spec.size
     what = f"{height}x{width}, batch {request.batch}, head {request.head}, opset {request.opset}"
     say(f"Exporting {spec.name} ({choice.origin}) at {what} ...")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import WeightsError
+from ..export.recorded import check_named, described_recipe
 from ..files import read_bytes, sha256
-from ..formats.recipe import load_recipe
+from ..formats.recipe import load_recipe, numbered_labels
+from ..formats.weights_file import weights_metadata
 from ..nn.fitting import count_fitting, to_store
 from ..nn.weights import StateDict, classes_of, load_weights, save_weights
 
@@ -29,21 +30,20 @@ class Imported:
 
 
 def import_weights(file: Path, recipe_name: str, classes: int | None = None, half: bool = False) -> Imported:
-    """A .pdparams, .pth or .safetensors file -> checked weights of the recipe's network.
+    """A .pdparams, .pth or .safetensors file -> checked weights of the recipe's network, with the ModelSpec that the recipe gives them.
 
-    Raises WeightsError with every key that does not fit.
+    Raises WeightsError with every key that does not fit, or if a safetensors file says that it is something else.
     """
-    recipe = load_recipe(recipe_name)
+    described = described_recipe(file)
+    recipe = load_recipe(recipe_name) if described is None else check_named(described, recipe_name, file)
     weights = load_weights(file)
     count = classes if classes is not None else len(recipe.labels.names)
     own = classes_of(weights)
     if own is not None and own != count:
         raise WeightsError(f"{file} gives {own} classes, {recipe_name} has {count}.", f"Add --num-classes {own}, or name their recipe.")
     parameters = count_fitting(weights, recipe.arch, count, str(file))
-    metadata = {
-        "recipe": recipe.name,
-        "classes": str(count),
-        "arch": json.dumps(dict(recipe.arch), sort_keys=True),
+    labels = recipe.labels if count == len(recipe.labels.names) else numbered_labels(count)
+    metadata = weights_metadata(replace(recipe, labels=labels)) | {
         "source": file.name,
         "source_sha256": sha256(read_bytes(file, WeightsError, "weights")),
     }

@@ -189,8 +189,10 @@ def _is_safetensors(data: bytes) -> bool:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    """A safetensors file's metadata and the parameters it holds, read from its header alone."""
+    """A safetensors file's parameters, what it says they are, and its other metadata, read from its header alone."""
+    from ..formats.model_file import SPEC_KEY
     from ..formats.safetensors_file import open_safetensors
+    from ..formats.weights_file import recipe_in
 
     with open_safetensors(path, "np") as file:
         metadata = file.metadata() or {}
@@ -199,9 +201,11 @@ def _weights(path: Path) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     for dtype, shape in shapes.values():
         counts[dtype] += _product(shape)
+    recipe = recipe_in(metadata, str(path))
     return {
         "weights": {"tensors": len(shapes), "parameters": counts.total(), "parameters_by_type": dict(counts)},
-        "metadata": {key: _json_or_text(value) for key, value in metadata.items()},
+        "model": {"spec": "none"} if recipe is None else {**_spec(recipe.spec()), "dataset": recipe.dataset},
+        "metadata": {key: _json_or_text(value) for key, value in metadata.items() if key != SPEC_KEY},
     }
 
 

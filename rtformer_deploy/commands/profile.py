@@ -8,6 +8,13 @@ from ..errors import ModelError
 from ..formats.external_model import ExternalModel
 from ..opening import engine_of
 from ..timing.profile import Profile, profile_engine
+from .kinds import DRAWING, PROFILE
+from .outputs import check_outputs, file_inputs, model_inputs, outputs
+
+
+def check_files(model: Path, external: ExternalModel, json_path: Path | None, picture_path: Path | None) -> None:
+    """Raises OutputError if the report or the picture cannot be written there, or would replace another file."""
+    check_outputs(outputs((json_path, PROFILE), (picture_path, DRAWING)), [*model_inputs(model), *file_inputs(external.classes)])
 
 
 def profile_path(

@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeployError, ImageError, OutputError
-from ..files import make_folder
+from ..files import check_folder, clean_up, make_folder, remove
 from ..image.frames import images_in, overlay, save_png
+from ..image.png import is_ours
 from ..image.reader import ImageReader, silent
 from ..types import Frame, LabelMap, Progress, Runner, Say, no_progress
+from .kinds import PICTURE
+from .outputs import Output, refuse_foreign, refuse_meeting
 
 LABELS, OVERLAY = "_labels.png", "_overlay.png"
 #: Why one file cannot be written while its neighbours can: its name is too long or not allowed, or a folder already has that name.
@@ -59,6 +62,8 @@ def segment(
     if nothing can be written.
     """
     make_folder(output)
+    for folder in {job.labels.parent for job in jobs}:
+        clean_up(folder)
     reader, done = reader or ImageReader(), 0
     for start in range(0, len(jobs), batch):
         group = jobs[start : start + batch]
@@ -67,18 +72,21 @@ def segment(
         maps = iter(runner.run(frames) if frames else [])
         for job, item in zip(group, loaded, strict=True):
             outcome = Outcome(job, error=item) if isinstance(item, ImageError) else _write(runner, job, item, next(maps), alpha)
+            if outcome.error is not None:
+                _remove_earlier(job)
             done += 1
             progress("images", done, len(jobs))
             yield outcome
 
 
-def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent) -> list[Job]:
+def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwrite: bool = False) -> list[Job]:
     """Images and folders (with their sub-folders, sorted) to jobs whose outputs in `output` have different names.
 
     An image NAME.EXT gives NAME_labels.png and NAME_overlay.png, in the same sub-folder of `output` as
     in the input folder. If two images there share a name, their suffix, then their folder, then a number is added. An image named twice
     is done once. Outputs of an earlier run are not read as input; `say` gets a line for each folder that has files left out.
-    Raises ImageError if a folder holds no image, OutputError if an output would overwrite an input.
+    Raises ImageError if a folder holds no image, OutputError if the folder `output` cannot be made or an output would overwrite an input
+    or, without `overwrite`, a file that is no picture of this program.
     """
     images_by_path = {image.absolute(): (image, below) for path in inputs for image, below in _images(path, output, say)}
     together: dict[str, list[tuple[Path, Path]]] = {}
@@ -90,11 +98,11 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent) -> list[J
         names.update(zip(images, output_names(images), strict=True))
     stems = {image: output / below / names[image] for image, below in images_by_path.values()}
     jobs = [Job(image, stem.with_name(f"{stem.name}{LABELS}"), stem.with_name(f"{stem.name}{OVERLAY}")) for image, stem in stems.items()]
-    sources = {image.resolve() for image in stems}
-    for job in jobs:
-        for target in (job.labels, job.overlay):
-            if target.resolve() in sources:
-                raise OutputError(f"{target}, which {job.image} would be written to, is itself an input.", "Choose another --output.")
+    planned = [Output(path, PICTURE) for job in jobs for path in (job.labels, job.overlay)]
+    refuse_meeting(planned, ((image, "itself an input") for image in stems), "Choose another --output.")
+    if not overwrite:
+        refuse_foreign(planned, "Choose another --output, or add --overwrite.")
+    check_folder(output)
     return jobs
 
 
@@ -150,6 +158,12 @@ def _is_output(image: Path, stems: set[Path]) -> bool:
     """Whether the file was written by an earlier run over its own folder, by a version that did not mark its pictures yet."""
     ends = [end for end in (LABELS, OVERLAY) if image.name.endswith(end)]
     return any(image.with_name(image.name.removesuffix(end)) in stems for end in ends)
+
+
+def _remove_earlier(job: Job) -> None:
+    """Removes the pictures that an earlier run made of an image that fails now: they would pass for its result."""
+    for path in filter(is_ours, (job.labels, job.overlay)):
+        remove(path)
 
 
 def _load(job: Job, reader: ImageReader) -> Frame | ImageError:

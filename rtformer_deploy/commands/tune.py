@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -19,9 +18,10 @@ from typing import Any
 import onnx_ir as ir
 
 from ..backends import backend_row
+from ..calibrate.checkpoint import checkpoint_path
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError
-from ..files import make_folder, sha256, write_atomic
+from ..files import json_bytes, make_folder, remove, sha256, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
 from ..formats.ranges import check_ranges, load_ranges, preprocessing, ranges_hash, save_ranges
@@ -39,6 +39,8 @@ from ..tuning.summary import recipe_of, summary
 from ..types import Backend, Feedback, ModelSpec, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file, hash_of_readable
 from .choices import RangesSource, pick_backend, pick_ranges
+from .kinds import CALIBRATION, DRAWING, JOURNAL, RANGES, RECIPE, TUNING
+from .outputs import Output, check_outputs, file_inputs, model_inputs, outputs
 
 _JOURNAL = "tune.state.jsonl"
 _RANGES = "ranges.json"
@@ -75,6 +77,7 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     """
     if not request.resume:
         refuse_overwriting(request.output / _JOURNAL)
+    _check_files(request)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
     reader = ImageReader(request.bit_depth, feedback.say)
@@ -97,6 +100,19 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     tuned = Run(workshop, journal, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, feedback=feedback).search()
     _write(request, workshop, tuned)
     return tuned
+
+
+def _check_files(request: TuneRequest) -> None:
+    """Raises OutputError if the folder cannot be made, or a file of the run would replace one that is not from a run."""
+    folder = request.output
+    planned = [
+        Output(folder / _JOURNAL, JOURNAL, updated=True),
+        Output(folder / _RANGES, RANGES, updated=True),  # the same ranges, where --ranges names this file
+        Output(checkpoint_path(folder / _RANGES), CALIBRATION, updated=True),
+        *outputs((folder / "tune.json", TUNING), (folder / "tune.svg", DRAWING), (folder / "recipe.toml", RECIPE)),
+    ]
+    inputs = [*model_inputs(request.model), *file_inputs(request.dataset, request.ranges.file, request.external.classes)]
+    check_outputs(planned, inputs, folder=folder)
 
 
 def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
@@ -184,19 +200,24 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
     }
     data = summary(workshop, tuned, facts)
     title = f"{spec.name}, {workshop.backend}, {workshop.dataset.name} {workshop.dataset.split}"
-    write_atomic(folder / "tune.json", json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_atomic(folder / "tune.json", json_bytes(data))
     if why_not_drawn("tune.svg") is None:
         from ..pictures.pareto import draw_pareto
 
         write_atomic(folder / "tune.svg", draw_pareto(tuned.points, tuned.chosen, request.max_drop, title).encode())
     else:
-        (folder / "tune.svg").unlink(missing_ok=True)  # from an earlier run with other points
+        remove(folder / "tune.svg")  # from an earlier run with other points
     if tuned.chosen is None:
-        (folder / "recipe.toml").unlink(missing_ok=True)
+        remove(folder / "recipe.toml")
         return
-    dataset = os.path.relpath(request.dataset, folder) if request.dataset.endswith(".toml") else request.dataset
+    dataset = dataset_from(folder, request.dataset)
     text = recipe_of(workshop, tuned.chosen, tuned.points[0], dataset, _RANGES, weights_sha256(workshop.model, spec))
     write_atomic(folder / "recipe.toml", text.encode())
+
+
+def dataset_from(folder: Path, dataset: str) -> str:
+    """A dataset's name, or the path of its file -> what a recipe in `folder` says: a path leads there from the folder, even by links."""
+    return os.path.relpath(Path(dataset).resolve(), folder.resolve()) if dataset.endswith(".toml") else dataset
 
 
 __all__ = ["TuneRequest", "Tuned", "build_command", "check_gate", "tune"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, ImageError, UsageError
 from ..evaluation.verify import Item, Verification, verify
-from ..files import check_writable, printable, write_atomic
+from ..files import json_bytes, printable, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, read_spec
 from ..image.frames import images_in, save_png
@@ -19,6 +18,8 @@ from ..image.reader import ImageReader
 from ..opening import open_any
 from ..pictures.changes import draw_changes
 from ..types import Progress, no_progress
+from .kinds import COMPARISON, PICTURE
+from .outputs import check_outputs, file_inputs, model_inputs, outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: 
         names = str(request.a), str(request.b)
         verification = verify(a, b, items, names=names, margin=request.margin, ignore=ignore, odd=odd, progress=progress)
     if request.json_path is not None:
-        write_atomic(request.json_path, json.dumps(verification.to_json(), indent=1, ensure_ascii=False).encode() + b"\n")
+        write_atomic(request.json_path, json_bytes(verification.to_json()))
     if request.picture_path is not None and verification.worst_changes is not None:
         changes = verification.worst_changes
         save_png(request.picture_path, draw_changes(changes.frame, changes.changed, changes.near))
@@ -106,8 +107,8 @@ def _check(request: VerifyRequest) -> None:
         raise UsageError("--max-drop needs labels.", "Give --dataset and --root.")
     if not request.images and request.dataset is None:
         raise UsageError("There is nothing to compare on.", "Name images or folders, or a dataset with --dataset and --root.")
-    for path in filter(None, (request.json_path, request.picture_path)):
-        check_writable(path)
+    inputs = [*model_inputs(request.a, request.b), *file_inputs(*request.images, request.dataset, request.external.classes)]
+    check_outputs(outputs((request.json_path, COMPARISON), (request.picture_path, PICTURE)), inputs)
 
 
 def _item(path: Path, reader: ImageReader) -> Item:

@@ -58,14 +58,10 @@ def evaluate(
     """Runs every frame of a split and counts the predicted class of every pixel, at each label's own size.
 
     `watch` gets each frame's label map, in the order of the split. Raises DatasetError if the model has another number of classes
-    than the dataset, or a pair cannot be read.
+    than the dataset, a pair cannot be read, or no pixel of the split has a class.
     """
-    names, classes = dataset.labels.names, runner.spec.classes
-    if len(names) != len(classes):
-        raise DatasetError(
-            f"{runner.spec.name} tells {len(classes)} classes apart and {dataset.name} has {len(names)}: nothing can be compared.",
-            "Evaluate on the dataset that the model was trained for.",
-        )
+    check_classes(runner.spec, dataset)
+    names = dataset.labels.names
     matrix = np.zeros((len(names), len(names)), np.int64)
     done = 0
     for frames, labels in _chunks(dataset, max(1, getattr(runner, "max_batch", 1)) * 4):
@@ -74,7 +70,19 @@ def evaluate(
             watch(predicted)
         done += len(frames)
         progress("evaluate", done, len(dataset))
-    return Evaluation(runner.spec.name, dataset.name, dataset.split, len(dataset), names, matrix, _note(names, classes))
+    if not matrix.any():
+        raise DatasetError(f"There is nothing to score in the {dataset.split!r} split of {dataset.name}: all its pixels are ignored.")
+    return Evaluation(runner.spec.name, dataset.name, dataset.split, len(dataset), names, matrix, _note(names, runner.spec.classes, matrix))
+
+
+def check_classes(spec: ModelSpec, dataset: Dataset) -> None:
+    """Raises DatasetError if a model has another number of classes than a dataset."""
+    count, own = len(spec.classes), len(dataset.labels.names)
+    if count != own:
+        raise DatasetError(
+            f"{spec.name} tells {count} classes apart and {dataset.name} has {own}: nothing can be compared.",
+            "Evaluate on the dataset that the model was trained for.",
+        )
 
 
 def _chunks(dataset: Dataset, size: int) -> Iterator[tuple[list[Frame], list[LabelMap]]]:
@@ -93,8 +101,13 @@ def _load(dataset: Dataset, start: int, size: int) -> list[tuple[Frame, LabelMap
     return [dataset.load(index) for index in range(start, min(start + size, len(dataset)))]
 
 
-def _note(names: tuple[str, ...], classes: tuple[str, ...]) -> str:
-    if names == classes:
-        return ""
-    first = next(index for index, (one, other) in enumerate(zip(names, classes, strict=True)) if one != other)
-    return f"The model calls class {first} {classes[first]!r}, the dataset {names[first]!r}: ids were compared, not names."
+def _note(names: tuple[str, ...], classes: tuple[str, ...], matrix: Matrix) -> str:
+    """What a reader must know before comparing the scores."""
+    notes = []
+    if names != classes:
+        first = next(index for index, (one, other) in enumerate(zip(names, classes, strict=True)) if one != other)
+        notes.append(f"The model calls class {first} {classes[first]!r}, the dataset {names[first]!r}: ids were compared, not names.")
+    present = np.flatnonzero(matrix.sum(1))
+    if len(present) == 1 < len(names):
+        notes.append(f"The labels hold no other class than {names[int(present[0])]}: the mean says little.")
+    return " ".join(notes)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GateError, ImageError, ModelError
+from ..errors import DatasetError, GateError, ImageError, ModelError
 from ..image.odd_files import OddFiles
 from ..runtime.frame_runner import FrameRunner
 from ..types import Frame, LabelMap, Progress, no_progress
@@ -111,7 +111,8 @@ def verify(
     """Two runners with the same number of classes and images -> what differs. `margin` is in units of the logits.
 
     An image that cannot be read goes to `odd`, and the others are compared. Raises ModelError if the classes differ in number,
-    ImageError if no image is left, or without `odd` for the first that cannot be read; DatasetError for a pair that cannot be read.
+    ImageError if no image is left, or without `odd` for the first that cannot be read; DatasetError for a pair that cannot be read, or if
+    no pixel of the labels has a class.
     """
     classes = a.spec.classes
     if len(classes) != len(b.spec.classes):
@@ -132,7 +133,11 @@ def verify(
             _score(result, compared, item.label(), ignore)
         progress("verify", done, len(items))
     if not result.images:
-        raise ImageError(odd.listing())
+        raise ImageError(odd.title(), details=odd.lines())
+    if result.matrices is not None and not result.matrices[0].any():
+        raise DatasetError(
+            "There is nothing to score: all pixels of the labels are ignored.", "Leave the dataset out, or correct its file."
+        )
     result.boundary = borders.score()
     return result
 

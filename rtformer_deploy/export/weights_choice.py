@@ -12,8 +12,9 @@ from ..errors import RecipeError, UsageError, WeightsError
 from ..files import read_bytes, sha256
 from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
 from ..nn import build_network
-from ..nn.weights import StateDict, classes_of, load_into, load_weights, read_metadata, weights_hash
-from ..types import Say
+from ..nn.weights import StateDict, classes_of, load_into, load_weights, weights_hash
+from ..types import Head, ModelSpec, Say
+from .recorded import check_named, check_variant, described_recipe, named_recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Choice:
     origin: str
     sha256: str
 
+    def spec(self, *, size: tuple[int, int] | None = None, batch: int | str = 1, head: Head = "lowres") -> ModelSpec:
+        """The ModelSpec of an export of this network; `size` None is the recipe's."""
+        return self.recipe.spec(size=size, batch=batch, head=head, labels=self.labels, weights=self.origin, sha256=self.sha256)
+
 
 def choose_network(
     *,
@@ -36,28 +41,40 @@ def choose_network(
     random_seed: int | None = None,
     say: Say = lambda line: None,
 ) -> Choice:
-    """The network of a recipe with its weights. The recipe may also follow from a variant or a weights file.
+    """The network of a recipe with its weights. Weights that say what they are need neither a recipe nor a variant.
 
     Without `weights` the weights that ship with the recipe are used; `random_seed` makes random ones instead. A variant alone means the
     recipe with shipped weights, or with random weights the published Cityscapes configuration; `say` gets a line about the choice. Raises
-    RecipeError, UsageError, and WeightsError if there are no weights.
+    RecipeError, UsageError, and WeightsError if there are no weights, or if they are another network's than was named.
     """
     if weights is not None and random_seed is not None:
         raise UsageError("--weights and --random-weights cannot be combined.")
-    model_recipe = _recipe(recipe, variant, weights, random_seed, say)
-    if weights is None and random_seed is None:
-        weights = _shipped(model_recipe)
-    state = None if weights is None else load_weights(weights)
-    labels = _labels(model_recipe, classes, state, str(weights))
-    torch.manual_seed(random_seed or 0)
-    network = build_network(model_recipe.arch, len(labels.names), aux=False).eval()
-    if state is None:
-        origin = f"random, seed {random_seed or 0}"
-        settle_statistics(network, random_seed or 0)
-    else:
-        origin = str(weights.name) if weights is not None else ""
-        load_into(network, state, str(weights))
-    return Choice(network, model_recipe, labels, origin, weights_hash(network, model_recipe.arch))
+    if recipe is not None and variant is not None:
+        raise UsageError("--recipe and --variant cannot be combined.")
+    chosen = _recipe(recipe, variant, weights, random_seed, say)
+    if random_seed is not None:
+        return _random(chosen, classes, random_seed)
+    file = weights or _shipped(chosen)
+    state = load_weights(file)
+    return _with_weights(chosen, _labels(chosen, classes, state, file), state, file)
+
+
+def network_in(path: Path) -> Choice:
+    """A safetensors file -> the network that it says it holds. An older file may name a recipe with other classes: then they get numbers.
+
+    Raises WeightsError if the file does not say which network it holds, or says something else than it holds.
+    """
+    described = described_recipe(path)
+    recipe = described or named_recipe(path)
+    if recipe is None:
+        raise WeightsError(
+            f"{path} does not say which network its weights belong to.",
+            f"Name its recipe once, the copy then says it: rtformer-deploy import-weights {path} --recipe NAME",
+        )
+    state = load_weights(path)
+    hint = f"Say again what they are: rtformer-deploy import-weights {path} --recipe NAME"
+    labels = _labels(recipe, None if described else classes_of(state), state, path, hint)
+    return _with_weights(recipe, labels, state, path)
 
 
 def settle_statistics(network: nn.Module, seed: int) -> None:
@@ -69,15 +86,18 @@ def settle_statistics(network: nn.Module, seed: int) -> None:
 
 
 def _recipe(name: str | None, variant: str | None, weights: Path | None, random_seed: int | None, say: Say) -> Recipe:
-    if name is not None and variant is not None:
-        raise UsageError("--recipe and --variant cannot be combined.")
-    if name is None and weights is not None and weights.suffix == ".safetensors" and weights.is_file():
-        recipe_name = read_metadata(weights).get("recipe")
-        if recipe_name is not None and (variant is None or f"-{variant}-" in recipe_name):
-            say(f"The weights name their recipe: {recipe_name}.")
-            return load_recipe(recipe_name)
+    described = None if weights is None else described_recipe(weights)
+    if weights is not None and described is not None:
+        if name is not None:
+            return check_named(described, name, weights)
+        say(f"The weights say what they are: {described.name}, {len(described.labels.names)} classes.")
+        return described if variant is None else check_variant(described, variant, weights)
     if name is not None:
         return load_recipe(name)
+    named = None if weights is None else named_recipe(weights)
+    if named is not None and (variant is None or f"-{variant}-" in named.name):
+        say(f"The weights name their recipe: {named.name}.")
+        return named
     if variant is None:
         raise UsageError("Name what to export: --variant slim|base, or --recipe NAME.")
     recipes = [load_recipe(known) for known in recipe_names() if f"-{variant}-" in known]
@@ -102,11 +122,25 @@ def _shipped(recipe: Recipe) -> Path:
     return path
 
 
-def _labels(recipe: Recipe, classes: int | None, state: StateDict | None, source: str) -> Labels:
-    """The recipe's labels, or numbered ones if another number of classes is wanted."""
+def _random(recipe: Recipe, classes: int | None, seed: int) -> Choice:
+    labels = _labels(recipe, classes, None, Path())
+    torch.manual_seed(seed)
+    network = build_network(recipe.arch, len(labels.names), aux=False).eval()
+    settle_statistics(network, seed)
+    return Choice(network, recipe, labels, f"random, seed {seed}", weights_hash(network, recipe.arch))
+
+
+def _with_weights(recipe: Recipe, labels: Labels, state: StateDict, file: Path) -> Choice:
+    network = build_network(recipe.arch, len(labels.names), aux=False).eval()
+    load_into(network, state, str(file))
+    return Choice(network, recipe, labels, file.name, weights_hash(network, recipe.arch))
+
+
+def _labels(recipe: Recipe, classes: int | None, state: StateDict | None, file: Path, hint: str | None = None) -> Labels:
+    """The recipe's labels, or numbered ones if another number of `classes` is wanted. Raises WeightsError if the weights give another."""
     count = classes if classes is not None else len(recipe.labels.names)
     own = None if state is None else classes_of(state)
     if own is not None and own != count:
-        hint = f"Add --num-classes {own}, or name their recipe."
-        raise WeightsError(f"{source} gives {own} classes; {count} were asked for ({recipe.name}).", hint)
+        asked = f"{file} gives {own} classes; {count} were asked for ({recipe.name})."
+        raise WeightsError(asked, hint or f"Add --num-classes {own}, or name their recipe.")
     return recipe.labels if count == len(recipe.labels.names) else numbered_labels(count)

@@ -17,6 +17,9 @@ from ..errors import CalibrationError
 from ..types import PathText, PrecisionName, Ranges, Say, Sha256, Text
 from .ranges import load_ranges, ranges_hash
 
+#: How a recipe that tune wrote begins, as a comment.
+TUNED = "Written by rtformer-deploy tune"
+
 
 @dataclass(frozen=True, slots=True)
 class PrecisionMix:

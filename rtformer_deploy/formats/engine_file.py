@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
-from ..files import PLAN_BYTES, read_bytes, read_text, sha256, write_atomic
+from ..files import PLAN_BYTES, read_bytes, read_text, sha256, write_atomic, write_together
 from ..types import Engine, EngineInfo, PrecisionFound
 from .conversion import VERSION, convert_tolerant
 from .documents import JSON_BYTES, DocumentError, parse_json
@@ -23,15 +23,19 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def runtime_cache(path: Path) -> Path:
+    """The path of the cache of compiled kernels that TensorRT-RTX keeps for a plan."""
+    return path.with_name(path.name + ".cache")
+
+
 def save_engine(engine: Engine, path: Path) -> None:
-    """Writes the plan, then its sidecar, which holds the plan's hash. Each is written whole or not at all."""
-    write_atomic(path, engine.plan)
-    save_info(engine.info, path)
+    """Writes the plan and its sidecar, which holds the plan's hash: both or, if one cannot be written, neither."""
+    write_together([(sidecar(path), _document(engine.info)), (path, engine.plan)])
 
 
 def save_info(info: EngineInfo, path: Path) -> None:
     """Writes the EngineInfo beside a plan."""
-    _write({VERSION: _VERSION, **info.to_json()}, path)
+    write_atomic(sidecar(path), _document(info))
 
 
 def save_precision(precision: PrecisionFound, path: Path) -> None:
@@ -39,7 +43,15 @@ def save_precision(precision: PrecisionFound, path: Path) -> None:
     data = _read(path)
     earlier = data.get("precision")
     found = dataclasses.asdict(precision)
-    _write({**data, "precision": {**earlier, **found} if isinstance(earlier, dict) else found}, path)
+    write_atomic(sidecar(path), _json({**data, "precision": {**earlier, **found} if isinstance(earlier, dict) else found}))
+
+
+def _document(info: EngineInfo) -> bytes:
+    return _json({VERSION: _VERSION, **info.to_json()})
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, indent=1).encode() + b"\n"
 
 
 def load_info(path: Path) -> EngineInfo:
@@ -71,10 +83,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _unreadable(path: Path, error: DocumentError) -> EngineError:
     return EngineError(f"{sidecar(path)} cannot be read: {error}.", "Build the engine again: rtformer-deploy build-engine.")
-
-
-def _write(data: dict[str, Any], path: Path) -> None:
-    write_atomic(sidecar(path), json.dumps(data, indent=1).encode() + b"\n")
 
 
 def load_engine(path: Path) -> Engine:

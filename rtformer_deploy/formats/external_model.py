@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from ..types import Head, ModelSpec, TensorSpec
 from .names import clean_name
+from .normalisation import as_option, normalisation_fault
 from .recipe import Labels, load_labels, numbered_labels
 
 
@@ -19,13 +20,18 @@ class ExternalModel:
     """What the command line says about a model from elsewhere.
 
     `classes` is a number, a dataset's name or a dataset file; `mean` and `std` belong to RGB from 0 to 1; `input` is the input's
-    name, its HxW, or both as NAME:HxW. None: the option was not used.
+    name, its HxW, or both as NAME:HxW. None: the option was not used. Raises UsageError for a mean or std that no frame can have.
     """
 
     classes: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     input: str | None = None
+
+    def __post_init__(self) -> None:
+        fault = normalisation_fault(self.mean, self.std, as_option)
+        if fault is not None:
+            raise UsageError(f"{fault}.")
 
     def is_set(self) -> bool:
         return any(value is not None for value in (self.classes, self.mean, self.std, self.input))

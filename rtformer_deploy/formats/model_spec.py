@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from ..types import MOST_BATCH_PIXELS, MOST_PIXELS, MOST_SIDE, ModelSpec, TensorSpec
 from .documents import DocumentError
+from .normalisation import normalisation_fault
 
 
 def check_spec(spec: ModelSpec, where: str = "") -> None:
     """Raises DocumentError if the parts of a spec contradict each other; `where` is put before a field's name."""
     if len(spec.palette) != len(spec.classes):
         raise DocumentError(f"{where}palette has {len(spec.palette)} colours for {len(spec.classes)} classes")
+    fault = normalisation_fault(spec.mean, spec.std)
+    if fault is not None:
+        raise DocumentError(f"{where}{fault}")
     _check_input(spec.input, f"{where}input")
     _check_output(spec, f"{where}output")
 

@@ -30,6 +30,7 @@ from .dataset_file import Labels, load_labels, numbered_labels
 from .documents import DocumentError, read_toml
 from .model_spec import check_size
 from .names import check_name, is_name
+from .normalisation import normalisation_fault
 from .ranges import preprocessing
 
 __all__ = [
@@ -131,6 +132,9 @@ class _File:
         if not isinstance(self.architecture.get("name"), str):
             raise DocumentError("architecture has no name")
         check_size(*self.input.size, "input.size")
+        fault = normalisation_fault(self.input.mean, self.input.std)
+        if fault is not None:
+            raise DocumentError(f"[input] {fault}")
 
 
 def output_spec(head: Head, classes: int, batch: int | str, size: tuple[int, int], stride: int = 8) -> TensorSpec:

@@ -9,6 +9,9 @@ import safetensors
 from ..errors import WeightsError, first_line
 from ..files import MODEL_BYTES, check_readable
 
+#: The metadata key of a training run's checkpoint.
+CHECKPOINT_KEY = "rtformer_deploy.training"
+
 _MOST_HEADER_BYTES = 16 * 2**20
 _LENGTH_BYTES = 8
 _HINT = "Copy or download it again."

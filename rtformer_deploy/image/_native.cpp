@@ -1,5 +1,5 @@
 // The hot ends of a frame on the CPU as a small CPython extension on the limited API (abi3): buffers in, checked; buffers
-// filled by the loops of _native_rows.hpp, the GIL released.
+// filled by the loops of _native_rows.hpp and _native_confidence.hpp, areas outlined by _native_outlines.hpp, the GIL released.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -8,9 +8,11 @@
 #include <exception>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <vector>
 
-#include "_native_rows.hpp"
+#include "_native_dispatch.hpp"
+#include "_native_outlines.hpp"
 
 namespace {
 
@@ -165,6 +167,74 @@ PyObject* preprocess(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
+PyObject* confidence(PyObject*, PyObject* args) {
+    PyObject *logits, *levels, *row_cells, *row_weight, *column_low, *column_high, *column_weight;
+    Confidence job{};
+    int threads;
+    if (!PyArg_ParseTuple(args, "OiiiOiiOOOOOi", &logits, &job.classes, &job.height, &job.width, &levels, &job.out_height, &job.out_width,
+                          &row_cells, &row_weight, &column_low, &column_high, &column_weight, &threads)) {
+        return nullptr;
+    }
+    if (!are_sides({job.height, job.width, job.out_height, job.out_width}) || job.classes < 1 || job.classes > kMaxClasses || threads < 1) {
+        return refuse("sizes and threads are at least 1, classes at most 256, a side at most 2^28");
+    }
+    Buffer buffers[7];
+    PyObject* const objects[7] = {logits, row_cells, row_weight, column_low, column_high, column_weight, levels};
+    for (int i = 0; i < 7; ++i) {
+        if (!buffers[i].take(objects[i], i == 6)) return nullptr;
+    }
+    if (!buffers[0].holds<float>({job.classes, job.height, job.width}) || !buffers[1].holds<int>({job.height + 2}) ||
+        !buffers[2].holds<float>({job.out_height}) || !buffers[3].holds<int>({job.out_width}) || !buffers[4].holds<int>({job.out_width}) ||
+        !buffers[5].holds<float>({job.out_width}) || !buffers[6].holds<unsigned char>({job.out_height, job.out_width})) {
+        return refuse("a buffer has another size or alignment than was said");
+    }
+    job.logits = buffers[0].as<const float>();
+    job.row_cells = buffers[1].as<const int>();
+    job.row_weight = buffers[2].as<const float>();
+    job.column_low = buffers[3].as<const int>();
+    job.column_high = buffers[4].as<const int>();
+    job.column_weight = buffers[5].as<const float>();
+    job.levels = buffers[6].as<unsigned char>();
+    if (!ascends(job.row_cells, job.height + 2, job.out_height)) return refuse("the cells do not cover the frame");
+    if (!within(job.column_low, job.out_width, job.width) || !within(job.column_high, job.out_width, job.width)) {
+        return refuse("a column lies outside the grid");
+    }
+    std::vector<ConfidenceScratch> scratch;
+    try {
+        threads = std::min({threads, kMaxThreads, job.height + 1});
+        for (int i = 0; i < threads; ++i) scratch.emplace_back(job.classes);
+    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
+        return PyErr_NoMemory();
+    }
+    Py_BEGIN_ALLOW_THREADS
+    share_rows(job.height + 1, threads, [&](int thread, int first, int last) { kernels.confidence(job, scratch[thread], first, last); });
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+PyObject* outlines(PyObject*, PyObject* args) {
+    PyObject* labels;
+    int height, width, nodes;
+    if (!PyArg_ParseTuple(args, "Oiip", &labels, &height, &width, &nodes)) return nullptr;
+    if (!are_sides({height, width})) return refuse("a side is between 1 and 2^28");
+    Buffer buffer;
+    if (!buffer.take(labels, false)) return nullptr;
+    if (!buffer.holds<unsigned char>({height, width})) return refuse("a buffer has another size or alignment than was said");
+    std::unique_ptr<Outlines> result;
+    bool failed = false;
+    Py_BEGIN_ALLOW_THREADS
+    try {
+        result = std::make_unique<Outlines>(buffer.as<const unsigned char>(), height, width, nodes != 0);
+    } catch (const std::exception&) {  // no memory
+        failed = true;
+    }
+    Py_END_ALLOW_THREADS
+    if (failed) return PyErr_NoMemory();
+    const auto bytes = [](const auto& values) { return static_cast<Py_ssize_t>(values.size() * sizeof(values[0])); };
+    return Py_BuildValue("y#y#", reinterpret_cast<const char*>(result->corners.data()), bytes(result->corners),
+                         reinterpret_cast<const char*>(result->rings.data()), bytes(result->rings));
+}
+
 PyObject* instruction_set(PyObject*, PyObject*) { return PyUnicode_FromString(kernels.name); }
 
 PyObject* limit_instruction_set(PyObject*, PyObject* args) {
@@ -178,6 +248,8 @@ PyObject* limit_instruction_set(PyObject*, PyObject* args) {
 PyMethodDef methods[] = {
     {"upsample_argmax", upsample_argmax, METH_VARARGS, "Logits (C, h, w) to labels (H, W); see rtformer_deploy.native."},
     {"preprocess", preprocess, METH_VARARGS, "An RGB frame to normalised planes; see rtformer_deploy.native."},
+    {"confidence", confidence, METH_VARARGS, "Logits (C, h, w) to the winner's softmax in 8 bits (H, W)."},
+    {"outlines", outlines, METH_VARARGS, "Labels (H, W) to corners and rings of their areas, as bytes."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that the loops run on here."},
     {"limit_instruction_set", limit_instruction_set, METH_VARARGS, "Leaves the n best instruction sets out, for tests; 0 undoes it."},
     {nullptr, nullptr, 0, nullptr},

@@ -219,28 +219,6 @@ RTF_AVX512 void preprocess_avx512(const Preprocess& job, float* const* held, int
 }
 #endif
 
-struct Kernels {
-    const char* name;
-    decltype(&upsample_base) upsample;
-    decltype(&preprocess_base) preprocess;
-};
-
-// The kernels of this processor, best first; `limit` leaves that many of the best out (for tests).
-Kernels choose(int limit) {
-#if RTF_DISPATCH
-    __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    if (avx512 && limit-- <= 0) return {"avx512", upsample_avx512, preprocess_avx512};
-    if (avx2 && limit-- <= 0) return {"avx2", upsample_avx2, preprocess_avx2};
-#endif
-    (void)limit;
-    return {"base", upsample_base, preprocess_base};
-}
-
-Kernels kernels = choose(0);
-
 // Shares `rows` out in blocks of kRowsAtOnce among threads; `work(thread, first, last)` does one block.
 template <typename Work>
 void share_rows(int rows, int threads, const Work& work) {

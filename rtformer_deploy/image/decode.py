@@ -24,6 +24,7 @@ from ..files import IMAGE_BYTES, read_bytes
 from ..types import Frame
 from .depth import Note, samples_of, to_rgb
 from .picture_formats import decoders_for, format_of, missing_decoder, readable_names
+from .png import has_late_metadata
 
 #: The largest picture that is decoded, in pixels (256 MiB as RGB, Pillow's own limit): a small file may claim to hold many more.
 MAX_PIXELS = 2**28 // 3
@@ -39,8 +40,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+#: Those that exchange height and width.
+_QUARTER_TURNS = frozenset({turn for orientation, turn in _TURNS.items() if orientation >= 5})
+
 #: What Pillow's decoders raise on damaged files.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, RuntimeError, struct.error, zlib.error)
 
 _filtering = threading.Lock()
 
@@ -72,6 +76,20 @@ def decode_with_note(data: bytes, name: str, bit_depth: int | None) -> tuple[Fra
         return np.array(upright(rgb, image)), note
 
 
+def size_of(data: bytes, name: str) -> tuple[int, int]:
+    """An image file's bytes -> (H, W) of its upright frame, from the header alone. Raises ImageError as `load_image`, but for damage in
+    the pixels."""
+    try:
+        with _open(data, name) as image:
+            turn = _turn(image, whole=image.format != "PNG" or has_late_metadata(data))
+            lies = turn in _QUARTER_TURNS and image.format != "TIFF"  # Pillow gives a TIFF's size as it will be once it is turned
+            return (image.width, image.height) if lies else (image.height, image.width)
+    except UnidentifiedImageError as error:
+        raise _unreadable(data, name) from error
+    except _DAMAGE as error:
+        raise ImageError(f"{name} is damaged or cut off: {error}.") from error
+
+
 @contextlib.contextmanager
 def decoded(data: bytes, name: str) -> Iterator[Image.Image]:
     """An image file's bytes -> the stored image, in any mode. Damage that shows inside the block raises ImageError too."""
@@ -88,9 +106,18 @@ def decoded(data: bytes, name: str) -> Iterator[Image.Image]:
 
 def upright(picture: Image.Image, image: Image.Image) -> Image.Image:
     """A picture turned as the EXIF orientation of `image`, the file that it was read from, says."""
-    with _quiet():
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # no turn if the metadata cannot be read
+    turn = _turn(image)
     return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(image: Image.Image, whole: bool = True) -> Image.Transpose | None:
+    """What an image's EXIF orientation asks for; None if nothing, or if its metadata cannot be read.
+
+    Pillow decodes a PNG to look for metadata behind its pixels, which it does not if `whole` is False.
+    """
+    with _quiet():
+        exif = image.getexif() if whole else Image.Image.getexif(image)
+        return _TURNS.get(exif.get(_ORIENTATION, 1))
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -100,17 +127,29 @@ def _open(data: bytes, name: str) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=decoders_for(data))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name) from error
+        raise _too_large(name, _stored_size(data)) from error
     if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, f"{image.width}x{image.height}")
+        raise _too_large(name, image.size)
     if image.width < 1 or image.height < 1:
         raise ImageError(f"{name} holds no pixels: it is {image.width}x{image.height}.")
     return image
 
 
-def _too_large(name: str, size: str = "larger") -> ImageError:
+def _stored_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a picture that Pillow refuses for its size, from its header alone; None if no decoder reads the header."""
+    for format_name in decoders_for(data):
+        factory, accepts = Image.OPEN[format_name]
+        if accepts is not None and accepts(data[:16]) is not True:
+            continue
+        with contextlib.suppress(*_DAMAGE, Image.DecompressionBombError), factory(io.BytesIO(data), "") as image:
+            return image.size
+    return None
+
+
+def _too_large(name: str, size: tuple[int, int] | None) -> ImageError:
+    is_what = "larger" if size is None else f"{size[0]}x{size[1]}, {size[0] * size[1]:,} pixels"
     return ImageError(
-        f"{name} is {size}; at most {MAX_PIXELS:,} pixels are decoded, in case it is a decompression bomb.", "Make it smaller."
+        f"{name} is {is_what}; at most {MAX_PIXELS:,} pixels are decoded, in case it is a decompression bomb.", "Make it smaller."
     )
 
 

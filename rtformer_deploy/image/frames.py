@@ -93,14 +93,21 @@ def colourize(labels: LabelMap, palette: Sequence[Sequence[int]]) -> Frame:
 
 
 def overlay(frame: Frame, labels: LabelMap, palette: Sequence[Sequence[int]], alpha: float = 0.5) -> Frame:
-    """A frame and its labels of the same size -> (1 - alpha) * frame + alpha * colour, rounded half up; RGB (H, W, 3)."""
+    """A frame and its labels of the same size -> (1 - alpha) * frame + alpha * colour, rounded half up; RGB (H, W, 3).
+
+    Pixels whose id has no colour (255, "ignored") stay as they are in the frame.
+    """
     if frame.shape[:2] != labels.shape:
         raise ValueError(f"the labels are {labels.shape}, the frame is {frame.shape[:2]}")
     levels = np.arange(256, dtype=np.float32)
     dimmed = levels * np.float32(1 - alpha) + np.float32(0.5)
     blended: NDArray[np.float32] = dimmed[frame]
     blended += (levels * np.float32(alpha))[colourize(labels, palette)]
-    return blended.astype(np.uint8)
+    drawn = blended.astype(np.uint8)
+    if labels.size and labels.max() >= len(palette):
+        ignored = labels >= len(palette)
+        drawn[ignored] = frame[ignored]
+    return drawn
 
 
 def _checked(frame: Frame) -> Frame:

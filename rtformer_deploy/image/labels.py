@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import DatasetError, ImageError
+from ..errors import DatasetError, ImageError, about
 from ..files import read_bytes
 from ..formats.recipe import Labels
 from ..types import LabelMap
@@ -65,12 +65,22 @@ def read_label(path: Path, meaning: LabelMeaning) -> LabelMap:
             stored = _shown(image, data, path) if meaning.pixels == "colours" else _stored(image, data, path)
             pixels, palette = np.array(upright(Image.fromarray(stored), image)), _palette(image)
     except ImageError as error:
-        raise DatasetError(f"{path} cannot be read as a label map: {error.what}", error.hint) from error
+        raise DatasetError(about(path, "cannot be read as a label map", error), error.hint) from error
     if pixels.ndim == 3:
         return _from_rgb(pixels, meaning, path)
     if palette is not None and meaning.pixels is None and not meaning.mapped:
         _refuse_shuffled(pixels, palette, meaning, path)
     return _by_value(pixels, meaning, path)
+
+
+def values_in(path: Path, meaning: LabelMeaning) -> list[int] | list[Colour]:
+    """The distinct pixel values of a label file as it holds them, or its distinct colours, sorted. Raises as `read_label`."""
+    data = read_bytes(path, ImageError, "a label map")
+    with decoded(data, str(path)) as image:
+        pixels = _shown(image, data, path) if meaning.pixels == "colours" else _stored(image, data, path)
+    if pixels.ndim == 3 and (meaning.pixels == "colours" or (pixels != pixels[..., :1]).any()):
+        return [(int(red), int(green), int(blue)) for red, green, blue in np.unique(pixels.reshape(-1, 3), axis=0)]
+    return [int(value) for value in np.unique(pixels if pixels.ndim == 2 else pixels[..., 0])]
 
 
 def _refuse_lossy(image: Image.Image, path: Path) -> None:

@@ -55,6 +55,25 @@ def upsample_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis, thre
     return labels
 
 
+def confidence(logits: NDArray[np.float32], rows: Axis, columns: Axis, threads: int) -> NDArray[np.uint8]:
+    """Finite, contiguous logits (C, h, w) and the frame's rows and columns in them -> the winner's softmax in 8 bits (H, W)."""
+    assert _module is not None, "ask available() first"
+    levels = np.empty((rows.weight.size, columns.weight.size), np.uint8)
+    tables = rows.cells, rows.weight, columns.low, columns.high, columns.weight
+    _module.confidence(logits, *logits.shape, levels, *levels.shape, *tables, threads)
+    return levels
+
+
+def outlines(labels: LabelMap, nodes: bool) -> tuple[bytes, bytes]:
+    """A contiguous label map (H, W) -> its rings' corners (int32 x, y) and its rings (int64 area, class, corners, doubled area).
+
+    `nodes`: with a corner where two other areas meet on a straight edge, too.
+    """
+    assert _module is not None, "ask available() first"
+    corners, rings = _module.outlines(labels, *labels.shape, nodes)
+    return corners, rings
+
+
 def preprocess(
     frame: Frame,
     out: NDArray[np.float32],

@@ -23,13 +23,16 @@ class OddFiles:
             raise error
         self.errors.append(error)
 
-    def listing(self, what: str = "could not be read") -> str:
-        """A line such as "2 of 9 images could not be read", and a line for each error."""
-        lines = "\n".join(f"  {error.what}" for error in self.errors)
-        return f"{len(self.errors)} of {self.total} images {what}:\n{lines}"
+    def title(self, what: str = "could not be read") -> str:
+        """A line such as "2 of 9 images could not be read:"."""
+        return f"{len(self.errors)} of {self.total} images {what}:"
+
+    def lines(self) -> list[str]:
+        """A line for each error."""
+        return [f"  {error.what}" for error in self.errors]
 
     def raise_any(self, what: str = "could not be read", then: str = "") -> None:
         """Raises an ImageError that names every file, if there are errors; `then` says what happened to the other files."""
         if self.errors:
             hints = list(dict.fromkeys(error.hint for error in self.errors if error.hint))[:_HINTS]
-            raise ImageError(self.listing(what), "\n".join([*filter(None, [then]), *hints]) or None)
+            raise ImageError(self.title(what), details=[*self.lines(), *filter(None, [then]), *hints])

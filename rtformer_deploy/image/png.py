@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,14 @@ SOFTWARE = "rtformer-deploy"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEAD = 4096  # our text chunk is in the first bytes: it is before the pixels, and nothing long is before it
+_METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
 _CHANNELS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
 
 
-def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True) -> None:
+def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True, palette: Sequence[Sequence[int]] | None = None) -> None:
     """Writes labels (H, W) as 8-bit grey, the class id as the value, or a picture (H, W, 3) as RGB, whole or not at all.
+
+    With a `palette`, one RGB triple for each class, labels show in these colours; their values stay the class ids.
 
     A text chunk says that this program wrote it, and folders of images are read without such files; `mark=False` leaves it out, for
     a picture that is itself an input. Raises OutputError if it cannot be written.
@@ -31,7 +34,12 @@ def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True) -> None
     if mark:
         text.add_text("Software", SOFTWARE)
     data = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(data, "PNG", compress_level=1 if array.ndim == 3 else 6, pnginfo=text)
+    picture = Image.fromarray(np.ascontiguousarray(array))
+    if palette is not None:
+        colours = np.zeros((256, 3), np.uint8)  # all 256, or Pillow would write fewer than 8 bits a pixel
+        colours[: len(palette)] = palette
+        picture.putpalette(colours.tobytes())
+    picture.save(data, "PNG", compress_level=1 if array.ndim == 3 else 6, pnginfo=text)
     write_atomic(path, data.getvalue())
 
 
@@ -57,12 +65,19 @@ def sample_bits(data: bytes) -> tuple[int, int | None]:
     return bits, significant
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of the chunks before the pixels; a body that is cut off is shorter."""
+def has_late_metadata(data: bytes) -> bool:
+    """Whether a PNG's bytes hold metadata behind the pixels, where it may be too, such as an EXIF orientation."""
+    names = [name for name, _ in _chunks(data, pixels=True)]
+    pixels = names.index(b"IDAT") if b"IDAT" in names else len(names)
+    return not _METADATA.isdisjoint(names[pixels:])
+
+
+def _chunks(data: bytes, pixels: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    """Name and body of the chunks before the pixels, or with `pixels` of all; a body that is cut off is shorter."""
     start = len(_SIGNATURE)
     while start + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, start)
-        if name in (b"IDAT", b"IEND"):
+        if name == b"IEND" or (name == b"IDAT" and not pixels):
             return
         yield name, data[start + 8 : start + 8 + length]
         start += length + 12

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import ImageError
 from ..files import read_bytes
 from ..types import Frame, Say
-from .decode import decode_with_note
+from .decode import decode_with_note, size_of
 
 
 def silent(line: str) -> None:
@@ -30,6 +30,10 @@ class ImageReader:
         if note is not None:
             self.say_once(note.key, f"{path} {note.text} Others like it are read the same way.")
         return frame
+
+    def size(self, path: Path) -> tuple[int, int]:
+        """An image file -> (H, W) of its upright frame; its pixels are not decoded. Raises ImageError."""
+        return size_of(read_bytes(path, ImageError, "an image"), str(path))
 
     def say_once(self, key: str, line: str) -> None:
         """Says a line once for each key."""

@@ -28,7 +28,7 @@ def upsample_argmax(
     `input_size` is the engine's (H, W), `resize` how the frame was resized to it; `threads` None uses every CPU. Runs the native
     code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
     """
-    logits = _checked(logits)
+    logits = checked(logits)
     rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
     if native.available():
         return native.upsample_argmax(logits, rows, columns, native.usable_threads(threads))
@@ -49,10 +49,10 @@ def upsample_argmax_reference(logits: NDArray[np.float32], size: Size, input_siz
 
 def upsampled(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch") -> Iterator[NDArray[np.float32]]:
     """Logits (C, h, w) -> one plane (H, W) at the frame's `size` for each class, one after another. Raises EngineError as above."""
-    logits = _checked(logits)
+    logits = checked(logits)
     rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
     for plane in logits:
-        yield _interpolate(plane, rows, columns)
+        yield interpolate_plane(plane, rows, columns)
 
 
 def sparse_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> LabelMap:
@@ -83,7 +83,8 @@ def not_finite() -> EngineError:
     return EngineError("The engine's output holds values that are not finite.", "If it runs in FP16, build it with --fp32.")
 
 
-def _checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits (C, h, w), contiguous float32. Raises EngineError if they are no label map's, or one is NaN or infinite."""
     if logits.ndim != 3 or logits.size == 0 or logits.shape[0] > MAX_CLASSES:
         raise EngineError(f"Logits of shape {logits.shape} are no label map's; they should be (classes, h, w) with 1 to 256 classes.")
     logits = np.ascontiguousarray(logits, np.float32)
@@ -94,16 +95,18 @@ def _checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits
 
 
-def _lerp(low: NDArray[np.float32], high: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """As plugins/bilinear.cuh: monotone in `low` and `high`, also after rounding."""
+def lerp(low: NDArray[np.float32], high: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values `weight` of the way from `low` to `high`. As plugins/bilinear.cuh: monotone in `low` and `high`, also after rounding."""
     result: NDArray[np.float32] = (np.float32(1) - weight) * low + weight * high
     return result
 
 
-def _interpolate(plane: NDArray[np.float32], rows: Axis, columns: Axis) -> NDArray[np.float32]:
-    """One class (h, w) -> (H, W): the columns first, then the rows."""
-    wide = _lerp(plane[:, columns.low], plane[:, columns.high], columns.weight)
-    return _lerp(wide[rows.low], wide[rows.high], rows.weight[:, None])
+def interpolate_plane(
+    plane: NDArray[np.float32], rows: Axis, columns: Axis, some_rows: slice = slice(None), some_columns: slice = slice(None)
+) -> NDArray[np.float32]:
+    """One class (h, w) -> (H, W), or some of its rows and columns: the columns first, then the rows."""
+    wide = lerp(plane[:, columns.low[some_columns]], plane[:, columns.high[some_columns]], columns.weight[some_columns])
+    return lerp(wide[rows.low[some_rows]], wide[rows.high[some_rows]], rows.weight[some_rows, None])
 
 
 def _by_size(
@@ -133,9 +136,9 @@ def _cells_argmax(
     for index, cells in enumerate(candidates):
         (cells,) = np.nonzero(cells)
         top_left, top_right, bottom_left, bottom_right = corners[:, index, cells, None]  # (cells, 1)
-        top = _lerp(top_left, top_right, column_weight[cells])
-        bottom = _lerp(bottom_left, bottom_right, column_weight[cells])
-        values = _lerp(top[:, None, :], bottom[:, None, :], row_weight[cells][:, :, None])
+        top = lerp(top_left, top_right, column_weight[cells])
+        bottom = lerp(bottom_left, bottom_right, column_weight[cells])
+        values = lerp(top[:, None, :], bottom[:, None, :], row_weight[cells][:, :, None])
         old = best[cells]
         wins = values > old
         best[cells] = np.where(wins, values, old)

@@ -21,9 +21,7 @@ def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) ->
     """An architecture's name and configuration -> the network with fresh weights, for `classes` classes. Raises RecipeError."""
     options = dict(arch)
     name = options.pop("name", None)
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise RecipeError(f"There is no architecture {shorten(repr(name))}.", f"There are: {', '.join(ARCHITECTURES)}.")
-    network, kind = ARCHITECTURES[name]
+    network, kind = _row(name)
     try:
         config = convert_known(options, kind)
         config.check()
@@ -32,4 +30,16 @@ def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) ->
     return network(classes, aux=aux, **{each.name: getattr(config, each.name) for each in dataclasses.fields(config)})
 
 
-__all__ = ["ARCHITECTURES", "RTFormer", "RTFormerConfig", "build_network"]
+def full_configuration(arch: Mapping[str, Any]) -> dict[str, Any]:
+    """An architecture's name and configuration -> the same with every default written out. Raises RecipeError."""
+    _, kind = _row(arch.get("name"))
+    return {each.name: each.default for each in dataclasses.fields(kind)} | dict(arch)
+
+
+def _row(name: object) -> tuple[type[RTFormer], type[RTFormerConfig]]:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise RecipeError(f"There is no architecture {shorten(repr(name))}.", f"There are: {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[name]
+
+
+__all__ = ["ARCHITECTURES", "RTFormer", "RTFormerConfig", "build_network", "full_configuration"]

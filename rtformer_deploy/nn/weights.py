@@ -63,7 +63,7 @@ def check_values(state: Mapping[str, Tensor], source: str) -> None:
             faults.setdefault(fault, []).append(repr(shorten(key)))
     if faults:
         listed = [line for title, keys in faults.items() for line in _listed(title, keys)]
-        raise WeightsError(f"{source} holds tensors that cannot be weights:\n" + "\n".join(listed), "Train or convert them again.")
+        raise WeightsError(f"{source} holds tensors that cannot be weights:", "Train or convert them again.", details=listed)
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -90,7 +90,7 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
     ]
     if problems:
         raise WeightsError(
-            f"{source} does not fit this network:\n" + "\n".join(problems), "Name the recipe the weights were trained with: --recipe."
+            f"{source} does not fit this network:", "Name the recipe the weights were trained with: --recipe.", details=problems
         )
     with torch.no_grad():
         for key, target in wanted.items():

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 
 from ..errors import MissingPackageError
 
+#: What an SVG file and a page say near their beginning, so that a new one replaces an old one and nothing else.
+SVG_MARK = "Created with rtformer-deploy"
+PAGE_MARK = '<meta name="generator" content="rtformer-deploy">'
+
 EXTRA = "report"
 SVG = ("matplotlib",)
 HTML = ("matplotlib", "jinja2")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..evaluation.metrics import Matrix
 from .style import BACK, BLUE, INK, LINE, house_style
 from .svg import add_axes, add_heading, alone, new_figure
-from .text import clean, shorten
+from .text import clean, shorten_middle
 
 _FEW = 20  # classes whose cells are large enough for a number
 _LARGE, _SMALL = 40, 12  # pixels of a cell
@@ -30,7 +30,7 @@ def draw_confusion(matrix: Matrix, names: Sequence[str], title: str) -> str:
     cell = _LARGE if count <= _FEW else _SMALL
     figure = new_figure(cell * count, cell * count)
     axes = add_axes(figure, 0, 0, *figure.bbox.size)
-    _frame(axes, [shorten(clean(name), _LONGEST) for name in names], size=12 if count <= _FEW else 10)
+    _frame(axes, [shorten_middle(clean(name), _LONGEST) for name in names], size=12 if count <= _FEW else 10)
     shares = _shares(matrix)
     _faint_cells(axes, shares)
     tips = _cells(axes, shares, names, numbers=count <= _FEW)

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from ..runtime.layer_times import LayerTime
 from .style import SERIES, SOFT, house_style
 from .svg import add_axes, add_heading, alone, new_figure
-from .text import clean, shorten
+from .text import clean, shorten_middle
 
 _WIDTH, _ROW = 480, 20
 _LONGEST_NAME, _LONGEST_KIND = 38, 16  # characters
@@ -31,7 +31,7 @@ def draw_layers(layers: Sequence[LayerTime], title: str, note: str) -> str:
         words = ", ".join(filter(None, (layer.name, layer.kind, layer.kernel, layer.precision, f"{layer.ms:.3f} ms")))
         tips |= {f"{part} {row}": words for part in ("name", "bar")}
         _draw_layer(axes, row, layer, colours.get(layer.kind, SOFT))
-    kinds = [Patch(color=colour, label=shorten(clean(kind) or "unknown", _LONGEST_KIND)) for kind, colour in colours.items()]
+    kinds = [Patch(color=colour, label=shorten_middle(clean(kind) or "unknown", _LONGEST_KIND)) for kind, colour in colours.items()]
     if any(layer.kind not in colours for layer in layers):
         kinds.append(Patch(color=SOFT, label="other"))
     axes.legend(handles=kinds, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handlelength=0.8, handleheight=0.8, borderaxespad=0.5)
@@ -41,6 +41,6 @@ def draw_layers(layers: Sequence[LayerTime], title: str, note: str) -> str:
 
 def _draw_layer(axes: Axes, row: int, layer: LayerTime, colour: str) -> None:
     axes.barh(row, layer.ms, 0.75, color=colour, gid=f"bar {row}")
-    name = shorten(clean(layer.name), _LONGEST_NAME)
+    name = shorten_middle(clean(layer.name), _LONGEST_NAME)
     axes.annotate(name, (0, row), (-8, 0), textcoords="offset points", ha="right", va="center", gid=f"name {row}")
     axes.annotate(f"{layer.ms:.3f} ms", (layer.ms, row), (6, 0), textcoords="offset points", va="center")

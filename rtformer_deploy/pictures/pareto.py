@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 from ..tuning.points import Point, front
 from .style import BLUE, GREEN, ORANGE, SOFT, house_style
 from .svg import add_axes, add_heading, alone, new_figure
-from .text import clean, shorten
+from .text import clean, shorten_middle
 
 _WIDTH, _HEIGHT = 660, 340
 _LONGEST = 30  # characters of a name
@@ -53,7 +53,7 @@ def _write_names(axes: Axes, points: Sequence[Point], chosen: Point | None, line
     boxes = [label, *(Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in centres.tolist())]
     for point in sorted(points, key=lambda point: (point is not chosen, point is not points[0])):
         place = point.latency_ms, 100 * point.miou
-        text = axes.annotate(shorten(clean(point.name), _LONGEST), place, (0, 0), textcoords="offset points")
+        text = axes.annotate(shorten_middle(clean(point.name), _LONGEST), place, (0, 0), textcoords="offset points")
         text.set(va="center", weight="bold" if point is chosen else "normal")
         for right, up, side in (*_SPOTS, _SPOTS[0]):
             text.set(position=(right, up), ha=side)

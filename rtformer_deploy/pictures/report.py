@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ..nvidia.nvml import gpu_rows
 from ..timing.report import Report, Timing, histogram
+from . import PAGE_MARK
 from .histogram import draw_histogram
 from .style import css_variables
 from .text import clean
@@ -36,6 +37,7 @@ def render(report: Report) -> str:
     timings = {name: timing for name, timing in columns.items() if timing is not None}
     captions = {name: _caption(name, timing) for name, timing in timings.items() if name != "Without copies"}
     return environment.get_template("report.html").render(
+        mark=Markup(PAGE_MARK),
         light=Markup(css_variables(dark=False)),
         dark=Markup(css_variables(dark=True)),
         title=f"{report.model['name']}: {report.end_to_end.fps:.1f} frames a second, end to end",

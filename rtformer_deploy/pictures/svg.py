@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from . import SVG_MARK
 from .style import FONT, FONT_SIZE, PIXELS, SOFT, VARIABLES, css_variables
 from .text import clean
 
@@ -52,6 +53,7 @@ def alone(figure: Figure, label: str, tips: Tips) -> str:
     style = Element("style")
     style.text = _STYLE
     root.insert(0, style)
+    root.insert(0, ElementTree.Comment(f" {SVG_MARK} "))
     return _text(root) + "\n"
 
 

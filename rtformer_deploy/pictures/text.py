@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 
 #: What XML 1.0 does not allow (https://www.w3.org/TR/xml/#charsets): control characters, halves of surrogate pairs, U+FFFE and U+FFFF.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff"
+#: Marks and overrides of the writing direction, which would reorder the text around a name.
+_DIRECTIONS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"
+_REPLACED = re.compile(f"[{_FORBIDDEN}{_DIRECTIONS}]")
 
 
 def clean(text: str) -> str:
-    """Any text -> one line that SVG and HTML can hold: white space becomes a space, a forbidden character U+FFFD."""
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", re.sub(r"\s+", " ", text))
+    """Any text -> one line that SVG and HTML can hold: white space becomes a space; U+FFFD replaces the rest."""
+    return _REPLACED.sub("\N{REPLACEMENT CHARACTER}", re.sub(r"\s+", " ", text))
 
 
-def shorten(text: str, longest: int) -> str:
+def shorten_middle(text: str, longest: int) -> str:
     """A text of at most `longest` characters: if it is longer, dots replace its middle."""
     if len(text) <= longest:
         return text

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import Dataset
+from ..evaluation.census import Census
 from ..types import Frame, LabelMap
 from .augment import Augmentation, random_view
 from .schedule import Schedule
@@ -42,27 +43,6 @@ class Frames:
                 self._kept[index] = frame, label
                 self._left -= frame.nbytes + label.nbytes
         return frame, label
-
-
-@dataclass(frozen=True, slots=True)
-class Census:
-    """How many pixels of each class each label map holds: (samples, classes)."""
-
-    counts: NDArray[np.int64]
-
-    @property
-    def shares(self) -> NDArray[np.float64]:
-        """The share of each class among the scored pixels."""
-        total = self.counts.sum(0).astype(np.float64)
-        return np.asarray(total / max(1.0, float(total.sum())), np.float64)
-
-
-def take_census(dataset: Dataset, threads: int) -> Census:
-    """Reads every label map of a dataset once and counts its classes."""
-    classes = len(dataset.labels.names)
-    with ThreadPoolExecutor(threads) as pool:
-        rows = pool.map(lambda sample: np.bincount(dataset.read_label(sample).ravel(), minlength=256)[:classes], dataset.samples)
-        return Census(np.stack(list(rows)))
 
 
 @dataclass(frozen=True, slots=True)

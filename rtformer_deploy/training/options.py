@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 from ..errors import UsageError, shorten
 from .schedule import Schedule, Stage
+
+_SCALES = (0.01, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,22 @@ class TrainOptions:
     evaluate_every: int = 1000
     save_seconds: float = 300.0
     log_every: int = 20
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for numbers that no run can use."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not all(math.isfinite(each) for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, float)):
+                raise UsageError(f"{field.name} is {value}, which is not a finite number.")
+        low, high = self.scale
+        if not _SCALES[0] <= low <= high <= _SCALES[1]:
+            bounds = f"from {_SCALES[0]:g} to {_SCALES[1]:g}, the smaller one first"
+            raise UsageError(f"--scale {low:g} {high:g} is not a range of zooms: give two numbers {bounds}, such as 0.5 2.")
+        if not (self.balance == 0 or self.balance > 1):
+            raise UsageError(
+                f"--balance {self.balance:g} gives weights that are negative or infinite: a class weighs 1 / ln(BALANCE + its share).",
+                "Give 0, which weighs all classes the same, or a number above 1, such as 1.02.",
+            )
 
 
 #: Local paths, which the log leaves out: they mean nothing on another machine.

@@ -20,14 +20,17 @@ from torch import nn
 
 from ..datasets import Dataset
 from ..errors import DeployError, UsageError
+from ..evaluation.census import Census, take_census
 from ..formats.recipe import Recipe
 from ..nn import build_network
 from ..nn.weights import StateDict
 from .augment import Augmentation
 from .checkpoint import TrainingState, restore
 from .ema import Average
+from .identity import KEY as IDENTITY
+from .identity import check_identity, identity
 from .initial import load_fitting
-from .loader import Batches, Sampling, take_census
+from .loader import Batches, Sampling
 from .losses import Loss, class_weights
 from .options import PATHS, TrainOptions, check_resumed, make_schedule, plain
 from .scoring import Normalise, score, to_channels_last
@@ -40,10 +43,18 @@ class TrainingRun:
     """One training run: its network and everything that changes with it.
 
     Trains on `fit` and scores on each of `checks`. It begins with the weights in the file `init` that fit (None: fresh weights);
-    `left_out` names the rest.
+    `left_out` names the rest. `census` is that of `fit`, if it was taken already.
     """
 
-    def __init__(self, recipe: Recipe, options: TrainOptions, fit: Dataset, checks: Sequence[Dataset], init: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        options: TrainOptions,
+        fit: Dataset,
+        checks: Sequence[Dataset],
+        init: Path | None = None,
+        census: Census | None = None,
+    ) -> None:
         _settle(options)
         self.recipe, self.options, self.fit, self.checks = recipe, options, fit, checks
         self.device = torch.device(options.device)
@@ -58,7 +69,10 @@ class TrainingRun:
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = options.bn_momentum
         self.state = TrainingState(network, _optimizer(network, options), Average(network, options.ema))
-        census = take_census(fit, options.threads or 2) if options.balance or options.rare or options.paste else None
+        if not (options.balance or options.rare or options.paste):
+            census = None
+        elif census is None:
+            census = take_census(fit, options.threads)
         self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, options.aux)
         if census is not None and options.balance:
             self.loss = dataclasses.replace(self.loss, weights=class_weights(census.shares, options.balance).to(self.device))
@@ -66,9 +80,17 @@ class TrainingRun:
         self.batches = Batches(fit, self.schedule, augmentation, Sampling(options.rare, options.paste), census, options.seed)
         self.normalise = Normalise(recipe.mean, recipe.std, self.device)
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says about the run: its options, and the data that it is trained on."""
+        return plain(self.options) | {IDENTITY: identity((self.fit, *self.checks))}
+
     def resume(self, checkpoint: Path) -> None:
-        """Goes on from a checkpoint. Raises WeightsError, and UsageError if the run began with other options or has done more steps."""
-        check_resumed(restore(self.state, checkpoint), self.options)
+        """Goes on from a checkpoint. Raises WeightsError, and UsageError if the run began with other options or other data or has done
+        more steps."""
+        before = restore(self.state, checkpoint)
+        check_resumed(before, self.options)
+        check_identity(before, (self.fit, *self.checks), self.options.root)
         if self.state.step > self.options.steps:
             raise UsageError(f"The run has done {self.state.step} steps already; --steps {self.options.steps} lies behind it.")
 
@@ -84,31 +106,37 @@ class TrainingRun:
 
         `stop` is called after each step, `watch` with every record, `save` when a checkpoint is due.
         """
-        state, options, schedule = self.state, self.options, self.schedule
+        state, options, steps = self.state, self.options, self.schedule.steps
         saved = began = time.monotonic()
         first, last = state.step, self.start()
         watch(last)
         workers = 1 if self.device.type == "cpu" else 8
-        for views, labels in self.batches.ahead(state.step, schedule.steps, workers):
+        for views, labels in self.batches.ahead(first, steps, workers):
             values = self.step(views, labels)
-            done = state.step
-            if done % options.log_every == 0 or done == schedule.steps:
-                pace = (time.monotonic() - began) / (done - first)
-                last = {"kind": "step", "step": done, "steps": schedule.steps, "lr": schedule.learning_rate(done - 1), **values,
-                        "seconds_per_step": pace, "seconds_left": pace * (schedule.steps - done)}  # fmt: skip
+            done, now = state.step, time.monotonic()
+            if done % options.log_every == 0 or done == steps:
+                last = self._step_record(values, (now - began) / (done - first))
                 watch(last)
-            if done % options.evaluate_every == 0 or done == schedule.steps:
-                last = {"kind": "scores", "step": done, "steps": schedule.steps, "scores": self.scores(self.averaged(torch.float32))}
-                watch(last)
-            stopping = stop()
-            if stopping or done == schedule.steps or time.monotonic() - saved > options.save_seconds:
-                save()
+            scoring = done % options.evaluate_every == 0 or done == steps
+            if scoring or now - saved > options.save_seconds:
+                save()  # before the scores: what was learned must not be lost if they fail
                 saved = time.monotonic()
-            if stopping and done < schedule.steps:
+            if scoring:
+                last = {"kind": "scores", "step": done, "steps": steps, "scores": self.scores(self.averaged(torch.float32))}
+                watch(last)
+            if stop() and done < steps:
+                save()
                 last = {"kind": "stopped", "step": done}
                 watch(last)
                 break
         return last
+
+    def _step_record(self, values: Mapping[str, float], pace: float) -> dict[str, Any]:
+        """The record of a step: its losses, and the pace in seconds a step."""
+        done, steps = self.state.step, self.schedule.steps
+        rate = self.schedule.learning_rate(done - 1)
+        time_left = {"seconds_per_step": pace, "seconds_left": pace * (steps - done)}
+        return {"kind": "step", "step": done, "steps": steps, "lr": rate, **values, **time_left}
 
     def step(self, views: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, float]:
         """One step of training on one batch; returns its losses and the gradient's norm."""
@@ -141,11 +169,10 @@ class TrainingRun:
         network.load_state_dict({name: value.to(dtype) for name, value in self.state.average.state.items() if name in targets})
         return to_channels_last(network.to(self.device)).eval()
 
-    def shipped(self) -> tuple[StateDict, dict[str, Any]]:
-        """The averaged weights in FP16, without the auxiliary head, and the scores of the rounded weights by split."""
+    def shipped(self) -> tuple[StateDict, nn.Module]:
+        """The averaged weights in FP16, without the auxiliary head, and the network that holds these rounded weights."""
         network = self.averaged(torch.float16)
-        weights = {name: value.half().cpu() for name, value in network.state_dict().items() if value.is_floating_point()}
-        return weights, self.scores(network)
+        return {name: value.half().cpu() for name, value in network.state_dict().items() if value.is_floating_point()}, network
 
 
 def pick_device(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..formats.build_table import TUNED
 from ..formats.ranges import ranges_hash
 from .measure import Workshop
 from .points import Point, front, is_allowed
@@ -47,7 +48,7 @@ def recipe_of(workshop: Workshop, chosen: Point, baseline: Point, dataset: str, 
     if precision_mix.precision == "int8":
         build |= {"ranges": ranges, "ranges_sha256": ranges_hash(workshop.ranges)}
     comment = (
-        f"Written by rtformer-deploy tune: {chosen.name} ({chosen.in_int8} blocks in INT8), tuned on {workshop.backend}.",
+        f"{TUNED}: {chosen.name} ({chosen.in_int8} blocks in INT8), tuned on {workshop.backend}.",
         f"mIoU {100 * chosen.miou:.2f} % (FP32 {100 * baseline.miou:.2f} %) on {workshop.dataset.name} {workshop.dataset.split};"
         f" {chosen.ratio:.2f} of FP32's latency.",
     )

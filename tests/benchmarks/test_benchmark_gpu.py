@@ -17,10 +17,7 @@ import pytest
 import torch
 from emulated_cuda import Cuda
 from kernel_calls import model_spec
-from null_engines import install, make_engine
 
-from rtformer_deploy import save_engine, save_png
-from rtformer_deploy.files import sha256
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.nvidia.driver import GpuInfo
 
@@ -314,27 +311,3 @@ def test_the_drawn_logits_have_even_regions(kernels: ModuleType) -> None:
     drawn = kernels.smooth_logits(19, (128, 256))
     assert drawn.shape == (19, 128, 256)
     assert 0.05 < mixed_share(drawn) < 0.4
-
-
-def test_our_engine_as_a_contestant_and_its_bench_reports_on_a_fake_gpu(
-    contestants: ModuleType,
-    bench: ModuleType,
-    floors: ModuleType,
-    harness: ModuleType,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    install(monkeypatch)
-    monkeypatch.setattr("rtformer_deploy.commands.bench.on_gpu", lambda runner: False)  # nothing to sample
-    engine = make_engine(plan_sha256=sha256(b"plan"))
-    save_engine(engine, tmp_path / "tensorrt.plan")
-    frame = harness.frames_at(None, engine.info.spec.size, 1)[0]
-    np.save(tmp_path / "frame.npy", frame)
-    save_png(tmp_path / "frame.png", frame)
-    burst, logits = contestants.MAKERS["tensorrt"](tmp_path, {})
-    assert logits.shape[0] == 1
-    assert len(burst(3)) == 3
-    found = bench.bench_ours(tmp_path / "tensorrt.plan", tmp_path / "frame.png", 2, 0.01)
-    assert [(report["mode"], report["lanes"]) for report in found.values()] == [("latency", 1), ("throughput", 2)]
-    rows = {"torch-compile": {"p50_ms": 1.5}, "tensorrt": {"p50_ms": 1.0}}
-    assert None not in {verdict.met for verdict in floors.engine_verdicts(rows, {"tensorrt": found}, ["tensorrt"])}

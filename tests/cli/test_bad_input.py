@@ -130,7 +130,7 @@ def test_golden_weights_come_in_and_go_out(here: Path, shared: Path) -> None:
     assert "5,365,043 parameters, 19 classes" in done.output
     done = run("export", "--weights", "slim.safetensors", "--size", "96x160")
     assert done.exit_code == 0, done.output
-    assert "The weights name their recipe: rtformer-slim-cityscapes." in done.output
+    assert "The weights say what they are: rtformer-slim-cityscapes, 19 classes." in done.output
 
 
 @pytest.fixture
@@ -187,14 +187,16 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(here: Path, ou
 def test_a_full_disk_leaves_the_old_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(exported().model, here / "model.onnx")
     (here / "engine.plan").write_bytes(b"the old one")
+    (here / "engine.plan.json").write_text('{"plan_sha256": "", "spec": {}, "backend": ""}')
 
     def full(_number: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    refused(run("build-engine", "--backend", "onnxruntime"), r"Cannot write engine\.plan: No space left on device")
+    refused(run("build-engine", "--backend", "onnxruntime"), r"Cannot write engine\.plan\.json: No space left on device")
     assert (here / "engine.plan").read_bytes() == b"the old one"
-    assert sorted(path.name for path in here.iterdir()) == ["engine.plan", "model.onnx"]
+    assert json.loads((here / "engine.plan.json").read_text())["backend"] == ""
+    assert sorted(path.name for path in here.iterdir()) == ["engine.plan", "engine.plan.json", "model.onnx"]
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ import onnxruntime
 import pytest
 import torch
 from helpers import Batch, frames, tiny_model, tiny_spec, tiny_weights
-from null_engines import engine_of, install
 from numpy.typing import NDArray
 
-from rtformer_deploy.backends import BACKENDS, BackendRow, build, open_engine
+from rtformer_deploy.backends import BACKENDS, build, open_engine
 from rtformer_deploy.backends.torch.run import open_network
 from rtformer_deploy.errors import EngineError, ImageError, UsageError
 from rtformer_deploy.formats.model_file import serialize_model
@@ -33,26 +32,12 @@ SIZES = ((64, 96), (50, 70), (131, 200), (1, 1), (97, 33))
 TORCH = "torch"  # the network itself, which has no row among the backends
 Bounds = tuple[int, int, int]
 Open = Callable[..., FrameRunner]
+MakeEngine = Callable[[Batch, Bounds, Head], Engine]
 
 
 @functools.cache
 def built(backend: Backend, batch: Batch, bounds: Bounds, head: Head) -> Engine:
     return build(tiny_model(batch, head), tiny_spec(batch, head), backend, BuildOptions(batch=bounds, threads=1))
-
-
-def engine_maker(row: BackendRow, monkeypatch: pytest.MonkeyPatch) -> Callable[[Batch, Bounds, Head], Engine]:
-    """What makes a backend's engine of the tiny network: its builder; for TensorRT a fake one on a fake GPU, which needs no GPU."""
-    if row.folder != "tensorrt":
-        if row.on_gpu and not gpus():
-            pytest.skip(f"needs an NVIDIA GPU: {why_none()}")
-        return functools.partial(built, row.name)
-    machine = install(monkeypatch)
-
-    def fake(batch: Batch, bounds: Bounds, head: Head) -> Engine:
-        fixed = bounds if batch == "batch" else (batch, batch, batch)
-        return engine_of(machine, row.name, tiny_model("batch", head), tiny_spec(batch, head), fixed)
-
-    return fake
 
 
 class Network(torch.nn.Module):
@@ -71,17 +56,28 @@ class Network(torch.nn.Module):
         return x.argmax(1).to(torch.uint8) if self.head == "labels" else x
 
 
-@pytest.fixture(params=[*BACKENDS, TORCH])
+@pytest.fixture(params=[*(name for name, row in BACKENDS.items() if row.folder != "tensorrt"), TORCH])
 def backend(request: pytest.FixtureRequest) -> str:
+    """TensorRT's are in tests/stub_driver/test_stub_contract.py, which runs these tests over the stub of the CUDA driver."""
     name: str = request.param
     return name
 
 
 @pytest.fixture
-def opened(backend: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def make_engine(backend: str) -> MakeEngine | None:
+    """What makes the backend's engine of the tiny network; None for the network itself."""
+    if backend == TORCH:
+        return None
+    row = BACKENDS[backend]
+    if row.on_gpu and not gpus():
+        pytest.skip(f"needs an NVIDIA GPU: {why_none()}")
+    return functools.partial(built, row.name)
+
+
+@pytest.fixture
+def opened(make_engine: MakeEngine | None) -> Iterator[Open]:
     """Opens a runner of the backend: batch (N or "batch"), its bounds, head, lanes. All are closed in the end."""
     runners: list[FrameRunner] = []
-    make_engine = None if backend == TORCH else engine_maker(BACKENDS[backend], monkeypatch)
 
     def opener(batch: Batch = 1, bounds: Bounds = (1, 1, 1), head: Head = "lowres", lanes: int = 1) -> FrameRunner:
         if make_engine is None:

@@ -109,6 +109,31 @@ def test_other_names_are_noted(dataset: Dataset) -> None:
     assert not evaluate(Told(dataset.labels.names, by_colour), dataset).note
 
 
+def test_one_class_alone_is_noted_and_no_class_is_an_error(dataset: Dataset) -> None:
+    for sample in dataset.samples:
+        Image.new("L", (64, 48), 1).save(sample.label)
+    assert (
+        evaluate(Told(dataset.labels.names, by_colour), dataset).note == "The labels hold no other class than road: the mean says little."
+    )
+    for sample in dataset.samples:
+        Image.new("L", (64, 48), 9).save(sample.label)
+    with pytest.raises(DatasetError, match="nothing to score in the 'val' split of small: all its pixels are ignored"):
+        evaluate(Told(dataset.labels.names, by_colour), dataset)
+
+
+def test_the_command_reads_the_labels_first(dataset: Dataset, tmp_path: Path) -> None:
+    write_model(tmp_path / "m.onnx")
+    own = tmp_path / "data" / "small.toml"
+    own.write_text(own.read_text() + "[label_map]\n100 = 0\n101 = 1\n")
+    call = ["evaluate", "m.onnx", "--dataset", own, "--root", own.parent, "--classes", "3", "--mean", "0,0,0", "--std", "1,1,1"]
+    with chdir(tmp_path):
+        result = CliRunner().invoke(main, [*map(str, call), "--json", "s.json"])
+    assert result.exit_code == 1
+    assert "nothing to score in the 'val' split of small" in result.output
+    assert "The labels hold the values 0, 1, 2, 9; [label_map] has 100, 101" in result.output
+    assert not (tmp_path / "s.json").exists()
+
+
 def test_progress_is_told_and_may_stop(dataset: Dataset) -> None:
     seen: list[tuple[int, int]] = []
     runner = Told(dataset.labels.names, by_colour)

@@ -121,3 +121,14 @@ def test_labels_give_miou_and_its_gate(here: Path) -> None:
     both = run("a.onnx", "a.onnx", "--dataset", own, "--root", own.parent)
     assert both.exit_code == 1
     assert "no IoU" in both.output
+
+
+def test_labels_that_are_all_ignored_are_an_error_not_a_drop_of_nan(here: Path) -> None:
+    own = write_dataset(here / "d", frames=1)
+    for label in (here / "d" / "labels" / "val").glob("*.png"):
+        Image.new("L", (64, 48), 9).save(label)
+    write_model(here / "m.onnx")
+    said = ["--classes", own, "--mean", "0,0,0", "--std", "1,1,1"]
+    result = run("m.onnx", "m.onnx", "--dataset", own, "--root", own.parent, *said, "--max-drop", 1)
+    assert result.exit_code == 1
+    assert "There is nothing to score: all pixels of the labels are ignored." in result.output

@@ -33,6 +33,8 @@ def proper_calls(module: Any, rng: random.Random) -> int:
     """Frames and grids of random sizes through the public functions, compiled and in NumPy."""
     from rtformer_deploy.image import frames as image
     from rtformer_deploy.image import native
+    from rtformer_deploy.image.confidence import confidence_map
+    from rtformer_deploy.image.outlines import outlines
     from rtformer_deploy.types import IMAGENET_MEAN, IMAGENET_STD, Resize
 
     layouts: tuple[Resize, ...] = ("stretch", "letterbox")
@@ -47,13 +49,18 @@ def proper_calls(module: Any, rng: random.Random) -> int:
         frame = draw.integers(0, 256, (rng.randint(1, 200), rng.randint(1, 200), 3), np.uint8)
         resize = rng.choice(layouts)
         threads = rng.randint(1, 4)
+        sure = confidence_map(logits, frame.shape[:2], engine, resize, threads=threads)
+        map_of_few = draw.integers(0, rng.randint(1, 4), frame.shape[:2], np.uint8)
+        rings = native.outlines(map_of_few, index % 2 == 0)
         given = image.upsample_argmax(logits, frame.shape[:2], engine, resize, threads=threads)
         ready = image.preprocess(frame, engine, IMAGENET_MEAN, IMAGENET_STD, resize, threads=threads)
         native._module = None
         np.testing.assert_array_equal(given, image.upsample_argmax(logits, frame.shape[:2], engine, resize))
         np.testing.assert_array_equal(ready, image.preprocess(frame, engine, IMAGENET_MEAN, IMAGENET_STD, resize))
+        np.testing.assert_array_equal(sure, confidence_map(logits, frame.shape[:2], engine, resize))
+        assert rings == outlines(map_of_few, index % 2 == 0)
         native._module = module
-        calls += 2
+        calls += 4
     return calls
 
 
@@ -90,7 +97,11 @@ def odd_calls(module: Any, rng: random.Random, count: int) -> int:
         low, weight = np.array([0, 1, 2, 3, 4, 7], np.int32), np.linspace(0, 1, 6, dtype=np.float32)
         frame = np.ones((8, 9, 3), np.uint8)
         preprocess = [frame, 8, 9, out, 4, 6, 0, 0, 4, 6, low[:4], weight[:4], low, weight, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), 2]
-        function, arguments = rng.choice([(module.upsample_argmax, upsample), (module.preprocess, preprocess)])
+        levels = np.zeros((32, 40), np.uint8)
+        confidence = [grid, 3, 4, 5, levels, 32, 40, rows.cells, rows.weight, columns.low, columns.high, columns.weight, 2]
+        functions = [(module.upsample_argmax, upsample), (module.preprocess, preprocess)]
+        functions += [(module.confidence, confidence), (module.outlines, [labels, 32, 40, 1])]
+        function, arguments = rng.choice(functions)
         for at in rng.sample(range(len(arguments)), rng.randint(1, 3)):
             if not isinstance(arguments[at], tuple):
                 arguments[at] = odd_value(rng, arguments[at])

@@ -64,7 +64,7 @@ def check(logits: np.ndarray, size: Size, input_size: Size, resize: Resize = "st
     reference = image.upsample_argmax_reference(logits, size, input_size, resize)
     assert_equal(reference, values, bound)
     y, x = np.nonzero(found != reference)  # only where rounding made a tie
-    rounded = np.stack([upsample._interpolate(plane, rows, columns) for plane in logits])
+    rounded = np.stack([upsample.interpolate_plane(plane, rows, columns) for plane in logits])
     np.testing.assert_array_equal(rounded[found[y, x], y, x], rounded[reference[y, x], y, x])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
@@ -11,13 +12,15 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rtformer_deploy.pictures.confusion import draw_confusion
 from rtformer_deploy.pictures.histogram import draw_histogram
 from rtformer_deploy.pictures.layers import draw_layers
 from rtformer_deploy.pictures.pareto import draw_pareto
 from rtformer_deploy.pictures.style import COLOURS
-from rtformer_deploy.pictures.text import clean, shorten
+from rtformer_deploy.pictures.text import clean, shorten_middle
 from rtformer_deploy.pictures.training import draw_training
 from rtformer_deploy.runtime.layer_times import LayerTime
 from rtformer_deploy.timing.report import Timing
@@ -25,8 +28,8 @@ from rtformer_deploy.tuning.points import Point
 
 SVG = "{http://www.w3.org/2000/svg}"
 #: Markup, mathematics, control characters, half a surrogate pair, scripts that the measuring font does not have.
-ODD = '_a<b>&"$x^{2 \x00\x1b\n\ud800 漢字 \uffff'
-READ = '_a<b>&"$x^{2 \ufffd\ufffd \ufffd 漢字 \ufffd'
+ODD = '_a<b>&"$x^{2 \x00\x1b\n\ud800 漢字 \uffff\u202e'
+READ = '_a<b>&"$x^{2 \ufffd\ufffd \ufffd 漢字 \ufffd\ufffd'
 
 
 def point(name: str, miou: float, ratio: float) -> Point:
@@ -108,7 +111,7 @@ def test_nothing_is_fetched_or_dated_and_no_id_is_left(draw: Draw) -> None:
 def test_odd_names_are_text(draw: Draw) -> None:
     picture = draw(ODD)
     texts = [element.text or "" for element in ElementTree.fromstring(picture.encode()).iter(f"{SVG}text")]
-    assert any(READ in text for text in texts) or any(shorten(READ, 16) == text for text in texts)
+    assert any(READ in text for text in texts) or any(shorten_middle(READ, 16) == text for text in texts)
 
 
 def test_drawing_leaves_matplotlib_as_it_was() -> None:
@@ -119,8 +122,17 @@ def test_drawing_leaves_matplotlib_as_it_was() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
-def test_clean_and_shorten() -> None:
+@given(st.text())
+@settings(max_examples=50, deadline=None)
+def test_cleaned_text_is_xml_and_one_line(text: str) -> None:
+    read = ElementTree.fromstring(f"<a>{html.escape(clean(text))}</a>".encode()).text or ""
+    assert read == clean(text)
+    assert len(read.splitlines()) <= 1
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", read)
+
+
+def test_clean_and_shorten_middle() -> None:
     assert clean(ODD) == READ
     assert clean("a\tb\r\nc") == "a b c"
-    assert shorten("abcdefghijklm", 9) == "abc...klm"
-    assert shorten("abc", 3) == "abc"
+    assert shorten_middle("abcdefghijklm", 9) == "abc...klm"
+    assert shorten_middle("abc", 3) == "abc"

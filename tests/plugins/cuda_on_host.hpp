@@ -3,8 +3,11 @@
 // thread reaches is found out.
 #pragma once
 
+#undef _FORTIFY_SOURCE  // its longjmp refuses to go to another stack
+
 #include <ucontext.h>
 
+#include <csetjmp>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -35,13 +38,13 @@ struct Warp {
 };
 
 struct Fiber {
-    ucontext_t context;
+    std::jmp_buf place;
     std::vector<char> stack;
     unsigned int index = 0;
-    bool done = false;
+    bool started = false, done = false;
 };
 
-inline ucontext_t scheduler;
+inline std::jmp_buf scheduler;
 inline std::vector<Fiber> fibers;
 inline std::vector<Warp> warps;
 inline Barrier block_barrier;
@@ -55,7 +58,10 @@ inline dim3 gridDim, blockDim, blockIdx, threadIdx;
 
 namespace emulated {
 
-inline void yield() { swapcontext(&current->context, &scheduler); }
+// Back to `run_block`. swapcontext would ask the kernel for the signal mask each time, which takes longer than the work between two barriers.
+inline void yield() {
+    if (_setjmp(current->place) == 0) _longjmp(scheduler, 1);
+}
 
 inline void wait(Barrier& barrier) {
     const unsigned int generation = barrier.generation;
@@ -86,11 +92,33 @@ auto exchange(T value, const Use& use) {
     return result;
 }
 
+// A fiber serves one thread of each block.
 inline void enter() {
-    (*body)();
-    current->done = true;
-    ++progress;
-    yield();
+    for (;;) {
+        (*body)();
+        current->done = true;
+        ++progress;
+        yield();
+    }
+}
+
+inline void start(Fiber& fiber) {
+    ucontext_t context;
+    fiber.started = true;
+    fiber.stack.resize(kStack);
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack.data();
+    context.uc_stack.ss_size = fiber.stack.size();
+    makecontext(&context, enter, 0);
+    setcontext(&context);
+}
+
+// Runs a thread up to its next barrier, or to its end.
+inline void resume(Fiber& fiber) {
+    current = &fiber;
+    if (_setjmp(scheduler) != 0) return;
+    if (fiber.started) _longjmp(fiber.place, 1);
+    start(fiber);
 }
 
 // Runs the block blockIdx; false where its threads wait for each other for ever.
@@ -99,28 +127,25 @@ inline bool run_block() {
     block_barrier = {threads};
     warps.assign((threads + kLanes - 1) / kLanes, {});
     for (unsigned int w = 0; w < warps.size(); ++w) warps[w].barrier.expected = threads - w * kLanes < kLanes ? threads - w * kLanes : kLanes;
-    fibers.resize(threads);
+    if (fibers.size() < threads) fibers.resize(threads);
     for (unsigned int i = 0; i < threads; ++i) {
         Fiber& fiber = fibers[i];
         fiber.index = i;
         fiber.done = false;
-        fiber.stack.resize(kStack);
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = fiber.stack.size();
-        makecontext(&fiber.context, enter, 0);
     }
     for (unsigned int left = threads; left > 0;) {
         const unsigned long before = progress;
         left = 0;
-        for (Fiber& fiber : fibers) {
+        for (unsigned int i = 0; i < threads; ++i) {
+            Fiber& fiber = fibers[i];
             if (fiber.done) continue;
-            current = &fiber;
             threadIdx = {fiber.index % blockDim.x, fiber.index / blockDim.x % blockDim.y, fiber.index / (blockDim.x * blockDim.y)};
-            swapcontext(&scheduler, &fiber.context);
+            resume(fiber);
             left += !fiber.done;
         }
-        if (left > 0 && progress == before) return false;
+        if (left == 0 || progress != before) continue;
+        fibers.clear();  // those that wait would go on in the next block
+        return false;
     }
     return true;
 }

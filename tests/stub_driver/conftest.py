@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ def pytest_configure(config: pytest.Config) -> None:
         import stub
 
         stub.load()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """See the fixture `machine`: libraries complain about what is left at the end."""
+    gc.unfreeze()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -89,3 +95,15 @@ def lane_lab(driver: Any, cuda: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) 
     made = LaneLab(driver, cuda, gpu)
     yield made
     made.close()
+
+
+@pytest.fixture
+def machine(driver: Any, cuda: Any, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """See tensorrt_lab."""
+    from tensorrt_lab import TensorRTLab
+
+    gc.collect()  # what an earlier test left is not this one's
+    gc.freeze()  # so the next collection looks at what comes from now on
+    made = TensorRTLab(driver, cuda)
+    made.install(monkeypatch)
+    return made

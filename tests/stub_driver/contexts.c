@@ -1,11 +1,11 @@
-// Contexts: the primary one, others, and which is current in a thread.
+// Contexts: the primary one of each GPU, others, and which is current in a thread.
 #include <stdlib.h>
 
 #include "driver.h"
 
 enum { DEEPEST = 32 };
 
-static CUcontext primary;
+static CUcontext primaries[GPUS];
 static unsigned long long contexts_made;
 static __thread CUcontext stack[DEEPEST];
 static __thread int depth;
@@ -17,10 +17,11 @@ void set_in_callback(bool inside) { inside_callback = inside; }
 
 CUcontext context_current(void) { return depth > 0 ? stack[depth - 1] : NULL; }
 
-CUcontext context_primary(void) { return primary; }
+CUcontext context_primary(CUdevice device) { return primaries[device]; }
 
-static CUcontext context_new(bool is_primary) {
+static CUcontext context_new(CUdevice device, bool is_primary) {
     CUcontext context = handle_new(CONTEXT, sizeof *context);
+    context->device = device;
     context->id = ++contexts_made;
     context->primary = is_primary;
     context->alive = true;
@@ -60,8 +61,9 @@ static CUresult context_known(CUcontext context) {
 API cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
     CALL();
     if (!settings.initialised) return refuse(CUDA_ERROR_NOT_INITIALIZED, "cuInit was not called");
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
-    if (primary == NULL) primary = context_new(true);
+    TRY(device_known(device));
+    if (primaries[device] == NULL) primaries[device] = context_new(device, true);
+    CUcontext primary = primaries[device];
     primary->alive = true;
     ++primary->retained;
     *context = primary;
@@ -70,7 +72,8 @@ API cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
 
 API cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     CALL();
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    TRY(device_known(device));
+    CUcontext primary = primaries[device];
     if (primary == NULL || primary->retained == 0) return refuse(CUDA_ERROR_INVALID_CONTEXT, "it was not retained");
     if (--primary->retained == 0) context_end(primary);
     return CUDA_SUCCESS;
@@ -78,16 +81,17 @@ API cuDevicePrimaryCtxRelease_v2(CUdevice device) {
 
 API cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active) {
     CALL();
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    TRY(device_known(device));
+    CUcontext primary = primaries[device];
     *flags = 0;
     *active = primary != NULL && primary->alive;
     return CUDA_SUCCESS;
 }
 
 static CUresult create(CUcontext *context, CUdevice device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    TRY(device_known(device));
     if (depth == DEEPEST) return refuse(CUDA_ERROR_INVALID_VALUE, "too many contexts were pushed");
-    *context = stack[depth++] = context_new(false);
+    *context = stack[depth++] = context_new(device, false);
     return CUDA_SUCCESS;
 }
 
@@ -151,7 +155,7 @@ API cuCtxPopCurrent_v2(CUcontext *context) {
 API cuCtxGetDevice(CUdevice *device) {
     CALL();
     if (context_current() == NULL) return refuse(CUDA_ERROR_INVALID_CONTEXT, "no context is current in this thread");
-    *device = 0;
+    *device = context_current()->device;
     return CUDA_SUCCESS;
 }
 
@@ -159,7 +163,7 @@ API cuCtxGetDevice_v2(CUdevice *device, CUcontext context) {
     CALL();
     if (context == NULL) context = context_current();
     TRY(context_known(context));
-    *device = 0;
+    *device = context->device;
     return CUDA_SUCCESS;
 }
 

@@ -13,12 +13,13 @@ EXPORTED void stub_set_mode(int mode) {
     unlock();
 }
 
-// The primary context breaks now.
+// The first GPU's primary context breaks now.
 EXPORTED void stub_break(int code) {
     lock();
-    if (context_primary() != NULL) {
-        context_primary()->broken = (CUresult)code;
-        note("context %llu broke: %d", context_primary()->id, code);
+    CUcontext context = context_primary(0);
+    if (context != NULL) {
+        context->broken = (CUresult)code;
+        note("context %llu broke: %d", context->id, code);
     }
     tell_change();
     unlock();
@@ -37,6 +38,7 @@ EXPORTED void stub_heal(void) {
     lock();
     settings.break_after = -1;
     settings.hung = false;
+    settings.graphs_do_nothing = false;
     capture_forget_all();
     for (struct Handle *handle = handles(CONTEXT); handle != NULL; handle = handle->next) {
         CUcontext context = (CUcontext)handle;
@@ -51,6 +53,20 @@ EXPORTED void stub_hang(int hung) {
     lock();
     settings.hung = hung != 0;
     tell_change();
+    unlock();
+}
+
+// Graphs are launched without an error and without doing anything, as one that was captured while another GPU was current.
+EXPORTED void stub_graphs_do_nothing(void) {
+    lock();
+    settings.graphs_do_nothing = true;
+    unlock();
+}
+
+// A line of the log, so that what a library does is in order with what the driver does.
+EXPORTED void stub_note(const char *line) {
+    lock();
+    note("%s", line);
     unlock();
 }
 

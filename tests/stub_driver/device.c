@@ -1,9 +1,11 @@
-// The one GPU: its name, its version and what it can do.
+// The GPUs, which are alike: their name, their version and what they can do.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "driver.h"
+
+enum { FIRST_BUS = 0x3B };
 
 int driver_version(void) {
     const char *set = getenv("STUB_DRIVER_VERSION");
@@ -16,6 +18,10 @@ int capability(int part) {
     int numbers[2] = {9, 0};
     if (set != NULL) sscanf(set, "%d.%d", &numbers[0], &numbers[1]);
     return numbers[part];
+}
+
+CUresult device_known(CUdevice device) {
+    return device >= 0 && device < GPUS ? CUDA_SUCCESS : refuse(CUDA_ERROR_INVALID_DEVICE, "there is no GPU %d", (int)device);
 }
 
 API cuInit(unsigned int flags) {
@@ -33,38 +39,38 @@ API cuDriverGetVersion(int *version) {
 API cuDeviceGetCount(int *count) {
     CALL();
     if (!settings.initialised) return refuse(CUDA_ERROR_NOT_INITIALIZED, "cuInit was not called");
-    *count = 1;
+    *count = GPUS;
     return CUDA_SUCCESS;
 }
 
 API cuDeviceGet(CUdevice *device, int index) {
     CALL();
-    *device = 0;
-    return index == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    *device = index;
+    return device_known(index);
 }
 
 API cuDeviceGetName(char *name, int room, CUdevice device) {
     CALL();
     snprintf(name, (size_t)room, "NVIDIA Stub H100");
-    return device == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    return device_known(device);
 }
 
 API cuDeviceTotalMem_v2(size_t *size, CUdevice device) {
     CALL();
     *size = (size_t)80 << 30;
-    return device == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    return device_known(device);
 }
 
 API cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device) {
     CALL();
-    memset(uuid, 7, sizeof *uuid);
-    return device == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    memset(uuid, 7 + device, sizeof *uuid);
+    return device_known(device);
 }
 
 API cuDeviceGetPCIBusId(char *id, int room, CUdevice device) {
     CALL();
-    snprintf(id, (size_t)room, "0000:3B:00.0");
-    return device == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    snprintf(id, (size_t)room, "0000:%02X:00.0", FIRST_BUS + (int)device);
+    return device_known(device);
 }
 
 // {attribute, value} of an H100; what is not here is refused.
@@ -76,7 +82,7 @@ static const int attributes[][2] = {
     {9, 65536},   {10, 32},   {12, 65536}, {13, 1980000}, // constant memory, warp, registers, clock
     {16, 132},    // multiprocessors
     {17, 0},      {18, 0},    {19, 1},     {20, 0},       // watchdog, integrated, mapped memory, compute mode
-    {31, 1},      {32, 1},    {33, 0x3B},  {34, 0},       // concurrent kernels, ECC, PCI
+    {31, 1},      {32, 1},    {34, 0},                    // concurrent kernels, ECC, PCI
     {38, 52428800}, {39, 2048}, {40, 3},   {41, 1},       // cache, threads, copy engines, one address space
     {50, 0},      {78, 1},    {81, 233472}, {82, 65536},  // PCI domain, priorities, shared memory, registers
     {83, 0},      {84, 0},    {88, 0},     {89, 0},       // managed and pageable memory are not there
@@ -86,9 +92,13 @@ static const int attributes[][2] = {
 
 API cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
     CALL();
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    TRY(device_known(device));
     if (attribute == 75 || attribute == 76) {
         *value = capability((int)attribute - 75);
+        return CUDA_SUCCESS;
+    }
+    if (attribute == 33) {
+        *value = FIRST_BUS + (int)device;
         return CUDA_SUCCESS;
     }
     for (size_t i = 0; i < sizeof attributes / sizeof *attributes; ++i) {

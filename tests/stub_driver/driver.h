@@ -60,7 +60,7 @@ enum Mode { MODE_LAZY, MODE_STEPPING, MODE_WORKER, MODE_NO_WORK };
 
 struct Settings {
     enum Mode mode;
-    bool hung;
+    bool hung, graphs_do_nothing;
     long break_after;  // so many pieces of work until the context breaks; negative: never
     CUresult break_code;
     size_t limit, used;
@@ -68,6 +68,12 @@ struct Settings {
     bool initialised;
 };
 extern struct Settings settings;
+
+// ---- the GPUs (device.c) ----
+
+enum { GPUS = 2 };
+
+CUresult device_known(CUdevice device);
 int driver_version(void);
 int capability(int part);
 
@@ -90,6 +96,7 @@ struct Handle *handles(enum Kind kind);
 struct CUctx_st {
     struct Handle handle;
     unsigned long long id;
+    CUdevice device;
     bool primary, alive;
     int retained;
     CUresult broken;
@@ -98,7 +105,7 @@ struct CUctx_st {
 
 CUcontext context_current(void);
 CUresult context_refusal(void);
-CUcontext context_primary(void);
+CUcontext context_primary(CUdevice device);
 bool in_callback(void);
 void set_in_callback(bool inside);
 
@@ -254,6 +261,7 @@ struct Block {
     size_t size, capacity;
     bool pinned, pooled, graphs, live;
     bool poisoned;
+    CUdevice device;
     CUcontext context;
     CUmemoryPool pool;
     struct Op *freed;  // the operation after which it may be used again
@@ -263,7 +271,7 @@ struct Block {
 
 struct Block *block_of(const void *address);
 void block_check(struct Block *block);
-void block_poison(struct Block *block);
+void block_poison(struct Block *block, size_t size);
 
 // ---- kernels (modules.c) ----
 

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from fake_tensorrt import network
 from helpers import tiny_spec
-from null_engines import make_info
-from null_tensorrt import network
 from numpy.typing import NDArray
 from stub import StubDriver
-from stub_lab import Told, bytes_at
+from stub_lab import Told, bytes_at, is_capturing
+from tensorrt_plans import make_info
 
 from rtformer_deploy.errors import EngineError
 from rtformer_deploy.image import frames as image
@@ -82,9 +82,7 @@ class StrictEngine:
 
     def refuse_in_capture(self, stream: int) -> None:
         """As TensorRT does when a layer waits for the stream: the driver spoils the capture, and then TensorRT says why."""
-        state = ctypes.c_int()
-        assert self.driver.library.cuStreamIsCapturing(ctypes.c_void_p(stream), ctypes.byref(state)) == 0
-        if state.value == 0 or self.refusals == 0:
+        if self.refusals == 0 or not is_capturing(self.driver, stream):
             return
         self.refusals -= 1
         assert self.driver.library.cuStreamSynchronize(ctypes.c_void_p(stream)) != 0

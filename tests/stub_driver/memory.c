@@ -8,11 +8,12 @@ enum { ALIGNMENT = 512, GUARD = 64, POOL_ATTRIBUTES = 8 };
 
 struct CUmemPoolHandle_st {
     struct Handle handle;
+    CUdevice device;
     cuuint64_t attributes[POOL_ATTRIBUTES + 1];
 };
 
 static struct Block *blocks, *free_blocks;
-static CUmemoryPool default_pool;
+static CUmemoryPool default_pools[GPUS];
 
 // Freed memory keeps its block, so its address is still known.
 struct Block *block_of(const void *address) {
@@ -34,26 +35,26 @@ void block_check(struct Block *block) {
     block->poisoned = false;
 }
 
-// The memory's life ends, in the order of its stream.
-void block_poison(struct Block *block) {
-    const size_t rest = block->capacity + GUARD - block->size;
-    if (!all_poison(block->start + block->size, rest)) fault("something was written behind the end of %zu bytes", block->size);
+// The memory's life ends, in the order of its stream. It had `size` bytes; the block may have been promised again, with another size.
+void block_poison(struct Block *block, size_t size) {
+    const size_t rest = block->capacity + GUARD - size;
+    if (!all_poison(block->start + size, rest)) fault("something was written behind the end of %zu bytes", size);
     memset(block->start, POISON, block->capacity + GUARD);
     block->poisoned = true;
 }
 
-static struct Block *reused(size_t size, bool pinned, bool pooled) {
+static struct Block *reused(size_t size, CUdevice device, bool pinned, bool pooled) {
     for (struct Block **link = &free_blocks; *link != NULL; link = &(*link)->next_free) {
         struct Block *block = *link;
         const bool fits = block->capacity >= size && block->capacity <= 4 * size + ALIGNMENT;
-        if (!fits || block->pinned != pinned || block->pooled != pooled) continue;
+        if (!fits || block->device != device || block->pinned != pinned || block->pooled != pooled) continue;
         *link = block->next_free;
         return block;
     }
     return NULL;
 }
 
-static struct Block *made(size_t size, bool pinned, bool pooled) {
+static struct Block *made(size_t size, CUdevice device, bool pinned, bool pooled) {
     struct Block *block = calloc(1, sizeof *block);
     block->capacity = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     const size_t all = (block->capacity + GUARD + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
@@ -63,6 +64,7 @@ static struct Block *made(size_t size, bool pinned, bool pooled) {
         return NULL;
     }
     memset(block->start, POISON, block->capacity + GUARD);
+    block->device = device;
     block->pinned = pinned;
     block->pooled = pooled;
     block->next = blocks;
@@ -70,11 +72,11 @@ static struct Block *made(size_t size, bool pinned, bool pooled) {
     return block;
 }
 
-static CUresult take(struct Block **taken, size_t size, bool pinned, bool pooled) {
+static CUresult take(struct Block **taken, size_t size, CUdevice device, bool pinned, bool pooled) {
     if (size == 0) return refuse(CUDA_ERROR_INVALID_VALUE, "no bytes are asked for");
     if (settings.used + size > settings.limit) return refuse(CUDA_ERROR_OUT_OF_MEMORY, "%zu bytes over the limit", size);
-    struct Block *block = reused(size, pinned, pooled);
-    if (block == NULL) block = made(size, pinned, pooled);
+    struct Block *block = reused(size, device, pinned, pooled);
+    if (block == NULL) block = made(size, device, pinned, pooled);
     if (block == NULL) return refuse(CUDA_ERROR_OUT_OF_MEMORY, "the machine has no %zu bytes", size);
     block->size = size;
     block->live = true;
@@ -105,7 +107,7 @@ static CUresult live_block(const void *address, struct Block **block) {
 static CUresult plain(void **start, size_t size, bool pinned) {
     TRY(capture_refuses_unsafe());
     struct Block *block;
-    TRY(take(&block, size, pinned, false));
+    TRY(take(&block, size, context_current()->device, pinned, false));
     block_check(block);
     note("allocated %zu bytes%s", size, pinned ? " pinned" : "");
     *start = block->start;
@@ -118,7 +120,7 @@ static CUresult plain_free(const void *start, bool pinned) {
     TRY(live_block(start, &block));
     if (block->pinned != pinned) return refuse(CUDA_ERROR_INVALID_VALUE, "that is the other kind of memory");
     TRY(queue_drain(block->context));
-    block_poison(block);
+    block_poison(block, block->size);
     give_back(block, NULL);
     note("freed %zu bytes%s", block->size, pinned ? " pinned" : "");
     return CUDA_SUCCESS;
@@ -167,7 +169,7 @@ static CUresult allocate(CUdeviceptr *address, size_t size, CUmemoryPool pool, C
     TRY(stream_find(handle, &stream));
     TRY(capture_refuses_legacy(stream));
     struct Block *block;
-    TRY(take(&block, size, false, true));
+    TRY(take(&block, size, pool->device, false, true));
     block->pool = pool;
     block->graphs = stream->capture != NULL;
     const CUresult result = stream_submit(stream, (struct Work){.kind = WORK_ALLOC, .block = block}, block->freed, NULL);
@@ -179,14 +181,24 @@ static CUresult allocate(CUdeviceptr *address, size_t size, CUmemoryPool pool, C
     return CUDA_SUCCESS;
 }
 
-static CUmemoryPool pool_of_device(void) {
-    if (default_pool == NULL) default_pool = handle_new(POOL, sizeof *default_pool);
-    return default_pool;
+static CUmemoryPool pool_new(CUdevice device) {
+    CUmemoryPool pool = handle_new(POOL, sizeof *pool);
+    pool->device = device;
+    return pool;
+}
+
+static CUresult pool_of(CUmemoryPool *pool, CUdevice device) {
+    TRY(device_known(device));
+    if (default_pools[device] == NULL) default_pools[device] = pool_new(device);
+    *pool = default_pools[device];
+    return CUDA_SUCCESS;
 }
 
 API cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream) {
     CALL_IN_CONTEXT();
-    return allocate(address, size, pool_of_device(), stream);
+    CUmemoryPool pool;
+    TRY(pool_of(&pool, context_current()->device));
+    return allocate(address, size, pool, stream);
 }
 
 API cuMemAllocFromPoolAsync(CUdeviceptr *address, size_t size, CUmemoryPool pool, CUstream stream) {
@@ -208,7 +220,7 @@ API cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
         return refuse(CUDA_ERROR_INVALID_VALUE, "a graph frees only what a graph allocated");
     }
     struct Op *freed;
-    TRY(stream_submit(stream, (struct Work){.kind = WORK_FREE, .block = block}, NULL, &freed));
+    TRY(stream_submit(stream, (struct Work){.kind = WORK_FREE, .block = block, .size = block->size}, NULL, &freed));
     if (!block->graphs) give_back(block, freed);  // a graph's memory stays where it is, for the next replay
     return CUDA_SUCCESS;
 }
@@ -217,40 +229,36 @@ API cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
 
 API cuDeviceGetDefaultMemPool(CUmemoryPool *pool, CUdevice device) {
     CALL();
-    *pool = pool_of_device();
-    return device == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    return pool_of(pool, device);
 }
 
 API cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice device) {
     CALL();
-    *pool = pool_of_device();
-    return device == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    return pool_of(pool, device);
 }
 
 API cuMemGetDefaultMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type) {
     CALL();
-    (void)location, (void)type;
-    *pool = pool_of_device();
-    return CUDA_SUCCESS;
+    (void)type;
+    return pool_of(pool, location->id);
 }
 
 API cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type) {
     CALL();
-    (void)location, (void)type;
-    *pool = pool_of_device();
-    return CUDA_SUCCESS;
+    (void)type;
+    return pool_of(pool, location->id);
 }
 
 API cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *props) {
     CALL();
-    (void)props;
-    *pool = handle_new(POOL, sizeof **pool);
+    TRY(device_known(props->location.id));
+    *pool = pool_new(props->location.id);
     return CUDA_SUCCESS;
 }
 
 API cuMemPoolDestroy(CUmemoryPool pool) {
     CALL();
-    if (!handle_live(POOL, pool) || pool == default_pool) return refuse(CUDA_ERROR_INVALID_VALUE, "it cannot be destroyed");
+    if (!handle_live(POOL, pool) || pool == default_pools[pool->device]) return refuse(CUDA_ERROR_INVALID_VALUE, "it cannot be destroyed");
     handle_delete(POOL, pool);
     return CUDA_SUCCESS;
 }
@@ -299,7 +307,7 @@ static CUresult attribute_of(const struct Block *block, void *value, int attribu
             *(void **)value = (void *)(uintptr_t)address;
             break;
         case CU_POINTER_ATTRIBUTE_IS_MANAGED: *(bool *)value = false; break;
-        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)value = 0; break;
+        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)value = block->device; break;
         case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: *(CUdeviceptr *)value = (CUdeviceptr)(uintptr_t)block->start; break;
         case CU_POINTER_ATTRIBUTE_RANGE_SIZE: *(size_t *)value = block->size; break;
         case CU_POINTER_ATTRIBUTE_MAPPED: *(bool *)value = true; break;

@@ -137,7 +137,7 @@ API cuKernelGetAttribute(int *value, CUfunction_attribute attribute, CUkernel ke
     CALL();
     TRY(kernel_known(kernel));
     *value = attribute_of(kernel, (int)attribute);
-    return device == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+    return device_known(device);
 }
 
 API cuKernelGetParamInfo(CUkernel kernel, size_t index, size_t *offset, size_t *size) {

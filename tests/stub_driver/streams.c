@@ -97,6 +97,7 @@ API cuStreamDestroy_v2(CUstream handle) {
     op_release(stream->last);
     nodes_clear(&stream->tail);
     handle_delete(STREAM, stream);
+    note("destroyed a stream");
     return CUDA_SUCCESS;
 }
 
@@ -157,7 +158,7 @@ API cuStreamGetDevice(CUstream handle, CUdevice *device) {
     CALL_IN_CONTEXT();
     CUstream stream;
     TRY(stream_find(handle, &stream));
-    *device = 0;
+    *device = stream->context->device;
     return CUDA_SUCCESS;
 }
 

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from built import ROOT, built
 from emulated_cuda import COMPILER, HARNESS, prototypes
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 PLUGINS = ROOT / "plugins"
 SONAME = "libcuda.so.1"
 
@@ -87,7 +85,7 @@ class StubDriver:
         self.library.stub_set_mode(_MODES.index(mode))
 
     def break_context(self, code: int = 700, after: int | None = None) -> None:
-        """The primary context breaks with a CUDA error: now, or when `after` more copies, fills, kernels and callbacks have run."""
+        """The first GPU's context breaks with a CUDA error: now, or when `after` more copies, fills, kernels and callbacks have run."""
         if after is None:
             self.library.stub_break(code)
         else:
@@ -99,6 +97,14 @@ class StubDriver:
 
     def release(self) -> None:
         self.library.stub_hang(0)
+
+    def graphs_do_nothing(self) -> None:
+        """Graphs are launched without an error and do nothing, until `reset`."""
+        self.library.stub_graphs_do_nothing()
+
+    def note(self, line: str) -> None:
+        """Adds a line to the log."""
+        self.library.stub_note(line.encode())
 
     def memory_limit(self, size: int) -> None:
         """So many bytes may be allocated altogether."""
@@ -179,18 +185,10 @@ def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") 
 
 
 def _built(name: str, parts: Sequence[Path], command: Callable[[Path], list[str]], program: str = "") -> Path:
-    """Builds a library once for what its sources and the command are; several processes may do so at the same time."""
-    known = hashlib.sha256(repr((name, program, _C, _LINK, _CPP)).encode())
-    for part in sorted(parts):
-        known.update(part.name.encode() + b"\0" + part.read_bytes())
-    folder = ROOT / "build" / "stub_driver" / known.hexdigest()[:16]
-    library = folder / name
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as making:
-        made = Path(making) / name
-        done = subprocess.run(command(made), capture_output=True, text=True, check=False)
+    """Builds a library once for what its sources and the command are."""
+
+    def build(library: Path) -> None:
+        done = subprocess.run(command(library), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        made.replace(library)
-    return library
+
+    return built("stub_driver", name, parts, (program, _C, _LINK, _CPP), build)

@@ -67,5 +67,11 @@ class Told:
         self._work()
 
 
+def is_capturing(driver: StubDriver, stream: int) -> bool:
+    state = ctypes.c_int()
+    assert driver.library.cuStreamIsCapturing(ctypes.c_void_p(stream), ctypes.byref(state)) == 0
+    return state.value != 0
+
+
 def bytes_at(address: int, size: int) -> Bytes:
     return np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(address))

@@ -25,11 +25,12 @@ from helpers import frames
 from lane_lab import LaneLab
 from rtformer_deploy.errors import EngineError
 lab = LaneLab(driver, cuda, gpu)
-runner = lab.open(2, patience_s=0.2)
+runner = lab.open(2)
 for _ in range(3):
     runner.run(frames((50, 70)))
 labels = runner.result(runner.submit(frames((50, 70)), on_device=True))
 driver.hang()
+lab.share.health._patience_s = 0.2
 try:
     runner.run(frames((50, 70)))
 except EngineError as error:
@@ -43,7 +44,7 @@ print("the end", file=sys.stderr, flush=True)
 
 @pytest.mark.parametrize("close", [True, False])
 def test_a_process_with_a_hung_gpu_ends_and_frees_nothing_there(driver: StubDriver, close: bool) -> None:
-    paths = [str(ROOT), *(str(ROOT / "tests" / part) for part in ("", "fake_gpu", "stub_driver"))]
+    paths = [str(ROOT), *(str(ROOT / "tests" / part) for part in ("", "stub_driver"))]
     program = PROGRAM.format(paths=paths, close=close)
     environment = {**stub.environment(), "STUB_DRIVER_LOG": "1"}
     try:

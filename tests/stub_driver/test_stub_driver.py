@@ -22,10 +22,33 @@ SIZE = 1000
 # The device.
 
 
-def test_cuda_core_finds_one_gpu(gpu: Any, cuda: Any) -> None:
-    assert [device.name for device in cuda.Device.get_all_devices()] == ["NVIDIA Stub H100"]
+def test_cuda_core_finds_two_gpus(gpu: Any, cuda: Any) -> None:
+    found = cuda.Device.get_all_devices()
+    assert [device.name for device in found] == ["NVIDIA Stub H100"] * 2
+    assert len({device.uuid for device in found}) == 2
     assert (gpu.compute_capability.major, gpu.compute_capability.minor) == (9, 0)
     assert gpu.properties.multiprocessor_count == 132
+
+
+def test_memory_and_streams_are_of_the_gpu_that_is_current(gpu: Any, cuda: Any, driver: StubDriver) -> None:
+    from rtformer_deploy.nvidia.driver import current_context, memory_owner, stream_context
+
+    other = cuda.Device(1)
+    contexts, owners, streams = [], [], []
+    for device in (gpu, other):
+        device.set_current()
+        stream = device.create_stream()
+        streams.append(stream)
+        buffer = device.allocate(SIZE, stream=stream)
+        contexts.append((current_context(), stream_context(int(stream.handle))))
+        owners.append(memory_owner(int(buffer.handle)))
+        stream.sync()
+        buffer.close(stream)
+    assert [owner[0] for owner in owners if owner is not None] == [0, 1]
+    assert contexts[0][0] == contexts[0][1] != contexts[1][0] == contexts[1][1]
+    with pytest.raises(Exception, match="CUDA_ERROR_INVALID_HANDLE"):
+        streams[0].record(other.create_event())
+    gpu.set_current()
 
 
 def test_a_process_of_its_own_takes_the_stub_with_the_capability_and_version_that_it_is_told(driver: StubDriver) -> None:
@@ -284,6 +307,19 @@ def test_writing_behind_the_end_of_memory_is_a_fault(lab: Lab, driver: StubDrive
     buffer.close(stream)
     stream.sync()
     assert driver.faults() == 1
+
+
+def test_memory_that_is_handed_out_smaller_before_its_free_has_run_is_no_fault(lab: Lab, driver: StubDriver) -> None:
+    stream, other = lab.stream(), lab.stream()
+    large = lab.gpu.allocate(SIZE, stream=stream)
+    large.fill(1, stream=stream)
+    address = int(large.handle)
+    large.close(stream)
+    small = lab.gpu.allocate(SIZE - 100, stream=other)
+    assert int(small.handle) == address
+    other.sync()
+    small.close(other)
+    assert driver.faults() == 0
 
 
 def test_freed_memory_and_too_much_of_it_are_refused(lab: Lab, driver: StubDriver) -> None:

@@ -146,7 +146,7 @@ def test_rtformer_slim_from_pixels_to_labels(opened: Open) -> None:
     from rtformer_deploy.pipeline import prepare_model
     from rtformer_deploy.types import BuildOptions
 
-    prepared = prepare_model(exported(size=(64, 128), batch="batch").model, "onnxruntime", BuildOptions())
+    prepared = prepare_model(exported(batch="batch").model, "onnxruntime", BuildOptions())
     pair = opened(engine=onnx_engine(prepared, (1, 1, 2)))
     given: list[list[Frame]] = [frames((64, 128), seed=1), frames((90, 160), (64, 128), seed=2)]
     right = [labels_of(pair.cpu, some) for some in given]

@@ -41,7 +41,7 @@ CUresult work_run(struct Work *work) {
     if (work->kind == WORK_GRAPH) return exec_run(work->exec);
     if (breaks_here()) return settings.break_code;
     if (work->kind == WORK_ALLOC) block_check(work->block);
-    if (work->kind == WORK_FREE) block_poison(work->block);
+    if (work->kind == WORK_FREE) block_poison(work->block, work->size);
     unlock();
     const CUresult result = run_unlocked(work);
     lock();
@@ -87,7 +87,7 @@ void work_note(const struct Work *work, CUstream stream, bool captured) {
         case WORK_HOST: snprintf(what, sizeof what, "call back"); break;
         case WORK_GRAPH: snprintf(what, sizeof what, "graph of %zu nodes", work->exec->nodes.count); break;
         case WORK_ALLOC: snprintf(what, sizeof what, "allocate %zu bytes", work->block->size); break;
-        case WORK_FREE: snprintf(what, sizeof what, "free %zu bytes", work->block->size); break;
+        case WORK_FREE: snprintf(what, sizeof what, "free %zu bytes", work->size); break;
     }
     note("%s %s in stream %p", captured ? "captured" : "queued", what, (void *)stream);
 }

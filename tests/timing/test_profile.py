@@ -1,4 +1,4 @@
-"""`profile`: every layer that ran is there, times add up, files are whole; TensorRT's profiler on a fake. No test asks how fast."""
+"""`profile`: every layer that ran is there, times add up, files are whole. No test asks how fast."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from helpers import tiny_model, tiny_spec
-from null_engines import install, make_engine
-from null_tensorrt import Context
+from tensorrt_plans import make_engine
 
-from rtformer_deploy.backends import build, layer_times
+from rtformer_deploy.backends import build
 from rtformer_deploy.backends.onnxruntime.layers import read_events
 from rtformer_deploy.backends.openvino.layers import split_kernel
 from rtformer_deploy.cli import main
@@ -178,52 +176,6 @@ def test_what_cannot_be_profiled_is_refused(run: Run, tmp_path: Path) -> None:
         profile_engine(build(tiny_model(), tiny_spec(), "onnxruntime", BuildOptions()), rounds=0)
 
 
-def give_profiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fake TensorRT's contexts tell a profiler of two layers in every run; the second counts the runs."""
-    execute = Context.execute_async_v3
-
-    def profiled(context: Any, stream: int) -> bool:
-        done = execute(context, stream)
-        if context.profiler is not None:
-            assert context.profiler.initialised
-            context.runs = getattr(context, "runs", 0) + 1
-            context.profiler.report_layer_time("first", 0.5)
-            context.profiler.report_layer_time("second", 1.0 * context.runs)
-        return done
-
-    monkeypatch.setattr(Context, "profiler", None, raising=False)
-    monkeypatch.setattr(Context, "execute_async_v3", profiled)
-
-
-class IProfiler:
-    """As TensorRT's: `report_layer_time` of an object whose base was not initialised must not be called."""
-
-    def __init__(self) -> None:
-        self.initialised = True
-
-
-def test_tensorrt_tells_its_profiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = install(monkeypatch)
-    inputs = [{"Name": "x", "Format/Datatype": "Half"}]
-    fake.layers_with_context = [{"Name": "first", "LayerType": "CaskConvolution", "Inputs": inputs}]
-    give_profiler(monkeypatch)
-    module = fake.module()
-    module.IProfiler = IProfiler
-    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.plan.load_library", lambda *_: _library(module))
-    first, second = layer_times(make_engine(), np.zeros((1, 3, 64, 96), np.float32), 3)
-    assert (first.name, first.kind, first.precision, first.runs_ms) == ("first", "CaskConvolution", "fp16", (0.5,) * 3)
-    assert (second.name, second.kind, second.precision, second.runs_ms) == ("second", "", "", (1.0, 2.0, 3.0))
-    assert not any("capture" in entry for entry in fake.journal)
-    assert fake.journal.count("destroy context") == 1
-
-
-def test_a_tensorrt_without_a_profiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = install(monkeypatch)
-    with pytest.raises(EngineError, match="no profiler"):
-        layer_times(make_engine(), np.zeros((1, 3, 64, 96), np.float32), 2)
-    assert fake.journal.count("destroy context") == 1
-
-
 def test_a_tensorrt_plan_where_there_is_no_gpu(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = make_engine(plan_sha256=sha256(b"plan"))
     save_engine(engine, tmp_path / "engine.plan")
@@ -232,9 +184,3 @@ def test_a_tensorrt_plan_where_there_is_no_gpu(run: Run, tmp_path: Path, monkeyp
     result = run("profile", "engine.plan")
     assert result.exit_code == 1
     assert "needs an NVIDIA GPU" in result.output
-
-
-def _library(module: Any) -> Any:
-    from rtformer_deploy.backends.tensorrt.library import TrtLibrary
-
-    return TrtLibrary(module, "tensorrt", False)

@@ -171,6 +171,7 @@ def test_resuming_from_nothing_or_from_rubbish(dataset: Path, tmp_path: Path) ->
     run = options(dataset, tmp_path / "run")
     with pytest.raises(WeightsError, match="not a checkpoint"):
         train(small_recipe(dataset), run, resume=True)
+    run.output.mkdir()
     (run.output / "checkpoint.safetensors").write_bytes(b"rubbish")
     with pytest.raises(WeightsError, match="not a checkpoint"):
         train(small_recipe(dataset), run, resume=True)

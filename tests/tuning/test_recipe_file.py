@@ -6,10 +6,12 @@ import dataclasses
 import tomllib
 from pathlib import Path
 
+import pytest
 from helpers import tiny_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtformer_deploy.commands.tune import dataset_from
 from rtformer_deploy.formats.build_table import PrecisionMix
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.tuning.blocks import Block, globs
@@ -51,3 +53,12 @@ def test_operators_stand_block_by_block_under_their_comments(tmp_path: Path) -> 
     assert lines[lines.index("fp32 = [") :] == ["fp32 = [", "    # a: fp32", '    "a.1",', "]"]
     (tmp_path / "r.toml").write_text(text)
     assert load_recipe(str(tmp_path / "r.toml")).build.mix == named
+
+
+def test_a_recipe_finds_its_dataset_through_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep" / "real").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "deep" / "real")
+    (tmp_path / "mine.toml").write_text("found")
+    monkeypatch.chdir(tmp_path)
+    assert dataset_from(Path("out"), "camvid") == "camvid"
+    assert (Path("out") / dataset_from(Path("out"), "mine.toml")).read_text() == "found"

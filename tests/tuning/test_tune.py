@@ -21,11 +21,13 @@ from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.tune import TuneRequest, tune
 from rtformer_deploy.errors import UsageError
 from rtformer_deploy.files import sha256
+from rtformer_deploy.formats.build_table import TUNED
 from rtformer_deploy.formats.engine_file import load_engine
 from rtformer_deploy.formats.model_file import load_model
 from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.image.odd_files import OddFiles
+from rtformer_deploy.pictures import SVG_MARK
 from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.tuning.measure import Error, Reference, Workshop
 from rtformer_deploy.tuning.records import Latency
@@ -169,7 +171,7 @@ def test_a_stopped_run_goes_on_and_measures_nothing_twice(small: Small, monkeypa
 def test_without_the_extra_everything_but_the_picture_is_written(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "matplotlib")
     Path("tuned").mkdir()
-    Path("tuned/tune.svg").write_text("of an earlier run")
+    Path("tuned/tune.svg").write_text(f"<svg><!-- {SVG_MARK} --></svg>")
     result = call(*arguments(small))
     assert result.exit_code == 0, result.output
     assert "tune.svg is not drawn: matplotlib is not installed. Run: pip install 'rtformer-deploy[report]'\n" in result.output
@@ -179,7 +181,7 @@ def test_without_the_extra_everything_but_the_picture_is_written(small: Small, c
 
 def test_a_gate_that_cannot_be_met_is_exit_code_3(small: Small, call: Call) -> None:
     (Path("tuned")).mkdir()
-    Path("tuned/recipe.toml").write_text("of an earlier bound")
+    Path("tuned/recipe.toml").write_text(f"# {TUNED}: an earlier bound")
     result = call(*arguments(small, drop=-100))
     assert result.exit_code == 3, result.output
     assert "No mix is within --max-drop -100" in result.output

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import collections
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ...errors import BuildError, MissingPackageError, first_line
-from ...files import sha256
+from ...errors import BuildError, MissingPackageError, OutputError, first_line
+from ...files import sha256, temporary_folder
 from ...formats.model_file import parse_model, serialize_model
 from ...graph.edit import initializer
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
@@ -46,6 +45,8 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     progress("ONNX Runtime: open it, run it once and read its layers", 1, 2)
     try:
         layers = layer_precisions(plan, source.name, (batch[0], *map(int, source.shape[1:])), options.threads)
+    except OutputError:  # there is no temporary folder
+        raise
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise BuildError(f"ONNX Runtime refused the model: {first_line(error)}") from error
     progress("ONNX Runtime: done", 2, 2)
@@ -98,8 +99,8 @@ def layer_precisions(plan: bytes, name: str, shape: tuple[int, ...], threads: in
     options.enable_profiling = True
     if threads is not None:
         options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
+    with temporary_folder() as folder:
+        options.profile_file_prefix = str(folder / "profile")
         session = ort.InferenceSession(plan, options, providers=["CPUExecutionProvider"])
         session.run(None, {name: np.zeros(shape, np.float32)})
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import json
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import EngineError
+from ...files import temporary_folder
 from ...runtime.layer_times import WARM_UP, LayerTime, run_once
 from ...types import Engine
 from .run import ONNXRuntimeSession, open_model, session_options
@@ -27,8 +27,8 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
     """See `backends.layer_times`; ONNX Runtime counts in whole microseconds. `device` is ignored on a CPU."""
     options = session_options(threads)
     options.enable_profiling = True
-    with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
+    with temporary_folder() as folder:
+        options.profile_file_prefix = str(folder / "profile")
         model = open_model(engine, options)
         session = ONNXRuntimeSession(model, engine.info)
         try:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...errors import MissingPackageError
+from ...files import temporary_folder
 from ...formats.archive import open_stored
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
@@ -35,10 +34,10 @@ def version() -> str:
 def pack(model: Any, *, compress: bool) -> bytes:
     """An openvino.Model as the bytes of a plan: `model.xml` and `model.bin`, stored uncompressed; `compress` stores weights as FP16."""
     buffer = io.BytesIO()
-    with tempfile.TemporaryDirectory(prefix="rtformer-deploy-") as folder, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as plan:
-        import_openvino().save_model(model, Path(folder) / "model.xml", compress_to_fp16=compress)
+    with temporary_folder() as folder, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as plan:
+        import_openvino().save_model(model, folder / "model.xml", compress_to_fp16=compress)
         for name in ("model.xml", "model.bin"):
-            plan.writestr(zipfile.ZipInfo(name, _EPOCH), (Path(folder) / name).read_bytes())
+            plan.writestr(zipfile.ZipInfo(name, _EPOCH), (folder / name).read_bytes())
     return buffer.getvalue()
 
 

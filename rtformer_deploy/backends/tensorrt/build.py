@@ -97,9 +97,7 @@ def _parse(trt: Any, network: Any, log: MessageLog, data: bytes) -> None:
     if parser.parse(data):
         return
     lines = [_error_line(parser.get_error(index)) for index in range(parser.num_errors)]
-    raise BuildError(
-        "TensorRT cannot read the model:\n" + "\n".join(lines or [log.text()]), "rtformer-deploy inspect shows what the model holds."
-    )
+    raise BuildError("TensorRT cannot read the model:", "rtformer-deploy inspect shows what the model holds.", details=lines or log.lines())
 
 
 def _error_line(problem: Any) -> str:
@@ -134,7 +132,7 @@ def _use_timing_cache(config: Any, data: bytes | None, log: MessageLog) -> None:
         return
     cache = config.create_timing_cache(data)
     if cache is None or any("timing cache" in line.lower() for line in (*log.errors, *log.warnings)):
-        raise BuildError(f"The timing cache cannot be read:\n{log.text() or '  TensorRT gave no reason'}", _ANOTHER_CACHE)
+        raise BuildError("The timing cache cannot be read:", _ANOTHER_CACHE, details=log.lines())
     if not config.set_timing_cache(cache, False):
         raise BuildError("The timing cache is of another GPU or another version of TensorRT.", _ANOTHER_CACHE)
 
@@ -163,7 +161,7 @@ def _serialize(
     if monitor.failure is not None:
         raise monitor.failure
     if blob is None:
-        raise BuildError(f"{library.version} could not build the engine:\n{log.text() or '  it gave no reason'}")
+        raise BuildError(f"{library.version} could not build the engine:", details=log.lines())
     cache = None if library.is_rtx else config.get_timing_cache()
     return bytes(blob), None if cache is None else bytes(cache.serialize())
 

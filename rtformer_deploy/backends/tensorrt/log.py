@@ -17,10 +17,14 @@ class MessageLog:
         self.warnings: deque[str] = deque(maxlen=_MAX_MESSAGES)
         self.logger = _logger_class(trt)(self)
 
+    def lines(self) -> list[str]:
+        """The first errors, or if there are none the first warnings, as lines of an error; one line says if there are no messages."""
+        messages = list(dict.fromkeys(self.errors)) or list(dict.fromkeys(self.warnings)) or ["TensorRT gave no reason"]
+        return [f"  {line}" for message in messages[:_MAX_LINES] for line in message.splitlines()]
+
     def text(self) -> str:
-        """The first errors, or if there are none the first warnings; empty if there are no messages."""
-        lines = list(dict.fromkeys(self.errors)) or list(dict.fromkeys(self.warnings))
-        return "\n".join(f"  {line}" for line in lines[:_MAX_LINES])
+        """The messages of `lines` in one text; empty if there are none."""
+        return "\n".join(self.lines()) if self.errors or self.warnings else ""
 
 
 def _logger_class(trt: Any) -> Any:

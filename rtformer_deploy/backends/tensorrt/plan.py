@@ -51,8 +51,7 @@ class OpenPlan:
 
     def failure(self, what: str) -> EngineError:
         """An error with TensorRT's own messages."""
-        words = self.log.text()
-        return EngineError(f"{what}:\n{words}" if words else f"{what}; it gave no reason.")
+        return EngineError(f"{what}:", details=self.log.lines()) if self.log.text() else EngineError(f"{what}; it gave no reason.")
 
 
 class PlanContext:
@@ -128,7 +127,7 @@ def open_plan(engine: Engine) -> OpenPlan:
             raise EngineError(f"TensorRT-RTX does not open this plan here: {why_invalid(int(reasons))}.", rebuild_hint(info))
     trt_engine = runtime.deserialize_cuda_engine(engine.plan)
     if trt_engine is None:
-        raise EngineError(f"{library.version} cannot open this plan:\n{log.text() or '  it gave no reason'}", rebuild_hint(info))
+        raise EngineError(f"{library.version} cannot open this plan:", rebuild_hint(info), details=log.lines())
     plan = OpenPlan(info, library, log, runtime, trt_engine)
     _check_tensors(plan)
     return plan

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -14,6 +13,7 @@ from ...errors import EngineError, OutputError
 from ...files import read_bytes, sha256, write_atomic
 from ...formats.conversion import convert
 from ...formats.documents import parse_json
+from ...formats.engine_file import runtime_cache
 from ...nvidia.driver import GpuInfo
 from ...types import Engine
 from .plan import OpenPlan
@@ -33,11 +33,6 @@ class _Header:
     first_ms: Annotated[float, Meta(ge=0, le=1e9)] | None
 
 
-def cache_path(plan: Path) -> Path:
-    """The path of the runtime cache that belongs to a plan."""
-    return plan.with_name(plan.name + ".cache")
-
-
 class RtxStart:
     """`runtime_config` configures execution contexts; None if the library has none, like older versions of standard TensorRT.
 
@@ -51,7 +46,7 @@ class RtxStart:
         self.first_ms: float | None = None
         self._runtime_cache: Any = None
         self._saved = b""
-        self._path = None if engine.path is None else cache_path(engine.path)
+        self._path = None if engine.path is None else runtime_cache(engine.path)
         self._key = {"plan": sha256(engine.plan), "library": plan.library.version, "gpu": str(gpu), "driver": gpu.driver}
         if not hasattr(plan.engine, "create_runtime_config"):
             return

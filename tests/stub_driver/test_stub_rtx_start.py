@@ -7,23 +7,20 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from fake_tensorrt import RuntimeConfig
 from helpers import frames
-from lane_checks import SIZES, check, reference
-from null_engines import GPU, install, make_engine, set_gpus
-from null_tensorrt import NullTensorRT, RuntimeConfig
+from tensorrt_lab import SIZES, TensorRTLab, assert_labels, check
+from tensorrt_plans import GPU, make_engine, set_gpus
 
 from rtformer_deploy.backends import open_engine
 from rtformer_deploy.errors import EngineError
 from rtformer_deploy.types import Engine
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> NullTensorRT:
-    fake = install(monkeypatch)
-    fake.rtx = True
-    return fake
+@pytest.fixture(autouse=True)
+def rtx(machine: TensorRTLab) -> None:
+    machine.rtx = True
 
 
 def rtx_engine(path: Path | None = None, plan: bytes = b"plan") -> Engine:
@@ -37,61 +34,64 @@ def start_note(runner: Any) -> str:
 
 
 @pytest.mark.parametrize("graphs", [True, False])
-def test_rtx_captures_its_own_graphs(machine: NullTensorRT, graphs: bool) -> None:
+def test_rtx_captures_its_own_graphs(machine: TensorRTLab, graphs: bool) -> None:
     with open_engine(rtx_engine(), graphs=graphs) as runner:
         for seed in range(3):
             check(runner, frames(*SIZES, seed=seed))
-    assert f"graphs {'whole' if graphs else 'disabled'}" in machine.journal
-    assert machine.count("capture") == 0
+    assert f"TensorRT: graphs {'whole' if graphs else 'disabled'}" in machine.journal()
+    assert machine.captured() == 0
 
 
-def test_kernels_are_settled_at_open_for_each_batch_and_lane_one_lane_after_the_other(machine: NullTensorRT) -> None:
+def test_kernels_are_settled_at_open_for_each_batch_and_lane_one_lane_after_the_other(machine: TensorRTLab) -> None:
     with open_engine(rtx_engine(), lanes=2):
-        assert "kernels eager" in machine.journal
-        ran = [line for line in machine.journal if line.startswith("execute")]
-        assert ran == ["execute 1", "execute 2", "execute 3"] * 2
+        assert "TensorRT: kernels eager" in machine.journal()
+        ran = [line for line in machine.journal() if line.startswith("TensorRT: execute")]
+        assert ran == ["TensorRT: execute 1", "TensorRT: execute 2", "TensorRT: execute 3"] * 2
         assert machine.runs_done == 6, "opening waits for each of them"
 
 
 @pytest.mark.parametrize(("batch", "run"), [((1, 1, 1), [1]), ((4, 8, 8), [4, 8]), ((1, 4, 16), [1, 4, 16])])
-def test_only_the_batches_that_the_plan_names_are_run_at_open(machine: NullTensorRT, batch: tuple[int, int, int], run: list[int]) -> None:
+def test_only_the_batches_that_the_plan_names_are_run_at_open(machine: TensorRTLab, batch: tuple[int, int, int], run: list[int]) -> None:
     engine = rtx_engine()
     with open_engine(dataclasses.replace(engine, info=dataclasses.replace(engine.info, batch=batch))):
-        assert [line for line in machine.journal if line.startswith("execute")] == [f"execute {size}" for size in run]
+        assert [line for line in machine.journal() if line.startswith("TensorRT: execute")] == [f"TensorRT: execute {size}" for size in run]
 
 
-def test_a_tensorrt_rtx_without_the_setting_opens_as_well(machine: NullTensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensorrt_rtx_without_the_setting_opens_as_well(machine: TensorRTLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(RuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
     with open_engine(rtx_engine()) as runner:
         check(runner, frames(SIZES[0]))
-    assert "kernels not set" in machine.journal
+    assert "TensorRT: kernels not set" in machine.journal()
 
 
-def test_other_batches_run_in_the_next_larger_one_that_was_run_at_open(machine: NullTensorRT) -> None:
+def test_other_batches_run_in_the_next_larger_one_that_was_run_at_open(machine: TensorRTLab) -> None:
     engine = rtx_engine()
     with open_engine(dataclasses.replace(engine, info=dataclasses.replace(engine.info, batch=(1, 1, 4)))) as runner:
         for count in (2, 3, 1, 4):
             given = frames(*SIZES[:count], seed=count)
-            for labels, frame in zip(runner.result(runner.submit(given)), given, strict=True):
-                np.testing.assert_array_equal(labels, reference(frame))
+            assert_labels(runner.result(runner.submit(given)), given)
             assert runner.logits(given).shape[0] == count
-        assert {line for line in machine.journal if line.startswith("execute")} == {"execute 1", "execute 4"}
+        ran = {line for line in machine.journal() if line.startswith("TensorRT: execute")}
+        assert ran == {
+            "TensorRT: execute 1",
+            "TensorRT: execute 4",
+        }
 
 
-def test_a_first_run_that_fails_is_opening_that_fails(machine: NullTensorRT) -> None:
+def test_a_first_run_that_fails_is_opening_that_fails(machine: TensorRTLab) -> None:
     machine.runs = False
     with pytest.raises(EngineError, match="the kernel went missing"):
         open_engine(rtx_engine(), lanes=2)
     assert machine.live() == 0
 
 
-def test_standard_tensorrt_runs_nothing_at_open(machine: NullTensorRT) -> None:
+def test_standard_tensorrt_runs_nothing_at_open(machine: TensorRTLab) -> None:
     machine.rtx = False
     with open_engine(make_engine()):
-        assert machine.count("execute") == 0
+        assert machine.count("TensorRT: execute") == 0
 
 
-def test_a_second_start_does_not_compile_again_and_both_times_are_told(machine: NullTensorRT, tmp_path: Path) -> None:
+def test_a_second_start_does_not_compile_again_and_both_times_are_told(machine: TensorRTLab, tmp_path: Path) -> None:
     engine = rtx_engine(tmp_path / "engine.plan")
     with open_engine(engine, lanes=3) as runner:
         check(runner, frames(*SIZES))
@@ -108,7 +108,7 @@ def test_a_second_start_does_not_compile_again_and_both_times_are_told(machine: 
 
 @pytest.mark.parametrize("what", ["plan", "gpu", "driver", "damaged", "cut", "empty"])
 def test_a_cache_that_does_not_fit_is_written_anew(
-    machine: NullTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+    machine: TensorRTLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     path = tmp_path / "engine.plan"
     open_engine(rtx_engine(path)).close()
@@ -130,12 +130,12 @@ def test_a_cache_that_does_not_fit_is_written_anew(
     assert machine.compiled == before + 1
 
 
-def test_a_folder_that_cannot_be_written_is_a_note(machine: NullTensorRT, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_a_note(machine: TensorRTLab, tmp_path: Path) -> None:
     with open_engine(rtx_engine(tmp_path / "gone" / "engine.plan")) as runner:
         check(runner, frames(SIZES[0]))
         assert any(note.startswith("The runtime cache could not be kept, so every start compiles: ") for note in runner.notes)
 
 
-def test_a_plan_that_is_no_file_has_no_cache(machine: NullTensorRT) -> None:
+def test_a_plan_that_is_no_file_has_no_cache(machine: TensorRTLab) -> None:
     with open_engine(rtx_engine()) as runner:
         assert re.fullmatch(r"Start: \d+ ms\.", start_note(runner))
