@@ -32,6 +32,7 @@ _Value = TypeVar("_Value")
 #: bidirectional characters.
 FILE_NAME = r"\A(?![. ])[^/\\:*?\x22<>|\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,100}\Z"
 NO_CONTROLS = r"\A[^\x00-\x1f\x7f]*\Z"
+PIXEL_VALUE = r"\A(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\Z"
 BARE_KEY = r"\A[A-Za-z0-9_-]{1,100}\Z"
 HEX_64 = r"\A[0-9a-f]{64}\Z"
 

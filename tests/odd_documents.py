@@ -90,7 +90,7 @@ def other_values(draw: st.DrawFn, document: dict[str, Any]) -> Any:
     values = _own(document)
     for _ in range(draw(st.integers(1, 2))):
         path = draw(st.sampled_from(list(paths(values))))
-        how = draw(st.sampled_from(["replace", "replace", "replace", "drop", "wrap", "repeat", "add"]))
+        how = draw(st.sampled_from(["replace", "replace", "drop", "drop", "wrap", "repeat", "add"]))
         values = _changed(values, path, how, _own(draw(st.sampled_from(VALUES))))
     return values
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 from helpers import tiny_model, tiny_spec
 from hypothesis import given
 from odd_documents import bounded, other_text, other_values
@@ -21,8 +23,10 @@ from rtformer_deploy.formats.model_file import SPEC_KEY, read_spec, stamp_notes,
 from rtformer_deploy.formats.names import is_name
 from rtformer_deploy.formats.ranges import load_ranges, save_ranges, to_bytes
 from rtformer_deploy.formats.recipe import load_labels, load_recipe
+from rtformer_deploy.formats.weights_file import recipe_in, weights_metadata
 from rtformer_deploy.image.reader import ImageReader
 from rtformer_deploy.nn import build_network
+from rtformer_deploy.training.checkpoint import KEY, read
 from rtformer_deploy.training.log import read_log
 from rtformer_deploy.tuning.journal import Journal
 from rtformer_deploy.types import EngineInfo, ModelSpec, PrecisionFound, Ranges
@@ -57,6 +61,7 @@ LOG = [
     {"kind": "step", "step": 1, "loss": 1.5, "lr": 0.01},
     {"kind": "scores", "step": 1, "scores": {"val": {"miou": 0.5, "iou": {"sky": None}}}},
 ]
+WEIGHTS = {"version": 1, **json.loads(json.dumps(SPEC.to_json())), "dataset": "camvid", "ignore_index": 255}
 RECIPE = {
     "version": 1,
     "name": "mine",
@@ -158,6 +163,20 @@ def read_dataset(folder: Path, text: str) -> None:
         dataset.load(index)
 
 
+def read_weights(folder: Path, text: str) -> None:
+    recipe = recipe_in({SPEC_KEY: text}, "w.safetensors")
+    assert recipe is not None
+    check_spec(recipe.spec())
+    assert len(recipe.labels.names) <= recipe.labels.ignore_index <= 255
+    assert recipe_in(weights_metadata(recipe), "w") == recipe
+
+
+def read_checkpoint(folder: Path, text: str) -> None:
+    (folder / "c.safetensors").write_bytes(safetensors.torch.save({"network/a": torch.ones(1)}, {KEY: text}))
+    tensors, meta = read(folder / "c.safetensors")
+    assert (list(tensors), meta.step >= 0) == (["network/a"], True)
+
+
 def toml(values: Any) -> str:
     """A key to a line; JSON's texts and numbers are TOML's. (tomlkit takes minutes for a list of lists.)"""
     table = values if isinstance(values, dict) else {"values": values}
@@ -180,6 +199,8 @@ KINDS: dict[str, tuple[Any, Callable[[Any], str], Reader]] = {
     "log": (LOG, lambda lines: "".join(json.dumps(line) + "\n" for line in lines), read_training_log),
     "recipe": (RECIPE, toml, read_recipe),
     "dataset": (DATASET, toml, read_dataset),
+    "weights": (WEIGHTS, json.dumps, read_weights),
+    "checkpoint": ({"version": 1, "step": 3, "run": {"seed": 1}}, json.dumps, read_checkpoint),
     "architecture": (ARCH, json.dumps, make_network),
 }
 #: What reads its text through another parser than documents have.
@@ -195,7 +216,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(kind: str, folder: Path, text: str) -> bool:
+def accepts(kind: str, folder: Path, text: str) -> bool:
     """Whether the document is accepted."""
     begin = time.process_time()
     refused = ""
@@ -212,7 +233,7 @@ def read(kind: str, folder: Path, text: str) -> bool:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_document_itself_is_read(folder: Path, kind: str) -> None:
     document, written, _ = KINDS[kind]
-    assert read(kind, folder, written(document))
+    assert accepts(kind, folder, written(document))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -224,7 +245,7 @@ def test_other_values_are_read_or_refused(folder: Path, kind: str) -> None:
     @given(other_values(document))
     def check(values: Any) -> None:
         text = written(values if isinstance(document, dict) or isinstance(values, list) else [values])
-        outcomes.add(read(kind, folder, text))
+        outcomes.add(accepts(kind, folder, text))
 
     check()
     assert outcomes == {True, False}
@@ -237,6 +258,6 @@ def test_other_text_is_read_or_refused(folder: Path, kind: str) -> None:
     @bounded(80)
     @given(other_text(written(document)))
     def check(text: str) -> None:
-        read(kind, folder, text)
+        accepts(kind, folder, text)
 
     check()

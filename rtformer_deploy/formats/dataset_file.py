@@ -11,12 +11,10 @@ from msgspec import Meta
 
 from ..content import content_dir
 from ..errors import RecipeError, shorten
-from ..types import Byte, Classes, FileName, Palette, PathText, Text
+from ..types import PIXEL_VALUE, Byte, Classes, FileName, Palette, PathText, Text
 from .conversion import convert_strict
 from .documents import DocumentError, read_toml
 from .names import is_name
-
-_BYTE_TEXT = r"\A(0|[1-9][0-9]{0,2})\Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class DatasetFile:
     ignore_index: Byte
     name: FileName | None = None
     layout: Layout | None = None
-    label_map: Mapping[Annotated[str, Meta(pattern=_BYTE_TEXT)], Byte] | None = None
+    label_map: Mapping[Annotated[str, Meta(pattern=PIXEL_VALUE)], Byte] | None = None
     label_pixels: Literal["ids", "colours"] | None = None
     ignored_colour: tuple[Byte, Byte, Byte] | None = None
 
@@ -83,7 +81,7 @@ class DatasetFile:
         if self.ignore_index < count:
             raise DocumentError(f"ignore_index is {self.ignore_index}, which is one of the {count} classes")
         for value, target in (self.label_map or {}).items():
-            if int(value) > 255 or target >= count:
+            if target >= count:
                 raise DocumentError(f"[label_map] {value} = {target} is not a pixel value and one of {count} class ids")
         if self.label_pixels == "colours" and self.label_map is not None:
             raise DocumentError('label_pixels = "colours" and [label_map] cannot be combined: colours are those of the palette')

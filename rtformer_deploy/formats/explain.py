@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from ..errors import shorten
-from ..types import BARE_KEY, FILE_NAME, HEX_64, NO_CONTROLS
+from ..types import BARE_KEY, FILE_NAME, HEX_64, NO_CONTROLS, PIXEL_VALUE
 
 #: A step from a value to one in it: a field's name or a table's key, a place in a list, or None for a key that msgspec does not tell.
 Step = str | int | None
@@ -19,6 +19,7 @@ Step = str | int | None
 _PATTERNS = {
     FILE_NAME: "a plain file name of at most 100 characters, without separators and not beginning with a dot",
     NO_CONTROLS: "a text without control characters",
+    PIXEL_VALUE: "a number from 0 to 255",
     BARE_KEY: "letters, digits, _ and -, at most 100",
     HEX_64: "64 hexadecimal digits in lower case",
 }
