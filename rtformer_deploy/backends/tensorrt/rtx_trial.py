@@ -25,7 +25,7 @@ def is_listed(gpu: GpuInfo) -> bool:
 def refused(info: EngineInfo, gpu: GpuInfo, error: DeployError) -> EngineError:
     """The error to raise if a plan does not open on a GPU that is not listed: one line, with the backend to use instead."""
     return EngineError(
-        f"{_not_listed(gpu)}, and here it refuses: {_one_line(error.what)}",
+        f"{_not_listed(gpu)}, and here it refuses: {_one_line(' '.join((error.what, *error.details)))}",
         f"Standard TensorRT runs there: {rebuild_command(replace(info, backend='tensorrt'))}",
     )
 
