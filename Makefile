@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SAMPLE := models/samples/china.jpg
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-services lint clean
 
 setup: $(READY)
 
@@ -25,8 +25,13 @@ demo: $(READY)
 
 # The stub of the CUDA driver wants processes of its own: other tests rely on there being no driver.
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not services"
 	$(BIN)/python -m pytest -n 2 tests/stub_driver
+
+# Servers of other projects; a test whose server is missing is skipped by name. Debian: apt-get install --no-install-recommends
+# gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
+test-services: $(READY)
+	$(BIN)/python -m pytest -m services
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .image.frames import colourize, load_image, overlay, save_png
     from .opening import open_any
     from .pipeline import build_engine, export_model, spec_of
+    from .stream.result import Result
+    from .stream.segment import Results, segment
     from .types import BuildOptions, Engine, EngineInfo, ModelSpec, Runner, TensorSpec
 
 #: public name -> the module it lives in
@@ -27,6 +29,8 @@ _HOMES = {
     "Engine": "types",
     "EngineInfo": "types",
     "ModelSpec": "types",
+    "Result": "stream.result",
+    "Results": "stream.segment",
     "Runner": "types",
     "TensorSpec": "types",
     "build_engine": "pipeline",
@@ -44,6 +48,7 @@ _HOMES = {
     "save_engine": "formats.engine_file",
     "save_model": "formats.model_file",
     "save_png": "image.frames",
+    "segment": "stream.segment",
     "spec_of": "pipeline",
 }
 
@@ -53,6 +58,8 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "ModelSpec",
+    "Result",
+    "Results",
     "Runner",
     "TensorSpec",
     "build_engine",
@@ -70,6 +77,7 @@ __all__ = [
     "save_engine",
     "save_model",
     "save_png",
+    "segment",
     "spec_of",
 ]
 

@@ -25,6 +25,7 @@ RECORD_BYTES = 256 * 2**20
 IMAGE_BYTES = 2**30
 MODEL_BYTES = 2 * 2**30
 PLAN_BYTES = 4 * 2**30
+VIDEO_BYTES = 2**60  # videos are read piece by piece
 
 _NAME_LENGTH = 24  # characters of a file's name that its partial file's name repeats
 

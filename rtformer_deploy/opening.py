@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from .backends import REFERENCE, build, open_engine
-from .errors import OutputError
+from .errors import OutputError, UsageError
 from .formats.engine_file import load_engine, save_precision
 from .formats.external_model import ExternalModel
 from .formats.model_file import file_sha256, load_model, stamp_notes
@@ -36,7 +37,7 @@ def open_any(
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return _open_network(path, threads)
+        return _open_network(path, threads)[0]
     engine = engine_of(path, device=device, threads=threads, strict=strict, external=external)
     return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
 
@@ -73,10 +74,24 @@ def _build_in_memory(path: Path, threads: int | None, external: ExternalModel | 
     return replace(engine, info=replace(engine.info, notes=stamp_notes(model)))
 
 
-def _open_network(path: Path, threads: int | None) -> FrameRunner:
+def open_scales(path: Path, scales: Sequence[float], threads: int | None = None) -> list[FrameRunner]:
+    """A network's safetensors -> a Runner for each scale, whose input has the scale times the recipe's height and width.
+
+    Raises UsageError for any other file: an engine and an ONNX model have one size.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        what = f"Scales need a network's weights (.safetensors), which take any size; {path} has one size."
+        raise UsageError(what, "Leave --scales out, or name the weights.")
+    return _open_network(path, threads, scales)
+
+
+def _open_network(path: Path, threads: int | None, scales: Sequence[float] = (1.0,)) -> list[FrameRunner]:
     require("torch", "export", "Opening a network's weights")
     from .backends.torch.run import open_network
     from .export.weights_choice import network_in
 
     choice = network_in(path)
-    return open_network(choice.network, choice.spec(), threads=threads)
+    height, width = choice.recipe.size
+    sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
+    return [open_network(choice.network, choice.spec(size=size), threads=threads) for size in sizes]

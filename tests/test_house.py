@@ -21,6 +21,7 @@ PACKAGE = "rtformer_deploy"
 #: Where heavy packages are at home; elsewhere they may be imported inside functions only.
 HOMES = {
     "torch": {"nn", "export", "training", "backends/torch"},
+    "av": {"stream"},
     "tensorrt": set(),
     "tensorrt_rtx": set(),
     "matplotlib": {"pictures"},

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 @options.dataset
 @click.option("--json", "json_path", type=options.PATH, metavar="FILE", help="Write the scores here.")
 @click.option("--picture", "picture_path", type=options.PATH, metavar="FILE", help="Write the confusion matrix here, as SVG.")
+@click.option("--flip", is_flag=True, help="Average over each frame and its mirror image.")
+@click.option("--scales", callback=parse.scales, metavar="S,...", help="Average over these scales, as in 0.75,1,1.25 (weights only).")
+@options.tiles
 @options.reader
 @options.external
 @options.threads

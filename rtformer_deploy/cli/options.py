@@ -52,13 +52,20 @@ def reader(command: Command) -> Command:
 
         return {"reader": ImageReader(values["bit_depth"], functools.partial(echo, err=True))}
 
-    return _gathered(gather, bit_depth=bit_depth)(command)
+    return gathered(gather, bit_depth=bit_depth)(command)
 
 
 def stop_on_error(command: Command) -> Command:
     """--stop-on-error: the first image that cannot be used ends the run."""
     text = "Stop at the first image that cannot be used, instead of naming it at the end."
     return click.option("--stop-on-error", is_flag=True, help=text)(command)
+
+
+def tiles(command: Command) -> Command:
+    """--tiles [OVERLAP]: larger pictures go tile by tile; None means they are resized."""
+    text = "Cut larger pictures into tiles of the engine's size that overlap by OVERLAP pixels [64 if left out]."
+    kind = click.IntRange(min=0)
+    return click.option("--tiles", type=kind, is_flag=False, flag_value=64, metavar="[OVERLAP]", help=text)(command)
 
 
 def output(default: str | None, text: str) -> Callable[[Command], Command]:
@@ -104,7 +111,7 @@ def build_options(command: Command) -> Command:
         return {"options": BuildOptions(**values), **paths}
 
     clicks = {name: _click(name, flag, [row.name for row in BACKENDS.values() if name in row.options]) for name, flag in flags.items()}
-    return _gathered(gather, **clicks, device=device, threads=threads)(command)
+    return gathered(gather, **clicks, device=device, threads=threads)(command)
 
 
 def ranges(command: Command) -> Command:
@@ -116,7 +123,7 @@ def ranges(command: Command) -> Command:
         return {"ranges": RangesSource(values["ranges"], values["images"])}
 
     text = "Use the INT8 ranges in FILE, from calibrate [default: those that come with the recipe]."
-    return _gathered(
+    return gathered(
         gather,
         ranges=click.option("--ranges", type=PATH, metavar="FILE", help=text),
         images=click.option("--images", type=PATH, metavar="DIR", help="Measure the INT8 ranges on these images first."),
@@ -132,7 +139,7 @@ def external(command: Command) -> Command:
         return {"external": ExternalModel(**values)}
 
     elsewhere = "For an ONNX model from elsewhere, "
-    return _gathered(
+    return gathered(
         gather,
         classes=click.option("--classes", metavar="N|DATASET", help=elsewhere + "say how many classes, or whose (cityscapes, FILE.toml)."),
         mean=click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "set the mean of RGB from 0 to 1."),
@@ -141,7 +148,7 @@ def external(command: Command) -> Command:
     )(command)
 
 
-def _gathered(gather: Callable[[Values], Values], **clicks: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def gathered(gather: Callable[[Values], Values], **clicks: Callable[[Any], Any]) -> Callable[[Command], Command]:
     """Adds options, named by parameter. `gather` turns their values into the arguments that the command gets instead."""
 
     def decorate(command: Command) -> Command:

@@ -41,6 +41,19 @@ def size(least: int = 1, most: int = 8192) -> Callable[[click.Context, click.Par
     return parse
 
 
+def scales(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """Numbers with commas between them, each from 0.1 to 4; () if there are none."""
+    if value is None:
+        return ()
+    try:
+        numbers = tuple(float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter("numbers with commas between them, as in 0.75,1,1.25") from error
+    if not all(0.1 <= number <= 4 for number in numbers):
+        raise click.BadParameter(f"{value}: scales must be from 0.1 to 4.")
+    return numbers
+
+
 def batch(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | str:
     """N or "dynamic" -> N or the symbolic dimension "batch"."""
     if value == "dynamic":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..types import Feedback, no_progress
@@ -89,6 +89,31 @@ def feedback() -> Iterator[Feedback]:
     """Lines on stdout, and a `progress_bar`."""
     with progress_bar() as progress:
         yield Feedback(echo, progress)
+
+
+@contextlib.contextmanager
+def status_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A callback for (text, done, total), which draws a bar on stderr as `progress_bar` does; the text may change with every call."""
+    if not sys.stderr.isatty():
+        yield lambda text, done, total: None
+        return
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    terminal = sys.stdout.isatty()
+    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False, redirect_stdout=terminal) as bar:
+        task, drawn_at = bar.add_task("", total=None), float("-inf")
+
+        def update(text: str, done: int, total: int | None) -> None:
+            nonlocal drawn_at
+            if time.monotonic() - drawn_at >= 0.25:
+                bar.update(task, description=text, completed=done, total=total, refresh=True)
+                drawn_at = time.monotonic()
+
+        yield update
 
 
 @contextlib.contextmanager

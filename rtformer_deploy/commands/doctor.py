@@ -73,6 +73,7 @@ PACKAGES = (
     Package("tensorrt", "tensorrt", "TensorRT engines", "import tensorrt as m; m.Logger(); print(m.__version__)"),
     Package("pillow-heif", "pillow_heif", "HEIC images", _plain("pillow_heif")),
     Package("shapely", "shapely", "simpler polygons", _plain("shapely")),
+    Package("av", "av", "videos, cameras and streams", "import av as m; print(m.__version__); print(f'FFmpeg {m.ffmpeg_version_info}')"),
     Package("matplotlib", "matplotlib", "pictures", _plain("matplotlib")),
     Package("jinja2", "jinja2", "the page of bench", _from_metadata("jinja2", "jinja2")),
     Package(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..datasets import open_dataset
+from ..errors import UsageError
 from ..evaluation.census import check_census, take_census
-from ..evaluation.evaluate import Evaluation, check_classes, evaluate
+from ..evaluation.evaluate import Evaluation, Predictor, check_classes, evaluate
 from ..files import json_bytes, write_atomic
 from ..formats.external_model import ExternalModel
 from ..image.reader import ImageReader
-from ..opening import open_any
+from ..opening import open_any, open_scales
 from ..pictures import require_report
+from ..runtime.augmented import AugmentedRunner
+from ..runtime.tiled import TiledRunner
 from ..types import Progress, no_progress
 from .kinds import DRAWING, SCORES
 from .outputs import check_outputs, file_inputs, model_inputs, outputs
@@ -20,7 +24,10 @@ from .outputs import check_outputs, file_inputs, model_inputs, outputs
 
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
-    """Which model on which split, how its images are read, and where the scores (JSON) and the confusion matrix (SVG) go, if anywhere."""
+    """Which model on which split, how its images are read, and where the scores (JSON) and the confusion matrix (SVG) go, if anywhere.
+
+    `flip` and `scales` average over views of each frame, `tiles` is the overlap in pixels of tiles (None: frames are not cut).
+    """
 
     model: Path
     dataset: str
@@ -32,6 +39,9 @@ class EvaluateRequest:
     threads: int | None = None
     device: int = 0
     external: ExternalModel = field(default_factory=ExternalModel)
+    flip: bool = False
+    scales: tuple[float, ...] = ()
+    tiles: int | None = None
 
 
 def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) -> Evaluation:
@@ -45,7 +55,8 @@ def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) ->
     if request.picture_path is not None:
         require_report("--picture")
     dataset = open_dataset(request.dataset, request.root, request.split, request.reader)
-    with open_any(request.model, device=request.device, threads=request.threads, external=request.external) as runner:
+    with contextlib.ExitStack() as stack:
+        runner = _open(request, stack)
         check_classes(runner.spec, dataset)
         check_census(dataset, take_census(dataset, progress=progress), "score", one_class=True)
         evaluation = evaluate(runner, dataset, progress)
@@ -54,6 +65,20 @@ def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) ->
     if request.picture_path is not None:
         write_atomic(request.picture_path, _picture(evaluation).encode())
     return evaluation
+
+
+def _open(request: EvaluateRequest, stack: contextlib.ExitStack) -> Predictor:
+    """What predicts: the model's own runner, or views of each frame through it. `stack` closes what is opened."""
+    if request.tiles is not None and (request.flip or request.scales):
+        raise UsageError("--tiles cannot be combined with --flip and --scales.")
+    if request.scales:
+        runners = [stack.enter_context(runner) for runner in open_scales(request.model, request.scales, request.threads)]
+        return AugmentedRunner(runners, request.flip)
+    runner = open_any(request.model, device=request.device, threads=request.threads, external=request.external)
+    stack.enter_context(runner)
+    if request.tiles is not None:
+        return TiledRunner(runner, request.tiles)
+    return AugmentedRunner([runner], flip=True) if request.flip else runner
 
 
 def _picture(evaluation: Evaluation) -> str:

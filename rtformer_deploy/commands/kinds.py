@@ -14,8 +14,10 @@ from ..formats.documents import DocumentError, parse_json
 from ..formats.engine_file import sidecar
 from ..formats.model_file import SPEC_KEY
 from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
+from ..image.areas import area_header
 from ..image.png import is_ours
 from ..pictures import PAGE_MARK, SVG_MARK
+from ..stream.sinks import JSON_START
 
 _HEAD = 4096  # bytes in which a mark is found
 
@@ -41,6 +43,12 @@ def _lines(*keys: str) -> Callable[[Path], bool]:
 def _tensors(key: str) -> Callable[[Path], bool]:
     """Whether a file is safetensors with this key in its metadata."""
     return lambda path: key in _metadata(path)
+
+
+def _is_our_video(path: Path) -> bool:
+    from ..stream.mp4 import is_our_video
+
+    return is_our_video(path)
 
 
 def _text(path: Path) -> str:
@@ -77,6 +85,9 @@ CHECKPOINT = Kind("a checkpoint of a training run", _tensors(CHECKPOINT_KEY))
 TRAINING_LOG = Kind("the log of a training run", _lines("kind", "time"))
 BENCH = Kind("a report of bench", _document("engine", "end_to_end", "environment"))
 PROFILE = Kind("a report of profile", _document("whole_ms", "layers", "blocks", "rounds"))
+VIDEO = Kind("a video of rtformer-deploy", _is_our_video)
+AREAS = Kind("a table of class areas", lambda path: holds(path, area_header().encode(), b""))
+ANSWERS = Kind("a document of segment's answers", lambda path: holds(path, JSON_START.encode(), b""))
 SCORES = Kind("a report of evaluate", _document("miou", "confusion", "classes"))
 COMPARISON = Kind("a report of verify", _document("a", "b", "stages", "flips"))
 TUNING = Kind("a report of tune", _document("points", "baseline", "max_drop"))

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import errno
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DeployError, ImageError, OutputError
-from ..files import check_folder, clean_up, make_folder, remove
-from ..image.frames import images_in, overlay, save_png
-from ..image.png import is_ours
+from ..errors import DeployError
+from ..files import check_folder
+from ..image.frames import images_in
 from ..image.reader import ImageReader, silent
-from ..types import Frame, LabelMap, Progress, Runner, Say, no_progress
+from ..stream.inputs import readable_videos, sort_inputs
+from ..stream.live import LiveOptions
+from ..stream.loop import LoopOptions
+from ..stream.sinks import Look
+from ..types import ModelSpec, Progress, Runner, Say, no_progress
 from .kinds import PICTURE
 from .outputs import Output, refuse_foreign, refuse_meeting
-
-LABELS, OVERLAY = "_labels.png", "_overlay.png"
-#: Why one file cannot be written while its neighbours can: its name is too long or not allowed, or a folder already has that name.
-_ITS_OWN = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST})
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """An image and where its two outputs go."""
-
-    image: Path
-    labels: Path
-    overlay: Path
+from .segment_flicker import FlickerWatch
+from .segment_outputs import LABELS, OVERLAY, Clip, Job, output_names
+from .segment_streams import Work, ahead_of, plan_clips, run_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +45,7 @@ def segment(
     batch: int = 1,
     reader: ImageReader | None = None,
     progress: Progress = no_progress,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Makes the folder `output`, runs the jobs `batch` at a time and yields an Outcome each, in order, when its files are written.
 
     `labels` gets the class ids as an 8-bit grey PNG, `overlay` the picture with the classes' colours over it (`alpha` 0: the picture
@@ -61,22 +53,43 @@ def segment(
     cannot be read, or whose outputs cannot have their names, yields an Outcome with its error and stops nothing. Raises OutputError
     if nothing can be written.
     """
-    make_folder(output)
-    for folder in {job.labels.parent for job in jobs}:
-        clean_up(folder)
-    reader, done = reader or ImageReader(), 0
-    for start in range(0, len(jobs), batch):
-        group = jobs[start : start + batch]
-        loaded = [_load(job, reader) for job in group]
-        frames = [item for item in loaded if not isinstance(item, ImageError)]
-        maps = iter(runner.run(frames) if frames else [])
-        for job, item in zip(group, loaded, strict=True):
-            outcome = Outcome(job, error=item) if isinstance(item, ImageError) else _write(runner, job, item, next(maps), alpha)
-            if outcome.error is not None:
-                _remove_earlier(job)
-            done += 1
-            progress("images", done, len(jobs))
-            yield outcome
+    work = Work(jobs, (), output, reader or ImageReader(), Look(alpha), LoopOptions(batch, ahead_of(runner)))
+    done = run_work(runner, work, lambda count, total, stages: progress("images", count, total or 0))
+    with contextlib.closing(done):
+        for each in done:
+            assert each.job is not None
+            yield Outcome(each.job, each.written.size, each.written.shares, each.written.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How videos and streams are read: `LiveOptions` says what these mean. `labels`: label maps are written of them too.
+
+    `overwrite`: files that this program did not write may be replaced.
+    """
+
+    every: int = 1
+    seconds: float | None = None
+    retry_s: float = 60.0
+    labels: bool = False
+    overwrite: bool = False
+
+
+def plan(given: Sequence[str | Path | int], output: Path, request: Request, reader: ImageReader) -> tuple[list[Job], list[Clip]]:
+    """What a user names -> jobs for the images and clips for the rest; a number is a camera.
+
+    Raises as `stream.inputs.sort_inputs`, `plan_jobs` and `plan_clips`.
+    """
+    inputs = sort_inputs(given)
+    jobs = plan_jobs(inputs.images, output, reader.say, overwrite=request.overwrite)
+    live = LiveOptions(request.every, request.seconds, patience_s=request.retry_s, stubborn=inputs.streams > 1, say=reader.say)
+    clips = plan_clips(inputs, output, live, labels=request.labels, overwrite=request.overwrite)
+    return jobs, clips
+
+
+def watch_flicker(spec: ModelSpec) -> FlickerWatch:
+    """What sees every result for --flicker, and writes what it saw."""
+    return FlickerWatch(spec)
 
 
 def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwrite: bool = False) -> list[Job]:
@@ -106,48 +119,11 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwr
     return jobs
 
 
-def output_names(images: Sequence[Path]) -> list[str]:
-    """A unique name for each image, also on file systems that ignore case."""
-    forms: tuple[Callable[[Path], str], ...] = (
-        lambda image: image.stem,
-        lambda image: f"{image.stem}_{image.suffix[1:]}",
-        lambda image: f"{image.absolute().parent.name}_{image.stem}",
-        lambda image: f"{image.absolute().parent.name}_{image.stem}_{image.suffix[1:]}",
-    )
-    names: dict[int, str] = {}
-    for form in forms:
-        count = Counter(form(image).casefold() for image in images)
-        names_in_use = {name.casefold() for name in names.values()}
-        for index, image in enumerate(images):
-            name = form(image)
-            if index not in names and count[name.casefold()] == 1 and name.casefold() not in names_in_use:
-                names[index] = name
-                names_in_use.add(name.casefold())
-    names_in_use = {name.casefold() for name in names.values()}
-    for index, image in enumerate(images):
-        if index not in names:
-            names[index] = _numbered(forms[-1](image), names_in_use)
-    return [names[index] for index in range(len(images))]
-
-
-def _numbered(name: str, names_in_use: set[str]) -> str:
-    number = 1
-    while f"{name}_{number}".casefold() in names_in_use:
-        number += 1
-    names_in_use.add(f"{name}_{number}".casefold())
-    return f"{name}_{number}"
-
-
-def class_shares(labels: LabelMap, classes: int) -> NDArray[np.float64]:
-    """A label map to the share of pixels of each class, (classes,)."""
-    return np.bincount(labels.ravel(), minlength=classes)[:classes] / labels.size
-
-
 def _images(path: Path, output: Path, say: Say) -> list[tuple[Path, Path]]:
     """The images of an input, each with the sub-folder that it lies in."""
     if not path.is_dir():
         return [(path, Path())]
-    images = images_in(path, say)
+    images = images_in(path, say, readable_videos())
     if path.resolve() == output.resolve():
         stems = {image.with_suffix("") for image in images}
         images = [image for image in images if not _is_output(image, stems)]
@@ -158,28 +134,3 @@ def _is_output(image: Path, stems: set[Path]) -> bool:
     """Whether the file was written by an earlier run over its own folder, by a version that did not mark its pictures yet."""
     ends = [end for end in (LABELS, OVERLAY) if image.name.endswith(end)]
     return any(image.with_name(image.name.removesuffix(end)) in stems for end in ends)
-
-
-def _remove_earlier(job: Job) -> None:
-    """Removes the pictures that an earlier run made of an image that fails now: they would pass for its result."""
-    for path in filter(is_ours, (job.labels, job.overlay)):
-        remove(path)
-
-
-def _load(job: Job, reader: ImageReader) -> Frame | ImageError:
-    try:
-        return reader.load(job.image)
-    except ImageError as error:
-        return error
-
-
-def _write(runner: Runner, job: Job, frame: Frame, labels: LabelMap, alpha: float) -> Outcome:
-    try:
-        make_folder(job.labels.parent)
-        save_png(job.labels, labels)
-        save_png(job.overlay, overlay(frame, labels, runner.spec.palette, alpha))
-    except OutputError as error:
-        if not (isinstance(error.__cause__, OSError) and error.__cause__.errno in _ITS_OWN):
-            raise
-        return Outcome(job, error=error)
-    return Outcome(job, (frame.shape[0], frame.shape[1]), class_shares(labels, len(runner.spec.classes)))

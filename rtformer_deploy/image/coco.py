@@ -19,27 +19,26 @@ def run_lengths(mask: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": counts.tolist()}
 
 
-class CocoDocument:
-    """Collects frames and gives one COCO document. Category ids are the label maps' class ids; images and annotations count from 1."""
+class CocoFrames:
+    """Frames as COCO's images and annotations, which count from 1. Category ids are the label maps' class ids.
+
+    `categories` and `images` are those lists of the document. Annotations are given out frame by frame, because there are many.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
-        self._images: list[dict[str, Any]] = []
-        self._annotations: list[dict[str, Any]] = []
+        self._count = 0
+        self.images: list[dict[str, Any]] = []
+        self.categories = [{"id": index, "name": name, "supercategory": name} for index, name in enumerate(names)]
 
-    def add(self, file_name: str, labels: LabelMap) -> None:
-        """Adds a frame's label map (H, W); ids that are no class's (255, "ignored") are left out."""
+    def add(self, file_name: str, labels: LabelMap) -> list[dict[str, Any]]:
+        """Adds a frame's label map (H, W) and returns its annotations; ids that are no class's (255, "ignored") have none."""
         height, width = labels.shape
-        image = len(self._images) + 1
-        self._images.append({"id": image, "file_name": file_name, "height": height, "width": width})
-        for index in np.unique(labels).tolist():
-            if index < len(self._names):
-                self._annotations.append({"id": len(self._annotations) + 1, "image_id": image, **_annotation(labels == index, index)})
-
-    def to_json(self) -> dict[str, Any]:
-        """The document: images, categories, annotations."""
-        categories = [{"id": index, "name": name, "supercategory": name} for index, name in enumerate(self._names)]
-        return {"images": self._images, "categories": categories, "annotations": self._annotations}
+        image = len(self.images) + 1
+        self.images.append({"id": image, "file_name": file_name, "height": height, "width": width})
+        found = [index for index in np.unique(labels).tolist() if index < len(self._names)]
+        first, self._count = self._count + 1, self._count + len(found)
+        return [{"id": first + place, "image_id": image, **_annotation(labels == index, index)} for place, index in enumerate(found)]
 
 
 def _annotation(mask: NDArray[np.bool_], index: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,16 +82,18 @@ def walk(folder: Path) -> Contents:
     return Contents(folder, tuple(sorted(files)), left_out)
 
 
-def images_in(folder: Path, say: Say = silent) -> list[Path]:
+def images_in(folder: Path, say: Say = silent, others: Collection[str] = ()) -> list[Path]:
     """The images of a folder and its sub-folders, by suffix, sorted; `say` gets one line if files were left out.
 
-    It leaves out what `walk` leaves out, files without an image's suffix, and pictures that this program wrote. Raises ImageError
-    if there is no image.
+    It leaves out what `walk` leaves out, files without an image's suffix, and pictures that this program wrote. Files whose suffix is in
+    `others` are read by somebody else, so they are not mentioned. Raises ImageError if there is no image.
     """
     contents = walk(folder)
     suffixes, left_out = readable_suffixes(), contents.left_out
     images = []
     for path in contents.files:
+        if path.suffix.lower() in others:
+            continue
         if path.suffix.lower() not in suffixes:
             left_out[_no_image(path.suffix.lower())] += 1
         elif is_ours(folder / path):

@@ -99,15 +99,22 @@ def overlay(frame: Frame, labels: LabelMap, palette: Sequence[Sequence[int]], al
     """
     if frame.shape[:2] != labels.shape:
         raise ValueError(f"the labels are {labels.shape}, the frame is {frame.shape[:2]}")
-    levels = np.arange(256, dtype=np.float32)
-    dimmed = levels * np.float32(1 - alpha) + np.float32(0.5)
-    blended: NDArray[np.float32] = dimmed[frame]
-    blended += (levels * np.float32(alpha))[colourize(labels, palette)]
-    drawn = blended.astype(np.uint8)
+    colours = np.zeros((256, 3), np.uint16)
+    colours[: len(palette)] = palette
+    places = np.take(colours << 8, labels, axis=0)
+    places |= frame
+    drawn: Frame = np.take(_blended(alpha), places)
     if labels.size and labels.max() >= len(palette):
         ignored = labels >= len(palette)
         drawn[ignored] = frame[ignored]
     return drawn
+
+
+def _blended(alpha: float) -> NDArray[np.uint8]:
+    """What a colour's level over a frame's level gives, at 256 * colour + frame."""
+    levels = np.arange(256, dtype=np.float32)
+    dimmed = levels * np.float32(1 - alpha) + np.float32(0.5)
+    return (dimmed + (levels * np.float32(alpha))[:, None]).astype(np.uint8).ravel()
 
 
 def _checked(frame: Frame) -> Frame:

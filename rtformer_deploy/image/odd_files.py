@@ -11,11 +11,15 @@ _HINTS = 3  # that a message ends with
 
 @dataclass(slots=True)
 class OddFiles:
-    """The errors of a run over `total` images, one per file. `stop`: the first one ends the run (--stop-on-error)."""
+    """The errors of a run over `total` images, one per file. `stop`: the first one ends the run (--stop-on-error).
+
+    `unit` is what they are called if they are not all images.
+    """
 
     stop: bool = True
     errors: list[DeployError] = field(default_factory=list)
     total: int = 0
+    unit: str = "images"
 
     def add(self, error: DeployError) -> None:
         """Keeps an error, or raises it if the run is to stop."""
@@ -25,7 +29,7 @@ class OddFiles:
 
     def title(self, what: str = "could not be read") -> str:
         """A line such as "2 of 9 images could not be read:"."""
-        return f"{len(self.errors)} of {self.total} images {what}:"
+        return f"{len(self.errors)} of {self.total} {self.unit} {what}:"
 
     def lines(self) -> list[str]:
         """A line for each error."""

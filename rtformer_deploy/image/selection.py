@@ -45,24 +45,24 @@ def load_region(path: Path) -> NDArray[np.bool_]:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Selection:
-    """What to keep of label maps: the classes `only` (None: all), the pixels of `region` (None: all), and which are certain enough.
+    """What to keep of label maps: the classes `only` (None: all), the pixels of `region` (None: all).
 
-    `unsure` is (least confidence in 0..1, the id for pixels below it); None: none are.
+    `least_confidence` from 0 to 1: pixels below it become a class of their own, "unsure" (None: none do).
     """
 
     only: tuple[int, ...] | None = None
     region: NDArray[np.bool_] | None = None
-    unsure: tuple[float, int] | None = None
+    least_confidence: float | None = None
 
-    def apply(self, labels: LabelMap, confidence: ConfidenceMap | None = None) -> LabelMap:
-        """A label map (H, W), with its confidence map if `unsure` is asked for -> the same with the pixels that are not kept as IGNORED.
+    def apply(self, labels: LabelMap, classes: int, confidence: ConfidenceMap | None = None) -> LabelMap:
+        """A label map (H, W) of a model with so many classes -> the same with the pixels that are not kept as IGNORED.
 
-        Raises ImageError if the region has another size than the frame.
+        `confidence` is needed if there is a least confidence; "unsure" gets the id behind the model's classes. Raises ImageError if the
+        region has another size than the frame.
         """
-        if self.unsure is not None:
-            assert confidence is not None, "unsure needs a confidence map"
-            least, index = self.unsure
-            labels = np.where(confidence < least * 255, np.uint8(index), labels)
+        if self.least_confidence is not None:
+            assert confidence is not None, "a least confidence needs a confidence map"
+            labels = np.where(confidence < self.least_confidence * 255, np.uint8(classes), labels)
         if self.only is not None:
             keep = np.zeros(256, bool)
             keep[list(self.only)] = True

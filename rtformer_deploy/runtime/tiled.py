@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from typing import Self
 
+from ..errors import UsageError
 from ..image.tiles import join_tiles, tile_windows
-from ..types import Frame, LabelMap, ModelSpec
+from ..types import Frame, LabelMap, Logits, ModelSpec, Ticket
 from .whole_logits import LogitsRunner, check_has_logits
 
 
 class TiledRunner:
-    """Frames to label maps, as a Runner's `run`: frames larger than the engine go through it tile by tile, others as usual.
+    """Implements `types.Runner`: frames larger than the engine go through it tile by tile, others as usual.
 
     Tiles overlap by at least `overlap` pixels, and their logits are blended there. An engine built with `--head labels` has no
-    logits and raises EngineError. The runner stays the caller's, who closes it.
+    logits and raises UsageError. The runner inside stays the caller's, who closes it.
     """
 
     def __init__(self, runner: LogitsRunner, overlap: int) -> None:
         check_has_logits(runner.spec, "Tiles")
         tile_windows(runner.spec.size, runner.spec.size, overlap)
         self._runner, self._overlap = runner, overlap
+        self.spec: ModelSpec = runner.spec
         self.threads: int | None = getattr(runner, "threads", None)
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self._runner.spec
+        self._numbers = itertools.count(1)
+        self._done: dict[int, list[LabelMap]] = {}
 
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
         return [self._label(frame) for frame in frames]
+
+    def logits(self, frames: Sequence[Frame]) -> Logits:
+        raise UsageError("Tiles have no logits of the whole frame.", "Leave --tiles out, or what needs logits.")
+
+    def submit(self, frames: Sequence[Frame]) -> Ticket:
+        """Runs the frames; `result` gives their label maps. What goes on beside the caller goes on within, from tile to tile."""
+        ticket = Ticket(next(self._numbers))
+        self._done[ticket.number] = self.run(frames)
+        return ticket
+
+    def result(self, ticket: Ticket) -> list[LabelMap]:
+        if ticket.number not in self._done:
+            raise UsageError(f"Ticket {ticket.number} is unknown here, or its result was taken already.")
+        return self._done.pop(ticket.number)
+
+    def close(self) -> None:
+        """Forgets the results that nobody took."""
+        self._done.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def _label(self, frame: Frame) -> LabelMap:
         spec = self.spec

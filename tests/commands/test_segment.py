@@ -11,9 +11,11 @@ import pytest
 from helpers import StoppedError, stop_at, tiny_spec
 from PIL import Image
 
-from rtformer_deploy.commands.segment import Job, Outcome, class_shares, output_names, plan_jobs, segment
+from rtformer_deploy.commands.segment import Outcome, plan_jobs, segment
+from rtformer_deploy.commands.segment_outputs import Job, output_names
 from rtformer_deploy.errors import ImageError, OutputError
 from rtformer_deploy.image.png import is_ours
+from rtformer_deploy.stream.sinks import class_shares
 from rtformer_deploy.types import Frame, LabelMap, Logits, Ticket
 
 
@@ -24,6 +26,7 @@ class Halves:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.maps: dict[int, list[LabelMap]] = {}
 
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
         self.batches.append(len(frames))
@@ -38,10 +41,12 @@ class Halves:
         raise NotImplementedError
 
     def submit(self, frames: Sequence[Frame]) -> Ticket:
-        raise NotImplementedError
+        maps = self.run(frames)
+        self.maps[len(self.batches)] = maps
+        return Ticket(len(self.batches))
 
     def result(self, ticket: Ticket) -> list[LabelMap]:
-        raise NotImplementedError
+        return self.maps.pop(ticket.number)
 
     def close(self) -> None:
         self.batches.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import chdir
@@ -16,7 +17,8 @@ from helpers import StoppedError, stop
 from odd_pngs import png16
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from small_training import write_dataset
+from small_network import write_small
+from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands.train import open_splits
@@ -25,7 +27,11 @@ from rtformer_deploy.errors import DatasetError
 from rtformer_deploy.evaluation.evaluate import evaluate
 from rtformer_deploy.evaluation.metrics import confusion, scores
 from rtformer_deploy.formats.recipe import load_recipe
+from rtformer_deploy.formats.weights_file import weights_metadata
 from rtformer_deploy.image.reader import ImageReader
+from rtformer_deploy.nn import build_network
+from rtformer_deploy.nn.weights import save_weights
+from rtformer_deploy.opening import open_scales
 from rtformer_deploy.training.loader import Frames
 from rtformer_deploy.types import Frame, LabelMap, ModelSpec, TensorSpec
 
@@ -234,3 +240,33 @@ def test_training_reads_the_same_frames(dataset: Dataset) -> None:
         np.testing.assert_array_equal(Frames(twelve)[index][0], Frames(plain)[index][0])
         assert Frames(unsaid)[index][0].max() <= 15
     assert len(said) == 1
+
+
+def test_views_are_asked_for_by_name_and_refused_where_they_cannot_be(tmp_path: Path) -> None:
+    small = write_small(tmp_path)
+    common = ["evaluate", str(small.model), "--dataset", str(small.dataset), "--root", str(small.root)]
+    plain, flipped, tiled = (CliRunner().invoke(main, [*common, *more]) for more in ([], ["--flip"], ["--tiles", "8"]))
+    assert [result.exit_code for result in (plain, flipped, tiled)] == [0, 0, 0], flipped.output
+    assert "mIoU" in flipped.stdout
+    refused = CliRunner().invoke(main, [*common, "--scales", "0.75,1"])
+    assert refused.exit_code == 2
+    assert "which take any size" in refused.stderr
+    assert CliRunner().invoke(main, [*common, "--flip", "--tiles", "8"]).exit_code == 2
+    assert CliRunner().invoke(main, [*common, "--scales", "0,1"]).exit_code == 2
+
+
+def test_scales_average_one_network_at_several_sizes(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data", frames=2)
+    recipe = small_recipe(dataset)
+    network = build_network(recipe.arch, 3, aux=False).eval()
+    weights = tmp_path / "weights.safetensors"
+    save_weights(
+        {name: value for name, value in network.state_dict().items() if value.is_floating_point()}, weights, weights_metadata(recipe)
+    )
+    with contextlib.ExitStack() as stack:
+        runners = [stack.enter_context(runner) for runner in open_scales(weights, (0.75, 1.5), threads=1)]
+        assert [runner.spec.size for runner in runners] == [(36, 48), (72, 96)]
+    arguments = ["evaluate", str(weights), "--dataset", str(dataset), "--root", str(dataset.parent), "--scales", "0.75,1.5", "--flip"]
+    result = CliRunner().invoke(main, [*arguments, "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert "mIoU" in result.stdout

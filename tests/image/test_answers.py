@@ -48,12 +48,12 @@ def test_areas_are_csv_that_others_read() -> None:
 
 def test_a_selection_keeps_classes_a_region_and_what_is_certain() -> None:
     labels, sure = np.array([[0, 1, 2], [0, 1, 2]], np.uint8), np.array([[255, 100, 255], [10, 255, 255]], np.uint8)
-    assert Selection(only=(0, 2)).apply(labels).tolist() == [[0, 255, 2]] * 2
-    assert Selection(region=np.array([[True, False, True], [False] * 3])).apply(labels).tolist() == [[0, 255, 2], [255] * 3]
-    assert Selection(unsure=(0.5, 3)).apply(labels, sure).tolist() == [[0, 3, 2], [3, 1, 2]]
-    assert Selection(only=(0, 3), unsure=(0.5, 3)).apply(labels, sure).tolist() == [[0, 3, 255], [3, 255, 255]]
+    assert Selection(only=(0, 2)).apply(labels, 3).tolist() == [[0, 255, 2]] * 2
+    assert Selection(region=np.array([[True, False, True], [False] * 3])).apply(labels, 3).tolist() == [[0, 255, 2], [255] * 3]
+    assert Selection(least_confidence=0.5).apply(labels, 3, sure).tolist() == [[0, 3, 2], [3, 1, 2]]
+    assert Selection(only=(0, 3), least_confidence=0.5).apply(labels, 3, sure).tolist() == [[0, 3, 255], [3, 255, 255]]
     with pytest.raises(ImageError, match=r"mask is 1x1 and the frame 2x3"):
-        Selection(region=np.ones((1, 1), bool)).apply(labels)
+        Selection(region=np.ones((1, 1), bool)).apply(labels, 3)
 
 
 def test_class_names_are_looked_up_and_unknown_ones_refused() -> None:

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 
 from rtformer_deploy.errors import MissingPackageError
 from rtformer_deploy.image import native
-from rtformer_deploy.image.coco import CocoDocument
+from rtformer_deploy.image.coco import CocoFrames
 from rtformer_deploy.image.geojson import feature_collection
 from rtformer_deploy.image.outlines import outlines
 from rtformer_deploy.image.polygons import Polygon, polygons_of, ring_area
@@ -107,11 +107,10 @@ def test_geojson_has_a_feature_for_each_polygon_of_a_class() -> None:
 def test_pycocotools_reads_the_same_masks(tmp_path: Path) -> None:
     maps = [labels for labels in label_maps() if labels.max() < 4][-4:]
     maps[0][0, 0] = 255
-    document = CocoDocument(NAMES)
-    for index, labels in enumerate(maps):
-        document.add(f"{index}.png", labels)
+    frames = CocoFrames(NAMES)
+    annotations = [each for index, labels in enumerate(maps) for each in frames.add(f"{index}.png", labels)]
     path = tmp_path / "coco.json"
-    path.write_text(json.dumps(document.to_json()))
+    path.write_text(json.dumps({"images": frames.images, "categories": frames.categories, "annotations": annotations}))
     read = COCO(str(path))
     for index, labels in enumerate(maps, 1):
         again = np.full(labels.shape, 255, np.uint8)

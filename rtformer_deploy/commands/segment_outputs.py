@@ -1,0 +1,71 @@
+"""What the outputs of `segment` are called: one name for each input, in the folder that it belongs to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..stream.items import Source
+
+LABELS, OVERLAY = "_labels.png", "_overlay.png"
+VIDEO, MAPS = "_overlay.mp4", "_labels"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image and where its two outputs go."""
+
+    image: Path
+    labels: Path
+    overlay: Path
+
+    def beside(self, end: str) -> Path:
+        """The path of another output, which is called as the overlay but for its end."""
+        return self.overlay.with_name(self.overlay.name.removesuffix(OVERLAY) + end)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A video or a live source, and where its outputs go; `labels` None: no label maps are written."""
+
+    source: Source
+    overlay: Path
+    labels: Path | None
+
+    def beside(self, end: str) -> Path:
+        """The path of another output, which is called as the overlay but for its end."""
+        return self.overlay.with_name(self.overlay.name.removesuffix(VIDEO) + end)
+
+
+def output_names(images: Sequence[Path]) -> list[str]:
+    """A unique name for each image, also on file systems that ignore case."""
+    forms: tuple[Callable[[Path], str], ...] = (
+        lambda image: image.stem,
+        lambda image: f"{image.stem}_{image.suffix[1:]}",
+        lambda image: f"{image.absolute().parent.name}_{image.stem}",
+        lambda image: f"{image.absolute().parent.name}_{image.stem}_{image.suffix[1:]}",
+    )
+    names: dict[int, str] = {}
+    for form in forms:
+        count = Counter(form(image).casefold() for image in images)
+        names_in_use = {name.casefold() for name in names.values()}
+        for index, image in enumerate(images):
+            name = form(image)
+            if index not in names and count[name.casefold()] == 1 and name.casefold() not in names_in_use:
+                names[index] = name
+                names_in_use.add(name.casefold())
+    names_in_use = {name.casefold() for name in names.values()}
+    for index, image in enumerate(images):
+        if index not in names:
+            names[index] = _numbered(forms[-1](image), names_in_use)
+    return [names[index] for index in range(len(images))]
+
+
+def _numbered(name: str, names_in_use: set[str]) -> str:
+    number = 1
+    while f"{name}_{number}".casefold() in names_in_use:
+        number += 1
+    names_in_use.add(f"{name}_{number}".casefold())
+    return f"{name}_{number}"
