@@ -21,8 +21,7 @@ import contextlib
 import dataclasses
 import json
 import os
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .content import content_dir
 from .errors import DatasetError, ImageError, RecipeError, about
-from .files import IMAGE_BYTES, read_text, sha256, sha256_of
+from .files import IMAGE_BYTES, sha256, sha256_of
+from .formats.dataset_file import DatasetFile, Labels, Layout, dataset_path, read_dataset_file
+from .formats.documents import DocumentError
+from .formats.names import clean_name
 from .formats.pair_list import ListedPair, read_pairs
 from .formats.path_pattern import PathPattern
-from .formats.recipe import Labels, load_labels
 from .image.folders import OURS, Contents, walk
 from .image.labels import LabelMeaning, read_label
 from .image.png import is_ours
@@ -132,54 +132,42 @@ def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | Non
     Raises DatasetError if the folder does not fit (the message says what was looked for and what is there) or a pair is incomplete,
     and RecipeError if the dataset file contradicts itself.
     """
-    path, data = _dataset_file(dataset)
-    labels, reader = load_labels(str(path)), reader or ImageReader()
-    layout, root = _layout(data, path), Path(root)
+    path = dataset_path(dataset)
+    file = read_dataset_file(path)
+    layout, name = file.layout, file.name or clean_name(path.stem)
+    root, reader = Path(root), reader or ImageReader()
+    if layout is None:
+        raise RecipeError(f"{path} has no [layout], so its files cannot be found.", "See the dataset files that come with the project.")
     if not root.is_dir():
-        raise DatasetError(f"The dataset folder {root} does not exist.", f"{data.get('name', dataset)} {_layout_text(layout)}")
-    folder = layout.get("splits", {}).get(split, split)
-    samples = _samples_of_list(root, layout, folder, reader) if "list" in layout else _samples_of_patterns(root, layout, folder, reader)
+        raise DatasetError(f"The dataset folder {root} does not exist.", f"{name} {_layout_text(layout)}")
+    paths = _paths(layout, split, path)
+    samples = _samples_of_list(root, paths[0], reader) if layout.list else _samples_of_patterns(root, paths, reader)
     if not samples:
         raise DatasetError(
-            f"{root} holds no {split!r} split of {data.get('name', dataset)}: {_patterns_text(layout, folder)} and {_root_text(root)}.",
-            f"{data.get('name', dataset)} {_layout_text(layout)}",
+            f"{root} holds no {split!r} split of {name}: {_patterns_text(paths)} and {_root_text(root)}.", f"{name} {_layout_text(layout)}"
         )
-    return Dataset(str(data.get("name", path.stem)), split, tuple(samples), _meaning(data, labels, path), reader)
+    return Dataset(name, split, tuple(samples), _meaning(file), reader)
 
 
 def _file_hash(path: Path) -> str:
     return sha256_of(path, DatasetError, "an image or a label map", IMAGE_BYTES)
 
 
-def _dataset_file(dataset: str) -> tuple[Path, dict[str, Any]]:
-    path = Path(dataset) if dataset.endswith(".toml") else content_dir("models") / "datasets" / f"{dataset}.toml"
-    if not path.is_file():
-        load_labels(dataset)  # raises an error that lists the known datasets
+def _paths(layout: Layout, split: str, path: Path) -> list[str]:
+    """The layout's list, or its two patterns, for a split. Raises RecipeError if the split's name leads out of the dataset's folder."""
     try:
-        return path, tomllib.loads(read_text(path, RecipeError, "a dataset file"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"Cannot read {path}: {error}.") from error
+        return [layout.fill(text, split) for text in _texts(layout)]
+    except DocumentError as error:
+        raise RecipeError(f"{path}: {error}.") from error
 
 
-def _layout(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    layout = data.get("layout")
-    if not isinstance(layout, dict):
-        raise RecipeError(f"{path} has no [layout], so its files cannot be found.", "See the dataset files that come with the project.")
-    if "list" not in layout:
-        for key in ("images", "labels"):
-            if str(layout.get(key, "")).count("{name}") != 1:
-                raise RecipeError(f"{path}: [layout] {key} is a path with one {{name}} in it, or there is a list.")
-        if layout["images"] == layout["labels"]:
-            raise RecipeError(f"{path}: [layout] images and labels are the same path, {layout['images']}.")
-    for text in (*(layout.get(key, "") for key in ("images", "labels", "list")), *layout.get("splits", {}).values()):
-        if Path(str(text)).is_absolute() or ".." in Path(str(text)).parts:
-            raise RecipeError(f"{path}: [layout] leads out of the dataset's folder: {text}.", "Paths there begin at --root.")
-    return layout
+def _texts(layout: Layout) -> list[str]:
+    return [layout.list] if layout.list else [layout.images, layout.labels]
 
 
-def _samples_of_patterns(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
+def _samples_of_patterns(root: Path, paths: Sequence[str], reader: ImageReader) -> list[Sample]:
     """The pairs of files that fit the two patterns. Raises DatasetError if a file has no partner."""
-    patterns = [PathPattern.parse(str(layout[key]).replace("{split}", folder)) for key in ("images", "labels")]
+    patterns = [PathPattern.parse(path) for path in paths]
     contents = {pattern.folder: _contents_of(root / pattern.folder, reader) for pattern in patterns}
     images, labels = (_paths_by_name(root, pattern, contents[pattern.folder]) for pattern in patterns)
     narrower, wider = (labels, images) if patterns[1].length > patterns[0].length else (images, labels)
@@ -227,8 +215,8 @@ def _paths_by_name(root: Path, pattern: PathPattern, contents: Contents) -> dict
     return paths
 
 
-def _samples_of_list(root: Path, layout: Mapping[str, Any], folder: str, reader: ImageReader) -> list[Sample]:
-    path = root / str(layout["list"]).replace("{split}", folder)
+def _samples_of_list(root: Path, name: str, reader: ImageReader) -> list[Sample]:
+    path = root / name
     if not path.is_file():
         return []
     samples: dict[str, tuple[int, Sample]] = {}
@@ -259,35 +247,21 @@ def _inside(root: Path, name: str, path: Path, pair: ListedPair) -> Path:
     raise DatasetError(f"{path}, line {pair.line}: there is no {file}.", "A list's paths begin at --root.")
 
 
-def _meaning(data: Mapping[str, Any], labels: Labels, path: Path) -> LabelMeaning:
-    """What the dataset file says about label pixels. Raises RecipeError."""
-    pixels, colour = data.get("label_pixels"), data.get("ignored_colour")
-    if pixels not in (None, "ids", "colours"):
-        raise RecipeError(f'{path}: label_pixels is "ids" or "colours", not {pixels!r}.')
-    if not (colour is None or (isinstance(colour, list) and len(colour) == 3 and all(each in range(256) for each in colour))):
-        raise RecipeError(f"{path}: ignored_colour is three numbers from 0 to 255, not {colour!r}.")
-    if pixels == "colours" and "label_map" in data:
-        raise RecipeError(f'{path}: label_pixels = "colours" and [label_map] cannot be combined: colours are those of the palette.')
-    ignored = None if colour is None else (colour[0], colour[1], colour[2])
-    return LabelMeaning(labels, _lookup(data, labels, path), "label_map" in data, pixels, ignored)
+def _meaning(file: DatasetFile) -> LabelMeaning:
+    """What the dataset file says about label pixels."""
+    return LabelMeaning(file.labels, _lookup(file), file.label_map is not None, file.label_pixels, file.ignored_colour)
 
 
-def _lookup(data: Mapping[str, Any], labels: Labels, path: Path) -> NDArray[np.int16]:
+def _lookup(file: DatasetFile) -> NDArray[np.int16]:
     """Pixel value -> class id, ignore index, or -1 if the value must not occur in a label."""
-    lookup = np.full(256, -1, np.int16)
-    mapping = data.get("label_map")
-    if mapping is None:
-        lookup[: len(labels.names)] = np.arange(len(labels.names))
-    else:
-        lookup[:] = labels.ignore_index
-        for value, target in mapping.items():
-            if not (value.isdigit() and int(value) <= 255 and isinstance(target, int) and 0 <= target < len(labels.names)):
-                raise RecipeError(f"{path}: [label_map] {value} = {target} is not a pixel value and one of {len(labels.names)} class ids.")
-            lookup[int(value)] = target
-    if not 0 <= labels.ignore_index <= 255 or labels.ignore_index < len(labels.names):
-        raise RecipeError(f"{path}: the ignore index {labels.ignore_index} is one of the classes, or does not fit into 8 bits.")
-    if mapping is None:
-        lookup[labels.ignore_index] = labels.ignore_index
+    if file.label_map is None:
+        lookup = np.full(256, -1, np.int16)
+        lookup[: len(file.classes)] = np.arange(len(file.classes))
+        lookup[file.ignore_index] = file.ignore_index
+        return lookup
+    lookup = np.full(256, file.ignore_index, np.int16)
+    for value, target in file.label_map.items():
+        lookup[int(value)] = target
     return lookup
 
 
@@ -295,14 +269,12 @@ def _some(items: list[Any]) -> str:
     return ", ".join(str(item) for item in items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
 
 
-def _patterns_text(layout: Mapping[str, Any], folder: str) -> str:
-    names = [layout["list"]] if "list" in layout else [layout["images"], layout["labels"]]
-    return "looked for " + " and ".join(str(name).replace("{split}", folder).replace("{name}", "*") for name in names)
+def _patterns_text(paths: Sequence[str]) -> str:
+    return "looked for " + " and ".join(path.replace("{name}", "*") for path in paths)
 
 
-def _layout_text(layout: Mapping[str, Any]) -> str:
-    names = [layout["list"]] if "list" in layout else [layout["images"], layout["labels"]]
-    return "lies on disk as " + " with ".join(str(name) for name in names) + "."
+def _layout_text(layout: Layout) -> str:
+    return "lies on disk as " + " with ".join(_texts(layout)) + "."
 
 
 def _root_text(root: Path) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .backends import REFERENCE, build, open_engine
 from .errors import OutputError, UsageError
-from .formats.engine_file import load_engine, save_info
+from .formats.engine_file import load_engine, save_precision
 from .formats.external_model import ExternalModel
-from .formats.model_file import file_sha256, load_model
+from .formats.model_file import file_sha256, load_model, stamp_notes
 from .graph.functions import inline_functions
 from .machine import require
 from .pipeline import complete_precision, refuse_mismatch, spec_of
@@ -59,7 +60,7 @@ def _with_precision(engine: Engine, path: Path, device: int) -> Engine:
     complete = complete_precision(engine, device)
     if complete.info != engine.info:
         with contextlib.suppress(OutputError):  # if the folder cannot be written, the layers are read again next time
-            save_info(complete.info, path)
+            save_precision(complete.info.precision, path)
     return complete
 
 
@@ -69,7 +70,8 @@ def _build_in_memory(path: Path, threads: int | None, external: ExternalModel | 
     batch = spec.input.shape[0]
     sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
     options = BuildOptions(batch=sizes, threads=threads)
-    return build(inline_functions(model), spec, REFERENCE, options, model_sha256=file_sha256(model))
+    engine = build(inline_functions(model), spec, REFERENCE, options, model_sha256=file_sha256(model))
+    return replace(engine, info=replace(engine.info, notes=stamp_notes(model)))
 
 
 def open_scales(path: Path, scales: Sequence[float], threads: int | None = None) -> list[FrameRunner]:

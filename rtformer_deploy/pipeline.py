@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import CalibrationError, ModelError, PrecisionError
-from .formats.external_model import ExternalModel, external_spec, fix_size
-from .formats.model_file import file_sha256, read_spec, stamp_spec, weights_sha256
+from .formats.external_model import ExternalModel, external_spec, fix_size, tensor_spec
+from .formats.model_file import file_sha256, read_spec, stamp_notes, stamp_spec, weights_sha256
 from .formats.ranges import check_ranges, ranges_hash
 from .graph.edit import clone
 from .graph.fp16 import FP32_OPERATORS, to_fp16
@@ -53,7 +53,7 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
     from .export.export import DEFAULT_OPSET, export_network
     from .export.parity import check_export
 
-    model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)), spec.arch["name"])
+    model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)), str(spec.arch["name"]))
     model = set_head(simplify(add_functions(model)), spec)
     stamp_spec(model, spec)
     return Exported(model, spec, check_export(network, model, spec))
@@ -119,6 +119,7 @@ def build_engine(
         engine.info,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
         options={**engine.info.options, **strictness},
+        notes=(*engine.info.notes, *stamp_notes(model)),
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
@@ -202,3 +203,23 @@ def _check_io(model: ir.Model, spec: ModelSpec, name: str) -> None:
             f"{name} has the inputs {inputs} and outputs {outputs}; its stamp says {spec.input.name} and {spec.output.name}.",
             "Export it again.",
         )
+    source, target = (tensor_spec(value) for value in (_feed(model), model.graph.outputs[0]))
+    for found, told in ((source, spec.input), (target, spec.output)):
+        if not _same_shape(found.shape, told.shape):
+            raise ModelError(f"{name}: {found.name} is {_text(found.shape)}; its stamp says {_text(told.shape)}.", "Export it again.")
+    count = target.shape[1] if len(target.shape) == 4 else None
+    if isinstance(count, int) and count != len(spec.classes):
+        raise ModelError(f"{name} gives {count} classes; its stamp names {len(spec.classes)}.", "Export it again.")
+
+
+def _feed(model: ir.Model) -> ir.Value:
+    return next(value for value in model.graph.inputs if value.name not in model.graph.initializers)
+
+
+def _same_shape(found: Sequence[int | str], told: Sequence[int | str]) -> bool:
+    """Whether two shapes agree; an open dimension of the graph may be any size, but a fixed one is the same in both."""
+    return len(found) in (0, len(told)) and all(not isinstance(own, int) or own == other for own, other in zip(found, told, strict=False))
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape))

@@ -1,4 +1,7 @@
-"""The frozen data types that the stages share. Importing this loads nothing heavy, not even NumPy."""
+"""The frozen data types that the stages share. Importing this loads nothing heavy, not even NumPy.
+
+The bounds of a field are part of its type (msgspec.Meta). They hold for values that come from a document: see formats/conversion.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeAlias, TypeVar
+
+from msgspec import Meta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +27,39 @@ PrecisionName = Literal["fp32", "fp16", "int8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
 Backend = str  # a name in the table of backends, `backends.BACKENDS`
 _Value = TypeVar("_Value")
+
+#: A name that can be part of a file's name on every system, and nothing more: no separators, no leading dot or space, and no control or
+#: bidirectional characters.
+FILE_NAME = r"\A(?![. ])[^/\\:*?\x22<>|\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]{1,100}\Z"
+NO_CONTROLS = r"\A[^\x00-\x1f\x7f]*\Z"
+PIXEL_VALUE = r"\A(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\Z"
+BARE_KEY = r"\A[A-Za-z0-9_-]{1,100}\Z"
+HEX_64 = r"\A[0-9a-f]{64}\Z"
+
+FileName = Annotated[str, Meta(pattern=FILE_NAME)]
+Sha256 = Annotated[str, Meta(pattern=HEX_64)]
+Text = Annotated[str, Meta(min_length=1, max_length=1000)]
+PathText = Annotated[str, Meta(min_length=1, max_length=1000, pattern=NO_CONTROLS)]
+ClassName = Annotated[str, Meta(min_length=1, max_length=200)]
+Byte = Annotated[int, Meta(ge=0, le=255)]
+Count = Annotated[int, Meta(ge=0)]
+Dimension = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Batch = Annotated[int, Meta(ge=1, le=4096)]
+Mean = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Std = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Amax = Annotated[float, Meta(ge=0, le=3.4e38)]  # a float32
+Share = Annotated[float, Meta(ge=0, le=1)]
+Classes = Annotated[tuple[ClassName, ...], Meta(min_length=1, max_length=255)]
+Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Meta(min_length=1, max_length=255)]
+#: One option of an architecture: what a TOML table of a recipe holds, without tables in it.
+Option = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | str | None
+Arch = Mapping[Annotated[str, Meta(pattern=BARE_KEY)], Option | list[Option]]
+#: The longest side of an input, and the most pixels: 8192x8192.
+MOST_SIDE = 16384
+MOST_PIXELS = 2**26
+#: The most pixels of all frames that an engine takes at once: 512 of 1024x2048.
+MOST_BATCH_PIXELS = 2**30
+Side = Annotated[int, Meta(ge=1, le=MOST_SIDE)]
 
 #: Takes one line that a person should read.
 Say = Callable[[str], None]
@@ -50,13 +88,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class TensorSpec:
     """Name, shape and NumPy dtype name of one input or output; a symbolic dimension is its name ("batch")."""
 
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(data["name"], tuple(data["shape"]), data["dtype"])
+    name: Text
+    shape: Annotated[tuple[Dimension | str, ...], Meta(max_length=8)]
+    dtype: Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +103,18 @@ class ModelSpec:
     their hash (see `nn.weights.weights_hash`).
     """
 
-    name: str
-    arch: Mapping[str, Any]
-    classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
+    name: FileName
+    arch: Arch
+    classes: Classes
+    palette: Palette
     input: TensorSpec
     output: TensorSpec
     head: Head = "lowres"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Std, Std, Std] = IMAGENET_STD
     resize: Resize = "stretch"
     weights: str | None = None
-    sha256: str | None = None
+    sha256: Sha256 | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,17 +127,6 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        values = dict(data)
-        for name in ("input", "output"):
-            values[name] = TensorSpec.from_json(values[name])
-        for name in ("classes", "mean", "std"):
-            values[name] = tuple(values[name])
-        values["palette"] = tuple(tuple(colour) for colour in values["palette"])
-        known = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
-
 
 @dataclass(frozen=True, slots=True)
 class PrecisionFound:
@@ -115,7 +138,7 @@ class PrecisionFound:
 
     asked: PrecisionName
     state: PrecisionState
-    layers: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, Count] = field(default_factory=dict)
     detail: str = ""
 
 
@@ -128,13 +151,13 @@ class Ranges:
     ModelSpec. Ranges hold for these weights with this preprocessing, at every size: see `formats.ranges.check_ranges`.
     """
 
-    amax: Mapping[str, float]
-    method: str
-    images: int
-    weights_sha256: str
-    model: str
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    amax: Annotated[Mapping[Text, Amax], Meta(min_length=1)]
+    method: Text
+    images: Count
+    weights_sha256: Sha256
+    model: Text
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Std, Std, Std] = IMAGENET_STD
     resize: Resize = "stretch"
 
     def to_json(self) -> dict[str, Any]:
@@ -152,33 +175,21 @@ class EngineInfo:
 
     spec: ModelSpec
     backend: Backend
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    batch: tuple[int, int, int]
+    inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=16)]
+    outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1, max_length=16)]
+    batch: tuple[Batch, Batch, Batch]
     precision: PrecisionFound
     builder_version: str
     gpu: str | None
-    plan_sha256: str
-    model_sha256: str
-    ranges_sha256: str | None = None
-    flips: float | None = None
+    plan_sha256: Sha256
+    model_sha256: Sha256
+    ranges_sha256: Sha256 | None = None
+    flips: Share | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        values = dict(data)
-        values["spec"] = ModelSpec.from_json(values["spec"])
-        for name in ("inputs", "outputs"):
-            values[name] = tuple(TensorSpec.from_json(item) for item in values[name])
-        values["batch"] = tuple(values["batch"])
-        values["notes"] = tuple(values.get("notes", ()))
-        values["precision"] = PrecisionFound(**values["precision"])
-        known = {f.name for f in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
 
 
 @dataclass(frozen=True, slots=True)

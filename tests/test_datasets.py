@@ -209,3 +209,48 @@ def test_dataset_files_that_do_not_hold_together(tmp_path: Path, change: str, me
 def test_a_dataset_that_nobody_knows() -> None:
     with pytest.raises(RecipeError, match="ade20k, camvid, cityscapes, cocostuff"):
         open_dataset("coconut", Path(), "val")
+
+
+@pytest.mark.parametrize(
+    ("change", "other", "message"),
+    [
+        ("images/{split}/{name}.jpg", ".{split}./{name}.jpg", "leads out of the dataset's folder"),  # with the split ""
+        (
+            "[layout]",
+            '[layout]\nsplits = { val = ".." }',
+            r"leads out of the dataset's folder: images/\.\./\{name\}\.jpg; paths there begin",
+        ),
+        ("images/{split}", "..\\\\\\\\images/{split}", "leads out of the dataset's folder"),
+        ("images/{split}", "C:/images/{split}", "leads out of the dataset's folder"),
+        ("[layout]", "[layout]\nsplits = 3", "layout.splits is 3; expected a table"),
+        ("[layout]", "[layout]\nimage = 3", "it has keys that mean nothing: layout.image"),
+        ("[layout]", "label_pixel = 3\n[layout]", "it has keys that mean nothing: label_pixel"),
+        ('name = "small"', 'name = "../x"', r"name is '\.\./x'; expected a plain file name"),
+        ('name = "small"', 'name = "a\\nb"', "expected a plain file name"),
+        ('name = "small"', "version = 2", "it is of version 2, and this version of rtformer-deploy reads up to 1"),
+        ('["sky", "road", "pole"]', "[]", "classes is a list of 0 values; expected at least 1 value"),
+        ('["sky", "road", "pole"]', '["sky", "road"]', "it names 2 classes and 3 colours"),
+        ('["sky", "road", "pole"]', '["sky", "road", ""]', r"classes\[2\] is ''; expected at least 1 character"),
+        ('["sky", "road", "pole"]', '"sky"', "classes is 'sky'; expected a list"),
+        ("[[90, 140, 220], ", "[[90, 140, 300], ", r"palette\[0\]\[2\] is 300; expected a whole number, at most 255"),
+        ("[[90, 140, 220], ", "[[90, 140], ", r"palette\[0\] is a list of 2 values; expected 3 values"),
+        ("ignore_index = 9", "ignore_index = 2020-01-01", "ignore_index is 2020-01-01; expected a whole number"),
+        ("ignore_index = 9", "ignore_index = 1", "ignore_index is 1, which is one of the 3 classes"),
+        ("[layout]", "[label_map]\n07 = 0\n[layout]", "label_map has a key that it cannot have"),
+        ("[layout]", '[label_map]\n"²" = 0\n[layout]', "label_map has a key that it cannot have"),  # a digit that int() does not read
+        ("[layout]", "[label_map]\n7 = true\n[layout]", "label_map.7 is true; expected a whole number"),
+    ],
+)
+def test_dataset_files_say_which_key_is_wrong(tmp_path: Path, change: str, other: str, message: str) -> None:
+    path = write_dataset(tmp_path / "data", frames=1)
+    text = path.read_text()
+    assert change in text
+    path.write_text(text.replace(change, other, 1))
+    with pytest.raises(RecipeError, match=rf"small\.toml: .*{message}"):
+        open_dataset(str(path), path.parent, "" if ".{split}." in other else "val")
+
+
+def test_a_split_on_the_command_line_stays_in_the_root_too(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "data", frames=1)
+    with pytest.raises(RecipeError, match=r"leads out of the dataset's folder: images/\.\./val/\{name\}\.jpg"):
+        open_dataset(str(path), path.parent, "../val")

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CalibrationError, ImageError, first_line
-from ..files import IMAGE_BYTES, printable, read_bytes, remove, sha256_of, write_atomic
+from ..files import IMAGE_BYTES, RECORD_BYTES, printable, read_bytes, remove, sha256_of, write_atomic
 from ..formats.archive import open_stored
-from ..types import Say
+from ..formats.conversion import convert
+from ..formats.documents import parse_json
+from ..types import Say, Sha256
 from .collect import restore, state
 from .histogram import Histogram
 
@@ -34,6 +36,15 @@ class Counted:
 
     hashes: dict[str, str] = field(default_factory=dict)
     coloured: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What the file says beside the histograms."""
+
+    basis: Mapping[str, Any]
+    counted: Mapping[str, Sha256]
+    coloured: bool
 
 
 def checkpoint_path(output: Path) -> Path:
@@ -61,8 +72,8 @@ class Checkpoint:
             return Counted()
         try:
             record, arrays = self._read(self.path)
-            counted = Counted({str(name): str(digest) for name, digest in record["counted"].items()}, bool(record["coloured"]))
-            reason = self._other_basis(record["basis"]) or _missing(counted, images)
+            counted = Counted(dict(record.counted), record.coloured)
+            reason = self._other_basis(record.basis) or _missing(counted, images)
             if reason is None:
                 restore(self.histograms, arrays)
         except _DAMAGED as error:
@@ -88,14 +99,14 @@ class Checkpoint:
         if self.path is not None:
             remove(self.path)
 
-    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    def _read(self, path: Path) -> tuple[_Record, dict[str, NDArray[Any]]]:
         data = read_bytes(path, CalibrationError, "a calibration's checkpoint")
         open_stored(data).close()
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         if "record" not in arrays:
             raise CalibrationError("it is of an earlier version")
-        return json.loads(arrays["record"].astype(np.uint8).tobytes()), arrays
+        return convert(parse_json(arrays["record"].astype(np.uint8).tobytes(), RECORD_BYTES), _Record), arrays
 
     def _other_basis(self, basis: Mapping[str, Any]) -> str | None:
         different = [name for name in {**basis, **self.basis} if basis.get(name) != self.basis.get(name)]

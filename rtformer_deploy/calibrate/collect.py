@@ -77,6 +77,10 @@ def restore(histograms: Mapping[str, Histogram], arrays: Mapping[str, NDArray[An
     """Restores histograms from a checkpoint's arrays. Raises ValueError, and changes nothing, if they do not fit."""
     if arrays["counts"].shape != (len(histograms), BINS) or arrays["sizes"].shape != (len(histograms), 3):
         raise ValueError(f"it does not hold {len(histograms)} histograms of {BINS} bins")
+    if arrays["counts"].dtype != np.int64 or arrays["sizes"].dtype != np.float64 or arrays["counts"].min() < 0:
+        raise ValueError("its counts are not whole numbers")
+    if not np.isfinite(arrays["sizes"]).all() or arrays["sizes"].min() < 0:
+        raise ValueError("its limits are not numbers from 0 on")
     for item, counts, sizes in zip(histograms.values(), arrays["counts"], arrays["sizes"], strict=True):
         item.counts = counts.astype(np.int64)
         item.limit, item.largest, item.zeros = float(sizes[0]), float(sizes[1]), int(sizes[2])

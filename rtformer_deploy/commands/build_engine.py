@@ -11,7 +11,7 @@ from ..files import printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import ExternalModel
-from ..formats.model_file import load_model, weights_sha256
+from ..formats.model_file import load_model, stamp_notes, weights_sha256
 from ..formats.recipe import Recipe, check_model, load_recipe
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
@@ -62,6 +62,8 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     recipe = _recipe(request)
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
+    for note in stamp_notes(model):
+        feedback.say(note)
     if recipe is not None:
         check_model(recipe, spec, weights_sha256(model, spec))
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix

@@ -36,6 +36,7 @@ def _from_metadata(module: str, distribution: str) -> str:
 
 PACKAGES = (
     Package("click", "click", "the command line", _from_metadata("click", "click")),
+    Package("msgspec", "msgspec", "documents", _plain("msgspec")),
     Package("numpy", "numpy", "everything", _plain("numpy")),
     Package("opencv-python-headless", "cv2", "resizing", _plain("cv2")),
     Package("packaging", "packaging", "this report", _plain("packaging")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import DeployError, EngineError, ModelError, WeightsError
 from ..files import PLAN_BYTES, read_bytes, sha256
+from ..formats.documents import DocumentError, parse_json
 from ..formats.engine_file import load_info, sidecar
 from ..types import EngineInfo, ModelSpec, TensorSpec
 
@@ -137,7 +137,7 @@ def _spec(spec: ModelSpec) -> dict[str, Any]:
 
 def _onnx(path: Path, data: bytes) -> Description:
     from ..formats.external_model import tensor_spec
-    from ..formats.model_file import parse_model, read_spec
+    from ..formats.model_file import parse_model, read_spec, stamp_notes
 
     model = parse_model(data, str(path))
     spec = read_spec(model)
@@ -149,7 +149,7 @@ def _onnx(path: Path, data: bytes) -> Description:
         "nodes": dict(sorted(Counter(_operator(node) for node in nodes).items(), key=lambda item: (-item[1], item[0]))),
         "initializers": _initializers(model),
         "functions": {f"{function.domain}::{function.name}": f"{len(function)} nodes" for function in model.functions.values()},
-        "model": {"spec": "none: a model from elsewhere"} if spec is None else _spec(spec),
+        "model": {"spec": "none: a model from elsewhere"} if spec is None else {**_spec(spec), "notes": list(stamp_notes(model))},
     }
     return Description("onnx", facts)
 
@@ -218,6 +218,6 @@ def _product(shape: Iterable[int]) -> int:
 
 def _json_or_text(value: str) -> Any:
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return parse_json(value)
+    except DocumentError:
         return value

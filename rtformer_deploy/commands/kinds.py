@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DeployError, OutputError
-from ..files import RECORD_BYTES, holds, read_text
+from ..files import DOCUMENT_BYTES, RECORD_BYTES, holds, read_text
 from ..formats.build_table import TUNED
+from ..formats.documents import DocumentError, parse_json
 from ..formats.engine_file import sidecar
 from ..formats.model_file import SPEC_KEY
 from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
@@ -62,8 +62,8 @@ def _text(path: Path) -> str:
 def _object(text: str) -> Mapping[str, Any]:
     """A JSON object; empty for any other text."""
     try:
-        data = json.loads(text) if text.lstrip().startswith("{") else {}
-    except (ValueError, RecursionError):
+        data = parse_json(text, DOCUMENT_BYTES) if text.lstrip().startswith("{") else {}
+    except DocumentError:
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -10,20 +10,15 @@ backend, weights_sha256, ranges_sha256    what the mix was tuned on (earlier ver
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..errors import CalibrationError
-from ..types import PrecisionName, Ranges, Say
+from ..types import PathText, PrecisionName, Ranges, Say, Sha256, Text
 from .ranges import load_ranges, ranges_hash
-from .values import choice, only, text, texts
 
 #: How a recipe that tune wrote begins, as a comment.
 TUNED = "Written by rtformer-deploy tune"
-
-_KEYS = frozenset({"precision", "keep", "fp32", "ranges", "backend", "weights_sha256", "model_sha256", "ranges_sha256"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +46,28 @@ class BuildTable:
     backend: str | None = None
 
 
-def parse_build(data: Mapping[str, Any], folder: Path) -> BuildTable:
-    """A [build] table as TOML gives it -> its values; `ranges` lies in `folder`. Raises ValueError, saying which key is wrong."""
-    only(data, _KEYS, "[build]")
-    precision: PrecisionName = choice(data.get("precision", "fp32"), ("fp32", "fp16", "int8"))
-    ranges = text(data, "ranges", "[build]")
+@dataclass(frozen=True, slots=True)
+class BuildFile:
+    """A [build] table as it is written."""
+
+    precision: PrecisionName = "fp32"
+    keep: tuple[Text, ...] = ()
+    fp32: tuple[Text, ...] = ()
+    ranges: PathText | None = None
+    backend: Text | None = None
+    weights_sha256: Sha256 | None = None
+    model_sha256: Sha256 | None = None
+    ranges_sha256: Sha256 | None = None
+
+
+def build_of(file: BuildFile, folder: Path) -> BuildTable:
+    """A [build] table of a recipe in `folder` -> how an engine is built."""
     return BuildTable(
-        mix=PrecisionMix(precision, texts(data, "keep", "[build]"), texts(data, "fp32", "[build]")),
-        ranges=None if ranges is None else folder / ranges,
-        ranges_sha256=text(data, "ranges_sha256", "[build]"),
-        weights_sha256=text(data, "weights_sha256", "[build]") or text(data, "model_sha256", "[build]"),
-        backend=text(data, "backend", "[build]"),
+        mix=PrecisionMix(file.precision, file.keep, file.fp32),
+        ranges=None if file.ranges is None else folder / file.ranges,
+        ranges_sha256=file.ranges_sha256,
+        weights_sha256=file.weights_sha256 or file.model_sha256,
+        backend=file.backend,
     )
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from ..errors import EngineError
 from ..files import PLAN_BYTES, read_bytes, read_text, sha256, write_atomic, write_together
-from ..types import Engine, EngineInfo
+from ..types import Engine, EngineInfo, PrecisionFound
+from .conversion import VERSION, convert_tolerant
+from .documents import JSON_BYTES, DocumentError, parse_json
+from .engine_info import check_info
+
+#: The version of the sidecar that is written.
+_VERSION = 1
 
 
 def sidecar(path: Path) -> Path:
@@ -30,12 +38,34 @@ def save_info(info: EngineInfo, path: Path) -> None:
     write_atomic(sidecar(path), _document(info))
 
 
+def save_precision(precision: PrecisionFound, path: Path) -> None:
+    """Writes the precision of a plan's layers into its sidecar; everything else in it stays. Raises EngineError, OutputError."""
+    data = _read(path)
+    earlier = data.get("precision")
+    found = dataclasses.asdict(precision)
+    write_atomic(sidecar(path), _json({**data, "precision": {**earlier, **found} if isinstance(earlier, dict) else found}))
+
+
 def _document(info: EngineInfo) -> bytes:
-    return json.dumps(info.to_json(), indent=1).encode() + b"\n"
+    return _json({VERSION: _VERSION, **info.to_json()})
+
+
+def _json(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, indent=1).encode() + b"\n"
 
 
 def load_info(path: Path) -> EngineInfo:
-    """The EngineInfo beside a plan. Raises EngineError if it is missing or damaged."""
+    """The EngineInfo beside a plan. If a newer version wrote it, a note in it says so. Raises EngineError if it is missing or damaged."""
+    data = _read(path)
+    try:
+        info, note = convert_tolerant(data, EngineInfo, _VERSION)
+        check_info(info)
+    except DocumentError as error:
+        raise _unreadable(path, error) from error
+    return info if note is None else dataclasses.replace(info, notes=(*info.notes, f"{sidecar(path).name} is of {note}."))
+
+
+def _read(path: Path) -> dict[str, Any]:
     beside = sidecar(path)
     if not beside.is_file():
         raise EngineError(
@@ -43,9 +73,16 @@ def load_info(path: Path) -> EngineInfo:
             "Copy both files together, or build it again: rtformer-deploy build-engine.",
         )
     try:
-        return EngineInfo.from_json(json.loads(read_text(beside, EngineError, "a sidecar")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(f"{beside} cannot be read: {error}.", "Build the engine again: rtformer-deploy build-engine.") from error
+        data = parse_json(read_text(beside, EngineError, "a sidecar", JSON_BYTES))
+        if not isinstance(data, dict):
+            raise DocumentError("it is not a JSON object")
+    except DocumentError as error:
+        raise _unreadable(path, error) from error
+    return data
+
+
+def _unreadable(path: Path, error: DocumentError) -> EngineError:
+    return EngineError(f"{sidecar(path)} cannot be read: {error}.", "Build the engine again: rtformer-deploy build-engine.")
 
 
 def load_engine(path: Path) -> Engine:

@@ -10,6 +10,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from ..errors import ModelError, UsageError
 from ..types import Head, ModelSpec, TensorSpec
+from .names import clean_name
 from .normalisation import as_option, normalisation_fault
 from .recipe import Labels, load_labels, numbered_labels
 
@@ -59,7 +60,7 @@ def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelS
     output = _output_at(model, source.name, size, output)
     head: Head = "labels" if output.dtype != "float32" else "logits" if tuple(output.shape[-2:]) == size else "lowres"
     return ModelSpec(
-        name=name,
+        name=clean_name(name),
         arch={"name": "unknown"},
         classes=labels.names,
         palette=labels.palette,

@@ -12,8 +12,13 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelError, first_line
 from ..files import read_bytes, sha256, write_atomic
 from ..types import ModelSpec
+from .conversion import VERSION, convert_tolerant
+from .documents import DocumentError, parse_json
+from .model_spec import check_spec
 
 SPEC_KEY = "rtformer_deploy.spec"
+#: The version of the stamp that is written.
+_VERSION = 1
 #: The hash of a model's file in `ir.Model.meta`, which stays in memory.
 _FILE_KEY = "rtformer_deploy.file_sha256"
 
@@ -85,15 +90,28 @@ def _graph_sha256(model: ir.Model) -> str:
 
 def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:
     """Puts the ModelSpec into the model's metadata_props."""
-    model.metadata_props[SPEC_KEY] = json.dumps(spec.to_json(), separators=(",", ":"))
+    model.metadata_props[SPEC_KEY] = json.dumps({VERSION: _VERSION, **spec.to_json()}, separators=(",", ":"))
 
 
 def read_spec(model: ir.Model) -> ModelSpec | None:
     """The ModelSpec a model carries; None if it comes from elsewhere. Raises ModelError if it is there but damaged."""
+    stamp = _read_stamp(model)
+    return None if stamp is None else stamp[0]
+
+
+def stamp_notes(model: ir.Model) -> tuple[str, ...]:
+    """What a person should know about the ModelSpec that a model carries: that it says more than this version reads. Raises ModelError."""
+    note = (_read_stamp(model) or (None, None))[1]
+    return () if note is None else (f"The model's {SPEC_KEY} is of {note}.",)
+
+
+def _read_stamp(model: ir.Model) -> tuple[ModelSpec, str | None] | None:
     text = model.metadata_props.get(SPEC_KEY)
     if text is None:
         return None
     try:
-        return ModelSpec.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
+        spec, note = convert_tolerant(parse_json(text), ModelSpec, _VERSION)
+        check_spec(spec)
+    except DocumentError as error:
         raise ModelError(f"The model's {SPEC_KEY} cannot be read: {error}.", "Export the model again.") from error
+    return spec, note

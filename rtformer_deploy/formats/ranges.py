@@ -7,21 +7,22 @@ version 1    has no `version`, `mean`, `std` and `resize`, and may call `weights
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..content import content_dir
 from ..errors import CalibrationError
-from ..files import DOCUMENT_BYTES, read_bytes, sha256, write_atomic
+from ..files import read_text, sha256, write_atomic
 from ..types import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Ranges, Resize, Say
-from .values import choice, triple
+from .conversion import convert_known, split_version
+from .documents import DocumentError, parse_json
 
 VERSION = 2
 #: What a file of version 1 does not say, and nearly every model used then.
 _ASSUMED: Mapping[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": "stretch"}
-_RESIZES: tuple[Resize, ...] = ("stretch", "letterbox")
+#: Some fifty thousand tensors.
+_MOST_BYTES = 4 * 2**20
 _AGAIN = "Measure them again: rtformer-deploy calibrate."
 
 
@@ -51,22 +52,18 @@ def load_ranges(path: Path, say: Say = print) -> Ranges:
 
     Raises CalibrationError if it is missing, damaged, of a newer version, or holds a value that is not a range.
     """
-    data = read_bytes(path, CalibrationError, "a ranges file", DOCUMENT_BYTES)
+    text = read_text(path, CalibrationError, "a ranges file", _MOST_BYTES)
     try:
-        document = json.loads(data)
-        version = _version(document)
+        version, values = split_version(parse_json(text, _MOST_BYTES))
         if version <= VERSION:
-            ranges = _ranges(document if version > 1 else {**document, **_ASSUMED})
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise CalibrationError(f"{path} is not a ranges file: {_why(error)}.", _AGAIN) from error
+            ranges = convert_known(_of_version_2(values) if version > 1 else _as_version_2(values), Ranges)
+    except DocumentError as error:
+        raise CalibrationError(f"{path} is not a ranges file: {error}.", _AGAIN) from error
     if version > VERSION:
         raise CalibrationError(
             f"{path} is a ranges file of version {version}; this rtformer-deploy reads versions 1 to {VERSION}.",
             "Update rtformer-deploy, or measure them again: rtformer-deploy calibrate.",
         )
-    for name, value in ranges.amax.items():
-        if not math.isfinite(value) or value < 0:
-            raise CalibrationError(f"{path}: the range of {name} is {value}.", _AGAIN)
     if version == 1:
         say(f"{path} is of version 1, which does not record the preprocessing; {preprocessing(ranges)} are assumed.")
     return ranges
@@ -118,34 +115,17 @@ def shipped_ranges(spec: ModelSpec) -> Ranges | None:
     return ranges if spec.sha256 == ranges.weights_sha256 else None
 
 
-def _version(document: Any) -> int:
-    """A document's version; 1 if it does not say. Raises ValueError."""
-    if not isinstance(document, dict):
-        raise ValueError("it is no JSON object")
-    version = document.get("version", 1)
-    if type(version) is not int or version < 1:
-        raise ValueError(f"its version is {version!r}")
-    return version
+def _of_version_2(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same values. Raises DocumentError if the preprocessing, for which `Ranges` has defaults, is missing."""
+    for key in _ASSUMED.keys() - values.keys():
+        raise DocumentError(f"it has no {key}")
+    return values
 
 
-def _ranges(data: Mapping[str, Any]) -> Ranges:
-    mean, std = triple(data["mean"]), triple(data["std"])
-    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
-        raise ValueError(f"its mean is {list(mean)} and its std {list(std)}")
-    return Ranges(
-        amax={str(name): float(value) for name, value in data["amax"].items()},
-        method=str(data["method"]),
-        images=int(data["images"]),
-        weights_sha256=str(data["weights_sha256"] if "weights_sha256" in data else data["model_sha256"]),
-        model=str(data["model"]),
-        mean=mean,
-        std=std,
-        resize=choice(data["resize"], _RESIZES),
-    )
-
-
-def _why(error: Exception) -> str:
-    return f"it has no {error}" if isinstance(error, KeyError) else str(error)
+def _as_version_2(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What version 1 says -> what version 2 says."""
+    renamed = {"weights_sha256" if key == "model_sha256" else key: value for key, value in values.items()}
+    return {**renamed, **_ASSUMED}
 
 
 def _document(data: dict[str, Any]) -> bytes:

@@ -1,34 +1,51 @@
-"""Reads recipes and dataset files, the only configuration. A recipe describes one deployable; a dataset file names its classes."""
+"""Reads recipes: each describes one deployable. Recipes and dataset files are the only configuration."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..content import content_dir
-from ..errors import RecipeError
-from ..files import read_text
-from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, Resize, TensorSpec
-from . import values
-from .build_table import BuildTable, parse_build
+from ..errors import RecipeError, shorten
+from ..types import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Arch,
+    FileName,
+    Head,
+    Mean,
+    ModelSpec,
+    PathText,
+    Resize,
+    Sha256,
+    Side,
+    Std,
+    TensorSpec,
+)
+from .build_table import BuildFile, BuildTable, build_of
+from .conversion import convert_strict
+from .dataset_file import Labels, load_labels, numbered_labels
+from .documents import DocumentError, read_toml
+from .model_spec import check_size
+from .names import check_name, is_name
 from .normalisation import normalisation_fault
 from .ranges import preprocessing
 
-#: What a recipe file may hold. [published] is for people: figures of the article, which the code does not read.
-_KEYS = frozenset({"name", "dataset", "architecture", "input", "weights", "build", "published"})
+__all__ = [
+    "Labels",
+    "Recipe",
+    "check_model",
+    "load_labels",
+    "load_recipe",
+    "numbered_labels",
+    "output_spec",
+    "parse_recipe",
+    "recipe_names",
+]
+
 _TUNE_IT = "Tune this model: rtformer-deploy tune."
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """Class names, one RGB triple for each class, and the id that is not scored."""
-
-    names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    ignore_index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +96,47 @@ class Recipe:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """[input]"""
+
+    size: tuple[Side, Side]
+    mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
+    std: tuple[Std, Std, Std] = IMAGENET_STD
+    resize: Resize = "stretch"
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """[weights]"""
+
+    file: PathText | None = None
+    sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A recipe file. `published` is for people: figures of the article, which the code does not read."""
+
+    name: FileName
+    dataset: PathText
+    architecture: Arch
+    input: _Input
+    weights: _Weights = field(default_factory=_Weights)
+    build: BuildFile = field(default_factory=BuildFile)
+    published: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises DocumentError for what the types do not say."""
+        check_name(self.name, "name")
+        if not isinstance(self.architecture.get("name"), str):
+            raise DocumentError("architecture has no name")
+        check_size(*self.input.size, "input.size")
+        fault = normalisation_fault(self.input.mean, self.input.std)
+        if fault is not None:
+            raise DocumentError(f"[input] {fault}")
+
+
 def output_spec(head: Head, classes: int, batch: int | str, size: tuple[int, int], stride: int = 8) -> TensorSpec:
     """Name, shape and type of the output that a head gives: stride-8 logits, full-size logits or uint8 labels."""
     height, width = size
@@ -96,10 +154,12 @@ def recipe_names() -> list[str]:
 
 def load_recipe(name: str) -> Recipe:
     """A recipe by its name, or by the path of a TOML file. Raises RecipeError."""
-    path = Path(name) if name.endswith(".toml") else content_dir("models") / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else content_dir("models") / f"{name if is_name(name) else ''}.toml"
     if not path.is_file():
-        raise RecipeError(f"There is no recipe {name!r}.", f"There are: {', '.join(recipe_names())}, or a path that ends in .toml.")
-    return parse_recipe(_read_toml(path), path)
+        raise RecipeError(
+            f"There is no recipe {shorten(name)!r}.", f"There are: {', '.join(recipe_names())}, or a path that ends in .toml."
+        )
+    return parse_recipe(read_toml(path, RecipeError, "a recipe"), path)
 
 
 def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
@@ -109,30 +169,22 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
     """
     folder = path.parent
     try:
-        values.only(data, _KEYS, "the recipe")
-        shape, weights, arch = (values.table(data, key) for key in ("input", "weights", "architecture"))
-        values.only(shape, {"size", "mean", "std", "resize"}, "[input]")
-        values.only(weights, {"file", "sha256"}, "[weights]")
-        values.needed(arch, "name", "[architecture]")
-        file, dataset = values.text(weights, "file", "[weights]"), values.needed(data, "dataset", "the recipe")
-        mean, std = values.triple(shape.get("mean", IMAGENET_MEAN)), values.triple(shape.get("std", IMAGENET_STD))
-        fault = normalisation_fault(mean, std)
-        if fault is not None:
-            raise ValueError(f"[input] {fault}")
+        file = convert_strict(data, _File)
+        file.check()
         return Recipe(
-            name=values.needed(data, "name", "the recipe"),
-            arch=dict(arch),
-            dataset=str(folder / dataset) if dataset.endswith(".toml") else dataset,
-            labels=load_labels(dataset, folder),
-            size=values.size(shape.get("size")),
-            mean=mean,
-            std=std,
-            resize=values.choice(shape.get("resize", "stretch"), ("stretch", "letterbox")),
-            weights=None if file is None else folder / file,
-            weights_sha256=values.text(weights, "sha256", "[weights]"),
-            build=parse_build(values.table(data, "build"), folder),
+            name=file.name,
+            arch=file.architecture,
+            dataset=str(folder / file.dataset) if file.dataset.endswith(".toml") else file.dataset,
+            labels=load_labels(file.dataset, folder),
+            size=file.input.size,
+            mean=file.input.mean,
+            std=file.input.std,
+            resize=file.input.resize,
+            weights=None if file.weights.file is None else folder / file.weights.file,
+            weights_sha256=file.weights.sha256,
+            build=build_of(file.build, folder),
         )
-    except ValueError as error:
+    except DocumentError as error:
         raise RecipeError(f"{path}: {error}.") from error
 
 
@@ -152,57 +204,3 @@ def check_model(recipe: Recipe, spec: ModelSpec, weights_sha256: str) -> None:
         raise RecipeError(f"The mix was tuned with {preprocessing(recipe)}; the model {name} takes {preprocessing(spec)}.", _TUNE_IT)
     if wanted is None and recipe.name != name:
         raise RecipeError(f"The recipe is {recipe.name}'s; the model is {name}.")
-
-
-def load_labels(dataset: str, beside: Path | None = None) -> Labels:
-    """Class names, palette and ignore index of a dataset that comes with the project, or of a dataset TOML file.
-
-    A relative path starts at the folder `beside`.
-    """
-    if dataset.endswith(".toml"):
-        path = (beside or Path()) / dataset
-    else:
-        path = content_dir("models") / "datasets" / f"{dataset}.toml"
-    if not path.is_file():
-        known = sorted(entry.stem for entry in (content_dir("models") / "datasets").glob("*.toml"))
-        raise RecipeError(f"There is no dataset {dataset!r}.", f"There are: {', '.join(known)}, or a path that ends in .toml.")
-    data = _read_toml(path)
-    try:
-        labels = Labels(
-            names=tuple(str(name) for name in data["classes"]),
-            palette=tuple(values.colour(value) for value in data["palette"]),
-            ignore_index=int(data["ignore_index"]),
-        )
-    except KeyError as error:
-        raise RecipeError(f"{path} lacks {error}.") from error
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{path}: {error}.") from error
-    if len(labels.names) != len(labels.palette):
-        raise RecipeError(f"{path} names {len(labels.names)} classes and {len(labels.palette)} colours.")
-    return labels
-
-
-def numbered_labels(count: int) -> Labels:
-    """Labels for classes without names: class0, class1, ..., in evenly spread colours."""
-    if not 1 <= count <= 255:
-        raise RecipeError(f"{count} classes do not fit: a label map is uint8, 1 to 255 classes.")
-    return Labels(tuple(f"class{index}" for index in range(count)), tuple(_spread(index) for index in range(count)), 255)
-
-
-def _spread(index: int) -> tuple[int, int, int]:
-    """The VOC colour map: the bits of the id go to red, green and blue in turn, highest first."""
-    red = green = blue = 0
-    value = index + 1
-    for bit in range(7, -1, -1):
-        red |= (value & 1) << bit
-        green |= (value >> 1 & 1) << bit
-        blue |= (value >> 2 & 1) << bit
-        value >>= 3
-    return red, green, blue
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_text(path, RecipeError, "a recipe or a dataset file"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"Cannot read {path}: {error}.") from error

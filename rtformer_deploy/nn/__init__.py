@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from ..errors import RecipeError
-from .rtformer import RTFormer
+from ..errors import RecipeError, shorten
+from ..formats.conversion import convert_known
+from ..formats.documents import DocumentError
+from .rtformer import RTFormer, RTFormerConfig
 
-ARCHITECTURES = {"rtformer": RTFormer}
+#: name -> the network and the type of its configuration, whose bounds keep the network within memory
+ARCHITECTURES = {"rtformer": (RTFormer, RTFormerConfig)}
 
 
 def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) -> nn.Module:
     """An architecture's name and configuration -> the network with fresh weights, for `classes` classes. Raises RecipeError."""
     options = dict(arch)
     name = options.pop("name", None)
-    if name not in ARCHITECTURES:
-        raise _unknown(name)
+    network, kind = _row(name)
     try:
-        return ARCHITECTURES[name](classes, aux=aux, **options)
-    except TypeError as error:
+        config = convert_known(options, kind)
+        config.check()
+    except DocumentError as error:
         raise RecipeError(f"The architecture {name} does not take this configuration: {error}.") from error
+    return network(classes, aux=aux, **{each.name: getattr(config, each.name) for each in dataclasses.fields(config)})
 
 
 def full_configuration(arch: Mapping[str, Any]) -> dict[str, Any]:
     """An architecture's name and configuration -> the same with every default written out. Raises RecipeError."""
-    if arch.get("name") not in ARCHITECTURES:
-        raise _unknown(arch.get("name"))
-    parameters = inspect.signature(ARCHITECTURES[arch["name"]]).parameters.values()
-    defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY and each.name != "aux"}
-    return defaults | dict(arch)
+    _, kind = _row(arch.get("name"))
+    return {each.name: each.default for each in dataclasses.fields(kind)} | dict(arch)
 
 
-def _unknown(name: object) -> RecipeError:
-    return RecipeError(f"There is no architecture {name!r}.", f"There are: {', '.join(ARCHITECTURES)}.")
+def _row(name: object) -> tuple[type[RTFormer], type[RTFormerConfig]]:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise RecipeError(f"There is no architecture {shorten(repr(name))}.", f"There are: {', '.join(ARCHITECTURES)}.")
+    return ARCHITECTURES[name]
 
 
-__all__ = ["ARCHITECTURES", "RTFormer", "build_network", "full_configuration"]
+__all__ = ["ARCHITECTURES", "RTFormer", "RTFormerConfig", "build_network", "full_configuration"]

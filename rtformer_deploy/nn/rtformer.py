@@ -8,15 +8,38 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor, nn
 
+from ..formats.documents import DocumentError
 from .layers import AdaptiveMaxPool, BatchNorm2d, DropPath, cross_resolution_attention, grouped_double_norm, resize_to
 
 Attention = Literal["gfa", "ea", "mhea"]
+Channels = Annotated[int, Meta(ge=4, le=1024)]
+
+
+@dataclass(frozen=True, slots=True)
+class RTFormerConfig:
+    """A recipe's [architecture]: the options of RTFormer, with their bounds."""
+
+    base_channels: Annotated[int, Meta(ge=4, le=256)] = 32
+    head_channels: Channels = 64
+    spp_channels: Channels = 128
+    heads: Annotated[int, Meta(ge=1, le=64)] = 8
+    injection: tuple[bool, bool] = (True, True)
+    cross_size: Annotated[int, Meta(ge=1, le=64)] = 12
+    drop_path: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    attention: Attention = "gfa"
+
+    def check(self) -> None:
+        """Raises DocumentError if the heads do not divide the channels of the low resolution."""
+        if self.attention != "ea" and self.base_channels * 4 % self.heads:
+            raise DocumentError(f"heads is {self.heads}, which does not divide base_channels * 4 = {self.base_channels * 4}")
 
 
 def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, bias: bool = False) -> nn.Conv2d:

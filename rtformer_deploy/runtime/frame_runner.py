@@ -69,8 +69,9 @@ class FrameRunner:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The sessions' notes for the user: how they started, and what is unavailable. Each note appears once."""
-        return tuple(dict.fromkeys(note for session in self.sessions for note in session.notes))
+        """Notes for the user: the engine's own, and the sessions': how they started, what is unavailable. Each note appears once."""
+        own = () if self.info is None else self.info.notes
+        return tuple(dict.fromkeys((*own, *(note for session in self.sessions for note in session.notes))))
 
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
         """Frames to label maps, in order. More frames than the largest batch are run in parts, over all sessions."""

@@ -15,13 +15,24 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError, about, first_line
 from ..files import write_atomic
+from ..formats.conversion import convert, split_version
+from ..formats.documents import parse_json
 from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
 from ..nn.weights import check_values
+from ..types import Count
 from .ema import Average
 
 KEY = CHECKPOINT_KEY
 VERSION = 1
 _ADAMW = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a checkpoint's metadata says: the step, and the options of its run."""
+
+    step: Count
+    run: Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -63,24 +74,21 @@ def restore(state: TrainingState, path: Path) -> dict[str, Any]:
         raise _another(path, f"it has no {error.args[0]}") from error
     except (RuntimeError, ValueError) as error:
         raise _another(path, first_line(error)) from error
-    state.step = meta["step"]
-    return dict(meta["run"])
+    state.step = meta.step
+    return dict(meta.run)
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint's tensors and its {"step", "run"}. Raises WeightsError if the file is not a checkpoint, or one of a newer version."""
+def read(path: Path) -> tuple[dict[str, Tensor], Meta]:
+    """A checkpoint's tensors, and its step and run. Raises WeightsError if the file is not a checkpoint, or one of a newer version."""
     try:
         with open_safetensors(path, "pt") as file:
-            meta = json.loads((file.metadata() or {})[KEY])
-            _check_version(meta, path)
-            if not isinstance(meta, dict) or type(meta.get("step")) is not int or meta["step"] < 0 or not isinstance(meta.get("run"), dict):
-                raise ValueError("it does not say which step of which run it holds")
+            meta = _parse((file.metadata() or {})[KEY], path)
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - the file object is no mapping
     except _NewerError:
         raise
     except WeightsError as error:
         raise WeightsError(about(path, "is not a checkpoint of a training run", error), error.hint) from error
-    except (OSError, KeyError, ValueError, RecursionError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path} is not a checkpoint of a training run: {first_line(error)}.") from error
 
 
@@ -88,16 +96,15 @@ class _NewerError(WeightsError):
     """The checkpoint is of a newer version."""
 
 
-def _check_version(meta: object, path: Path) -> None:
-    """A checkpoint without a version is of an earlier release, and is read."""
-    version = meta.get("version", VERSION) if isinstance(meta, dict) else VERSION
-    if type(version) is not int or version < 1:
-        raise ValueError(f"{version!r} is not a version")
+def _parse(text: str, path: Path) -> Meta:
+    """A checkpoint's metadata -> its values; without a version it is of an earlier release. Raises DocumentError, _NewerError."""
+    version, values = split_version(parse_json(text))
     if version > VERSION:
         raise _NewerError(
             f"{path} is a checkpoint in version {version} of the format; this rtformer-deploy reads version {VERSION}.",
             "Update it: pip install --upgrade rtformer-deploy",
         )
+    return convert(values, Meta)
 
 
 def _of_optimizer(tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -> dict[str, Tensor]:
@@ -108,6 +115,8 @@ def _of_optimizer(tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -
     values = {key: tensors[whole] for key, whole in keys.items()}
     for key, value in values.items():
         _of_shape(value, torch.Size() if key == "step" else parameter.shape)
+        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{keys[key]} holds values that are not finite numbers")
     return {key: _like(value, parameter) for key, value in values.items()}
 
 

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
 from ..files import RECORD_BYTES, read_text, write_atomic
+from ..formats.conversion import convert
+from ..formats.documents import DocumentError, parse_json
+from ..types import Count, Share, Text
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What every record holds."""
+
+    kind: Text
+    step: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step(_Record):
+    loss: float = field(kw_only=True)
+    lr: float = field(kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    miou: Share | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores(_Record):
+    scores: Mapping[str, _Split] = field(kw_only=True)
+
+
+#: What the picture of the log reads, by kind.
+_KINDS: Mapping[str, type[_Record]] = {"step": _Step, "scores": _Scores}
 
 
 class Log:
@@ -38,13 +71,18 @@ class Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """A log's records; a last line that was cut short by a kill is dropped."""
-    records = []
-    for line in read_text(path, OutputError, "a training log", RECORD_BYTES).splitlines():
+    """A log's records; a last line that was cut short by a kill is dropped. Raises OutputError if another line is no record."""
+    records: list[dict[str, Any]] = []
+    lines = list(io.StringIO(read_text(path, OutputError, "a training log", RECORD_BYTES), newline="\n"))
+    for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
+            record = parse_json(line)
+            convert(record, _KINDS.get(convert(record, _Record).kind, _Record))
+        except DocumentError as error:
+            if number == len(lines) and not line.endswith("\n"):
+                break
+            raise OutputError(f"{path} is not a training log: line {number}: {error}.", "Move it away to begin a new one.") from error
+        records.append(record)
     return records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..errors import OutputError, UsageError
 from ..files import RECORD_BYTES, read_text, write_atomic
+from ..formats.documents import DocumentError, parse_json
 from .records import Record, Round, Score, Sensitivity, parse_record
 
 _ANOTHER = "Choose another folder with --output, or delete it."
@@ -72,18 +74,18 @@ def _check(path: Path, first: Mapping[str, Any], identity: Mapping[str, Any]) ->
 def _record(path: Path, data: Mapping[str, Any]) -> Record:
     try:
         return parse_record(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _no_journal(path) from error
+    except DocumentError as error:
+        raise _no_journal(path, str(error)) from error
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file; a kill cut the first broken one short, so nothing follows it."""
     lines: list[dict[str, Any]] = []
     text = read_text(path, OutputError, "the state of a tune run", RECORD_BYTES, errors="replace")
-    for line in text.splitlines(keepends=True):
+    for line in io.StringIO(text, newline="\n"):  # splitlines() would also cut at characters that a name may hold
         try:
-            data = json.loads(line) if line.endswith("\n") else None
-        except ValueError:
+            data = parse_json(line) if line.endswith("\n") else None
+        except DocumentError:
             data = None
         if not isinstance(data, dict) or "kind" not in data:
             if lines:
@@ -93,8 +95,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _no_journal(path: Path) -> UsageError:
-    return UsageError(f"{path} is not the state of a tune run.", "Choose another folder with --output.")
+def _no_journal(path: Path, why: str = "") -> UsageError:
+    return UsageError(f"{path} is not the state of a tune run{why and f' ({why})'}.", "Choose another folder with --output.")
 
 
 def _line(data: Mapping[str, Any]) -> str:

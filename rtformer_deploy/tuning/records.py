@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from ..formats.conversion import convert
+from ..formats.documents import DocumentError
+from ..types import Share, Text
 from .search import Level, Mix
+
+Milliseconds = Annotated[float, Meta(gt=0, le=1e9)]
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
     """The error of one block alone at a level, the others higher: see `measure.Error`. `error` is None if the engine gives labels."""
 
-    block: str
+    block: Text
     level: Level
-    error: float | None
-    flips: float
+    error: Annotated[float, Meta(ge=0)] | None
+    flips: Share
 
     @property
     def rank(self) -> float:
@@ -26,34 +33,26 @@ class Sensitivity:
     def to_json(self) -> dict[str, Any]:
         return {"kind": "error", "block": self.block, "level": self.level, "error": self.error, "flips": self.flips}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(data["block"], data["level"], data["error"], data["flips"])
-
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """The mIoU of a mix, 0 to 1, over the whole split; `key` is `points.key_of(mix)`."""
 
-    key: str
-    name: str
+    key: Text
+    name: Text
     mix: Mix
-    miou: float
+    miou: Share
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "point", "key": self.key, "name": self.name, "levels": self.mix, "miou": self.miou}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(data["key"], data["name"], dict(data["levels"]), data["miou"])
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
     """Medians in ms: the engine alone, and end to end."""
 
-    engine: float
-    end_to_end: float
+    engine: Milliseconds
+    end_to_end: Milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +64,35 @@ class Round:
     def to_json(self) -> dict[str, Any]:
         return {"kind": "round", "latencies": {key: [each.engine, each.end_to_end] for key, each in self.latencies.items()}}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls({key: Latency(*values) for key, values in data["latencies"].items()})
-
 
 Record = Sensitivity | Score | Round
 
-_KINDS: Mapping[str, type[Sensitivity] | type[Score] | type[Round]] = {"error": Sensitivity, "point": Score, "round": Round}
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """A Score as the journal writes it."""
+
+    key: Text
+    name: Text
+    levels: Mix
+    miou: Share
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """A Round as the journal writes it."""
+
+    latencies: Mapping[str, tuple[Milliseconds, Milliseconds]]
 
 
 def parse_record(data: Mapping[str, Any]) -> Record:
-    """A JSON object of the journal -> its record. Raises KeyError, TypeError, ValueError or AttributeError if it is not a record."""
-    return _KINDS[data["kind"]].from_json(data)
+    """A JSON object of the journal -> its record. Raises DocumentError if it is not one."""
+    kind = data.get("kind")
+    if kind == "error":
+        return convert(data, Sensitivity)
+    if kind == "point":
+        point = convert(data, _Point)
+        return Score(point.key, point.name, dict(point.levels), point.miou)
+    if kind == "round":
+        return Round({key: Latency(*values) for key, values in convert(data, _Round).latencies.items()})
+    raise DocumentError("it is of no known kind")

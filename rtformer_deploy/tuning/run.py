@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..errors import GateError
+from ..errors import GateError, UsageError
 from ..types import Feedback, Progress
 from .blocks import Block
 from .journal import Journal
@@ -42,6 +42,8 @@ class Run:
         self.blocks = workshop.blocks
         self.sensitivities = {(each.block, each.level): each for each in journal.sensitivities()}
         self.scores = {each.key: each for each in journal.scores()}
+        if any(key_of(each.mix) != each.key or each.mix.keys() != {block.name for block in self.blocks} for each in self.scores.values()):
+            raise UsageError(f"{journal.path} holds a mix of other blocks: it was changed.", "Choose another folder with --output.")
 
     def search(self) -> Tuned:
         """Measures the blocks one by one, finds how many have to leave INT8, puts back those that can return, and times every mix."""

@@ -12,7 +12,7 @@ from helpers import frames, tiny_model, tiny_spec
 
 from rtformer_deploy.backends import build, open_engine
 from rtformer_deploy.errors import EngineError, OutputError, UsageError
-from rtformer_deploy.formats.engine_file import load_engine, load_info, save_engine, sidecar
+from rtformer_deploy.formats.engine_file import load_engine, load_info, save_engine, save_precision, sidecar
 from rtformer_deploy.types import BuildOptions, Engine
 
 
@@ -84,7 +84,23 @@ def test_a_damaged_sidecar(plan: Path, text: str) -> None:
 
 def test_a_sidecar_from_a_later_version_may_say_more(engine: Engine, plan: Path) -> None:
     edit(plan, colour="green")
-    assert load_info(plan) == engine.info
+    note = "engine.plan.json is of version 1, of which this version of rtformer-deploy does not read: colour."
+    assert load_info(plan) == dataclasses.replace(engine.info, notes=(*engine.info.notes, note))
+    edit(plan, version=2)
+    assert load_info(plan).notes[-1] == note.replace("version 1", "version 2")
+    edit(plan, batch="all")
+    with pytest.raises(
+        EngineError, match=r"it is of version 2, and only 1 is known here \(batch is 'all'; expected a list\): install a newer"
+    ):
+        load_info(plan)
+
+
+def test_a_precision_that_is_read_later_leaves_the_rest_of_a_newer_sidecar_alone(engine: Engine, plan: Path) -> None:
+    edit(plan, colour="green", version=2)
+    before = json.loads(sidecar(plan).read_text())
+    save_precision(dataclasses.replace(engine.info.precision, state="mismatch"), plan)
+    after = json.loads(sidecar(plan).read_text())
+    assert after == before | {"precision": before["precision"] | {"state": "mismatch"}}
 
 
 def test_a_plan_of_another_backend(engine: Engine, plan: Path) -> None:

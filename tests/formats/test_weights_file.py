@@ -11,6 +11,7 @@ import pytest
 from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.errors import WeightsError
+from rtformer_deploy.formats.conversion import convert
 from rtformer_deploy.formats.model_file import SPEC_KEY
 from rtformer_deploy.formats.recipe import Recipe, load_recipe
 from rtformer_deploy.formats.weights_file import recipe_in, weights_metadata
@@ -30,7 +31,7 @@ def test_what_is_written_comes_back(recipe: Recipe) -> None:
 
 def test_the_document_is_a_model_spec(recipe: Recipe) -> None:
     data = json.loads(weights_metadata(recipe)[SPEC_KEY])
-    assert ModelSpec.from_json(data) == recipe.spec()
+    assert convert(data, ModelSpec) == recipe.spec()
     assert (data["version"], data["dataset"], data["ignore_index"]) == (1, "small", 9)
 
 

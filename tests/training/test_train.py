@@ -86,7 +86,7 @@ def test_a_resumed_log_holds_every_step_once(dataset: Path, tmp_path: Path) -> N
     steps = iter(range(1, 100))
     train(recipe, run, stop=lambda: next(steps) == 2)
     with open(run.output / "log.jsonl", "a") as file:  # what a kill leaves: steps after the checkpoint, and half a line
-        file.write('{"kind": "step", "step": 3}\n{"kind": "st')
+        file.write('{"kind": "step", "step": 3, "loss": 1.5, "lr": 0.01}\n{"kind": "st')
     train(recipe, run, resume=True)
     records = [json.loads(line) for line in (run.output / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["kind"] == "step"] == [1, 2, 3, 4, 5, 6]

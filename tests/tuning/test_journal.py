@@ -88,3 +88,21 @@ def test_what_is_no_journal_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="not the state"):
         Journal(path, {}, True)
     assert path.read_text() == text
+
+
+def test_a_name_with_a_line_separator_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "tune.state.jsonl"
+    record = Sensitivity("a\u2028b\x85c", "int8", 0.1, 0.01)
+    Journal(path, {}, False).add(record)
+    assert Journal(path, {}, True).records == [record]
+
+
+def test_deep_brackets_end_the_journal(tmp_path: Path) -> None:
+    path = tmp_path / "tune.state.jsonl"
+    filled(path)
+    with open(path, "a") as file:
+        file.write("[" * 100_000 + "\n")
+    assert Journal(path, {"model": "1", "limit": 8}, True).records == RECORDS
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(UsageError, match="not the state"):
+        Journal(path, {}, True)

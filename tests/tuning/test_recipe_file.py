@@ -26,7 +26,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12
 def test_any_names_come_back_as_they_were(names: list[str], dataset: str, comment: str) -> None:
     blocks = [Block(names[0], tuple(names[1:]), tuple(names[1:]), 0.5), Block(names[1], (), tuple(names[:1]), 0.5)]
     mix: Mix = {names[0]: "fp16", names[1]: "fp32"}
-    spec = dataclasses.replace(tiny_spec(), name=names[0], arch={"name": names[1], "heads": [1, 2], "size": (3, 4), "none": None})
+    spec = dataclasses.replace(tiny_spec(), name=names[0], arch={"name": names[1], "heads": [1, 2], "size": [3, 4], "none": None})
     named = PrecisionMix("int8", globs(names[1:]), globs(names[:1]))
     data = tomllib.loads(recipe_text(spec, dataset, named, {"backend": "tensorrt", "ranges": dataset}, blocks, mix, [comment, "second"]))
     assert data == {

@@ -5,13 +5,14 @@ This only parses text and does not need TensorRT. The runner and the layer times
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import EngineError
+from ...files import RECORD_BYTES
+from ...formats.documents import parse_json
 
 #: Convolutions and matrix products by the names that builders give them: "CaskConvolution", "conv", "gemm", "MatrixMultiply", ...
 _COMPUTE = re.compile(r"conv|gemm|gemv|matrix_?mul|matmul|einsum|fully_?connected|attention|\bmha\b|\bfc\b", re.IGNORECASE)
@@ -51,7 +52,7 @@ def layer_facts(inspector_json: str) -> dict[str, tuple[str, str]]:
 
 def _layers(inspector_json: str) -> list[dict[str, Any]]:
     try:
-        return [layer for layer in json.loads(inspector_json)["Layers"] if isinstance(layer, dict)]
+        return [layer for layer in parse_json(inspector_json, RECORD_BYTES)["Layers"] if isinstance(layer, dict)]
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"TensorRT's engine inspector gave no layers that can be read: {error}.") from error
 

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ...errors import EngineError, OutputError
 from ...files import read_bytes, sha256, write_atomic
+from ...formats.conversion import convert
+from ...formats.documents import parse_json
 from ...formats.engine_file import runtime_cache
 from ...nvidia.driver import GpuInfo
 from ...types import Engine
 from .plan import OpenPlan
 
 _MAGIC = "rtformer-deploy runtime cache 1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The first line of a cache: what it was made for, and how long the start took without it."""
+
+    magic: str
+    plan: str
+    library: str
+    gpu: str
+    driver: str
+    first_ms: Annotated[float, Meta(ge=0, le=1e9)] | None
 
 
 class RtxStart:
@@ -75,9 +92,9 @@ class RtxStart:
 
     def _read(self) -> None:
         assert self._path is not None
-        with contextlib.suppress(EngineError, ValueError, KeyError, TypeError):  # missing, truncated or another file: ignored
+        with contextlib.suppress(EngineError, ValueError):  # missing, truncated or another file: ignored
             head, blob = read_bytes(self._path, EngineError, "a runtime cache").split(b"\n", 1)
-            header = json.loads(head)
-            fits = header["magic"] == _MAGIC and all(header[name] == value for name, value in self._key.items())
+            header = convert(parse_json(head), _Header)
+            fits = header.magic == _MAGIC and all(getattr(header, name) == value for name, value in self._key.items())
             if fits and blob and self._runtime_cache.deserialize(blob):
-                self._saved, self.first_ms = blob, header["first_ms"]
+                self._saved, self.first_ms = blob, header.first_ms
