@@ -73,8 +73,9 @@ def plan_clips(
 ) -> list[Clip]:
     """Videos and live sources -> clips whose outputs in `output` have different names, below the sub-folders that the videos lie in.
 
-    CLIP.mp4 gives CLIP_overlay.mp4 and, with `labels`, the folder CLIP_labels, with `flicker` CLIP_flicker.json and .svg. Raises OutputError if an output would overwrite an input
-    or, without `overwrite`, a file that this program did not write. A folder is replaced only if it holds nothing but label maps.
+    CLIP.mp4 gives CLIP_overlay.mp4 and, with `labels`, the folder CLIP_labels, with `flicker` CLIP_flicker.json and .svg. Raises
+    OutputError if an output would overwrite an input or, without `overwrite`, a file that this program did not write. A folder is
+    replaced only if it holds nothing but label maps.
     """
     sources = videos_and_streams(inputs, live)
     below = [folder for _, folder in inputs.videos] + [Path()] * inputs.streams
