@@ -71,7 +71,7 @@ def command(
 
     if not inputs and not cameras:
         raise click.UsageError("Name a SOURCE, or a camera with --camera.")
-    jobs, clips = plan([*inputs, *cameras], output, Request(every, seconds, retry, labels, overwrite), reader)
+    jobs, clips = plan([*inputs, *cameras], output, Request(every, seconds, retry, labels, overwrite, flicker), reader)
     odd = OddFiles(stop_on_error, total=len(jobs) + len(clips), unit="sources" if clips else "images")
     speed = ""
     with open_any(model, device=device, threads=threads, lanes=1, external=external) as runner, status_bar() as bar:

@@ -88,6 +88,7 @@ PROFILE = Kind("a report of profile", _document("whole_ms", "layers", "blocks", 
 VIDEO = Kind("a video of rtformer-deploy", _is_our_video)
 AREAS = Kind("a table of class areas", lambda path: holds(path, area_header().encode(), b""))
 ANSWERS = Kind("a document of segment's answers", lambda path: holds(path, JSON_START.encode(), b""))
+FLICKER = Kind("a report of flicker", _document("threshold", "share", "frames"))
 SCORES = Kind("a report of evaluate", _document("miou", "confusion", "classes"))
 COMPARISON = Kind("a report of verify", _document("a", "b", "stages", "flips"))
 TUNING = Kind("a report of tune", _document("points", "baseline", "max_drop"))

@@ -65,7 +65,7 @@ def segment(
 class Request:
     """How videos and streams are read: `LiveOptions` says what these mean. `labels`: label maps are written of them too.
 
-    `overwrite`: files that this program did not write may be replaced.
+    `overwrite`: files that this program did not write may be replaced. `flicker`: it is measured of clips.
     """
 
     every: int = 1
@@ -73,6 +73,7 @@ class Request:
     retry_s: float = 60.0
     labels: bool = False
     overwrite: bool = False
+    flicker: bool = False
 
 
 def plan(given: Sequence[str | Path | int], output: Path, request: Request, reader: ImageReader) -> tuple[list[Job], list[Clip]]:
@@ -83,7 +84,7 @@ def plan(given: Sequence[str | Path | int], output: Path, request: Request, read
     inputs = sort_inputs(given)
     jobs = plan_jobs(inputs.images, output, reader.say, overwrite=request.overwrite)
     live = LiveOptions(request.every, request.seconds, patience_s=request.retry_s, stubborn=inputs.streams > 1, say=reader.say)
-    clips = plan_clips(inputs, output, live, labels=request.labels, overwrite=request.overwrite)
+    clips = plan_clips(inputs, output, live, labels=request.labels, overwrite=request.overwrite, flicker=request.flicker)
     return jobs, clips
 
 

@@ -22,9 +22,11 @@ from ..stream.sinks import Look, PictureSink, Sink, VideoSink, Written, refuse_f
 from ..stream.stages import Stages
 from ..stream.video_file import VideoFile
 from ..types import ModelSpec, Runner
+from .kinds import DRAWING, FLICKER
 from .kinds import VIDEO as VIDEO_FILE
 from .outputs import Output, refuse_foreign, refuse_meeting
 from .segment_answers import Answers, image_names
+from .segment_flicker import DATA, PICTURE
 from .segment_outputs import MAPS, VIDEO, Clip, Job, output_names
 
 #: Called after every frame with the frames done, how many there will be (None: not known), and how busy the stages are.
@@ -66,10 +68,12 @@ class Done:
     clip: Clip | None = None
 
 
-def plan_clips(inputs: Inputs, output: Path, live: LiveOptions, *, labels: bool = False, overwrite: bool = False) -> list[Clip]:
+def plan_clips(
+    inputs: Inputs, output: Path, live: LiveOptions, *, labels: bool = False, overwrite: bool = False, flicker: bool = False
+) -> list[Clip]:
     """Videos and live sources -> clips whose outputs in `output` have different names, below the sub-folders that the videos lie in.
 
-    CLIP.mp4 gives CLIP_overlay.mp4 and, with `labels`, the folder CLIP_labels. Raises OutputError if an output would overwrite an input
+    CLIP.mp4 gives CLIP_overlay.mp4 and, with `labels`, the folder CLIP_labels, with `flicker` CLIP_flicker.json and .svg. Raises OutputError if an output would overwrite an input
     or, without `overwrite`, a file that this program did not write. A folder is replaced only if it holds nothing but label maps.
     """
     sources = videos_and_streams(inputs, live)
@@ -80,7 +84,7 @@ def plan_clips(inputs: Inputs, output: Path, live: LiveOptions, *, labels: bool 
     for source, folder, name in zip(sources, below, names, strict=True):
         source.name = (folder / name).as_posix()
         clips.append(Clip(source, output / folder / f"{name}{VIDEO}", output / folder / f"{name}{MAPS}" if labels else None))
-    _check_targets(clips, overwrite)
+    _check_targets(clips, overwrite, flicker)
     return clips
 
 
@@ -155,8 +159,10 @@ def _names(places: Sequence[Path], below: Sequence[Path]) -> list[str]:
     return names
 
 
-def _check_targets(clips: Sequence[Clip], overwrite: bool) -> None:
+def _check_targets(clips: Sequence[Clip], overwrite: bool, flicker: bool) -> None:
     planned = [Output(clip.overlay, VIDEO_FILE) for clip in clips]
+    if flicker:
+        planned += [Output(clip.beside(end), kind) for clip in clips for end, kind in ((DATA, FLICKER), (PICTURE, DRAWING))]
     inputs = ((clip.source.path, "itself an input") for clip in clips if isinstance(clip.source, VideoFile))
     refuse_meeting(planned, inputs, "Choose another --output.")
     if not overwrite:

@@ -16,11 +16,11 @@ from .decode import load_image
 
 #: The id of pixels that were not asked for, as the datasets write "ignored". It has no colour and no class.
 IGNORED = 255
-UNSURE, UNSURE_COLOUR = "unsure", (128, 128, 128)
+UNSURE, UNSURE_COLOUR = "unsure", (255, 255, 255)
 
 
 def with_unsure(spec: ModelSpec) -> ModelSpec:
-    """A model's spec -> with one more class, "unsure", in grey, for pixels of low confidence. Raises UsageError if no id is left for it."""
+    """A model's spec -> with one more class, "unsure", in white, for pixels of low confidence. Raises UsageError if no id is left."""
     if len(spec.classes) >= IGNORED:
         raise UsageError(f"The model has {len(spec.classes)} classes: no id is left for pixels that are unsure.")
     return dataclasses.replace(spec, classes=(*spec.classes, UNSURE), palette=(*spec.palette, UNSURE_COLOUR))

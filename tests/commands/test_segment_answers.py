@@ -161,3 +161,14 @@ def test_an_image_that_fails_now_loses_its_earlier_answers(call: Call) -> None:
     Path("photos/a.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     assert call("photos", "--polygons", "geojson", "--confidence").exit_code == 1
     assert not [path for path in there() if path.startswith("a_")]
+
+
+def test_a_report_of_flicker_replaces_its_own_kind_only(call: Call) -> None:
+    pytest.importorskip("av")
+    clip = write_clip(Path("clip.mp4"), ticks(3))
+    for _ in range(2):
+        assert call(clip, "--flicker").exit_code == 0
+    Path("out/clip_flicker.json").write_text('{"notes": 1}')
+    refused = call(clip, "--flicker")
+    assert refused.exit_code == 1
+    assert "Cannot write out/clip_flicker.json" in refused.stderr
