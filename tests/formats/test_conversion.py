@@ -95,5 +95,5 @@ def test_versions() -> None:
     with pytest.raises(DocumentError, match=r"it is of version 2, and only 1 is known here \(it has no parts\)"):
         convert_tolerant({"version": 2}, Whole)
     for version in (0, -1, True, 1.0, "1", None, [], 2**31):
-        with pytest.raises(DocumentError, match="^version is .*; expected a whole number, at least 1"):
+        with pytest.raises(DocumentError, match=r"^version is .*; expected a whole number, at least 1"):
             split_version({"version": version})

@@ -42,7 +42,7 @@ def test_plain_names(name: str) -> None:
 @pytest.mark.parametrize("name", OTHER)
 def test_other_names(name: str) -> None:
     assert not is_name(name)
-    with pytest.raises(DocumentError, match="name is .*; expected a plain file name"):
+    with pytest.raises(DocumentError, match=r"name is .*; expected a plain file name"):
         check_name(name, "name")
     assert is_name(clean_name(name))
 
