@@ -103,3 +103,19 @@ def test_no_reader_goes_round_the_check(root: Path) -> None:
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if any(call in path.read_text() for call in calls)}
     assert found == own
     assert files.DOCUMENT_BYTES < files.RECORD_BYTES < files.IMAGE_BYTES < files.MODEL_BYTES < files.PLAN_BYTES
+
+
+def test_documents_are_parsed_in_one_place(root: Path) -> None:
+    """JSON and TOML that strangers may have made go through formats/documents.py; these parse what they or a library wrote just before."""
+    own = {
+        "formats/documents.py",
+        "backends/onnxruntime/build.py",
+        "backends/onnxruntime/layers.py",
+        "calibrate/checkpoint.py",
+        "export/recorded.py",
+        "training/options.py",
+    }
+    package = root / "rtformer_deploy"
+    calls = ("json.loads(", "json.load(", "json.decode(", "tomllib.load", "tomlkit.parse(", "tomlkit.load")
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if any(call in path.read_text() for call in calls)}
+    assert found == own

@@ -51,7 +51,7 @@ class Layout:
                     raise DocumentError(f"[layout] {key} is a path with one {{name}} in it, or there is a list")
             if self.images == self.labels:
                 raise DocumentError(f"[layout] images and labels are the same path, {shorten(self.images)}")
-        for split in ("split", *self.splits):
+        for split in ("{split}", *self.splits):
             for text in (self.images, self.labels, self.list):
                 self.fill(text, split)
 

@@ -81,7 +81,8 @@ def _why(error: Exception, data: bytes) -> str:
     text = str(error).removeprefix("JSON is malformed: ")
     place = re.search(r" \(byte (\d+)\)$", text)
     if place is not None:
-        return f"it is not JSON: {text[: place.start()]} in line {data.count(10, 0, int(place[1])) + 1}"
+        where = f" in line {data.count(10, 0, int(place[1])) + 1}" if b"\n" in data.strip() else ""
+        return f"it is not JSON: {text[: place.start()]}{where}"
     return "it is not JSON: it is cut short, or a text in it is damaged" if "truncated" in text else f"it is not JSON: {text}"
 
 

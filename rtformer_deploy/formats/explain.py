@@ -156,7 +156,7 @@ def _expected(what: str, info: inspect.Type | None) -> str:
     for pattern, words in _PATTERNS.items():
         if repr(pattern) in what:
             return words
-    if what.startswith("Invalid enum value") or isinstance(info, inspect.LiteralType):
+    if _choices(info):
         return "one of " + ", ".join(map(str, _choices(info)))
     if "out of range" in what:
         return "a number that is not so large"

@@ -244,6 +244,20 @@ def test_a_checkpoint_that_cannot_be_read_is_a_new_start(
     assert ranges == calibrate(model, images)
 
 
+def test_histograms_of_odd_numbers_are_a_new_start(model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ".r.json.calibration.npz"
+    wanted = calibrate(model, images)
+    for key, change in (("sizes", np.nan), ("sizes", -1.0), ("counts", -1)):
+        interrupt(model, images, tmp_path / "r.json", monkeypatch)
+        with np.load(path) as file:
+            arrays = dict(file)
+        arrays[key][0] = change
+        np.savez(path, **arrays)
+        ranges, said, _ = go_on(model, images, tmp_path / "r.json")
+        assert "cannot be read (its " in said
+        assert ranges == wanted
+
+
 def test_a_draw_changes_by_one_image_at_most(images: Path) -> None:
     def drawn(seed: int) -> set[str]:
         return {path.name for path in calibration.pick_images(images, 3, seed)}

@@ -258,7 +258,7 @@ def test_ranges_that_do_not_fit_are_refused(small: Small, ranges: Path, call: Ca
     refused(call(*command), "r.json is not a ranges file")
     shutil.copy(ranges, "r.json")
     edit_ranges(Path("r.json"), amax={"stem.0": float("nan")})
-    refused(call(*command), "it is not JSON: invalid character in line")
+    refused(call(*command), "it is not JSON: invalid character")
     write_small(Path("b"), seed=1).model.replace(small.model)
     shutil.copy(ranges, "r.json")
     refused(call(*command), "other weights")

@@ -28,7 +28,7 @@ from rtformer_deploy.formats.documents import JSON_BYTES, MOST_KEY_PARTS, MOST_N
         ("[1,\n NaN]", "it is not JSON: invalid character in line 2"),
         ('"\\ud800"', "damaged"),
         ("", "cut short"),
-        ("{} {}", "it is not JSON: trailing characters in line 1"),
+        ("{} {}", "it is not JSON: trailing characters"),
         (" " * (JSON_BYTES + 1), "it has 1,048,577 bytes, more than 1,048,576"),
     ],
     ids=range(12),

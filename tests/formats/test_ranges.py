@@ -81,7 +81,7 @@ def test_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
         ({"version": True}, "version is true"),
         ({"version": 0}, "version is 0"),
         ({"std": [1, 1, 0]}, r"std\[2\] is 0; expected a number, at least 1e-06"),
-        ({"mean": [1, float("nan"), 0]}, "it is not JSON: invalid character in line"),
+        ({"mean": [1, float("nan"), 0]}, "it is not JSON: invalid character"),
         ({"mean": 0.5}, "mean is 0.5; expected a list"),
         ({"mean": [0.5]}, "mean is a list of 1 value; expected 3 values"),
         ({"resize": "crop"}, "resize is 'crop'; expected one of letterbox, stretch"),

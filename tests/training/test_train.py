@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands.train import open_splits, train
-from rtformer_deploy.errors import DatasetError, DeployError, UsageError, WeightsError
+from rtformer_deploy.errors import DatasetError, DeployError, OutputError, UsageError, WeightsError
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.weights import load_into, load_weights, read_metadata
+from rtformer_deploy.training.log import Log
 from rtformer_deploy.training.losses import Loss, class_weights
 from rtformer_deploy.training.options import TrainOptions, check_resumed, plain
 from rtformer_deploy.training.run import pick_device
@@ -253,3 +255,24 @@ def test_the_command_trains_and_resumes(dataset: Path, tmp_path: Path) -> None:
     resumed = CliRunner().invoke(main, [*call, "--steps", "2", "--resume"])
     assert resumed.exit_code == 0, resumed.output
     assert "from step 1" in resumed.output
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("no record", "line 2: it is not JSON: invalid character"),
+        ("[" * 100_000, "line 2: its lists and tables are nested more than 32 deep"),
+        ('{"step": 1}', "line 2: it has no kind"),
+        ('{"kind": ["step"]}', "line 2: kind is a list of 1 value; expected a text"),
+        ('{"kind": "step", "step": "1"}', "line 2: step is '1'; expected a whole number"),
+        ('{"kind": "step", "step": 1, "lr": 1}', "line 2: it has no loss"),
+        ('{"kind": "scores", "scores": {"val": {"miou": 2}}}', "line 2: scores.val.miou is 2; expected a number, at most 1"),
+    ],
+)
+def test_a_log_that_is_none_is_refused_and_stays(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "log.jsonl"
+    text = f'{{"kind": "start", "step": 0}}\n{line}\n{{"kind": "stopped", "step": 2}}\n'
+    path.write_text(text)
+    with pytest.raises(OutputError, match=re.escape(f"log.jsonl is not a training log: {message}")):
+        Log(path, resume=True)
+    assert path.read_text() == text
