@@ -94,7 +94,7 @@ class PairedMemory:
         part.device.copy_to(part.pinned, stream=stream)
 
     def close(self, stream: Any) -> None:
-        """Frees both in stream order. Nothing may use them after that."""
+        """Frees both; freeing pinned memory waits for all work in the context. Nothing may use them after that."""
         self._bytes = np.empty(0, np.uint8)  # a late reader gets an empty array, not freed memory
         device, pinned = self._device, self._pinned
         self._device = self._pinned = None

@@ -21,9 +21,9 @@ from .shared import LaneShare
 class EngineLane:
     """Implements `EngineSession` and `DeviceTimed` with execution contexts on its own stream.
 
-    Everything a request needs lives as long as the lane: buffers and events are created here and freed in `close`, once the stream is
-    idle. Any thread may use it, one at a time: each call makes the GPU's primary context current and restores the caller's context
-    afterwards. If an error breaks the GPU's context, this lane and all lanes that share it fail at once with EngineError.
+    Everything a request needs lives as long as the lane: buffers and events are created here, and freed once all lanes are closed. Any
+    thread may use it, one at a time: each call makes the GPU's primary context current and restores the caller's context afterwards. If
+    an error breaks the GPU's context, this lane and all lanes that share it fail at once with EngineError.
     """
 
     def __init__(self, share: LaneShare) -> None:
@@ -53,7 +53,7 @@ class EngineLane:
     @property
     def input(self) -> NDArray[np.float32]:
         """The engine's input for `start`, in pinned host memory. It is allocated on first use."""
-        if self._contexts is None:
+        if self._closed:
             return np.empty((0, *map(int, self._share.engine.info.inputs[0].shape[1:])), np.float32)
         with self._at_work():
             return self._source.array
@@ -102,24 +102,23 @@ class EngineLane:
             self._busy = False
 
     def close(self) -> None:
-        """Waits for work in flight and frees everything. On a broken GPU it does neither and returns."""
+        """Waits for work in flight. The last lane to close frees the memory of all. On a broken GPU nothing is waited for or freed."""
         if self._closed:
             return
         try:
             with self._at_work():
                 self._busy = True
                 self._come_to_rest()
-                self._share.closing()
-                self._free()
+                self._closed, self._finish = True, None
+                self._share.closed(self._free)
         except EngineError:
             if not self._share.health.dead:
                 raise
             self._closed = True  # freeing memory of a broken context can block for ever, so none is freed
 
     def _free(self) -> None:
-        """Drops the contexts, then frees what they use. Nothing is in flight."""
-        self._closed = True
-        self._contexts, self._finish = None, None
+        """Drops the contexts, then frees what they use. Nothing is in flight in any lane."""
+        self._contexts = None
         if self._graphs is not None:
             self._graphs.drop()
         for buffers in (self._source, self._target):
@@ -187,7 +186,8 @@ class EngineLane:
         self._busy = False
 
     def _open_contexts(self) -> BatchContexts:
-        assert self._contexts is not None, "the lane was closed"
+        assert not self._closed, "the lane was closed"
+        assert self._contexts is not None
         return self._contexts
 
     def _rest(self) -> None:

@@ -36,11 +36,11 @@ class Lane(EngineLane):
     """
 
     def __init__(self, share: LaneShare) -> None:
-        super().__init__(share)
         with share.current() as gpu:
             self._frames_complete = gpu.create_event()  # the caller's frames are complete
             self._frames_read = gpu.create_event()  # the caller's frames have been read
-        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2])
+        super().__init__(share)  # only now, since `share` counts on the `close` of each lane that was opened
+        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2], self._graphs)
         self._frames: list[DeviceFrame] | None = None  # loaded frames that are on the device
         self._placed: list[Placed] = []
         self._callers: list[Any] = []  # the streams that produce the frames
@@ -78,9 +78,7 @@ class Lane(EngineLane):
                 self._accept(on_device, stream)
             sizes = [(int(frame.shape[0]), int(frame.shape[1])) for frame in frames]
             labels = self._share.engine.info.spec.head != "labels"
-            self._placed, moved = self._memory.place(gpu, sizes, on_host=not on_device, with_labels=labels)
-            if moved and self._graphs is not None:
-                self._graphs.drop()
+            self._placed = self._memory.place(gpu, sizes, on_host=not on_device, with_labels=labels)
             if not on_device:
                 for frame, placed in zip(frames, self._placed, strict=True):
                     np.copyto(self._memory.host_frame(placed), frame)

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from ..image.geometry import Size
 from .buffers import PairedMemory
+from .graphs import LaneGraphs
 from .kernels import FLAG_BYTES, FrameKernels, FrameTables
+from .pool import MemoryPool
 
 #: How many sizes keep their tables on the device, besides those of one submission.
 TABLES = 16
@@ -33,34 +35,34 @@ class Placed:
 class FrameMemory:
     """A lane's memory for frames. It grows if a submission is larger than all before; otherwise it does not move.
 
-    The device's context is current in every call. Nothing is in flight during `place` and `close`.
+    Memory that is too small now, and the tables of sizes that were not used for long, go back to a MemoryPool. `graphs` are dropped first,
+    since they use that memory. The device's context is current in every call. Nothing is in flight during `place` and `close`.
     """
 
-    def __init__(self, cuda: Any, stream: Any, kernels: FrameKernels, max_batch: int) -> None:
-        self._cuda, self._stream, self._kernels = cuda, stream, kernels
+    def __init__(self, cuda: Any, stream: Any, kernels: FrameKernels, max_batch: int, graphs: LaneGraphs | None) -> None:
+        self._kernels, self._graphs = kernels, graphs
+        self._stream, self._pool = stream, MemoryPool(cuda, stream)
         self._most_tables = TABLES + max_batch
         self._tables: OrderedDict[Size, PairedMemory] = OrderedDict()
         self.frames: PairedMemory | None = None
         self.labels: PairedMemory | None = None
 
-    def place(self, gpu: Any, sizes: Sequence[Size], *, on_host: bool, with_labels: bool) -> tuple[list[Placed], bool]:
-        """Returns where frames of these (H, W) are, and whether memory was freed that a graph may still use.
+    def place(self, gpu: Any, sizes: Sequence[Size], *, on_host: bool, with_labels: bool) -> list[Placed]:
+        """Returns where frames of these (H, W) are.
 
         `on_host`: they need memory for their bytes. `with_labels`: they need memory for label maps of their sizes.
         """
-        placed, frame_end, labels_end, moved = [], 0, LABELS_START, False
+        placed, frame_end, labels_end = [], 0, LABELS_START
         for size in sizes:
             tables = self._kernels.tables(size)
-            address, evicted = self._tables_at(gpu, tables)
-            placed.append(Placed(tables, address, frame_end, labels_end))
+            placed.append(Placed(tables, self._tables_at(gpu, tables), frame_end, labels_end))
             frame_end += _aligned(tables.frame_bytes)
             labels_end += _aligned(tables.label_bytes)
-            moved |= evicted
         if on_host:
-            moved |= self._reserve(gpu, "frames", frame_end)
+            self.frames = self._large_enough(gpu, self.frames, frame_end)
         if with_labels:
-            moved |= self._reserve(gpu, "labels", labels_end)
-        return placed, moved
+            self.labels = self._large_enough(gpu, self.labels, labels_end)
+        return placed
 
     def host_frame(self, placed: Placed) -> NDArray[np.uint8]:
         """The pinned memory of a frame, (H, W, 3)."""
@@ -78,41 +80,40 @@ class FrameMemory:
         return int(self.labels.host[:FLAG_BYTES].view(np.int32)[0])
 
     def close(self) -> None:
-        """Frees everything."""
-        for memory in (self.frames, self.labels, *self._tables.values()):
-            if memory is not None:
-                memory.close(self._stream)
+        """Drops the graphs, then frees everything."""
+        if self._graphs is not None:
+            self._graphs.drop()
         self.frames = self.labels = None
         self._tables.clear()
+        self._pool.close()
 
-    def _tables_at(self, gpu: Any, tables: FrameTables) -> tuple[int, bool]:
-        """The address of a size's tables (copied to the device if they are new), and whether other tables were freed."""
+    def _tables_at(self, gpu: Any, tables: FrameTables) -> int:
+        """The address of a size's tables, which are copied to the device if they are new."""
         memory = self._tables.get(tables.size)
-        if memory is not None:
-            self._tables.move_to_end(tables.size)
-            return memory.address, False
-        memory = PairedMemory(self._cuda, gpu, self._stream, tables.blob.nbytes)
-        memory.host[...] = tables.blob
-        memory.to_device(self._stream)
-        self._tables[tables.size] = memory
-        if len(self._tables) <= self._most_tables:
-            return memory.address, False
-        self._tables.popitem(last=False)[1].close(self._stream)
-        return memory.address, True
+        if memory is None:
+            if len(self._tables) >= self._most_tables:
+                self._give_back(self._tables.popitem(last=False)[1])
+            memory = self._pool.take(gpu, tables.blob.nbytes)
+            memory.host[: tables.blob.nbytes] = tables.blob
+            memory.to_device(self._stream)
+            self._tables[tables.size] = memory
+        self._tables.move_to_end(tables.size)
+        return memory.address
 
-    def _reserve(self, gpu: Any, name: str, size: int) -> bool:
-        """Allocates `frames` or `labels` again if it is too small, and limits copies to `size`. Returns whether old memory was freed."""
-        memory: PairedMemory | None = getattr(self, name)
-        too_small = memory is not None and memory.size < size
-        if memory is not None and too_small:
-            setattr(self, name, None)
-            memory.close(self._stream)
-        if memory is None or too_small:
-            memory = PairedMemory(self._cuda, gpu, self._stream, size)
-            setattr(self, name, memory)
-        assert memory.host.size >= size  # reading `host` also allocates it
-        memory.use_first(size)
-        return too_small
+    def _large_enough(self, gpu: Any, memory: PairedMemory | None, size: int) -> PairedMemory:
+        """`memory`, or larger memory in its place if it is too small. Copies are limited to `size`."""
+        if memory is not None and memory.size >= size:
+            memory.use_first(size)
+            return memory
+        larger = self._pool.take(gpu, size)
+        if memory is not None:
+            self._give_back(memory)
+        return larger
+
+    def _give_back(self, memory: PairedMemory) -> None:
+        if self._graphs is not None:
+            self._graphs.drop()
+        self._pool.give_back(memory)
 
 
 def _aligned(size: int) -> int:

@@ -19,7 +19,7 @@ class LaneShare:
     """`cuda` is the module cuda.core.
 
     `capture` says whether lanes capture their own CUDA graphs. `notes` collects notes for the user, each once. `on_last_close` is
-    called when the last lane closes, while the engine is still open.
+    called when the last lane closes, while the engine and all execution contexts still exist.
     """
 
     engine: CudaEngine
@@ -32,6 +32,7 @@ class LaneShare:
     notes: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: int = 0
+    _frees: list[Callable[[], object]] = field(default_factory=list)
 
     def current(self) -> AbstractContextManager[Any]:
         """The GPU, with its primary context current in this thread; afterwards the caller's own context is current again."""
@@ -48,13 +49,19 @@ class LaneShare:
         with self._lock:
             self._open += 1
 
-    def closing(self) -> None:
-        """Call before a working lane frees its contexts. The last lane calls `on_last_close`."""
+    def closed(self, free: Callable[[], object]) -> None:
+        """Call when a lane is closed and nothing of it is in flight. The last lane calls `on_last_close`, then `free` of every lane.
+
+        Freeing memory waits for all work in the context. Before the last lane is closed, that may be work of another lane that hangs.
+        """
         with self._lock:
             self._open -= 1
+            self._frees.append(free)
             last = self._open == 0
         if last:
             self.on_last_close()
+            while self._frees:
+                self._frees.pop(0)()
 
 
 class _ThreadContexts(threading.local):

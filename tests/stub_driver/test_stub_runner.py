@@ -25,7 +25,6 @@ from rtformer_deploy.errors import EngineError, ImageError, UsageError
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.lanes.health import GpuHealth
 from rtformer_deploy.nvidia.driver import current_context
-from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.timing.bench import bench
 
 HANG_S = 30.0
@@ -40,12 +39,6 @@ def in_time(work: Callable[[], Any]) -> Any:
         pytest.fail(f"it has not come back for {HANG_S} s")
     finally:
         pool.shutdown(wait=False)
-
-
-def grow(runner: FrameRunner) -> None:
-    """Each lane gets the memory of the largest frame. Growing later frees memory, which waits for the whole GPU."""
-    for ticket in [runner.submit(frames(SIZES[2])) for _ in runner.sessions]:
-        runner.result(ticket)
 
 
 @pytest.fixture
@@ -228,7 +221,6 @@ def test_bench_measures_the_engine_alone_and_the_whole_way(machine: TensorRTLab)
 
 def test_a_broken_context_fails_every_lane_at_once(machine: TensorRTLab) -> None:
     runner = open_engine(make_engine(), lanes=4)
-    grow(runner)
     check(runner, frames(*SIZES))
     tickets = [runner.submit(frames(SIZES[0], seed=seed)) for seed in range(4)]
     freed = machine.count(*FREED)
@@ -274,7 +266,6 @@ def test_threads_in_the_middle_of_work_all_hear_of_it(machine: TensorRTLab) -> N
 def test_a_lost_gpu_is_an_error_and_not_a_hang(machine: TensorRTLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtformer_deploy.backends.tensorrt.run.PATIENCE_S", 20.0)
     runner = open_engine(make_engine(), lanes=3, graphs=False)
-    grow(runner)
     check(runner, frames(*SIZES))
     machine.driver.hang()
     health: Any = runner.sessions[0]._share.health  # type: ignore[attr-defined]
