@@ -17,6 +17,8 @@ A dataset file (models/datasets/*.toml, or the path of your own) says where the 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -29,7 +31,7 @@ from numpy.typing import NDArray
 
 from .content import content_dir
 from .errors import DatasetError, ImageError, RecipeError
-from .files import read_text
+from .files import IMAGE_BYTES, read_text, sha256, sha256_of
 from .formats.pair_list import ListedPair, read_pairs
 from .formats.path_pattern import PathPattern
 from .formats.recipe import Labels, load_labels
@@ -89,6 +91,12 @@ class Dataset:
         """A label map (H, W) of class ids and the ignored id. Raises DatasetError."""
         return read_label(sample.label, self.meaning)
 
+    def content_hash(self) -> str:
+        """The SHA-256 of what scores depend on: names and content of the frames' files, and what label pixels mean. Raises DatasetError."""
+        files = [[sample.name, _file_hash(sample.image), _file_hash(sample.label)] for sample in self.samples]
+        document = {"files": files, "meaning": dataclasses.asdict(self.meaning)}
+        return sha256(json.dumps(document, default=np.ndarray.tolist).encode())
+
     def subset(self, names: set[str], split: str) -> Dataset:
         """The samples with these names, as a split of its own."""
         return replace(self, split=split, samples=tuple(sample for sample in self.samples if sample.name in names))
@@ -113,6 +121,10 @@ def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | Non
             f"{data.get('name', dataset)} {_layout_text(layout)}",
         )
     return Dataset(str(data.get("name", path.stem)), split, tuple(samples), _meaning(data, labels, path), reader)
+
+
+def _file_hash(path: Path) -> str:
+    return sha256_of(path, DatasetError, "an image or a label map", IMAGE_BYTES)
 
 
 def _dataset_file(dataset: str) -> tuple[Path, dict[str, Any]]:

@@ -135,6 +135,16 @@ def read_text(path: Path, error: type[DeployError], what: str, limit: int = DOCU
         raise error(f"{path} cannot be read as {what}: it is not UTF-8 text ({cause.reason} at byte {cause.start}).") from cause
 
 
+def sha256_of(path: Path, error: type[DeployError], what: str, limit: int = MODEL_BYTES) -> str:
+    """The SHA-256 of a regular file of at most `limit` bytes, which is never whole in memory. Raises as `read_bytes`, but not if empty."""
+    check_readable(path, error, what, limit)
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as cause:
+        raise error(f"Cannot read {what} {path}: {cause.strerror or cause}.") from cause
+
+
 def check_readable(path: Path, error: type[DeployError], what: str, limit: int = MODEL_BYTES) -> None:
     """Raises `error` unless `path` is a regular file of at most `limit` bytes; opens nothing, so a pipe does not block."""
     try:

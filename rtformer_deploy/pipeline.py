@@ -104,14 +104,14 @@ def build_engine(
 ) -> Engine:
     """ONNX -> engine. If this machine can run the engine, its labels are compared once with those of ONNX Runtime on `model`.
 
-    INT8 takes `ranges` of these weights, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
+    INT8 takes `ranges` of these weights and this preprocessing, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
     computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError if the engine does not
     have the precision that was asked for.
     """
     if options.precision != "int8":
         ranges = None
     if ranges is not None:
-        check_ranges(ranges, spec.name, weights_sha256(model, spec))
+        check_ranges(ranges, spec, weights_sha256(model, spec))
     prepared = prepare_model(model, backend, options, ranges, keep, fp32)
     engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
     strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened

@@ -124,7 +124,8 @@ class Ranges:
     """What calibration measured: tensor -> the largest absolute value that INT8 is to hold (`amax`).
 
     `images` is how many were shown; `weights_sha256` the hash of the weights and the configuration they belong to (see
-    `formats.model_file.weights_sha256`), `model` their name.
+    `formats.model_file.weights_sha256`), `model` their name. `mean`, `std` and `resize` are how the images were prepared, as in a
+    ModelSpec. Ranges hold for these weights with this preprocessing, at every size: see `formats.ranges.check_ranges`.
     """
 
     amax: Mapping[str, float]
@@ -132,16 +133,12 @@ class Ranges:
     images: int
     weights_sha256: str
     model: str
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    resize: Resize = "stretch"
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Reads the data of `to_json`. Files of earlier versions call `weights_sha256` by its old name, `model_sha256`."""
-        amax = {str(name): float(value) for name, value in data["amax"].items()}
-        weights = data["weights_sha256"] if "weights_sha256" in data else data["model_sha256"]
-        return cls(amax, str(data["method"]), int(data["images"]), str(weights), str(data["model"]))
 
 
 @dataclass(frozen=True, slots=True)

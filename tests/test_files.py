@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rtformer_deploy.errors import OutputError
-from rtformer_deploy.files import check_writable, printable, write_atomic
+from rtformer_deploy.errors import ImageError, OutputError
+from rtformer_deploy.files import check_writable, printable, sha256, sha256_of, write_atomic
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "名" * 85, "x." + "y" * 253])
@@ -30,3 +30,17 @@ def test_a_longer_one_is_refused_before_anything_is_written(tmp_path: Path, writ
 
 def test_any_name_can_be_printed() -> None:
     assert printable(Path(os.fsdecode(b"a\xff\xc3\xa9.png"))) == "a\\udcffé.png"
+
+
+@pytest.mark.parametrize("data", [b"", b"abc" * 100_000])
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x").write_bytes(data)
+    assert sha256_of(tmp_path / "x", ImageError, "an image") == sha256(data)
+
+
+def test_a_file_that_is_not_to_be_read_has_no_hash(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"x" * 11)
+    for name, why in (("pipe", "not a regular file"), ("large", "too large"), ("none", "No such file"), (".", "a folder")):
+        with pytest.raises(ImageError, match=why):
+            sha256_of(tmp_path / name, ImageError, "an image", 10)

@@ -13,7 +13,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from ..errors import CalibrationError
 from ..formats.model_file import parse_model, serialize_model
-from .histogram import Histogram
+from .histogram import BINS, Histogram
 
 _GROUP = 64 * 2**20  # bytes of inner tensors that are fetched at once
 
@@ -74,7 +74,9 @@ def state(histograms: Mapping[str, Histogram]) -> dict[str, NDArray[Any]]:
 
 
 def restore(histograms: Mapping[str, Histogram], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Restores histograms from a checkpoint's arrays."""
+    """Restores histograms from a checkpoint's arrays. Raises ValueError, and changes nothing, if they do not fit."""
+    if arrays["counts"].shape != (len(histograms), BINS) or arrays["sizes"].shape != (len(histograms), 3):
+        raise ValueError(f"it does not hold {len(histograms)} histograms of {BINS} bins")
     for item, counts, sizes in zip(histograms.values(), arrays["counts"], arrays["sizes"], strict=True):
         item.counts = counts.astype(np.int64)
         item.limit, item.largest, item.zeros = float(sizes[0]), float(sizes[1]), int(sizes[2])

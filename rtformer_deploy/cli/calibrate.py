@@ -31,8 +31,8 @@ from . import options
 def command(stop_on_error: bool, **values: Any) -> None:
     """Measure the range of every tensor of MODEL (default model.onnx) on images, for build-engine --int8.
 
-    An interrupted run goes on where it stopped. The ranges belong to the weights and the configuration: they hold at every input
-    size and are refused for other weights.
+    An interrupted run goes on where it stopped. The ranges belong to the weights, the configuration and the preprocessing: they hold
+    at every input size and are refused for other weights, or another mean, std or resize.
     """
     from ..commands.calibrate import CalibrateRequest, calibrate_file
     from ..image.odd_files import OddFiles

@@ -61,7 +61,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
     if recipe is not None:
-        check_model(recipe, spec.name, weights_sha256(model, spec))
+        check_model(recipe, spec, weights_sha256(model, spec))
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     backend = pick_backend(request.backend, feedback.say)
     options = _options(request, mix, spec)
@@ -110,7 +110,7 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
         if request.ranges.is_set() or request.keep:
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
-    recipe_ranges = None if recipe is None else ranges_of_build(recipe.build)
+    recipe_ranges = None if recipe is None else ranges_of_build(recipe.build, feedback.say)
     if recipe_ranges is not None:
         return recipe_ranges
 

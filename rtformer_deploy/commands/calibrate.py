@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ..calibrate import DEFAULT_METHOD, observer
-from ..calibrate.collect import Collector, float_tensors, restore, state
-from ..errors import CalibrationError, ImageError, first_line
-from ..files import check_writable, read_bytes, sha256, write_atomic
-from ..formats.archive import open_stored
+from ..calibrate.checkpoint import Checkpoint, Counted
+from ..calibrate.collect import Collector, float_tensors
+from ..errors import CalibrationError, ImageError
+from ..files import IMAGE_BYTES, check_writable, sha256, sha256_of
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
@@ -52,8 +52,9 @@ class CalibrateRequest:
 def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles | None = None) -> Ranges:
     """Measures the ranges of a model's tensors on images, and writes them to `request.output`.
 
-    An interrupted run goes on from its checkpoint if model and images are the same. An image that cannot be read goes to `odd` and
-    the ranges are those of the others; without `odd` the first one is an error. Raises CalibrationError, ModelError, OutputError.
+    An interrupted run goes on from its checkpoint if model and preprocessing are the same, and no image that it has counted is gone or
+    has changed. An image that cannot be read goes to `odd` and the ranges are those of the others; without `odd` the first one is an
+    error. Raises CalibrationError, ModelError, OutputError.
     """
     choose, odd = observer(request.method), odd or OddFiles()
     reader = request.reader or ImageReader(say=feedback.say)
@@ -62,14 +63,14 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     model = load_model(request.model)
     spec = spec_of(model, request.model.name, request.external)
     paths = pick_images(request.images, request.limit, request.seed, feedback.say)
-    odd.total = len(paths)
+    images = {str(path.relative_to(request.images)): path for path in paths}
+    odd.total = len(images)
     inlined = inline_functions(clone(model))
     collector = Collector(inlined, float_tensors(model, inlined), request.threads)
-    names = [str(path.relative_to(request.images)) for path in paths]
-    identity = sha256(json.dumps([sha256(serialize_model(model)), names, reader.bit_depth]).encode())
-    checkpoint = _Checkpoint(request.output, identity)
-    start = checkpoint.resume(collector, odd, feedback.say)
-    if not _show_all(collector, paths, spec, start, checkpoint, reader, odd, feedback.progress):
+    checkpoint = Checkpoint(request.output, _basis(model, spec, reader), collector.histograms)
+    counted = checkpoint.resume(images, feedback.say)
+    _show_all(collector, images, spec, counted, checkpoint, reader, odd, feedback.progress)
+    if not counted.coloured:
         bad = f"\n{odd.listing()}" if odd.errors else ""
         raise CalibrationError(
             f"No image in {request.images} has more than one colour, so there are no ranges to measure.{bad}", "Give images of real scenes."
@@ -78,7 +79,8 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
         feedback.say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
-    ranges = Ranges(amax, request.method, len(paths) - len(odd.errors), weights_sha256(model, spec), spec.name)
+    weights, shown = weights_sha256(model, spec), len(counted.hashes)
+    ranges = Ranges(amax, request.method, shown, weights, spec.name, spec.mean, spec.std, spec.resize)
     if request.output is not None:
         save_ranges(ranges, request.output)
     checkpoint.remove()
@@ -86,98 +88,72 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
 
 
 def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) -> list[Path]:
-    """The images of a folder and its sub-folders, sorted; `limit` of them drawn with `seed`. Raises CalibrationError if there are none."""
+    """The images of a folder and its sub-folders, sorted; `limit` of them drawn with `seed`. Raises CalibrationError if there are none.
+
+    The draw depends on the names alone: if an image comes or goes, at most one of the drawn ones is another.
+    """
     if not folder.is_dir():
         raise CalibrationError(f"{folder} is not a folder of images.")
     try:
         paths = images_in(folder, say)
     except ImageError as error:
         raise CalibrationError(f"There are no images in {folder}.", error.hint) from error
-    if limit is not None and limit < len(paths):
-        indices = np.random.default_rng(seed).choice(len(paths), limit, replace=False)
-        paths = [paths[index] for index in sorted(indices)]
-    return paths
+    if limit is None:
+        return paths
+    return sorted(sorted(paths, key=lambda path: sha256(os.fsencode(f"{seed} {path.relative_to(folder)}")))[:limit])
 
 
-class _Checkpoint:
-    """What a run has seen so far, kept in a file beside its output; a run without an output keeps nothing."""
+def hash_of_readable(folder: Path, reader: ImageReader, odd: OddFiles, say: Say) -> str:
+    """The hash of the images that `calibrate_file` counts in a folder: of their names and contents. The others go to `odd`."""
+    paths = pick_images(folder, None, 0, say)
+    odd.total = len(paths)
+    images = ((str(path.relative_to(folder)), _read(path, reader, odd)) for path in paths)
+    return sha256(json.dumps([[name, image[1]] for name, image in images if image is not None]).encode())
 
-    def __init__(self, output: Path | None, identity: str) -> None:
-        """`identity` stands for the model and the images. A checkpoint with another identity is not used."""
-        self.path = None if output is None else output.with_name(f".{output.name}.calibration.npz")
-        self.identity = identity
 
-    def resume(self, collector: Collector, odd: OddFiles, say: Say) -> tuple[int, bool]:
-        """Fills the collector and the odd files from the file -> images done, and whether one of them had colours.
-
-        If the file is broken or belongs to another run, it says so and starts from the first image.
-        """
-        if self.path is None or not self.path.is_file():
-            return 0, False
-        try:
-            data = read_bytes(self.path, CalibrationError, "a calibration's checkpoint")
-            open_stored(data).close()
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                if str(arrays["identity"]) != self.identity:
-                    say(f"{self.path} belongs to another model or other images; beginning anew.")
-                    return 0, False
-                restore(collector.histograms, arrays)
-                done, coloured = (int(value) for value in arrays["done"])
-                odd.errors += [CalibrationError(str(what)) for what in arrays["odd"]]
-        except (CalibrationError, zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError, MemoryError) as error:
-            say(f"{self.path} cannot be read ({first_line(error)}); beginning anew.")
-            return 0, False
-        say(f"Going on after {done} images.")
-        return done, bool(coloured)
-
-    def save(self, collector: Collector, odd: OddFiles, done: int, coloured: bool) -> None:
-        if self.path is None:
-            return
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {
-            "identity": np.array(self.identity),
-            "done": np.array([done, coloured]),
-            "odd": np.array([error.what for error in odd.errors], np.str_),
-            **state(collector.histograms),
-        }
-        np.savez(buffer, **arrays)
-        write_atomic(self.path, buffer.getvalue())
-
-    def remove(self) -> None:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+def _basis(model: ir.Model, spec: ModelSpec, reader: ImageReader) -> dict[str, Any]:
+    """What the histograms depend on besides the images. The method is not part of it: it reads them at the end."""
+    return {
+        "model": sha256(serialize_model(model)),
+        "size": spec.size,
+        "mean": spec.mean,
+        "std": spec.std,
+        "resize": spec.resize,
+        "bit depth": reader.bit_depth,
+    }
 
 
 def _show_all(
     collector: Collector,
-    paths: Sequence[Path],
+    images: Mapping[str, Path],
     spec: ModelSpec,
-    start: tuple[int, bool],
-    checkpoint: _Checkpoint,
+    counted: Counted,
+    checkpoint: Checkpoint,
     reader: ImageReader,
     odd: OddFiles,
     progress: Progress,
-) -> bool:
-    """Shows the images from `start` on to the collector; returns whether any image has more than one colour."""
-    first, coloured = start
+) -> None:
+    """Shows the images that are not counted yet to the collector, and counts them."""
     batch = spec.input.shape[0]
     repeats = batch if isinstance(batch, int) else 1
-    for index in range(first, len(paths)):
-        frame = _read(paths[index], reader, odd)
-        if frame is not None:
-            coloured = coloured or bool(np.any(frame != frame[0, 0]))
+    waiting = [name for name in images if name not in counted.hashes]
+    for done, name in enumerate(waiting, 1):
+        image = _read(images[name], reader, odd)
+        if image is not None:
+            frame, digest = image
             ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
-            collector.show(np.repeat(ready[None], repeats, 0), str(paths[index]))
-        progress("Calibrate", index + 1, len(paths))
-        if (index + 1) % _EVERY == 0:
-            checkpoint.save(collector, odd, index + 1, coloured)
-    return coloured
+            collector.show(np.repeat(ready[None], repeats, 0), str(images[name]))
+            counted.hashes[name] = digest
+            counted.coloured = counted.coloured or bool(np.any(frame != frame[0, 0]))
+        progress("Calibrate", len(images) - len(waiting) + done, len(images))
+        if done % _EVERY == 0:
+            checkpoint.save(counted)
 
 
-def _read(path: Path, reader: ImageReader, odd: OddFiles) -> Frame | None:
-    """An image's frame; None if it cannot be read and the run continues with the others."""
+def _read(path: Path, reader: ImageReader, odd: OddFiles) -> tuple[Frame, str] | None:
+    """An image's frame and the hash of its file; None if it cannot be read and the run continues with the others."""
     try:
-        return reader.load(path)
+        return reader.load(path), sha256_of(path, ImageError, "an image", IMAGE_BYTES)
     except ImageError as error:
         odd.add(CalibrationError(error.what, error.hint))
         return None

@@ -33,7 +33,7 @@ class RangesSource:
 def pick_ranges(source: RangesSource, spec: ModelSpec, measure: Callable[[Path], Ranges], say: Say) -> Ranges:
     """A source -> its ranges; `measure` takes a folder of images. Raises CalibrationError if none come with the recipe."""
     if source.file is not None:
-        return load_ranges(source.file)
+        return load_ranges(source.file, say)
     if source.images is not None:
         say(f"Calibrating on {source.images} ...")
         return measure(source.images)

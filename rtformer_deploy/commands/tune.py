@@ -21,12 +21,12 @@ import onnx_ir as ir
 from ..backends import backend_row
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError
-from ..files import IMAGE_BYTES, make_folder, read_bytes, sha256, write_atomic
+from ..files import make_folder, sha256, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
-from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
+from ..formats.ranges import check_ranges, load_ranges, preprocessing, ranges_hash, save_ranges
 from ..image.odd_files import OddFiles
-from ..image.reader import ImageReader
+from ..image.reader import ImageReader, silent
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
 from ..pictures import why_not_drawn
@@ -37,7 +37,7 @@ from ..tuning.measure import Workshop
 from ..tuning.run import Run, Tuned, check_gate
 from ..tuning.summary import recipe_of, summary
 from ..types import Backend, Feedback, ModelSpec, Ranges, Say
-from .calibrate import CalibrateRequest, calibrate_file
+from .calibrate import CalibrateRequest, calibrate_file, hash_of_readable
 from .choices import RangesSource, pick_backend, pick_ranges
 
 _JOURNAL = "tune.state.jsonl"
@@ -87,11 +87,11 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     reason = why_not_drawn("tune.svg")
     if reason is not None:
         feedback.say(reason)
-    ranges = _ranges(request, spec, folder, reader, odd or OddFiles(), feedback)
-    check_ranges(ranges, spec.name, weights_sha256(model, spec))
+    ranges, images = _ranges(request, spec, folder, reader, odd or OddFiles(), feedback)
+    check_ranges(ranges, spec, weights_sha256(model, spec))
     blocks = find_blocks(model, ranges)
     workshop = Workshop(model, spec, backend, ranges, blocks, dataset, request.threads, request.device)
-    journal = Journal(folder / _JOURNAL, _identity(request, model, dataset, backend, ranges), request.resume)
+    journal = Journal(folder / _JOURNAL, _identity(request, model, spec, dataset, backend, ranges, images), request.resume)
     if journal.records:
         feedback.say(f"Going on after {len(journal.records)} measurements.")
     tuned = Run(workshop, journal, limit=request.limit, max_drop=request.max_drop, seconds=request.seconds, feedback=feedback).search()
@@ -113,11 +113,16 @@ def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
         say("On a CPU FP16 is storage: it halves the plan and is no faster, so the mix is of INT8 and FP32.")
 
 
-def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageReader, odd: OddFiles, feedback: Feedback) -> Ranges:
-    """The ranges as build-engine finds them; those that are measured on images for this run are kept beside its journal."""
-    ranges_path = folder / _RANGES
-    if request.ranges.images is not None and request.resume and ranges_path.is_file() and (folder / _JOURNAL).is_file():
-        return load_ranges(ranges_path)
+def _ranges(
+    request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageReader, odd: OddFiles, feedback: Feedback
+) -> tuple[Ranges, str | None]:
+    """The ranges as build-engine finds them, and the hash of the images that they are measured on in this run (None: in an earlier one).
+
+    Ranges that are measured in this run are kept beside its journal.
+    """
+    ranges_path, images = folder / _RANGES, request.ranges.images
+    if images is not None and request.resume and ranges_path.is_file() and (folder / _JOURNAL).is_file():
+        return load_ranges(ranges_path, feedback.say), hash_of_readable(images, reader, odd, feedback.say)
 
     def measure(images: Path) -> Ranges:
         calibration = CalibrateRequest(
@@ -125,32 +130,37 @@ def _ranges(request: TuneRequest, spec: ModelSpec, folder: Path, reader: ImageRe
         )
         return calibrate_file(calibration, feedback, odd)
 
-    return pick_ranges(request.ranges, spec, measure, feedback.say)
+    ranges = pick_ranges(request.ranges, spec, measure, feedback.say)
+    return ranges, None if images is None else hash_of_readable(images, reader, OddFiles(stop=False), silent)
 
 
-def _identity(request: TuneRequest, model: ir.Model, dataset: Dataset, backend: Backend, ranges: Ranges) -> dict[str, Any]:
+def _identity(
+    request: TuneRequest, model: ir.Model, spec: ModelSpec, dataset: Dataset, backend: Backend, ranges: Ranges, images: str | None
+) -> dict[str, Any]:
     """What the measurements depend on. The bound is not part of it, because a measurement is valid for any bound."""
-    try:
-        builder = version(backend_row(backend).package)
-    except PackageNotFoundError:
-        builder = "unknown"
-    frames = json.dumps(
-        [[sample.name, sha256(read_bytes(sample.label, DatasetError, "a label map", IMAGE_BYTES))] for sample in dataset.samples]
-    )
     return {
+        "rtformer_deploy": _version("rtformer-deploy"),
         "model": sha256(serialize_model(model)),  # with the size that --input gave it, which its file does not hold
+        "preprocessing": preprocessing(spec),
         "ranges": ranges_hash(ranges),
-        "images": None if request.ranges.images is None else str(request.ranges.images),
+        "calibration_images": images,
         "bit_depth": request.bit_depth,
-        "backend": f"{backend} {builder}",
+        "backend": f"{backend} {_version(backend_row(backend).package)}",
         "machine": str(gpus()[request.device]) if backend_row(backend).on_gpu else cpu_name(),
         "dataset": dataset.name,
         "split": dataset.split,
-        "labelled_frames": sha256(frames.encode()),
+        "frames_and_labels": dataset.content_hash(),
         "limit": request.limit,
         "threads": request.threads,
         "seconds": request.seconds,
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def build_command(request: TuneRequest, backend: str) -> str:

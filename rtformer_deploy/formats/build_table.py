@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CalibrationError
-from ..types import PrecisionName, Ranges
+from ..types import PrecisionName, Ranges, Say
 from .ranges import load_ranges, ranges_hash
 from .values import choice, only, text, texts
 
@@ -62,11 +62,14 @@ def parse_build(data: Mapping[str, Any], folder: Path) -> BuildTable:
     )
 
 
-def ranges_of_build(build: BuildTable) -> Ranges | None:
-    """The ranges file that a table names; None if it names none. Raises CalibrationError if it is not the file used for tuning."""
+def ranges_of_build(build: BuildTable, say: Say = print) -> Ranges | None:
+    """The ranges file that a table names, read as `load_ranges` does; None if it names none.
+
+    Raises CalibrationError if it is not the file used for tuning.
+    """
     if build.ranges is None:
         return None
-    ranges = load_ranges(build.ranges)
+    ranges = load_ranges(build.ranges, say)
     if build.ranges_sha256 not in (None, ranges_hash(ranges)):
         raise CalibrationError(f"{build.ranges} is not the ranges file that the mix was tuned with.", "Tune again: rtformer-deploy tune.")
     return ranges

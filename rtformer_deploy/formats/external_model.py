@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from ..errors import ModelError
 from ..types import Head, ModelSpec, TensorSpec
@@ -49,6 +50,7 @@ def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelS
             "For example: --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --classes cityscapes --input 1024x2048",
         )
     labels = _labels(external.classes, count, name)
+    output = _output_at(model, source.name, size, output)
     head: Head = "labels" if output.dtype != "float32" else "logits" if tuple(output.shape[-2:]) == size else "lowres"
     return ModelSpec(
         name=name,
@@ -65,9 +67,7 @@ def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelS
 
 def fix_size(model: ir.Model, spec: ModelSpec) -> None:
     """Writes the spec's height and width into a model, because an engine has one spatial size."""
-    for value in model.graph.inputs:
-        if value.name == spec.input.name and value.shape is not None:
-            value.shape = ir.Shape([value.shape[0], 3, *spec.size])
+    _fix_input(model, spec.input.name, spec.size)
 
 
 def tensor_spec(value: ir.Value) -> TensorSpec:
@@ -100,6 +100,22 @@ def _output(model: ir.Model, name: str) -> tuple[TensorSpec, int | None]:
         f"{name}: the output {output.name} is {output.dtype} {_shape(output.shape)}; it must be float32 logits (N, classes, h, w) or "
         "integer labels (N, H, W)."
     )
+
+
+def _output_at(model: ir.Model, source: str, size: tuple[int, int], output: TensorSpec) -> TensorSpec:
+    """The output at a size of the input `source`; dimensions stay open if they do not follow from it."""
+    if all(isinstance(each, int) for each in output.shape[1:]):
+        return output
+    fixed = model.clone()
+    _fix_input(fixed, source, size)
+    ShapeInferencePass()(fixed)
+    return tensor_spec(fixed.graph.outputs[0])
+
+
+def _fix_input(model: ir.Model, name: str, size: tuple[int, int]) -> None:
+    for value in model.graph.inputs:
+        if value.name == name and value.shape is not None:
+            value.shape = ir.Shape([value.shape[0], 3, *size])
 
 
 def _size(source: TensorSpec, wanted: tuple[int, int] | None, name: str) -> tuple[int, int] | None:

@@ -65,10 +65,22 @@ def file_sha256(model: ir.Model) -> str:
 def weights_sha256(model: ir.Model, spec: ModelSpec) -> str:
     """A model and its spec -> the hash of its weights and configuration. Ranges and recipes store it to say which model they belong to.
 
-    It is the spec's hash, which does not depend on size, batch or head. The spec of a model from elsewhere has none; then it is the hash
-    of the model as `serialize_model` writes it.
+    It does not depend on the size and the batch. It is the spec's hash; the spec of a model from elsewhere has none, then it is the hash
+    of the graph: its operators, weights and names.
     """
-    return spec.sha256 or sha256(serialize_model(model))
+    return spec.sha256 or _graph_sha256(model)
+
+
+def _graph_sha256(model: ir.Model) -> str:
+    """A model -> the hash of what it computes. Shapes do not count, nor do remarks about the model and who made it."""
+    proto = ir.serde.serialize_model(model)
+    for field in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props"):
+        proto.ClearField(field)
+    for field in ("value_info", "doc_string", "metadata_props"):
+        proto.graph.ClearField(field)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    return sha256(proto.SerializeToString(deterministic=True))
 
 
 def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:

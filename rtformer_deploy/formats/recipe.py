@@ -14,9 +14,11 @@ from ..files import read_text
 from ..types import IMAGENET_MEAN, IMAGENET_STD, Head, ModelSpec, Resize, TensorSpec
 from . import values
 from .build_table import BuildTable, parse_build
+from .ranges import preprocessing
 
 #: What a recipe file may hold. [published] is for people: figures of the article, which the code does not read.
 _KEYS = frozenset({"name", "dataset", "architecture", "input", "weights", "build", "published"})
+_TUNE_IT = "Tune this model: rtformer-deploy tune."
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +131,20 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
         raise RecipeError(f"{path}: {error}.") from error
 
 
-def check_model(recipe: Recipe, name: str, weights_sha256: str) -> None:
-    """Raises RecipeError if the recipe belongs to another model than `name`. Compares the weights' hash if there is one, else the name."""
-    wanted = recipe.build.weights_sha256
+def check_model(recipe: Recipe, spec: ModelSpec, weights_sha256: str) -> None:
+    """Raises RecipeError if the recipe belongs to another model than that of `spec`.
+
+    Compares the weights' hash and the preprocessing if there is a hash, else the name.
+    """
+    name, wanted = spec.name, recipe.build.weights_sha256
     if wanted not in (None, weights_sha256):
         raise RecipeError(
             f"The mix was tuned for other weights or another configuration ({str(wanted)[:12]}); the model is {name},"
             f" {weights_sha256[:12]}.",
-            "Tune this model: rtformer-deploy tune.",
+            _TUNE_IT,
         )
+    if wanted is not None and (recipe.mean, recipe.std, recipe.resize) != (spec.mean, spec.std, spec.resize):
+        raise RecipeError(f"The mix was tuned with {preprocessing(recipe)}; the model {name} takes {preprocessing(spec)}.", _TUNE_IT)
     if wanted is None and recipe.name != name:
         raise RecipeError(f"The recipe is {recipe.name}'s; the model is {name}.")
 

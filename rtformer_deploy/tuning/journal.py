@@ -12,6 +12,8 @@ from ..errors import OutputError, UsageError
 from ..files import RECORD_BYTES, read_text, write_atomic
 from .records import Record, Round, Score, Sensitivity, parse_record
 
+_ANOTHER = "Choose another folder with --output, or delete it."
+
 
 class Journal:
     """The records in the file `path`, oldest first. Its first line is the run's identity; a file of another identity is refused."""
@@ -60,12 +62,11 @@ def _check(path: Path, first: Mapping[str, Any], identity: Mapping[str, Any]) ->
     earlier = first.get("identity") if first.get("kind") == "run" else None
     if not isinstance(earlier, dict):
         raise _no_journal(path)
-    changed_keys = [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]
+    if earlier.keys() != identity.keys():
+        raise UsageError(f"{path} was written by another version of rtformer-deploy, which kept other facts about a run.", _ANOTHER)
+    changed_keys = [key.replace("_", " ") for key in identity if earlier[key] != identity[key]]
     if changed_keys:
-        raise UsageError(
-            f"{path} belongs to another run: {', '.join(key.replace('_', ' ') for key in changed_keys)} differ.",
-            "Choose another folder with --output, or delete it.",
-        )
+        raise UsageError(f"{path} belongs to another run: {', '.join(changed_keys)} differ.", _ANOTHER)
 
 
 def _record(path: Path, data: Mapping[str, Any]) -> Record:

@@ -17,7 +17,7 @@ from PIL import Image
 from rtformer_deploy.cli import main
 from rtformer_deploy.formats.engine_file import load_engine
 from rtformer_deploy.formats.model_file import save_model
-from rtformer_deploy.formats.ranges import load_ranges
+from rtformer_deploy.formats.ranges import load_ranges, ranges_hash
 
 Call = Callable[..., Result]
 
@@ -81,6 +81,8 @@ def test_build_engine_and_its_sidecar_warns(call: Call) -> None:
     assert "engine.plan was built with the ranges of the others." in result.stderr
     info = load_engine(Path("engine.plan")).info
     assert info.precision.layers["int8"] > 0
+    call("calibrate", "--images", "mixed", "--threads", 1)
+    assert info.ranges_sha256 == ranges_hash(load_ranges(Path("ranges.json")))
     [note] = info.notes
     assert f"measured on {len(GOOD)} images alone" in note
     assert "broken.png" in note

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from small_network import Small, small_network, write_small
 from rtformer_deploy.backends import build
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import calibrate as calibration
+from rtformer_deploy.formats import ranges as ranges_module
 from rtformer_deploy.formats.engine_file import load_engine
-from rtformer_deploy.formats.model_file import load_model, save_model
+from rtformer_deploy.formats.model_file import load_model, read_spec, save_model, stamp_spec
 from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.graph.lint import lint
 from rtformer_deploy.graph.qdq import to_qdq
@@ -28,7 +30,7 @@ from rtformer_deploy.image import frames as image_module
 from rtformer_deploy.image.frames import save_png
 from rtformer_deploy.image.reader import ImageReader
 from rtformer_deploy.pipeline import prepare_model, spec_of
-from rtformer_deploy.types import BuildOptions
+from rtformer_deploy.types import IMAGENET_MEAN, BuildOptions
 
 Call = Callable[..., Result]
 
@@ -260,6 +262,94 @@ def test_ranges_that_do_not_fit_are_refused(small: Small, ranges: Path, call: Ca
     write_small(Path("b"), seed=1).model.replace(small.model)
     shutil.copy(ranges, "r.json")
     refused(call(*command), "other weights")
+
+
+def restamp(path: Path, **values: Any) -> None:
+    """The model of the same weights with another preprocessing."""
+    model = load_model(path)
+    spec = read_spec(model)
+    assert spec is not None
+    stamp_spec(model, replace(spec, sha256="ab" * 32, **values))
+    save_model(model, path)
+
+
+@pytest.mark.parametrize("values", [{"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}, {"resize": "letterbox"}])
+def test_ranges_of_another_preprocessing_are_refused_by_every_command(small: Small, call: Call, values: dict[str, Any]) -> None:
+    restamp(small.model)
+    assert call("calibrate", "model.onnx", "--images", small.images, "--threads", 1).exit_code == 0
+    restamp(small.model, **values)
+    told = "These ranges were measured with mean 0.485,0.456,0.406, std 0.229,0.224,0.225 and resize stretch; the model small takes "
+    told += "resize letterbox" if "resize" in values else "mean 0.0,0.0,0.0, std 1.0,1.0,1.0 and resize stretch."
+    about = ("model.onnx", "--backend", "onnxruntime", "--threads", 1)
+    for command in (("build-engine", "--int8"), ("tune", "--dataset", small.dataset, "--root", small.root)):
+        result = call(*command, *about, "--ranges", "ranges.json")
+        refused(result, told.replace("takes resize", "takes mean 0.485,0.456,0.406, std 0.229,0.224,0.225 and resize"))
+    text = f'name = "small"\ndataset = "{small.dataset}"\n[architecture]\nname = "small"\n[input]\nsize = [48, 64]\n'
+    Path("r.toml").write_text(text + '[build]\nprecision = "int8"\nranges = "ranges.json"\n')
+    refused(call("build-engine", *about, "--recipe", "r.toml"), "These ranges were measured with")
+    assert call("calibrate", "model.onnx", "--images", small.images, "--threads", 1).exit_code == 0
+    built = call("build-engine", "--int8", *about, "--ranges", "ranges.json")
+    assert built.exit_code == 0, built.output
+
+
+def test_shipped_ranges_are_refused_for_another_preprocessing(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    restamp(small.model)
+    Path("calibration").mkdir()
+    assert call("calibrate", "--images", small.images, "--threads", 1, "-o", "calibration/small.json").exit_code == 0
+    monkeypatch.setattr(ranges_module, "content_dir", Path)
+    command = ("build-engine", "--int8", "--backend", "onnxruntime", "--threads", 1)
+    restamp(small.model, mean=(0.0, 0.0, 0.0))
+    refused(call(*command), "the model small takes mean 0.0,0.0,0.0, std 0.229,0.224,0.225 and resize stretch.")
+    restamp(small.model, mean=IMAGENET_MEAN)
+    assert "Ranges: those that come with small (mse, 4 images)." in call(*command).stdout
+    assert Path("engine.plan").exists()
+
+
+def open_and_unstamped(path: Path) -> None:
+    """Takes a model's stamp away, and opens its batch, height and width."""
+    proto = onnx.load(path)
+    del proto.metadata_props[:]
+    del proto.graph.value_info[:]
+    for value, names in ((proto.graph.input[0], ("batch", "height", "width")), (proto.graph.output[0], ("batch", "rows", "columns"))):
+        for name, index in zip(names, (0, 2, 3), strict=True):
+            value.type.tensor_type.shape.dim[index].dim_param = name
+    onnx.save(proto, path)
+
+
+def test_ranges_of_a_dynamic_model_from_elsewhere_hold_at_every_size(small: Small, call: Call) -> None:
+    open_and_unstamped(small.model)
+    about = ("--mean", "0,0,0", "--std", "1,1,1", "--threads", 1)
+    result = call("calibrate", "model.onnx", "--images", small.images, *about, "--input", "48x64")
+    assert result.exit_code == 0, result.output
+    build = ("build-engine", "model.onnx", "--int8", "--ranges", "ranges.json", "--backend", "onnxruntime")
+    for size, batch in (("48x64", 1), ("96x80", 2)):
+        built = call(*build, *about, "--input", size, "--max", batch)
+        assert built.exit_code == 0, built.output
+        info = load_engine(Path("engine.plan")).info
+        assert ("x".join(map(str, info.spec.size)), info.batch[2]) == (size, batch)
+        assert convolutions_in_int8() == IN_INT8
+        Path("engine.plan").unlink()
+        Path("engine.plan.json").unlink()
+    other = call(*build, "--mean", "0,0,0", "--std", "1,1,0.5", "--input", "96x80")
+    refused(other, "measured with mean 0.0,0.0,0.0, std 1.0,1.0,1.0 and resize stretch; the model model.onnx takes")
+    write_small(Path("b"), seed=1).model.replace(small.model)
+    open_and_unstamped(small.model)
+    refused(call(*build, *about, "--input", "48x64"), "other weights")
+
+
+def test_ranges_of_version_1_are_judged(small: Small, ranges: Path, call: Call) -> None:
+    data = json.loads(ranges.read_text())
+    for key in ("version", "mean", "std", "resize"):
+        del data[key]
+    ranges.write_text(json.dumps(data))
+    command = ("build-engine", "--int8", "--ranges", "ranges.json", "--backend", "onnxruntime", "--threads", 1)
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    assert "ranges.json is of version 1, which does not record the preprocessing; mean 0.485,0.456,0.406, std" in result.stdout
+    Path("engine.plan").unlink()
+    Path("engine.plan.json").unlink()
+    ranges.write_text(json.dumps(data | {"version": 9}))
+    refused(call(*command), "ranges.json is a ranges file of version 9; this rtformer-deploy reads versions 1 to 2.")
 
 
 def test_a_recipe_says_how_to_build_and_for_which_model(small: Small, ranges: Path, call: Call) -> None:

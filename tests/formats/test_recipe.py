@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from helpers import tiny_spec
 
 from rtformer_deploy.errors import CalibrationError, RecipeError
 from rtformer_deploy.formats.build_table import BuildTable, PrecisionMix, ranges_of_build
-from rtformer_deploy.formats.ranges import save_ranges
+from rtformer_deploy.formats.ranges import preprocessing, save_ranges
 from rtformer_deploy.formats.recipe import check_model, load_recipe, recipe_names
-from rtformer_deploy.types import Ranges
+from rtformer_deploy.types import ModelSpec, Ranges
 
 HEAD = 'name = "mine"\ndataset = "camvid"\n[architecture]\nname = "rtformer"\n[input]\nsize = [48, 64]\n'
 BUILD = """[build]
@@ -36,6 +39,10 @@ def write(folder: Path, text: str) -> str:
     return str(folder / "r.toml")
 
 
+def spec(name: str) -> ModelSpec:
+    return replace(tiny_spec(), name=name)
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_of_the_project_loads(name: str) -> None:
     recipe = load_recipe(name)
@@ -56,16 +63,28 @@ def test_the_build_table_is_typed(folder: Path) -> None:
 def test_the_weights_hash_is_read_under_both_its_names(folder: Path, key: str) -> None:
     recipe = load_recipe(write(folder, HEAD + BUILD + f'{key} = "{"ab" * 32}"\n'))
     assert recipe.build.weights_sha256 == "ab" * 32
-    check_model(recipe, "another name", "ab" * 32)
+    check_model(recipe, spec("another name"), "ab" * 32)
     with pytest.raises(RecipeError, match="tuned for other weights"):
-        check_model(recipe, "mine", "cd" * 32)
+        check_model(recipe, spec("mine"), "cd" * 32)
+
+
+@pytest.mark.parametrize("values", [{"mean": (0.0, 0.0, 0.0)}, {"std": (1.0, 1.0, 1.0)}, {"resize": "letterbox"}])
+def test_a_mix_belongs_to_the_preprocessing_that_it_was_tuned_with(folder: Path, values: dict[str, Any]) -> None:
+    tuned = '[build]\nprecision = "fp16"\nfp32 = ["c"]\nweights_sha256 = "ab"\n'
+    recipe = load_recipe(write(folder, HEAD + tuned))
+    check_model(recipe, spec("mine"), "ab")
+    other = replace(spec("mine"), **values)
+    with pytest.raises(RecipeError) as caught:
+        check_model(recipe, other, "ab")
+    assert caught.value.what == f"The mix was tuned with {preprocessing(spec('mine'))}; the model mine takes {preprocessing(other)}."
+    check_model(replace(recipe, **values), other, "ab")
 
 
 def test_without_a_hash_the_name_counts(folder: Path) -> None:
     recipe = load_recipe(write(folder, HEAD))
-    check_model(recipe, "mine", "cd" * 32)
+    check_model(recipe, spec("mine"), "cd" * 32)
     with pytest.raises(RecipeError, match="The recipe is mine's; the model is yours"):
-        check_model(recipe, "yours", "cd" * 32)
+        check_model(recipe, spec("yours"), "cd" * 32)
 
 
 def test_paths_are_relative_to_the_recipe_not_to_the_working_folder(folder: Path, root: Path) -> None:

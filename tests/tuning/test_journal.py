@@ -68,6 +68,15 @@ def test_another_runs_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == LINES
 
 
+@pytest.mark.parametrize("identity", [{"model": "1"}, {"model": "1", "limit": 8, "images": "x"}])
+def test_a_journal_that_knows_other_facts_is_refused(tmp_path: Path, identity: dict[str, object]) -> None:
+    path = tmp_path / "tune.state.jsonl"
+    filled(path)
+    with pytest.raises(UsageError, match="written by another version of rtformer-deploy"):
+        Journal(path, identity, True)
+    assert path.read_text(encoding="utf-8") == LINES
+
+
 @pytest.mark.parametrize(
     "text",
     ["no state\n", '{"kind": "error"}\n', '{"kind": "run", "identity": {}}\n{"kind": "point", "key": "k"}\n',

@@ -12,18 +12,20 @@ from typing import Any
 import onnx
 import pytest
 from click.testing import CliRunner, Result
-from helpers import hide
+from helpers import StoppedError, hide
 from small_network import Small, write_small
 
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import tune as tune_module
 from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.tune import TuneRequest, tune
+from rtformer_deploy.errors import UsageError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.engine_file import load_engine
 from rtformer_deploy.formats.model_file import load_model
 from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.formats.recipe import load_recipe
+from rtformer_deploy.image.odd_files import OddFiles
 from rtformer_deploy.timing import bench as bench_module
 from rtformer_deploy.tuning.measure import Error, Reference, Workshop
 from rtformer_deploy.tuning.records import Latency
@@ -205,6 +207,71 @@ def test_runs_do_not_mix(small: Small, call: Call) -> None:
     assert changed.exit_code == 1
     assert "other weights" in changed.output
     assert Path("tuned/tune.state.jsonl").read_bytes() == before
+
+
+def started(small: Small) -> TuneRequest:
+    """A run that was stopped when its journal was begun -> the request that goes on with it."""
+    request = TuneRequest(
+        small.model,
+        str(small.dataset),
+        small.root,
+        Path("tuned"),
+        1,
+        backend="onnxruntime",
+        ranges=RangesSource(images=small.images),
+        threads=1,
+    )
+    with pytest.raises(StoppedError):
+        tune(request, Feedback(lambda text: None, stop_scoring), OddFiles(stop=False))
+    return replace(request, resume=True)
+
+
+def stop_scoring(phase: str, done: int, total: int) -> None:
+    if phase != "Calibrate":
+        raise StoppedError(phase)
+
+
+def test_measurements_belong_to_the_content_of_the_files(small: Small) -> None:
+    request = started(small)
+    before = Path("tuned/tune.state.jsonl").read_bytes()
+    frame, label, seen = (sorted((small.root / name).iterdir())[1] for name in ("images/val", "labels/val", "images/train"))
+    other = sorted(frame.parent.iterdir())[0].read_bytes()
+    changes = [
+        (frame, other, "frames and labels"),
+        (label, sorted(label.parent.iterdir())[0].read_bytes(), "frames and labels"),
+        (small.dataset, small.dataset.read_bytes() + b"[label_map]\n1 = 0\n0 = 1\n", "frames and labels"),
+        (seen, other, "calibration images"),
+        (seen, b"no image", "calibration images"),
+        (seen, None, "calibration images"),
+        (seen.with_name("another.png"), other, "calibration images"),
+    ]
+    for path, content, key in changes:
+        kept = path.read_bytes() if path.is_file() else None
+        _put(path, content)
+        with pytest.raises(UsageError, match=rf"another run: {key} differ\."):
+            tune(request, Feedback(lambda text: None, stop_scoring), OddFiles(stop=False))
+        _put(path, kept)
+    assert Path("tuned/tune.state.jsonl").read_bytes() == before
+    with pytest.raises(StoppedError):
+        tune(request, Feedback(lambda text: None, stop_scoring))
+
+
+def _put(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+
+def test_a_broken_calibration_image_may_go_and_is_named_until_then(small: Small) -> None:
+    (small.images / "broken.png").write_bytes(b"no image")
+    request = started(small)
+    for names in (["broken.png"], []):
+        odd = OddFiles(stop=False)
+        with pytest.raises(StoppedError):
+            tune(request, Feedback(lambda text: None, stop_scoring), odd)
+        assert [Path(error.what.split()[0]).name for error in odd.errors] == names
+        (small.images / "broken.png").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
