@@ -72,6 +72,11 @@ PACKAGES = (
     Package("tensorrt", "tensorrt", "TensorRT engines", "import tensorrt as m; m.Logger(); print(m.__version__)"),
     Package("pillow-heif", "pillow_heif", "HEIC images", _plain("pillow_heif")),
     Package("shapely", "shapely", "simpler polygons", _plain("shapely")),
+    Package("fastapi", "fastapi", "the service", _plain("fastapi")),
+    Package("uvicorn", "uvicorn", "the service", _plain("uvicorn")),
+    Package("websockets", "websockets", "streams to the service", _plain("websockets")),
+    Package("python-multipart", "python_multipart", "forms sent to the service", _plain("python_multipart")),
+    Package("prometheus-client", "prometheus_client", "the service's figures", _from_metadata("prometheus_client", "prometheus-client")),
     Package("matplotlib", "matplotlib", "pictures", _plain("matplotlib")),
     Package("jinja2", "jinja2", "the page of bench", _from_metadata("jinja2", "jinja2")),
     Package(
