@@ -95,7 +95,7 @@ def serve(
         if access.keys and not access.local and context is None:
             say("The API key travels unencrypted. Use --certfile, or a proxy with TLS in front of this service.")
         say(f"Serving {', '.join(models)} on {server.url(listen, bound)}")
-        server.run(create_app(service), service, bound, context, leave_s=leave_s)
+        server.run(server.Server(create_app(service), service, context, leave_s=leave_s), bound)
 
 
 def _open(models: Mapping[str, Path], opening: Opening, say: Say) -> list[EngineHost]:

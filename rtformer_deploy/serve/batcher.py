@@ -44,6 +44,7 @@ class Answer:
 #: After each frame that was refused because a batch takes long, the estimate of that time shrinks by this factor: one slow batch must not
 #: close the service for good.
 _DOUBT = 0.95
+_STOPPING = "the service is stopping"
 
 #: Runs a batch: frames that all want the same kind -> their values.
 RunBatch = Callable[[Sequence[Frame], Kind], Awaitable[BatchResult]]
@@ -111,12 +112,12 @@ class Batcher:
         self._tasks = [asyncio.create_task(self._lane(index), name=f"lane {index}") for index in range(self._lanes)]
 
     async def close(self) -> None:
-        """Stops the lanes. Frames that still wait raise ClosedError."""
+        """Stops the lanes. Frames that are not answered yet raise ClosedError."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._queue:
-            _fail(self._queue.popleft(), ClosedError("the service is stopping"))
+            _fail(self._queue.popleft(), ClosedError(_STOPPING))
 
     def reserve(self, frames: int = 1) -> Place:
         """Room for a request of that many frames. Raises QueueFullError; with more frames than could ever fit too."""
@@ -150,6 +151,10 @@ class Batcher:
             began = self._running[index] = loop.time()
             try:
                 result = await self._run([each.frame for each in batch], batch[0].kind)
+            except asyncio.CancelledError:
+                for each in batch:
+                    _fail(each, ClosedError(_STOPPING))
+                raise
             except Exception as error:  # every engine's own errors; each request of the batch reports it
                 for each in batch:
                     _fail(each, error)

@@ -46,7 +46,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def picture_body(field: str) -> dict[str, Any]:
     """The request body of a route that reads it itself: a picture, or a form with the picture as `field`."""
     form = {"type": "object", "required": [field], "properties": {field: {"type": "string", "format": "binary"}}}
-    content = {kind: _BINARY for kind in sorted(picture_types())} | {"multipart/form-data": {"schema": form}}
+    content = dict.fromkeys(sorted(picture_types()), _BINARY) | {"multipart/form-data": {"schema": form}}
     return {"requestBody": {"required": True, "content": content}}
 
 

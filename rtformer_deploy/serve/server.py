@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,37 +84,39 @@ def url(listen: Listen, bound: socket.socket) -> str:
     return f"{'https' if listen.certfile else 'http'}://{host}:{bound.getsockname()[1]}"
 
 
-def run(app: ASGIApp, service: Service, bound: socket.socket, context: ssl.SSLContext | None, *, leave_s: float) -> None:
-    """Serves until a signal. Raises KeyboardInterrupt after Ctrl-C, EngineError if every engine is down; returns after SIGTERM.
-
-    After SIGTERM the service is not ready any more; `leave_s` later it refuses new requests, answers those that are inside, and ends. After
-    Ctrl-C it does not wait. A second signal ends it at once.
-    """
-    config = _config(app, service.limits, context)
-    server = _Server(config, service, leave_s)
+def run(server: Server, bound: socket.socket) -> None:
+    """Serves until a signal. Raises KeyboardInterrupt after Ctrl-C, EngineError if every engine is down; returns after SIGTERM."""
     server.run(sockets=[bound])
-    if server.force_exit or service.hung:
+    if server.force_exit or server.service.hung:
         LOG.critical("The service ends without waiting for its engines.")
         logging.shutdown()
         os._exit(_FORCED)  # a thread in an engine that hangs would keep the process alive
     if server.interrupted:
         raise KeyboardInterrupt
-    if service.dead:
+    if server.service.dead:
         raise EngineError("Every engine is down, so the service has ended.", "Its log says why.")
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, with a departure of its own."""
+class Server(uvicorn.Server):
+    """uvicorn's server, which leaves in order.
 
-    def __init__(self, config: uvicorn.Config, service: Service, leave_s: float) -> None:
-        super().__init__(config)
+    After SIGTERM the service is not ready any more; `leave_s` later it refuses new requests, answers those that are inside, and ends. After
+    Ctrl-C it does not wait. A second signal ends it at once. `context` is for TLS.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service, context: ssl.SSLContext | None = None, *, leave_s: float = 0.0) -> None:
+        super().__init__(_config(app, service.limits, context))
         self.interrupted = False
-        self._service, self._leave_s = service, leave_s
+        self.service = service
+        self._leave_s = leave_s
         self._leaving: asyncio.Task[None] | None = None
         self._asked: int | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+            yield
+            return
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -131,18 +134,18 @@ class _Server(uvicorn.Server):
         """Called ten times a second."""
         if self._asked is not None and self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(0.0 if self.interrupted else self._leave_s))
-        if self._service.dead and self._leaving is None:
+        if self.service.dead and self._leaving is None:
             LOG.critical("Every engine is down; the service ends.")
             return True
         return await super().on_tick(counter)
 
     async def _leave(self, wait_s: float) -> None:
-        self._service.leave()
+        self.service.leave()
         LOG.info("Stopping: not ready any more; new requests are refused in %g s.", wait_s)
         await asyncio.sleep(wait_s)
-        self._service.stop()
+        self.service.stop()
         with contextlib.suppress(TimeoutError):
-            await self._service.drained()
+            await self.service.drained()
         LOG.info("Stopping: everything inside is answered.")
         self.should_exit = True
 
@@ -153,6 +156,8 @@ def _config(app: ASGIApp, limits: Limits, context: ssl.SSLContext | None) -> uvi
         http=limited(limits),  # type: ignore[arg-type]  # uvicorn calls whatever it is given
         ws="websockets-sansio",
         ws_max_size=limits.body,
+        ws_ping_interval=limits.transfer_s / 2,  # a client that stalls, also within a message, does not answer a ping
+        ws_ping_timeout=limits.transfer_s / 2,
         ws_per_message_deflate=False,  # pictures are compressed already, and a small message cannot grow
         lifespan="on",
         access_log=False,
