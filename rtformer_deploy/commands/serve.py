@@ -94,8 +94,8 @@ def serve(
         service = Service(hosts, limits, access, codec_threads=machine.usable_cores())
         if access.keys and not access.local and context is None:
             say("The API key travels unencrypted. Use --certfile, or a proxy with TLS in front of this service.")
-        say(f"Serving {', '.join(models)} on {server.url(listen, bound)}")
-        server.run(server.Server(create_app(service), service, context, leave_s=leave_s), bound)
+        started = partial(say, f"Serving {', '.join(models)} on {server.url(listen, bound)}")
+        server.run(server.Server(create_app(service), service, context, leave_s=leave_s, say_started=started), bound)
 
 
 def _open(models: Mapping[str, Path], opening: Opening, say: Say) -> list[EngineHost]:

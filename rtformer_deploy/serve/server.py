@@ -10,7 +10,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -55,7 +55,7 @@ def bind(listen: Listen) -> socket.socket:
             bound.close()
             raise
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
+        reason = "it is no host's name" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or first_line(error)
         raise OutputError(f"Cannot listen on {listen.host} port {listen.port}: {reason}.", "Choose another --host or --port.") from error
     return bound
 
@@ -101,14 +101,22 @@ class Server(uvicorn.Server):
     """uvicorn's server, which leaves in order.
 
     After SIGTERM the service is not ready any more; `leave_s` later it refuses new requests, answers those that are inside, and ends. After
-    Ctrl-C it does not wait. A second signal ends it at once. `context` is for TLS.
+    Ctrl-C it does not wait. A second signal ends it at once. `context` is for TLS; `say_started` is called once it listens.
     """
 
-    def __init__(self, app: ASGIApp, service: Service, context: ssl.SSLContext | None = None, *, leave_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        context: ssl.SSLContext | None = None,
+        *,
+        leave_s: float = 0.0,
+        say_started: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(_config(app, service.limits, context))
         self.interrupted = False
         self.service = service
-        self._leave_s = leave_s
+        self._leave_s, self._say_started = leave_s, say_started
         self._leaving: asyncio.Task[None] | None = None
         self._asked: int | None = None
 
@@ -129,6 +137,10 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
         self._asked = sig
         self.interrupted = self.interrupted or sig == signal.SIGINT
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._say_started()
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""

@@ -12,7 +12,7 @@ from .refusal import Refusal
 from .responses import send_refusal
 from .settings import MIB, Limits
 
-_LINGER_S = 2.0  # how long what a client still sends after a refusal is read and dropped, so that it gets to read the refusal
+_LINGER_S = 1.0  # how long what a client still sends after a refusal is read and dropped, so that it gets to read the refusal
 _RETRY_S = "1"
 
 
