@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SAMPLE := models/samples/china.jpg
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-services lint clean
 
 setup: $(READY)
 
 # The native post-processing is compiled where a C++ compiler is there; without one the NumPy path is taken, and `doctor` says so.
 $(READY): pyproject.toml constraints.txt setup.py $(wildcard rtformer_deploy/image/_native*pp) $(wildcard plugins/*.cuh)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,tensorrt-rtx,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,serve,tensorrt-rtx,dev]'
 	touch $@
 
 demo: $(READY)
@@ -28,6 +28,17 @@ test: $(READY) lint
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest tests/stub_driver
 
+# Clients of the service from elsewhere live in an environment of their own: they want older versions than ours of what both use.
+CLIENTS := .venv-clients
+
+$(CLIENTS)/.ready: tests/services/clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/services/clients.txt
+	touch $@
+
+test-services: $(READY) $(CLIENTS)/.ready
+	$(BIN)/python -m pytest -m services
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,4 +46,4 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info rtformer_deploy/image/_native*.so
+	rm -rf $(VENV) $(CLIENTS) demo build dist *.egg-info rtformer_deploy/image/_native*.so

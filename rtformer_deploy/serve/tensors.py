@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ..errors import shorten
 from ..types import Frame, LabelMap
@@ -36,7 +36,7 @@ Dimension = Annotated[int, Field(ge=0, le=2**31)]
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    parameters: _PARAMETERS = Field(default_factory=dict)
+    parameters: Annotated[_PARAMETERS, BeforeValidator(lambda value: {} if value is None else value)] = Field(default_factory=dict)
 
 
 class RequestInput(_Part):
@@ -59,7 +59,7 @@ class InferenceRequest(_Part):
 
     id: str | None = None
     inputs: Annotated[list[RequestInput], Field(min_length=1)]
-    outputs: list[RequestOutput] = Field(default_factory=list)
+    outputs: Annotated[list[RequestOutput], BeforeValidator(lambda value: [] if value is None else value)] = Field(default_factory=list)
 
 
 class ResponseOutput(BaseModel):
@@ -237,8 +237,8 @@ def _from_json(data: list[Any], count: int) -> NDArray[np.uint8]:
         values = np.asarray(data)
     except ValueError as error:
         raise _wrong("the input's data is not a regular array") from error
-    if values.size and (values.dtype.kind != "i" or values.min() < 0 or values.max() > 255):
-        raise _wrong("the input's data are not whole numbers from 0 to 255")
+    if values.size and (values.dtype.kind not in "if" or not np.all((values >= 0) & (values <= 255) & (values == np.floor(values)))):
+        raise _wrong("the input's data are not whole numbers from 0 to 255")  # some clients write every number as 1.0
     return values.astype(np.uint8).ravel()
 
 

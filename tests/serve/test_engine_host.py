@@ -104,7 +104,7 @@ def test_the_batch_of_another_lane_is_run_again_on_the_new_engine() -> None:
     host = EngineHost("one", lambda: next(opened).as_runner(), lanes=2)
 
     async def both() -> list[object]:
-        return await asyncio.gather(host.run([FRAME], "labels"), host.run([FRAME], "labels"), return_exceptions=True)
+        return list(await asyncio.gather(host.run([FRAME], "labels"), host.run([FRAME], "labels"), return_exceptions=True))
 
     done = asyncio.run(both())
     errors = [each for each in done if isinstance(each, Exception)]

@@ -46,7 +46,8 @@ EZlYXY9DQw+FBF7sHFHlBBkoYE7+RF4CKMtGriywhVaobyKYOxq3lJ/h
 
 
 def run(*arguments: str | Path, **environment: str) -> Result:
-    return CliRunner().invoke(main, ["serve", *map(str, arguments)], env={"RTFORMER_API_KEY": None} | environment)
+    without_key: dict[str, str | None] = {"RTFORMER_API_KEY": None}
+    return CliRunner().invoke(main, ["serve", *map(str, arguments)], env=without_key | environment)
 
 
 def refused(result: Result, pattern: str, code: int) -> None:

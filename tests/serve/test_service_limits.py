@@ -81,7 +81,7 @@ def test_a_picture_with_too_many_pixels(strict: Served) -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip"])
 def test_a_compressed_body_is_not_unpacked(strict: Served, coding: str) -> None:
-    answer = post(strict, **{"Content-Encoding": coding})
+    answer = strict.client.post("/v1/segment", content=PICTURE, headers=JPEG | {"Content-Encoding": coding})
     assert answer.status_code == 415
     assert answer.json()["error"] == "Compressed bodies are not read."
 

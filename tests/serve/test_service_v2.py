@@ -96,6 +96,8 @@ def test_one_jpeg_as_uint8_in_binary_and_in_json(service: Served, wanted: NDArra
     answer = service.client.post(INFER, json={"id": "7", "inputs": [tensor([len(picture)], "UINT8", data=list(picture))]})
     np.testing.assert_array_equal(labels_of(answer), wanted[:1])
     assert answer.json()["id"] == "7"
+    floats = {"id": None, "parameters": None, "outputs": None, "inputs": [tensor([len(picture)], "UINT8", data=list(map(float, picture)))]}
+    np.testing.assert_array_equal(labels_of(service.client.post(INFER, json=floats)), wanted[:1])
 
 
 def test_raw_frames(service: Served, wanted: NDArray[np.uint8]) -> None:
