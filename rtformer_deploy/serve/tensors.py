@@ -25,6 +25,7 @@ from .refusal import Refusal
 LENGTH_HEADER = "Inference-Header-Content-Length"
 INPUT, OUTPUT = "image", "labels"
 
+_DATATYPES = ("BYTES", "UINT8")
 _MOST_PICTURES = 1024
 _PARAMETERS = dict[str, Any]
 _SHARED_MEMORY = "shared_memory_region"
@@ -42,23 +43,23 @@ class _Part(BaseModel):
 class RequestInput(_Part):
     """An input tensor; `data` is flat or nested, and missing if it is in the binary part."""
 
-    name: str
+    name: Annotated[str, Field(json_schema_extra={"enum": [INPUT]})]
     shape: Annotated[list[Dimension], Field(min_length=1, max_length=8)]
-    datatype: str
+    datatype: Annotated[str, Field(json_schema_extra={"enum": list(_DATATYPES)})]
     data: list[Any] | None = None
 
 
 class RequestOutput(_Part):
     """An output that is asked for; `parameters.binary_data` asks for it in binary."""
 
-    name: str
+    name: Annotated[str, Field(json_schema_extra={"enum": [OUTPUT]})]
 
 
 class InferenceRequest(_Part):
     """The JSON of a request."""
 
     id: str | None = None
-    inputs: Annotated[list[RequestInput], Field(min_length=1)]
+    inputs: Annotated[list[RequestInput], Field(min_length=1, json_schema_extra={"maxItems": 1})]
     outputs: Annotated[list[RequestOutput], BeforeValidator(lambda value: [] if value is None else value)] = Field(default_factory=list)
 
 
@@ -166,7 +167,7 @@ def _only_input(request: InferenceRequest) -> RequestInput:
         names = shorten(", ".join(repr(each.name) for each in request.inputs))
         raise _wrong(f"its inputs are {names}; the only input is {INPUT!r}")
     tensor = request.inputs[0]
-    if tensor.datatype not in ("BYTES", "UINT8"):
+    if tensor.datatype not in _DATATYPES:
         raise _wrong(f"the input's datatype is {shorten(tensor.datatype, 20)!r}; it is BYTES or UINT8")
     if _SHARED_MEMORY in tensor.parameters:
         raise _wrong(f"inputs.0.parameters: {_SHARED_MEMORY} is not offered")

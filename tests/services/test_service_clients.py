@@ -78,8 +78,12 @@ def test_clients_from_elsewhere_get_what_segment_writes(clients: Path, service: 
 
 
 def test_schemathesis_finds_no_answer_that_the_document_does_not_have(clients: Path, service: Served, tmp_path: Path) -> None:
-    """Generated requests, valid and not: no 5xx but 503 and 504, and every status, type and body is in the OpenAPI document."""
-    command = [clients / "schemathesis", "run", f"{service.url}/openapi.json", "--max-examples", "60", "--seed", "14", "--workers", "2"]
+    """Generated requests, valid and not: no 5xx but 503 and 504, and every status, type and body is in the OpenAPI document.
+
+    No schema says which bytes are a picture, so that valid requests are refused is not a finding here.
+    """
+    options = ["--max-examples", "60", "--seed", "14", "--exclude-checks", "positive_data_acceptance"]
+    command = [clients / "schemathesis", "run", f"{service.url}/openapi.json", *options]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-6000:]
