@@ -14,6 +14,7 @@ time is reported. Three parts, in one run:
 from __future__ import annotations
 
 import argparse
+import functools
 import http.client
 import io
 import json
@@ -291,16 +292,14 @@ def prepare(folder: Path, asked: argparse.Namespace) -> int:
     from rtformer_deploy.image.png import encode_png
 
     choice = choose_network(recipe=RECIPE)
-    identity = {"labels": choice.labels, "weights": choice.origin, "sha256": choice.sha256}
-    full = export_model(choice.network, choice.recipe.spec(size=asked.size, head="logits", **identity))
+    spec = choice.recipe.spec(size=asked.size, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
+    full = export_model(choice.network, choice.recipe.spec(size=asked.size, head="logits"))
     save_model(inline_functions(full.model), folder / "logits.onnx")
-    spec = choice.recipe.spec(size=asked.size, **identity)
     model = export_model(choice.network, spec).model
-    for precision in ("fp32", "int8"):
-        ranges = shipped_ranges(spec) if precision == "int8" else None
-        options = BuildOptions(precision=precision, threads=asked.threads)  # type: ignore[arg-type]
-        engine = build_engine(model, spec, "openvino", options, ranges=ranges)
-        save_engine(engine, folder / f"ours-{precision}.plan")
+    build = functools.partial(build_engine, model, spec, "openvino")
+    save_engine(build(BuildOptions(threads=asked.threads)), folder / "ours-fp32.plan")
+    engine = build(BuildOptions(precision="int8", threads=asked.threads), ranges=shipped_ranges(spec))
+    save_engine(engine, folder / "ours-int8.plan")
     sizes = (asked.size, *SIZES)
     with open_engine(engine, threads=asked.threads) as runner:
         for index, size in enumerate(sizes):

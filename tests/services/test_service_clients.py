@@ -51,7 +51,7 @@ def test_clients_from_elsewhere_get_what_segment_writes(clients: Path, service: 
         list(segment(runner, jobs, tmp_path / "out"))
     written: NDArray[np.uint8] = np.stack([pixels(job.labels.read_bytes()) for job in jobs])
     script = root / "tests" / "services" / "protocol_clients.py"
-    command = [clients / "python", script, f"127.0.0.1:{service.port}", "tiny", *paths]
+    command: list[Path | str] = [clients / "python", script, f"127.0.0.1:{service.port}", "tiny", *paths]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
@@ -83,7 +83,7 @@ def test_schemathesis_finds_no_answer_that_the_document_does_not_have(clients: P
     No schema says which bytes are a picture, so that valid requests are refused is not a finding here.
     """
     options = ["--max-examples", "60", "--seed", "14", "--exclude-checks", "positive_data_acceptance"]
-    command = [clients / "schemathesis", "run", f"{service.url}/openapi.json", *options]
+    command: list[Path | str] = [clients / "schemathesis", "run", f"{service.url}/openapi.json", *options]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-6000:]
