@@ -28,15 +28,21 @@ test: $(READY) lint
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest tests/stub_driver
 
-# Clients of the service from elsewhere live in an environment of their own: they want older versions than ours of what both use.
+# Clients of the service and a real Triton live in environments of their own: they want older versions than ours of what both use.
 CLIENTS := .venv-clients
+TRITON := .venv-triton
 
 $(CLIENTS)/.ready: tests/services/clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/services/clients.txt
 	touch $@
 
-test-services: $(READY) $(CLIENTS)/.ready
+$(TRITON)/.ready: tests/services/triton.txt
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet --requirement tests/services/triton.txt
+	touch $@
+
+test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready
 	$(BIN)/python -m pytest -m services
 
 lint: $(READY)
@@ -46,4 +52,4 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) demo build dist *.egg-info rtformer_deploy/image/_native*.so
+	rm -rf $(VENV) $(CLIENTS) $(TRITON) demo build dist *.egg-info rtformer_deploy/image/_native*.so

@@ -92,7 +92,12 @@ class Pictures:
 
 
 def parse_request(body: bytes, header_length: str | None) -> Pictures:
-    """A request's body, and its LENGTH_HEADER if it has one -> its pictures. Raises a 400 that says what is wrong."""
+    """A request's body, and its LENGTH_HEADER if it has one -> its pictures. Raises a 400 that says what is wrong.
+
+    A length of 0 is the extension's raw request: the body is one encoded picture, and the answer is binary.
+    """
+    if header_length == "0":
+        return Pictures((body,), None, binary=True)
     header, rest = _split(body, header_length)
     try:
         request = InferenceRequest.model_validate_json(header)
