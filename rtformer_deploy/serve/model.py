@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -94,7 +96,7 @@ class Model:
     async def close(self) -> None:
         """Ends batching, then waits for the engine and closes it."""
         await self.batcher.close()
-        await asyncio.to_thread(self._host.close)
+        await _on_a_daemon(self._host.close)
 
     async def _run(self, frames: Sequence[Frame], kind: Kind) -> BatchResult:
         result = await self._host.run(frames, kind)
@@ -127,3 +129,20 @@ async def _together(calls: Sequence[Callable[[], Coroutine[None, None, Answer]]]
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _on_a_daemon(work: Callable[[], None]) -> None:
+    """Calls `work` on a thread that does not keep the event loop or the process alive if it never ends."""
+    future: Future[None] = Future()
+
+    def call() -> None:
+        try:
+            work()
+        except BaseException as error:  # the one who awaits it gets it
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    future.set_running_or_notify_cancel()  # who gives up waiting does not cancel it
+    threading.Thread(target=call, daemon=True).start()
+    await asyncio.wrap_future(future)

@@ -151,7 +151,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), pytest.param(signal.SIGINT, 130, marks=pytest.mark.services)])
 def test_a_process_serves_over_tls_and_ends_in_order(process: Process, tmp_path: Path, number: int, code: int) -> None:
     assert re.fullmatch(r"Serving tiny on https://127\.0\.0\.1:\d+\n", process.line)
     trusted = ssl.create_default_context(cadata=CERTIFICATE)

@@ -14,6 +14,8 @@ import pytest
 from helpers import frames
 from served import Served, SlowRunner, jpeg, served, wait_until
 
+from rtformer_deploy.serve import model
+from rtformer_deploy.serve import service as service_module
 from rtformer_deploy.serve.engine_host import EngineHost
 from rtformer_deploy.serve.guard import is_local
 from rtformer_deploy.serve.settings import Access, Limits
@@ -190,10 +192,10 @@ def test_a_client_who_leaves_is_dropped() -> None:
     with served(EngineHost("slow", runner.as_runner)) as service:
         request = HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE
         first, second = raw(service, request), raw(service, request)
-        model = service.service.models["slow"]
-        wait_until(lambda: model.batcher.inside == 2 and model.batcher.waiting == 1)
+        batcher = service.service.models["slow"].batcher
+        wait_until(lambda: batcher.inside == 2 and batcher.waiting == 1)
         second.close()
-        wait_until(lambda: model.batcher.inside == 1)
+        wait_until(lambda: batcher.inside == 1)
         assert first.recv(12) == b"HTTP/1.1 200"
         first.close()
         assert runner.batches == [1]  # the engine never saw the second
@@ -225,6 +227,19 @@ def test_without_any_engine_the_service_ends() -> None:
         assert [post(service).status_code for _ in range(2)] == [500, 500]
         wait_until(lambda: not service.thread.is_alive())
         assert service.service.dead
+
+
+def test_an_engine_that_hangs_is_not_alive_and_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "STUCK_S", 0.1)
+    monkeypatch.setattr(service_module, "_CLOSE_S", 0.1)
+    runner = SlowRunner(1.5)
+    with served(EngineHost("slow", runner.as_runner), limits=Limits(deadline_s=0.2)) as service:
+        assert service.client.get("/v2/health/live").status_code == 200
+        assert post(service).status_code == 504
+        assert service.client.get("/v2/health/live").status_code == 503
+        assert service.client.get("/v2/health/ready").status_code == 503
+    assert service.service.hung
+    assert not runner.closed
 
 
 def test_leaving_takes_readiness_first_then_refuses_then_ends() -> None:
