@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from ..types import Frame
 from .documents import REFUSALS, refusals
-from .http_v1 import media_type, server_timing, unless_gone
+from .http_v1 import server_timing, unless_gone
 from .metrics import VERSION
 from .model import Model, Segmented
 from .pictures import decode
@@ -111,10 +111,8 @@ def _add_model_routes(routes: APIRouter, service: Service, prefix: str, *, with_
 
 
 async def _infer(service: Service, request: Request, model: Model) -> Response:
+    """Any media type is taken, as Triton does: LENGTH_HEADER alone says what the body is."""
     service.check_open()
-    kind = media_type(request)
-    if kind not in ("", "application/json", "application/octet-stream"):
-        raise Refusal(415, "The body is not of a type that an inference request has.", "Send application/json or application/octet-stream.")
     body, header_length = await request.body(), request.headers.get(LENGTH_HEADER)
     pictures = await service.codec.run(partial(parse_request, body, header_length))
     if len(pictures.items) > service.limits.queue:
