@@ -12,7 +12,7 @@ setup: $(READY)
 # The native post-processing is compiled where a C++ compiler is there; without one the NumPy path is taken, and `doctor` says so.
 $(READY): pyproject.toml constraints.txt setup.py $(wildcard rtformer_deploy/image/_native*pp) $(wildcard plugins/*.cuh)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,tensorrt-rtx,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,serve,tensorrt-rtx,dev]'
 	touch $@
 
 demo: $(READY)
@@ -28,9 +28,23 @@ test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 -m "not services"
 	$(BIN)/python -m pytest -n 2 tests/stub_driver
 
-# Servers of other projects; a test whose server is missing is skipped by name. Debian: apt-get install --no-install-recommends
+# Clients of the service and a real Triton live in environments of their own: they want older versions than ours of what both use.
+CLIENTS := .venv-clients
+TRITON := .venv-triton
+
+$(CLIENTS)/.ready: tests/services/clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/services/clients.txt
+	touch $@
+
+$(TRITON)/.ready: tests/services/triton.txt
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip install --quiet --requirement tests/services/triton.txt
+	touch $@
+
+# A test whose server is missing is skipped by name. The RTSP server is Debian's: apt-get install --no-install-recommends
 # gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
-test-services: $(READY)
+test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready
 	$(BIN)/python -m pytest -m services
 
 lint: $(READY)
@@ -40,4 +54,4 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info rtformer_deploy/image/_native*.so
+	rm -rf $(VENV) $(CLIENTS) $(TRITON) demo build dist *.egg-info rtformer_deploy/image/_native*.so

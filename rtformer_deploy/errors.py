@@ -6,6 +6,7 @@ DeployError              exit code 1
 ├── WeightsError         weights that are missing, unsafe, or another network's
 ├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
 ├── ImageError           an image that cannot be decoded
+│   └── ImageTooLargeError   one with more pixels than are decoded
 ├── VideoError           a video, camera or stream that cannot be opened or read
 ├── DatasetError         a folder that does not hold the dataset that was named
 ├── CalibrationError     images, activations or a ranges file that calibration cannot use
@@ -64,6 +65,10 @@ class ModelError(DeployError):
 
 
 class ImageError(DeployError):
+    pass
+
+
+class ImageTooLargeError(ImageError):
     pass
 
 

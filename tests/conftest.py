@@ -14,6 +14,16 @@ def shared_dir() -> Path:
     return Path(os.environ.get("RTFORMER_DEPLOY_SHARED", ROOT.parent / "shared"))
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips tests that need services from elsewhere, by name, unless they are asked for."""
+    if "services" in config.option.markexpr:
+        return
+    skip = pytest.mark.skip(reason="talks to programs from elsewhere: make test-services")
+    for item in items:
+        if item.get_closest_marker("services") is not None:
+            item.add_marker(skip)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference data: golden outputs, CamVid, odd images, the TensorRT API lists."""

@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": ("bench", "Measure latency and throughput of an engine, alone and end to end."),
     "profile": ("profile", "Measure the time of each layer of an engine."),
     "segment": ("segment", "Segment images into label maps and coloured overlays."),
+    "serve": ("serve", "Serve engines over HTTP and WebSocket, with a page for browsers."),
     "inspect": ("inspect", "Show what a model, an engine or a weights file holds."),
     "doctor": ("doctor", "Check this machine and suggest fixes."),
     "import-weights": ("import_weights", "Convert PaddleSeg or PyTorch weights to safetensors."),

@@ -74,6 +74,11 @@ PACKAGES = (
     Package("pillow-heif", "pillow_heif", "HEIC images", _plain("pillow_heif")),
     Package("shapely", "shapely", "simpler polygons", _plain("shapely")),
     Package("av", "av", "videos, cameras and streams", "import av as m; print(m.__version__); print(f'FFmpeg {m.ffmpeg_version_info}')"),
+    Package("fastapi", "fastapi", "the service", _plain("fastapi")),
+    Package("uvicorn", "uvicorn", "the service", _plain("uvicorn")),
+    Package("websockets", "websockets", "streams to the service", _plain("websockets")),
+    Package("python-multipart", "python_multipart", "forms sent to the service", _plain("python_multipart")),
+    Package("prometheus-client", "prometheus_client", "the service's figures", _from_metadata("prometheus_client", "prometheus-client")),
     Package("matplotlib", "matplotlib", "pictures", _plain("matplotlib")),
     Package("jinja2", "jinja2", "the page of bench", _from_metadata("jinja2", "jinja2")),
     Package(

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import ImageError, ImageTooLargeError
 from ..files import IMAGE_BYTES, read_bytes
 from ..types import Frame
 from .depth import Note, samples_of, to_rgb
@@ -57,15 +57,18 @@ def load_image(path: Path | str, bit_depth: int | None = None) -> Frame:
     return decode_image(read_bytes(Path(path), ImageError, "an image", IMAGE_BYTES), str(path), bit_depth)
 
 
-def decode_image(data: bytes, name: str = "the image", bit_depth: int | None = None) -> Frame:
-    """An image file's bytes -> its upright frame; `name` is what errors call it. Raises ImageError as `load_image`."""
-    frame, _ = decode_with_note(data, name, bit_depth)
+def decode_image(data: bytes, name: str = "the image", bit_depth: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Frame:
+    """An image file's bytes -> its upright frame; `name` is what errors call it. Raises ImageError as `load_image`.
+
+    A picture of more than `max_pixels` (at most MAX_PIXELS) raises ImageTooLargeError before its pixels are decoded.
+    """
+    frame, _ = decode_with_note(data, name, bit_depth, max_pixels)
     return frame
 
 
-def decode_with_note(data: bytes, name: str, bit_depth: int | None) -> tuple[Frame, Note | None]:
+def decode_with_note(data: bytes, name: str, bit_depth: int | None, max_pixels: int = MAX_PIXELS) -> tuple[Frame, Note | None]:
     """As `decode_image`, and what a person should know about how the file was read, if anything."""
-    with decoded(data, name) as image:
+    with decoded(data, name, max_pixels) as image:
         samples = samples_of(image, data)
         note = None
         if samples.bits > 8 or image.mode in ("I", "F"):
@@ -80,7 +83,7 @@ def size_of(data: bytes, name: str) -> tuple[int, int]:
     """An image file's bytes -> (H, W) of its upright frame, from the header alone. Raises ImageError as `load_image`, but for damage in
     the pixels."""
     try:
-        with _open(data, name) as image:
+        with _open(data, name, MAX_PIXELS) as image:
             turn = _turn(image, whole=image.format != "PNG" or has_late_metadata(data))
             lies = turn in _QUARTER_TURNS and image.format != "TIFF"  # Pillow gives a TIFF's size as it will be once it is turned
             return (image.width, image.height) if lies else (image.height, image.width)
@@ -91,10 +94,10 @@ def size_of(data: bytes, name: str) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def decoded(data: bytes, name: str) -> Iterator[Image.Image]:
+def decoded(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """An image file's bytes -> the stored image, in any mode. Damage that shows inside the block raises ImageError too."""
     try:
-        with _open(data, name) as image:
+        with _open(data, name, min(max_pixels, MAX_PIXELS)) as image:
             with _quiet() if image.format == "TIFF" else contextlib.nullcontext():  # loading reads the metadata again
                 image.load()
             yield image
@@ -120,16 +123,16 @@ def _turn(image: Image.Image, whole: bool = True) -> Image.Transpose | None:
         return _TURNS.get(exif.get(_ORIENTATION, 1))
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """The opened image. Its header is read and its size checked; its pixels are not decoded yet."""
     try:
         with _quiet():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=decoders_for(data))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_large(name, _stored_size(data)) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise _too_large(name, image.size)
+        raise _too_large(name, max_pixels, _stored_size(data)) from error
+    if image.width * image.height > max_pixels:
+        raise _too_large(name, max_pixels, image.size)
     if image.width < 1 or image.height < 1:
         raise ImageError(f"{name} holds no pixels: it is {image.width}x{image.height}.")
     return image
@@ -146,10 +149,10 @@ def _stored_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _too_large(name: str, size: tuple[int, int] | None) -> ImageError:
+def _too_large(name: str, max_pixels: int, size: tuple[int, int] | None) -> ImageTooLargeError:
     is_what = "larger" if size is None else f"{size[0]}x{size[1]}, {size[0] * size[1]:,} pixels"
-    return ImageError(
-        f"{name} is {is_what}; at most {MAX_PIXELS:,} pixels are decoded, in case it is a decompression bomb.", "Make it smaller."
+    return ImageTooLargeError(
+        f"{name} is {is_what}; at most {max_pixels:,} pixels are decoded, in case it is a decompression bomb.", "Make it smaller."
     )
 
 

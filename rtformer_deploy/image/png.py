@@ -30,6 +30,13 @@ def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True, palette
     A text chunk says that this program wrote it, and folders of images are read without such files; `mark=False` leaves it out, for
     a picture that is itself an input. Raises OutputError if it cannot be written.
     """
+    write_atomic(path, encode_png(array, mark=mark, palette=palette))
+
+
+def encode_png(
+    array: NDArray[np.uint8], *, mark: bool = True, palette: Sequence[Sequence[int]] | None = None, level: int | None = None
+) -> bytes:
+    """The bytes of the file that `save_png` writes. `level` is zlib's, 1 (fast) to 9 (small); None: 1 for pictures, 6 for labels."""
     text = PngImagePlugin.PngInfo()
     if mark:
         text.add_text("Software", SOFTWARE)
@@ -39,8 +46,8 @@ def save_png(path: Path, array: NDArray[np.uint8], *, mark: bool = True, palette
         colours = np.zeros((256, 3), np.uint8)  # all 256, or Pillow would write fewer than 8 bits a pixel
         colours[: len(palette)] = palette
         picture.putpalette(colours.tobytes())
-    picture.save(data, "PNG", compress_level=1 if array.ndim == 3 else 6, pnginfo=text)
-    write_atomic(path, data.getvalue())
+    picture.save(data, "PNG", compress_level=level or (1 if array.ndim == 3 else 6), pnginfo=text)
+    return data.getvalue()
 
 
 def is_ours(path: Path) -> bool:

@@ -1,0 +1,441 @@
+"""The service under load, against what people write today: FastAPI, ONNX Runtime in FP32 with full-size logits, NumPy argmax, PNG.
+
+    python benchmarks/serve.py [--size 1024x2048] [--rounds 3] [--seconds 20] [--overload-seconds 60] [--checked 10000] [--json FILE]
+
+RTFormer-Slim for CamVid with its shipped ranges. Every server is a process of its own, and the load comes from another one, whose CPU
+time is reported. Three parts, in one run:
+
+    closed loop   each contestant with 1, 2, 4 and 8 clients that send one picture after another. "At equal p99" is the best throughput
+                  of ours whose p99 is at most the naive endpoint's p99 at that endpoint's best throughput.
+    overload      pictures arrive at 3 times our INT8 capacity, whether or not earlier ones are answered. Every one gets 200, 429 or 504.
+    checked       requests of mixed sizes; every answer is compared with what the engine gives for that picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import http.client
+import io
+import json
+import os
+import re
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any
+
+import harness
+import numpy as np
+from harness import Json, Size
+
+RECIPE = "rtformer-slim-camvid"
+CONTESTANTS = ("naive", "ours-fp32", "ours-int8")
+CLIENTS = (1, 2, 4, 8)
+GOALS = {"ours-fp32": 1.2, "ours-int8": 2.0}
+TIMES_CAPACITY = 3
+DEADLINE_MS, QUEUE = 10_000, 64
+#: Sizes of the checked requests, beside the engine's own.
+SIZES: tuple[Size, ...] = ((64, 64), (120, 333), (360, 480), (481, 321), (17, 900))
+MOST_IN_FLIGHT = 200  # connections of the overload; below the service's own limit
+
+
+# ------------------------------------------------------------------------------------------------------------ the naive server
+
+
+def naive(folder: Path, threads: int) -> None:
+    """The endpoint that people write: a function behind FastAPI's pool of threads."""
+    import onnxruntime
+    import uvicorn
+    from fastapi import FastAPI, Request, Response
+    from fastapi.concurrency import run_in_threadpool
+    from PIL import Image
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(folder / "logits.onnx"), options, providers=["CPUExecutionProvider"])
+    height, width = session.get_inputs()[0].shape[2:]
+    mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+
+    def segment(data: bytes) -> bytes:
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        values = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32) / 255
+        logits = session.run(None, {"input": ((values - mean) / std).transpose(2, 0, 1)[None]})[0]
+        labels = Image.fromarray(logits.argmax(1)[0].astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+        png = io.BytesIO()
+        labels.save(png, "PNG")
+        return png.getvalue()
+
+    async def endpoint(request: Request) -> Response:
+        return Response(await run_in_threadpool(segment, await request.body()), media_type="image/png")
+
+    app = FastAPI()
+    app.add_route("/v1/segment", endpoint, methods=["POST"])
+    bound = socket.create_server(("127.0.0.1", 0))
+    print(f"Serving naive on http://127.0.0.1:{bound.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[bound])
+
+
+@contextmanager
+def serving(name: str, folder: Path, threads: int) -> Iterator[Running]:
+    """A contestant's server in a process of its own, until the block ends."""
+    if name == "naive":
+        command = [sys.executable, __file__, "--folder", str(folder), "--worker", "naive", "--threads", str(threads)]
+    else:
+        command = [sys.executable, "-m", "rtformer_deploy", "serve", str(folder / f"{name}.plan"), "--port", "0", "--drain", "0"]
+        command += ["--threads", str(threads), "--queue", str(QUEUE), "--deadline", str(DEADLINE_MS)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    found = next(filter(None, (re.search(r"on http://([\d.:]+)", line) for line in process.stdout)), None)
+    if found is None:
+        raise SystemExit(f"the server {name} did not start")
+    try:
+        yield Running(process, found[1])
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+class Running:
+    """A server's process and address."""
+
+    def __init__(self, process: subprocess.Popen[str], address: str) -> None:
+        self.process, self.address = process, address
+
+    def resident_mib(self) -> float:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+    def cpu_s(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# ------------------------------------------------------------------------------------------------------------- the load process
+
+
+def load_worker(folder: Path) -> None:
+    """Reads jobs as JSON lines, puts each on its server, and writes what it saw."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        seen = _LOADS[job["load"]](job, folder)
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+        print(json.dumps(seen | {"seconds": time.perf_counter() - began, "client_cpu_s": cpu}), flush=True)
+
+
+class Poster:
+    """One connection that posts pictures; opens again after an answer that closes it."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = http.client.HTTPConnection(address, timeout=120)
+
+    def post(self, picture: bytes) -> tuple[int, bytes]:
+        """A picture -> the status and the body; 0 if the connection broke."""
+        try:
+            self._connection.request("POST", "/v1/segment", picture, {"Content-Type": "image/jpeg"})
+            answer = self._connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            return 0, repr(error).encode()
+
+
+def closed(job: Json, folder: Path) -> Json:
+    """`clients` clients, each sending a picture when the one before is answered, for `seconds` after a warm-up."""
+    picture = (folder / "0.jpg").read_bytes()
+    latencies: list[float] = []
+    statuses: Counter[int] = Counter()
+    begin = time.perf_counter() + job["warmup"]
+    end = begin + job["seconds"]
+
+    def client() -> None:
+        poster = Poster(job["address"])
+        while (sent := time.perf_counter()) < end:
+            status, _ = poster.post(picture)
+            done = time.perf_counter()
+            if begin <= sent and done <= end:
+                latencies.append(done - sent)
+                statuses[status] += 1
+
+    _run([client] * job["clients"])
+    if set(statuses) - {200}:
+        raise SystemExit(f"not every request was answered: {dict(statuses)}")
+    return {"statuses": dict(statuses), "throughput": len(latencies) / job["seconds"], **percentiles(latencies)}
+
+
+def open_loop(job: Json, folder: Path) -> Json:
+    """Pictures due at a fixed rate for `seconds`; a latency counts from when its picture was due."""
+    picture = (folder / "0.jpg").read_bytes()
+    due: SimpleQueue[float | None] = SimpleQueue()
+    accepted: list[float] = []
+    statuses: Counter[int] = Counter()
+
+    def client() -> None:
+        poster = Poster(job["address"])
+        while (moment := due.get()) is not None:
+            status, _ = poster.post(picture)
+            statuses[status] += 1
+            if status == 200:
+                accepted.append(time.perf_counter() - moment)
+
+    def clock() -> None:
+        start = time.perf_counter()
+        for number in range(int(job["rate"] * job["seconds"])):
+            moment = start + number / job["rate"]
+            time.sleep(max(0.0, moment - time.perf_counter()))
+            due.put(moment)
+        for _ in range(MOST_IN_FLIGHT):
+            due.put(None)
+
+    _run([clock, *[client] * MOST_IN_FLIGHT])
+    return {"sent": int(job["rate"] * job["seconds"]), "statuses": dict(statuses), **percentiles(accepted)}
+
+
+def checked(job: Json, folder: Path) -> Json:
+    """`requests` requests over 8 clients, the pictures in turn; every body is compared with the one expected."""
+    pictures = [(folder / f"{index}.jpg").read_bytes() for index in range(job["pictures"])]
+    expected = [(folder / f"{index}.png").read_bytes() for index in range(job["pictures"])]
+    numbers = iter(range(job["requests"]))
+    lock = threading.Lock()
+    seen: Counter[str] = Counter()
+
+    def client() -> None:
+        poster = Poster(job["address"])
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            status, body = poster.post(pictures[number % len(pictures)])
+            same = body == expected[number % len(pictures)]
+            seen["right" if status == 200 and same else f"status {status}" if status != 200 else "wrong"] += 1
+
+    _run([client] * 8)
+    return {"answers": dict(seen)}
+
+
+def _run(works: Sequence[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=work) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def percentiles(seconds: Sequence[float]) -> Json:
+    """Latencies -> p50, p99 and the largest in ms; None each without any."""
+    if len(seconds) < 2:
+        return {"p50_ms": None, "p99_ms": None, "max_ms": None}
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {"p50_ms": 1000 * cuts[49], "p99_ms": 1000 * cuts[98], "max_ms": 1000 * max(seconds)}
+
+
+_LOADS: dict[str, Callable[[Json, Path], Json]] = {"closed": closed, "open": open_loop, "checked": checked}
+
+
+class Load:
+    """The process that the load comes from."""
+
+    def __init__(self, folder: Path) -> None:
+        command = [sys.executable, __file__, "--folder", str(folder), "--worker", "load"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, load: str, server: Running, **job: Any) -> None:
+        """Begins a job; `answer` waits for it."""
+        pipe = self._pipe(self._process.stdin)
+        pipe.write(json.dumps({"load": load, "address": server.address, **job}) + "\n")
+        pipe.flush()
+
+    def answer(self) -> Json:
+        answer: Json = json.loads(self._pipe(self._process.stdout).readline())
+        return answer
+
+    def put(self, load: str, server: Running, **job: Any) -> Json:
+        """Does a job -> what the load process saw, and the CPU time of the server."""
+        before = server.cpu_s()
+        self.start(load, server, **job)
+        return self.answer() | {"server_cpu_s": server.cpu_s() - before}
+
+    def close(self) -> None:
+        self._pipe(self._process.stdin).close()
+        self._process.wait()
+        self._pipe(self._process.stdout).close()
+
+    @staticmethod
+    def _pipe(pipe: IO[str] | None) -> IO[str]:
+        assert pipe is not None
+        return pipe
+
+
+# ------------------------------------------------------------------------------------------------------------------- driver
+
+
+def prepare(folder: Path, asked: argparse.Namespace) -> int:
+    """Models, plans, pictures and the answers that they should get into `folder` -> the number of pictures."""
+    from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, open_engine, save_engine, save_model
+    from rtformer_deploy.formats.ranges import shipped_ranges
+    from rtformer_deploy.graph.functions import inline_functions
+    from rtformer_deploy.image.decode import decode_image
+    from rtformer_deploy.image.png import encode_png
+
+    choice = choose_network(recipe=RECIPE)
+    spec = choice.recipe.spec(size=asked.size, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
+    full = export_model(choice.network, choice.recipe.spec(size=asked.size, head="logits"))
+    save_model(inline_functions(full.model), folder / "logits.onnx")
+    model = export_model(choice.network, spec).model
+    build = functools.partial(build_engine, model, spec, "openvino")
+    save_engine(build(BuildOptions(threads=asked.threads)), folder / "ours-fp32.plan")
+    engine = build(BuildOptions(precision="int8", threads=asked.threads), ranges=shipped_ranges(spec))
+    save_engine(engine, folder / "ours-int8.plan")
+    sizes = (asked.size, *SIZES)
+    with open_engine(engine, threads=asked.threads) as runner:
+        for index, size in enumerate(sizes):
+            picture = jpeg(harness.frames_at(asked.images, size, 1)[0])
+            (folder / f"{index}.jpg").write_bytes(picture)
+            labels = runner.run([decode_image(picture)])[0]
+            (folder / f"{index}.png").write_bytes(encode_png(labels, level=1))
+    return len(sizes)
+
+
+def jpeg(frame: Any) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, "JPEG", quality=90)
+    return data.getvalue()
+
+
+def closed_loops(load: Load, folder: Path, asked: argparse.Namespace) -> Json:
+    """Every contestant with every number of clients -> a row each. They take turns in each round, so that noise falls on all alike."""
+    rounds: dict[str, dict[int, list[Json]]] = {name: {clients: [] for clients in CLIENTS} for name in CONTESTANTS}
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(serving(name, folder, asked.threads)) for name in CONTESTANTS}
+        for _ in range(asked.rounds):
+            for clients in CLIENTS:
+                for name, server in servers.items():
+                    seen = load.put("closed", server, clients=clients, seconds=asked.seconds, warmup=asked.warmup)
+                    rounds[name][clients].append(seen)
+                    print(f"{name:10} {clients} clients: {_line(seen)}", flush=True)
+    rows = {name: {clients: medians(seen) for clients, seen in by_clients.items()} for name, by_clients in rounds.items()}
+    return {"contestants": rows, **at_equal_p99(rows)}
+
+
+def medians(rounds: Sequence[Json]) -> Json:
+    """One row of several rounds: the median of each figure over the rounds that have it."""
+    names = ("throughput", "p50_ms", "p99_ms", "max_ms", "client_cpu_s", "server_cpu_s")
+    values = {name: [seen[name] for seen in rounds if seen[name] is not None] for name in names}
+    return {name: statistics.median(each) if each else None for name, each in values.items()}
+
+
+def at_equal_p99(rows: Json) -> Json:
+    """The naive endpoint's best throughput and its p99 there -> ours within that p99, and the ratios."""
+    best = max(rows["naive"].values(), key=lambda row: row["throughput"])
+    ratios: Json = {}
+    for name, goal in GOALS.items():
+        within = [row["throughput"] for row in rows[name].values() if row["p99_ms"] is not None and row["p99_ms"] <= best["p99_ms"]]
+        ratios[name] = {"ratio": max(within) / best["throughput"] if within else None, "goal": goal}
+    return {"naive_best": {"throughput": best["throughput"], "p99_ms": best["p99_ms"]}, "at_equal_p99": ratios}
+
+
+def overload(load: Load, folder: Path, capacity: float, asked: argparse.Namespace) -> Json:
+    """Three times what the INT8 service answers -> statuses, latencies of the accepted, memory over time."""
+    rate = TIMES_CAPACITY * capacity
+    memory: list[float] = []
+    with serving("ours-int8", folder, asked.threads) as server:
+        load.put("closed", server, clients=4, seconds=asked.warmup, warmup=0)
+        load.start("open", server, rate=rate, seconds=asked.overload_seconds)
+        end = time.perf_counter() + asked.overload_seconds
+        while time.perf_counter() < end:
+            memory.append(server.resident_mib())
+            time.sleep(0.5)
+        seen = load.answer()
+        memory.append(server.resident_mib())
+        alive = server.process.poll() is None
+        after = load.put("closed", server, clients=1, seconds=asked.warmup, warmup=0)
+    half = memory[len(memory) // 2]
+    return seen | {
+        "rate": rate, "alive": alive, "answers_afterwards": after["statuses"], "deadline_ms": DEADLINE_MS,
+        "memory_mib": {"start": memory[0], "half": half, "end": memory[-1], "highest": max(memory)},
+    }  # fmt: skip
+
+
+def compare(asked: argparse.Namespace) -> Json:
+    """The whole run."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pictures = prepare(folder, asked)
+        load = Load(folder)
+        try:
+            loops = closed_loops(load, folder, asked)
+            capacity = max(row["throughput"] for row in loops["contestants"]["ours-int8"].values())
+            pressed = overload(load, folder, capacity, asked)
+            with serving("ours-int8", folder, asked.threads) as server:
+                right = load.put("checked", server, requests=asked.checked, pictures=pictures)
+        finally:
+            load.close()
+    case = {"recipe": RECIPE, "size": list(asked.size), "threads": asked.threads, "rounds": asked.rounds, "seconds": asked.seconds}
+    return harness.stamped("the service under load", case | {"closed": loops, "overload": pressed, "checked": right})
+
+
+def _line(row: Json) -> str:
+    if row["p99_ms"] is None:
+        return f"{row['throughput']:.2f}/s, statuses {row['statuses']}"
+    return f"{row['throughput']:.2f}/s, p50 {row['p50_ms']:.0f} ms, p99 {row['p99_ms']:.0f} ms, client CPU {row['client_cpu_s']:.1f} s"
+
+
+def report(result: Json) -> None:
+    best = result["closed"]["naive_best"]
+    print(f"\nnaive at its best: {best['throughput']:.2f}/s with a p99 of {best['p99_ms']:.0f} ms")
+    for name, row in result["closed"]["at_equal_p99"].items():
+        ratio = "none within that p99" if row["ratio"] is None else f"{row['ratio']:.2f} times its throughput"
+        print(f"{name}: {ratio} (goal {row['goal']})")
+    pressed = result["overload"]
+    p99 = "none" if pressed["p99_ms"] is None else f"{pressed['p99_ms']:.0f} ms"
+    print(f"overload: {pressed['sent']} sent, {pressed['statuses']}, p99 of the accepted {p99}, memory {pressed['memory_mib']}")
+    print(f"checked: {result['checked']['answers']}")
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.command_line(__doc__, harness.RESULTS / "serve.json")
+    parser.add_argument("--size", type=harness.size_of, default=(1024, 2048), metavar="HxW", help="the engine's and the pictures' size")
+    parser.add_argument("--images", type=Path, help="folder of pictures [default: the bundled photograph]")
+    parser.add_argument("--rounds", type=harness.positive, default=3, help="of the closed loops")
+    parser.add_argument("--seconds", type=harness.positive, default=20, help="of each closed loop")
+    parser.add_argument("--warmup", type=harness.positive, default=5, help="seconds before each closed loop")
+    parser.add_argument("--overload-seconds", type=harness.positive, default=60)
+    parser.add_argument("--checked", type=harness.positive, default=10_000, help="requests of mixed sizes")
+    harness.add_threads(parser)
+    harness.add_worker(parser)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    asked = parse(words)
+    if asked.worker == "naive":
+        naive(asked.folder, asked.threads)
+        return 0
+    if asked.worker == "load":
+        load_worker(asked.folder)
+        return 0
+    result = harness.run_script(asked.json, lambda: compare(asked))
+    if result is None:
+        return 1
+    report(result)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,53 @@
+"""What benchmarks/serve.py makes of what it measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def bench(root: Path) -> ModuleType:
+    """The script as a module; its name is also a folder's of tests."""
+    sys.path.insert(0, str(root / "benchmarks"))
+    try:
+        found = importlib.util.spec_from_file_location("benchmark_serve", root / "benchmarks" / "serve.py")
+        assert found is not None
+        assert found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(root / "benchmarks"))
+    return module
+
+
+def row(throughput: float, p99: float | None) -> dict[str, Any]:
+    return {"throughput": throughput, "p99_ms": p99}
+
+
+def test_equal_p99_is_that_of_the_naive_endpoint_at_its_best(bench: ModuleType) -> None:
+    rows = {
+        "naive": {1: row(1.0, 900), 2: row(2.0, 1000), 4: row(1.9, 2000)},
+        "ours-fp32": {1: row(2.0, 500), 2: row(3.0, 1000), 4: row(9.0, 1001)},
+        "ours-int8": {1: row(5.0, 1500), 2: row(6.0, None)},
+    }
+    found = bench.at_equal_p99(rows)
+    assert found["naive_best"] == {"throughput": 2.0, "p99_ms": 1000}
+    assert found["at_equal_p99"]["ours-fp32"] == {"ratio": 1.5, "goal": 1.2}
+    assert found["at_equal_p99"]["ours-int8"]["ratio"] is None
+
+
+def test_percentiles_and_medians(bench: ModuleType) -> None:
+    found = bench.percentiles([index / 1000 for index in range(101)])
+    assert (found["p50_ms"], found["p99_ms"], found["max_ms"]) == pytest.approx((50, 99, 100))
+    assert set(bench.percentiles([1.0]).values()) == {None}
+    rounds = [
+        {"throughput": value, "p50_ms": None, "p99_ms": value, "max_ms": 1, "client_cpu_s": 1, "server_cpu_s": 1} for value in (1, 5, 2)
+    ]
+    assert bench.medians(rounds)["throughput"] == 2
+    assert bench.medians(rounds)["p50_ms"] is None
