@@ -241,7 +241,7 @@ def test_other_values_are_read_or_refused(folder: Path, kind: str) -> None:
     document, written, _ = KINDS[kind]
     outcomes = set()
 
-    @bounded(120)
+    @bounded(90)
     @given(other_values(document))
     def check(values: Any) -> None:
         text = written(values if isinstance(document, dict) or isinstance(values, list) else [values])
@@ -255,7 +255,7 @@ def test_other_values_are_read_or_refused(folder: Path, kind: str) -> None:
 def test_other_text_is_read_or_refused(folder: Path, kind: str) -> None:
     document, written, _ = KINDS[kind]
 
-    @bounded(80)
+    @bounded(50)
     @given(other_text(written(document)))
     def check(text: str) -> None:
         accepts(kind, folder, text)

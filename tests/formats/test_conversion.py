@@ -94,7 +94,7 @@ def test_versions() -> None:
     assert convert_tolerant(good | {"version": 2}, Whole)[1] == "version 2, of which this version of rtformer-deploy does not read: nothing"
     with pytest.raises(DocumentError, match=r"it is of version 2, and only 1 is known here \(it has no parts\)"):
         convert_tolerant({"version": 2}, Whole)
-    odd: list[object] = [0, -1, True, 1.0, "1", None, [], 2**31]
+    odd: list[Any] = [0, -1, True, 1.0, "1", None, [], 2**31]
     for version in odd:
         with pytest.raises(DocumentError, match=r"^version is .*; expected a whole number, at least 1"):
             split_version({"version": version})

@@ -98,7 +98,7 @@ AFTER = ["", '"', "'", '""', "''"]
 STRINGS = st.tuples(st.sampled_from(QUOTES), st.lists(st.sampled_from(INNER), max_size=4), st.sampled_from(AFTER))
 
 
-@bounded(400)
+@bounded(250)
 @given(st.lists(STRINGS, min_size=1, max_size=3), st.booleans())
 def test_the_scan_ends_strings_where_the_parser_ends_them(strings: list[tuple[str, list[str], str]], deep: bool) -> None:
     parts = [quote + "".join(inner) + quote + after for quote, inner, after in strings]

@@ -53,7 +53,7 @@ def test_a_name_leaves_room_for_a_suffix() -> None:
         check_name("街" * 100, "name")
 
 
-@bounded(200)
+@bounded(100)
 @given(st.text(st.characters(), max_size=120))
 def test_any_name_can_be_cleaned_and_is_a_file_in_its_folder(text: str) -> None:
     name = clean_name(text)
