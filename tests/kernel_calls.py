@@ -110,7 +110,7 @@ class KernelCalls:
         out = Output(self.memory, frames.shape, "uint8", offset)
         colours = self.memory.put(np.frombuffer(palette_bytes(self.spec.palette), np.uint8))
         source, ids = self.memory.put(bytes_of(frames)), self.memory.put(bytes_of(labels))
-        self.kernels.overlay(self.memory.stream, source, ids, colours, out.address, size, alpha, count)
+        self.kernels.overlay(self.memory.stream, source, ids, colours, len(self.spec.palette), out.address, size, alpha, count)
         return out.array()
 
     def double_norm(self, x: NDArray[Any], groups: int) -> NDArray[Any]:

@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from contextlib import chdir
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,17 @@ class Tiny(nn.Module):
         features = self.stem(x)
         logits: Tensor = self.seghead["conv2"](features)
         return (logits, self.seghead_extra(features)) if self.training and self.seghead_extra is not None else logits
+
+
+@dataclass(frozen=True, slots=True)
+class TinyConfig:
+    """What the network takes from a recipe's [architecture], where the page writes RTFormer's."""
+
+    channels: int = 8
+    drop_path: float = 0.0
+
+    def check(self) -> None:
+        """All of it fits."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +109,7 @@ def moved(words: list[str], folder: Path) -> list[str]:
 
 
 def test_the_way_of_two_classes_of_ones_own(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ARCHITECTURES, "tiny", Tiny)
+    monkeypatch.setitem(ARCHITECTURES, "tiny", (Tiny, TinyConfig))
     output: dict[str, str] = {}
     way = commands(page)[:5]
     assert [words[0] for words in way] == ["train", "evaluate", "export", "build-engine", "segment"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import options
+from . import options, parse
 
 if TYPE_CHECKING:
     from ..formats.external_model import ExternalModel
@@ -34,7 +34,7 @@ _MIB = 2**20
 @click.option(
     "--deadline",
     "deadline_ms",
-    type=click.FloatRange(min=1),
+    type=parse.Number(min=1),
     default=10000,
     show_default=True,
     metavar="MS",
@@ -42,7 +42,7 @@ _MIB = 2**20
 )
 @click.option(
     "--max-delay-ms",
-    type=click.FloatRange(min=0),
+    type=parse.Number(min=0),
     default=0,
     show_default=True,
     metavar="MS",
@@ -63,7 +63,7 @@ _MIB = 2**20
 @click.option("--max-body", type=click.IntRange(1, 1024), default=32, show_default=True, metavar="MIB", help="Refuse larger uploads (413).")
 @click.option(
     "--max-pixels",
-    type=click.FloatRange(min=0.001, max=89),
+    type=parse.Number(min=0.001, max=89),
     default=33.5,
     show_default=True,
     metavar="MILLIONS",
@@ -71,7 +71,7 @@ _MIB = 2**20
 )
 @click.option(
     "--transfer-timeout",
-    type=click.FloatRange(min=0.1),
+    type=parse.Number(min=0.1),
     default=30,
     show_default=True,
     metavar="S",
@@ -87,7 +87,7 @@ _MIB = 2**20
 )
 @click.option(
     "--drain",
-    type=click.FloatRange(min=0),
+    type=parse.Number(min=0),
     default=3,
     show_default=True,
     metavar="S",

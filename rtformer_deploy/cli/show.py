@@ -99,12 +99,13 @@ def status_bar() -> Iterator[Callable[[str, int, int | None], None]]:
         return
     import time
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from .safe_console import SafeConsole
 
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     terminal = sys.stdout.isatty()
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False, redirect_stdout=terminal) as bar:
+    with Progress(*columns, console=SafeConsole(stderr=True), transient=True, auto_refresh=False, redirect_stdout=terminal) as bar:
         task, drawn_at = bar.add_task("", total=None), float("-inf")
 
         def update(text: str, done: int, total: int | None) -> None:

@@ -144,7 +144,7 @@ def _stored_size(data: bytes) -> tuple[int, int] | None:
         factory, accepts = Image.OPEN[format_name]
         if accepts is not None and accepts(data[:16]) is not True:
             continue
-        with contextlib.suppress(*_DAMAGE, Image.DecompressionBombError), factory(io.BytesIO(data), "") as image:
+        with _quiet(), contextlib.suppress(*_DAMAGE, Image.DecompressionBombError), factory(io.BytesIO(data), "") as image:
             return image.size
     return None
 

@@ -113,17 +113,20 @@ class FrameKernels:
         arguments = (source, *launch.before, labels, *launch.after, *addresses, flag)
         self._cuda.launch(stream, launch.config, self._upsample, *arguments)
 
-    def overlay(self, stream: Any, frame: int, labels: int, palette: int, out: int, size: Size, alpha: float = 0.5, count: int = 1) -> None:
+    def overlay(
+        self, stream: Any, frame: int, labels: int, palette: int, colours: int, out: int, size: Size, alpha: float = 0.5, count: int = 1
+    ) -> None:
         """Enqueues: frames (count, H, W, 3) and labels (count, H, W) of (H, W) `size` -> the coloured frames at `out`.
 
-        `palette` is the address of `palette_bytes(spec.palette)` on the device; alpha=1 gives the colours alone. `out` may be
-        `frame`. Equal to `image.overlay`. Raises UsageError for an alpha outside 0 .. 1.
+        `palette` is the address of `palette_bytes(spec.palette)` on the device, `colours` how many colours the palette has: a pixel with
+        another label stays as it is. alpha=1 gives the colours alone. `out` may be `frame`. Equal to `image.overlay`. Raises UsageError
+        for an alpha outside 0 .. 1.
         """
         if not 0 <= alpha <= 1:
             raise UsageError(f"alpha is a share from 0 to 1, not {alpha}.")
         pixels = count * size[0] * size[1]
         grid = (-(-pixels // (_OVERLAY_THREADS * _OVERLAY_PIXELS)),)
-        arguments = (frame, labels, palette, np.float32(1 - alpha), np.float32(alpha), pixels, out)
+        arguments = (frame, labels, palette, np.int32(colours), np.float32(1 - alpha), np.float32(alpha), pixels, out)
         self._launch(stream, grid, (_OVERLAY_THREADS,), self._overlay, arguments)
 
     def double_norm(self, stream: Any, x: int, out: int, shape: tuple[int, int, int], groups: int, dtype: str = "float16") -> None:

@@ -54,7 +54,9 @@ def test_every_real_number_has_the_one_type() -> None:
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize(("name", "option", "count"), list(real_numbers()), ids=lambda value: str(value).strip("-"))
 def test_no_number_is_infinite(name: str, option: str, count: int, value: str) -> None:
-    arguments = {"segment": ("e.plan", "x.png", "--output", "out"), "bench": ("e.plan",), "verify": ("a", "b")}.get(name, ())
+    arguments = {"segment": ("e.plan", "x.png", "--output", "out"), "bench": ("e.plan",), "serve": ("e.plan",), "verify": ("a", "b")}.get(
+        name, ()
+    )
     assert option in refused(name, *arguments, option, *[value] * count)
 
 
@@ -121,8 +123,8 @@ def test_one_of_the_two_is_checked_alone() -> None:
     [
         ("mean = [123.675, 116.28, 103.53]", "r.toml: [input] mean = [123.675, 116.28, 103.53] belongs to RGB from 0 to 255"),
         ("mean = [123.675, 116.28, 103.53]", "write mean = [0.485, 0.456, 0.406]."),
-        ("std = [0, 1, 1]", "[input] std = [0, 1, 1] has a number that is not above 0"),
-        ("std = [nan, 1, 1]", "[input] std = [nan, 1, 1] has a number that is not finite"),
+        ("std = [0, 1, 1]", "r.toml: input.std[0] is 0; expected a number, at least 1e-06."),
+        ("std = [nan, 1, 1]", "r.toml: input.std[0] is nan; expected a number, at least 1e-06."),
     ],
 )
 def test_mean_and_std_in_a_recipe(tmp_path: Path, line: str, message: str) -> None:

@@ -157,7 +157,7 @@ def test_what_it_cannot_do_it_refuses(recorder: Recorder) -> None:
     with pytest.raises(EngineError, match="1 to 256 classes"):
         FrameKernels(recorder, recorder.gpu, model_spec((64, 96), (8, 12), 257))
     with pytest.raises(UsageError, match="0 to 1"):
-        kernels.overlay("s", 1, 2, 3, 4, (5, 6), alpha=1.5)
+        kernels.overlay("s", 1, 2, 3, 19, 4, (5, 6), alpha=1.5)
     with pytest.raises(UsageError, match="10 channels do not fall into 3 groups"):
         kernels.double_norm("s", 1, 2, (1, 10, 5), 3)
     with pytest.raises(UsageError, match="of at most 2048"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -96,7 +97,9 @@ def reference(data: bytes) -> dict[str, NDArray[Any]] | None:
     if child == 0:
         try:
             with open(write, "wb") as file:
-                np.savez(file, **(_reference(data) or {"": np.zeros(0)}))  # type: ignore[arg-type]
+                content = _reference(data)
+                names = json.dumps(None if content is None else list(content))  # NumPy would cut a name at a NUL
+                np.savez(file, np.array(names), *(content or {}).values())
         finally:
             os._exit(0)
     os.close(write)
@@ -105,7 +108,8 @@ def reference(data: bytes) -> dict[str, NDArray[Any]] | None:
     os.waitpid(child, 0)
     try:
         with np.load(io.BytesIO(written), allow_pickle=False) as arrays:
-            return None if arrays.files == [""] else {key: arrays[key] for key in arrays.files}
+            names = json.loads(str(arrays["arr_0"]))
+            return None if names is None else {name: arrays[f"arr_{index}"] for index, name in enumerate(names, 1)}
     except (zipfile.BadZipFile, ValueError, EOFError):
         return None
 
