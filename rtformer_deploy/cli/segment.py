@@ -137,12 +137,16 @@ def _print_clip(clip: Clip, written: Written, classes: Sequence[str]) -> None:
     else:
         echo(f"{source.text}: failed", err=True)
     lost = f"the connection was lost {counts.lost} times" if counts.lost > 1 else "the connection was lost once" if counts.lost else None
-    notes = [f"{counts.broken:,} broken frames were passed over" if counts.broken else None]
-    notes += [f"{counts.dropped:,} frames were dropped for newer ones" if counts.dropped else None, lost]
+    notes = [_counted(counts.broken, "broken frame", "passed over"), _counted(counts.dropped, "frame", "dropped for newer ones"), lost]
     if any(notes):
         echo(f"  {'; '.join(filter(None, notes))}.")
     for note in written.notes:
         echo(f"  {note}")
+
+
+def _counted(number: int, what: str, done: str) -> str | None:
+    """How many of what were done so; None for none."""
+    return f"{number:,} {what}{'s were' if number > 1 else ' was'} {done}" if number else None
 
 
 def _print_flicker(watch: FlickerWatch, clip: Clip, classes: Sequence[str]) -> None:

@@ -84,7 +84,7 @@ def plan(given: Sequence[str | Path | int], output: Path, request: Request, read
     inputs = sort_inputs(given)
     jobs = plan_jobs(inputs.images, output, reader.say, overwrite=request.overwrite)
     live = LiveOptions(request.every, request.seconds, patience_s=request.retry_s, stubborn=inputs.streams > 1, say=reader.say)
-    clips = plan_clips(inputs, output, live, labels=request.labels, overwrite=request.overwrite, flicker=request.flicker)
+    clips = plan_clips(inputs, output, live, jobs, labels=request.labels, overwrite=request.overwrite, flicker=request.flicker)
     return jobs, clips
 
 

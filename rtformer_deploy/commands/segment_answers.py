@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,5 +76,14 @@ _KINDS = {".csv": AREAS, ".json": ANSWERS, ".geojson": ANSWERS, ".png": PICTURE}
 
 
 def image_names(jobs: Sequence[Job], output: Path) -> list[str]:
-    """What answers call the images: their file names, behind the sub-folders that they lie in."""
-    return [(job.overlay.parent.relative_to(output) / job.image.name).as_posix() for job in jobs]
+    """What answers call the images: their file names, behind the sub-folders that they lie in.
+
+    Images of one name from two folders are called as their outputs, so that no two have one name.
+    """
+    folders = [job.overlay.parent.relative_to(output) for job in jobs]
+    names = [(folder / job.image.name).as_posix() for folder, job in zip(folders, jobs, strict=True)]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else (folder / f"{job.name}{job.image.suffix}").as_posix()
+        for name, folder, job in zip(names, folders, jobs, strict=True)
+    ]

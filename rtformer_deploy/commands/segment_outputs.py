@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,14 @@ class Job:
     labels: Path
     overlay: Path
 
+    @property
+    def name(self) -> str:
+        """What the outputs are called, but for their ends."""
+        return self.overlay.name.removesuffix(OVERLAY)
+
     def beside(self, end: str) -> Path:
         """The path of another output, which is called as the overlay but for its end."""
-        return self.overlay.with_name(self.overlay.name.removesuffix(OVERLAY) + end)
+        return self.overlay.with_name(self.name + end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +44,8 @@ class Clip:
         return self.overlay.with_name(self.overlay.name.removesuffix(VIDEO) + end)
 
 
-def output_names(images: Sequence[Path]) -> list[str]:
-    """A unique name for each image, also on file systems that ignore case."""
+def output_names(images: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
+    """A unique name for each image, also on file systems that ignore case; none of those in `taken`."""
     forms: tuple[Callable[[Path], str], ...] = (
         lambda image: image.stem,
         lambda image: f"{image.stem}_{image.suffix[1:]}",
@@ -50,17 +55,21 @@ def output_names(images: Sequence[Path]) -> list[str]:
     names: dict[int, str] = {}
     for form in forms:
         count = Counter(form(image).casefold() for image in images)
-        names_in_use = {name.casefold() for name in names.values()}
+        names_in_use = _folded([*names.values(), *taken])
         for index, image in enumerate(images):
             name = form(image)
             if index not in names and count[name.casefold()] == 1 and name.casefold() not in names_in_use:
                 names[index] = name
                 names_in_use.add(name.casefold())
-    names_in_use = {name.casefold() for name in names.values()}
+    names_in_use = _folded([*names.values(), *taken])
     for index, image in enumerate(images):
         if index not in names:
             names[index] = _numbered(forms[-1](image), names_in_use)
     return [names[index] for index in range(len(images))]
+
+
+def _folded(names: Collection[str]) -> set[str]:
+    return {name.casefold() for name in names}
 
 
 def _numbered(name: str, names_in_use: set[str]) -> str:

@@ -69,9 +69,18 @@ class Done:
 
 
 def plan_clips(
-    inputs: Inputs, output: Path, live: LiveOptions, *, labels: bool = False, overwrite: bool = False, flicker: bool = False
+    inputs: Inputs,
+    output: Path,
+    live: LiveOptions,
+    jobs: Sequence[Job] = (),
+    *,
+    labels: bool = False,
+    overwrite: bool = False,
+    flicker: bool = False,
 ) -> list[Clip]:
     """Videos and live sources -> clips whose outputs in `output` have different names, below the sub-folders that the videos lie in.
+
+    A clip that is called as one of the images (`jobs`), as the two halves of a phone's live photo are, gets its suffix in its name.
 
     CLIP.mp4 gives CLIP_overlay.mp4 and, with `labels`, the folder CLIP_labels, with `flicker` CLIP_flicker.json and .svg. Raises
     OutputError if an output would overwrite an input or, without `overwrite`, a file that this program did not write. A folder is
@@ -80,7 +89,8 @@ def plan_clips(
     sources = videos_and_streams(inputs, live)
     below = [folder for _, folder in inputs.videos] + [Path()] * inputs.streams
     places = [source.path if isinstance(source, VideoFile) else Path(source.name) for source in sources]
-    names = _names(places, below)
+    taken = [(job.overlay.parent.relative_to(output), job.name) for job in jobs]
+    names = _names(places, below, taken)
     clips = []
     for source, folder, name in zip(sources, below, names, strict=True):
         source.name = (folder / name).as_posix()
@@ -150,12 +160,13 @@ def _video_sink(clip: Clip, spec: ModelSpec, work: Work) -> Sink:
     return AnsweringSink(sink, answers) if answers else sink
 
 
-def _names(places: Sequence[Path], below: Sequence[Path]) -> list[str]:
-    """A name for each output, different from the others in its folder."""
+def _names(places: Sequence[Path], below: Sequence[Path], taken: Sequence[tuple[Path, str]]) -> list[str]:
+    """A name for each output, different from the others in its folder, those of images (`taken`, with their folders) included."""
     names = [""] * len(places)
     for folder in set(below):
         here = [index for index, each in enumerate(below) if each == folder]
-        for index, name in zip(here, output_names([places[index] for index in here]), strict=True):
+        used = [name for each, name in taken if each == folder]
+        for index, name in zip(here, output_names([places[index] for index in here], used), strict=True):
             names[index] = name
     return names
 

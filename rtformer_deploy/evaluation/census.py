@@ -68,16 +68,18 @@ def check_census(dataset: Dataset, census: Census, purpose: str, *, one_class: b
     if len(present) > 1 or (one_class and present and not census.ignored):
         return
     what = f"no pixel has one of the classes {_some(names)}" if not present else f"all pixels that are not ignored are {present[0]}"
-    raise DatasetError(f"There is nothing to {purpose} in the {dataset.split!r} split of {dataset.name}: {what}.", _hint(dataset))
+    *details, hint = _advice(dataset)
+    what = f"There is nothing to {purpose} in the {dataset.split!r} split of {dataset.name}: {what}."
+    raise DatasetError(what, hint, details=details)
 
 
-def _hint(dataset: Dataset) -> str:
-    """What the labels hold, and the remedy."""
+def _advice(dataset: Dataset) -> list[str]:
+    """What the labels hold, and the remedy, line by line."""
     meaning, labels = dataset.meaning, dataset.labels
     values = sorted({value for sample in dataset.samples[:_MOST_LABELS] for value in values_in(sample.label, meaning)}, key=_order)
     numbers = [value for value in values if isinstance(value, int)]
     if len(numbers) < len(values):
-        return f"The labels hold the colours {_some(values)}; the palette has {_some(labels.palette)}."
+        return [f"The labels hold the colours {_some(values)}; the palette has {_some(labels.palette)}."]
     if meaning.mapped:
         known = [value for value in range(256) if meaning.lookup[value] != labels.ignore_index]
         why = f"[label_map] has {_some(known)}, and every other value is ignored"
@@ -85,14 +87,17 @@ def _hint(dataset: Dataset) -> str:
         why = f"{labels.ignore_index} is the ignore_index"
     else:
         why = f"the classes are {_some(range(len(labels.names)))}"
-    return f"The labels hold the values {_some(values)}; {why}. {_remedy(numbers, labels.names)}"
+    first, *more = _remedy(numbers, labels.names, mapped=meaning.mapped)
+    return [f"The labels hold the values {_some(values)}; {why}. {first}", *more]
 
 
-def _remedy(values: list[int], names: tuple[str, ...]) -> str:
+def _remedy(values: list[int], names: tuple[str, ...], *, mapped: bool) -> list[str]:
+    """What to write, line by line; `mapped`: the dataset file has a [label_map] already."""
     if not 1 < len(values) <= len(names):
-        return "Say in the dataset file which value is which class: [label_map] has lines VALUE = CLASS."
-    lines = "".join(f"\n    {value} = {index}    # {name}" for index, (value, name) in enumerate(zip(values, names, strict=False)))
-    return f"If they are {' and '.join(names[: len(values)])}, write into the dataset file:\n    [label_map]{lines}"
+        return ["Say in the dataset file which value is which class: [label_map] has lines VALUE = CLASS."]
+    where = "write in place of the dataset file's [label_map]" if mapped else "write into the dataset file"
+    lines = [f"    {value} = {index}    # {name}" for index, (value, name) in enumerate(zip(values, names, strict=False))]
+    return [f"If they are {' and '.join(names[: len(values)])}, {where}:", "    [label_map]", *lines]
 
 
 def _order(value: int | Colour) -> tuple[int, ...]:

@@ -18,10 +18,12 @@ from .upsample import checked, interpolate_plane, upsample_argmax
 def tile_windows(size: Size, tile: Size, overlap: int) -> list[Window]:
     """A frame's (H, W), the engine's and the least overlap in pixels -> the tiles, row by row, spread evenly.
 
-    A tile has the engine's size, or the frame's if that is smaller. Raises UsageError if the overlap is not below the tile's size.
+    A tile has the engine's size, or the frame's if that is smaller. Raises UsageError if the overlap is above three quarters of the
+    tile's shorter side: the number of tiles grows with the square of 1 / (side - overlap), to one a pixel.
     """
-    if not 0 <= overlap < min(tile):
-        raise UsageError(f"Tiles of {tile[0]}x{tile[1]} cannot overlap by {overlap} pixels.", f"Choose 0 to {min(tile) - 1}.")
+    most = min(tile) * 3 // 4
+    if not 0 <= overlap <= most:
+        raise UsageError(f"Tiles of {tile[0]}x{tile[1]} cannot overlap by {overlap} pixels.", f"Choose 0 to {most}.")
     height, width = min(size[0], tile[0]), min(size[1], tile[1])
     tops, lefts = _starts(size[0], height, overlap), _starts(size[1], width, overlap)
     return [Window(top, left, height, width) for top in tops for left in lefts]

@@ -118,6 +118,25 @@ def test_uncertain_pixels_become_a_class_of_their_own(call: Call) -> None:
         assert image.mode == "P"
 
 
+def test_images_of_one_name_have_one_each_in_documents(call: Call) -> None:
+    """As output files have."""
+    for folder in ("x", "y"):
+        Path(folder).mkdir()
+        save_png(Path(folder) / "a.png", np.zeros((9, 12, 3), np.uint8), mark=False)
+    assert call("x/a.png", "y/a.png", "photos/sub/b.png", "--areas", "csv", "--polygons", "coco").exit_code == 0
+    rows = csv.DictReader((Path("out") / "areas.csv").read_text().splitlines())
+    assert list(dict.fromkeys(row["frame"] for row in rows)) == ["x_a.png", "y_a.png", "b.png"]
+    assert [image["file_name"] for image in document("coco.json")["images"]] == ["x_a.png", "y_a.png", "b.png"]
+
+
+def test_an_image_and_a_video_of_one_name(call: Call) -> None:
+    """A phone's live photo is IMG.jpg and IMG.mov; one that is broken ended the whole run."""
+    write_clip(Path("photos/a.mp4"), ticks(2))
+    result = call("photos", "--polygons", "geojson")
+    assert result.exit_code == 0, result.output
+    assert {"a_overlay.png", "a_polygons.geojson", "a_mp4_overlay.mp4", "a_mp4_polygons.geojson"} < there()
+
+
 def test_larger_pictures_are_cut_into_tiles(call: Call) -> None:
     save_png(Path("large.png"), np.random.default_rng(1).integers(0, 256, (200, 300, 3), np.uint8), mark=False)
     assert call("large.png", "--tiles", "8").exit_code == 0

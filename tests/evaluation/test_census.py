@@ -46,6 +46,7 @@ def relabel(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
 def message(dataset: Dataset, one_class: bool = False) -> str:
     with pytest.raises(DatasetError) as error:
         check_census(dataset, take_census(dataset), "learn", one_class=one_class)
+    assert not [line for line in error.value.lines if "\n" in line]  # it would be printed as \n
     return str(error.value)
 
 
@@ -83,7 +84,7 @@ def test_a_label_map_that_fits_no_pixel(cases: Path) -> None:
     text = message(open_dataset(str(cases / "wrongmap.toml"), cases / "d", "val"), one_class=True)
     assert "no pixel has one of the classes background, road." in text
     assert "The labels hold the values 0, 255; [label_map] has 7, 8, and every other value is ignored." in text
-    assert "\n    0 = 0    # background\n    255 = 1    # road" in text
+    assert "write in place of the dataset file's [label_map]:\n    [label_map]\n    0 = 0    # background\n    255 = 1    # road" in text
 
 
 def test_one_class_alone_and_empty_labels(data: Path) -> None:
