@@ -217,8 +217,8 @@ def _references(node: object) -> Iterator[str]:
 def test_the_page_and_its_files_are_served_with_headers_that_allow_nothing_else(service: Served) -> None:
     page = service.client.get("/")
     assert page.status_code == 200
-    assert '<script type="module" src="page.js">' in page.text
-    for name in ("page.js", "style.css", "index.html"):
+    assert '<script type="module" src="js/main.js">' in page.text
+    for name in ("js/main.js", "icon.svg", "style.css", "index.html"):
         assert service.client.get(f"/{name}").status_code == 200
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
