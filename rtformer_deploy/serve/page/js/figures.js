@@ -11,8 +11,10 @@ export class Figures {
     this.#elements = elements;
   }
 
+  /** Another picture or video: nothing is known of it yet. */
   reset() {
     this.#frames = [];
+    for (const name of ["latency", "fps", "engine", "queue", "size"]) this.#elements[name].textContent = "–";
   }
 
   /** Shows one picture's times, in milliseconds. */
