@@ -36,7 +36,12 @@ $(CLIENTS)/.ready: tests/services/clients.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/services/clients.txt
 	touch $@
 
-test-services: $(READY) $(CLIENTS)/.ready
+# The page is clicked through in Debian's Chromium; without a `chromium` on the PATH those tests are skipped by name.
+$(VENV)/.browser: $(READY) tests/services/browser.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/services/browser.txt
+	touch $@
+
+test-services: $(READY) $(CLIENTS)/.ready $(VENV)/.browser
 	$(BIN)/python -m pytest -m services
 
 lint: $(READY)

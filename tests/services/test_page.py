@@ -26,6 +26,7 @@ from rtformer_deploy.image.png import encode_png
 from rtformer_deploy.image.polygons import polygons_of
 from rtformer_deploy.serve.engine_host import EngineHost
 from rtformer_deploy.serve.settings import Access
+from rtformer_deploy.types import LabelMap, Ticket
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -369,6 +370,30 @@ def test_a_slow_engine_gets_the_newest_frame(browser: Browser) -> None:
         page.page.wait_for_timeout(2500)
         assert float(page.text("#fps")) < 5
         assert float(page.text("#latency").removesuffix(" ms")) < 1200  # it does not grow with time: two frames are under way at most
+
+
+class BrightnessRunner(SlowRunner):
+    """Takes its time and gives every pixel of a frame the class of the frame's brightness."""
+
+    def result(self, ticket: Ticket) -> list[LabelMap]:
+        levels = [int(frame.mean()) // 64 for frame in self._waiting[ticket.number]]
+        return [np.full_like(labels, level) for labels, level in zip(super().result(ticket), levels, strict=True)]
+
+
+def test_colours_lie_over_the_very_frame_that_they_belong_to(browser: Browser, clip: Path) -> None:
+    """The clip grows brighter, so a label map of another frame would show."""
+    seen = set()
+    with served(EngineHost("slow", BrightnessRunner(0.1).as_runner)) as service, tab(browser, f"{service.url}/") as page:
+        page.set_slider("#opacity", "End")
+        page.page.check("input[value=swipe]")
+        page.choose(clip)
+        page.wait_for_live()
+        while page.text("#play") == "Pause":
+            shown = page.pixels()
+            photo, colour = int(shown[32, 10].mean()), tuple(shown[32, 80].tolist())
+            assert SPEC.palette.index(colour) in {(photo - 3) // 64, (photo + 3) // 64}  # JPEG changes a level a little
+            seen.add(colour)
+    assert len(seen) == 4
 
 
 def test_a_video_plays_pauses_and_is_sought(page: Tab, clip: Path) -> None:
