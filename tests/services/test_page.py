@@ -14,7 +14,7 @@ import pytest
 from browser import Tab, chromium, tab
 from helpers import frames, tiny_spec
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from served import Served, SlowRunner, open_tiny, pixels, served
 
 from rtformer_deploy.commands.segment import plan_jobs, segment
@@ -155,6 +155,26 @@ def test_a_picture_that_the_browser_cannot_read_is_shown_as_the_service_reads_it
     Image.fromarray(FRAME).save(tmp_path / "street.tif")
     page.open(tmp_path / "street.tif")
     close(page.pixels(), drawn(labels))
+
+
+def test_a_clear_picture_is_shown_as_the_network_gets_it(page: Tab, tmp_path: Path) -> None:
+    clear = np.linspace(0, 255, FRAME.shape[1]).astype(np.uint8)
+    Image.fromarray(np.dstack([FRAME, np.broadcast_to(clear, SIZE)])).save(tmp_path / "clear.png")
+    page.open(tmp_path / "clear.png")
+    page.set_slider("#opacity", "Home")
+    np.testing.assert_array_equal(page.pixels(), FRAME)
+
+
+@pytest.mark.parametrize("profile", ["srgb", "swapped"])
+def test_a_colour_profile_changes_nothing(page: Tab, tmp_path: Path, profile: str) -> None:
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    if profile == "swapped":  # red and blue primaries change places, so a browser that applies it shows other colours
+        red, blue = data.index(b"rXYZ"), data.index(b"bXYZ")
+        data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    Image.fromarray(FRAME).save(tmp_path / "profile.png", icc_profile=bytes(data))
+    page.open(tmp_path / "profile.png")
+    page.set_slider("#opacity", "Home")
+    np.testing.assert_array_equal(page.pixels(), FRAME)
 
 
 def test_a_turned_photograph_is_shown_upright(page: Tab, tmp_path: Path) -> None:

@@ -63,6 +63,27 @@ export function grabPng(video) {
   return new Promise((done, fail) => canvas.toBlob((blob) => (blob ? done(blob) : fail(new Error("The frame cannot be read."))), "image/png"));
 }
 
+/**
+ * A picture's Blob -> its ImageBitmap, with the very values that the network gets: no colour profile is applied. Null for one that
+ * `mayBeClear` and is: a browser lets through what lies under it, the service shows the colours as if nothing were clear.
+ */
+export async function readPicture(picture, mayBeClear) {
+  const bitmap = await createImageBitmap(picture, { colorSpaceConversion: "none" });
+  if (!mayBeClear || picture.type === "image/jpeg" || isOpaque(bitmap)) return bitmap;
+  bitmap.close();
+  return null;
+}
+
+function isOpaque(bitmap) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const bytes = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  for (let index = 3; index < bytes.length; index += 4) if (bytes[index] !== 255) return false;
+  return true;
+}
+
 function cameraProblem({ name, message }) {
   if (name === "NotAllowedError") return "The browser was told not to give this page the camera.";
   if (name === "NotFoundError" || name === "OverconstrainedError") return "There is no camera here.";

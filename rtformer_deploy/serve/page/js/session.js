@@ -2,7 +2,7 @@
 
 import { countClasses } from "./labels.js";
 import { Live } from "./live.js";
-import { closeVideo, grabPng, kindOf, openCamera, openVideo } from "./media.js";
+import { closeVideo, grabPng, kindOf, openCamera, openVideo, readPicture } from "./media.js";
 
 export class Session {
   model = null;
@@ -134,7 +134,7 @@ export class Session {
     this.still = { picture, time, labelsPng: null };
     this.#events.working();
     const began = performance.now();
-    const own = createImageBitmap(picture).catch(() => null);
+    const own = readPicture(picture, time === null).catch(() => null);
     const { labels, confidence, labelsPng, timing } = await this.#service.segment(model, picture, signal);
     const latency = performance.now() - began;
     const photo = await this.#photo(await own, labels, picture, signal);
@@ -144,7 +144,7 @@ export class Session {
     this.#events.still({ photo, labels, confidence, classes: model.classes, counts, live: false }, latency, timing);
   }
 
-  /** The photograph as the browser reads it, or as the service does if the browser cannot, or reads it in another size. */
+  /** The photograph as the browser reads it, or as the service does if the browser reads it otherwise or not at all. */
   async #photo(own, labels, picture, signal) {
     if (own && own.width === labels.width && own.height === labels.height) return own;
     own?.close();
