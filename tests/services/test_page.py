@@ -485,18 +485,21 @@ def test_one_of_several_models_is_chosen(browser: Browser, picture: Path, labels
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "text"),
+    ("name", "content", "text", "again"),
     [
-        ("notes.txt", b"just a line of text", "The image is not an image that can be read"),
-        ("empty.png", b"", "The body is empty"),
-        ("broken.mp4", b"no video at all", "This browser cannot play broken.mp4."),
+        ("notes.txt", b"just a line of text", "The image is not an image that can be read", False),
+        ("empty.png", b"", "The body is empty", False),
+        ("broken.mp4", b"no video at all", "This browser cannot play broken.mp4.", True),
     ],
 )
-def test_a_file_that_is_neither_is_refused_in_words(page: Tab, picture: Path, tmp_path: Path, name: str, content: bytes, text: str) -> None:
+def test_a_file_that_is_neither_is_refused_in_words(
+    page: Tab, picture: Path, tmp_path: Path, name: str, content: bytes, text: str, again: bool
+) -> None:
     (tmp_path / name).write_bytes(content)
     page.choose(tmp_path / name)
     page.page.wait_for_selector("#problem:not([hidden])")
     assert text in page.text("#problem-text")
+    assert page.page.is_visible("#again") == again
     page.open(picture)  # and the next one works
     assert not page.page.is_visible("#problem")
 

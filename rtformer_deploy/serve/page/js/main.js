@@ -69,7 +69,7 @@ async function guard(work, again = () => session.again()) {
     if (error.name === "AbortError") return undefined;
     say("");
     retry = again;
-    showProblem(error.message, true);
+    showProblem(error.message, !error.final && !error.wantsKey);
     if (error.wantsKey) askForKey();
     return undefined;
   }
@@ -105,7 +105,6 @@ function hideProblem() {
 }
 
 function askForKey() {
-  by("again").hidden = true;
   by("key-form").hidden = false;
   by("key").focus();
 }

@@ -5,11 +5,14 @@ import { readGrey } from "./png.js";
 const KEY = "rtformer-api-key";
 const PROTOCOL = "rtformer.v1";
 
-/** What the service, or the way to it, says against a request. `wantsKey`: a key is missing or wrong. */
+const LATER = new Set([408, 429]); // of what is refused for the request's sake, this may be taken at another time
+
+/** What the service, or the way to it, says against a request. `wantsKey`: a key is missing or wrong; `final`: so it will stay. */
 export class ServiceError extends Error {
-  constructor(text, wantsKey = false) {
+  constructor(text, { wantsKey = false, final = false } = {}) {
     super(text);
     this.wantsKey = wantsKey;
+    this.final = final;
   }
 }
 
@@ -22,7 +25,7 @@ export class Service {
 
   /** Throws an Error for what no key can be. */
   setKey(key) {
-    if (!/^[!-~]*$/.test(key)) throw new ServiceError("A key is made of ASCII characters without spaces.", true);
+    if (!/^[!-~]*$/.test(key)) throw new ServiceError("A key is made of ASCII characters without spaces.", { wantsKey: true });
     this.#key = key;
     if (key) sessionStorage.setItem(KEY, key);
     else sessionStorage.removeItem(KEY);
@@ -90,7 +93,7 @@ export class Service {
 async function refusal(answer) {
   const document = await answer.json().catch(() => ({}));
   const text = [document.error ?? `The service answered with status ${answer.status}.`, document.hint].filter(Boolean).join(" ");
-  return new ServiceError(text, answer.status === 401);
+  return new ServiceError(text, { wantsKey: answer.status === 401, final: answer.status < 500 && !LATER.has(answer.status) });
 }
 
 /** A Server-Timing header -> {queue, engine} in milliseconds. */
