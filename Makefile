@@ -42,9 +42,14 @@ $(TRITON)/.ready: tests/services/triton.txt
 	$(TRITON)/bin/python -m pip install --quiet --requirement tests/services/triton.txt
 	touch $@
 
+# The page is clicked through in Debian's Chromium; without a `chromium` on the PATH those tests are skipped by name.
+$(VENV)/.browser: $(READY) tests/services/browser.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/services/browser.txt
+	touch $@
+
 # A test whose server is missing is skipped by name. The RTSP server is Debian's: apt-get install --no-install-recommends
 # gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
-test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready
+test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready $(VENV)/.browser
 	$(BIN)/python -m pytest -m services
 
 lint: $(READY)

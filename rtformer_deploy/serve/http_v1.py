@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -21,6 +21,9 @@ from .refusal import LeftError, Refusal, refusal_of
 from .service import Service
 
 T = TypeVar("T")
+
+#: A class's id in a label map.
+ClassId = Annotated[int, Field(ge=0, le=255)]
 
 _FIELD = "image"
 _FORM = "multipart/form-data"
@@ -104,9 +107,10 @@ def _wanted(
     output: Annotated[Output, Query(description="What to answer with.")] = "labels",
     alpha: Annotated[float, Query(ge=0, le=1, description="How much the colours cover in an overlay.")] = 0.5,
     legend: Annotated[bool, Query(description="Draw a legend on the overlay.")] = False,
+    hide: Annotated[list[ClassId] | None, Query(description="Ids of classes to leave out of an overlay.")] = None,
     include: Annotated[list[Extra] | None, Query(description="What JSON holds beside the classes.")] = None,
 ) -> Wanted:
-    return Wanted(output, alpha, legend, frozenset(include or ()))
+    return Wanted(output, alpha, legend, frozenset(hide or ()), frozenset(include or ()))
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from PIL import Image
 
 from ..image.areas import class_areas
@@ -19,7 +20,7 @@ from ..image.legend import draw_legend
 from ..image.picture_formats import readable
 from ..image.png import encode_png
 from ..image.polygons import polygons_of
-from ..types import Frame, ModelSpec
+from ..types import Frame, LabelMap, ModelSpec
 from .batcher import Kind
 from .model import Model, Segmented
 from .refusal import Refusal
@@ -34,6 +35,7 @@ _OTHER_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-ms-bmp", "image/x
 _ANY = "application/octet-stream"
 _PNG_LEVEL = 1  # label maps compress well at any level; a higher one costs more than the engine's post-processing
 _JPEG_QUALITY = 85
+_IGNORED = 255
 
 
 def picture_types() -> frozenset[str]:
@@ -56,11 +58,12 @@ def decode(data: bytes, pixels: int) -> Frame:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which answer a client wants: `alpha` and `legend` are for overlays, `extras` for JSON."""
+    """Which answer a client wants: `alpha`, `legend` and `hide` (class ids) are for overlays, `extras` for JSON."""
 
     output: Output = "labels"
     alpha: float = 0.5
     legend: bool = False
+    hide: frozenset[int] = frozenset()
     extras: frozenset[Extra] = frozenset()
 
     @property
@@ -77,6 +80,9 @@ class Wanted:
         if self.kind == "logits" and model.spec.head == "labels":
             hint = "Ask for another output, or serve an engine of a model that was exported with --head lowres."
             raise Refusal(400, "This engine gives labels only, so there is no confidence.", hint)
+        unknown = [each for each in sorted(self.hide) if each >= len(model.spec.classes)]
+        if unknown:
+            raise Refusal(400, f"There is no class {unknown[0]} to hide.", f"The classes are 0 to {len(model.spec.classes) - 1}.")
 
     def encoder(self, model: Model) -> Callable[[Sequence[Segmented]], bytes]:
         """A function from one segmented frame to the answer's bytes."""
@@ -106,10 +112,18 @@ def _picture(one: Segmented, spec: ModelSpec, what: Output | Extra, wanted: Want
     if what == "confidence":
         assert one.confidence is not None
         return encode_png(one.confidence, level=_PNG_LEVEL)
-    drawn = overlay(one.frame, one.labels, spec.palette, wanted.alpha)
+    labels = _without(one.labels, wanted.hide)
+    drawn = overlay(one.frame, labels, spec.palette, wanted.alpha)
     if wanted.legend:
-        drawn = draw_legend(drawn, one.labels, spec.classes, spec.palette)
+        drawn = draw_legend(drawn, labels, spec.classes, spec.palette)
     return encode_png(drawn)
+
+
+def _without(labels: LabelMap, hidden: frozenset[int]) -> LabelMap:
+    """A label map whose pixels of hidden classes have none, so that an overlay shows the frame there."""
+    new_ids = np.arange(256, dtype=np.uint8)
+    new_ids[sorted(hidden)] = _IGNORED
+    return np.take(new_ids, labels) if hidden else labels
 
 
 def _json(one: Segmented, model: Model, wanted: Wanted) -> bytes:

@@ -270,7 +270,7 @@ def test_a_key_is_needed_but_for_the_page_and_the_probes() -> None:
         assert answer.json() == {"error": "The service needs an API key.", "hint": "Send it as Authorization: Bearer KEY."}
         for path in ("/metrics", "/v1/models", "/v2", "/v2/models/tiny", "/openapi.json", "/nowhere"):
             assert service.client.get(path).status_code == 401, path
-        for path in ("/", "/page.js", "/v2/health/live", "/v2/health/ready"):
+        for path in ("/", "/js/main.js", "/v2/health/live", "/v2/health/ready"):
             assert service.client.get(path).status_code == 200, path
         for header in ("Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", "Bearer", "Bearer \xe9"):
             assert post(service, Authorization=header.encode("latin-1")).status_code == 401, header

@@ -112,6 +112,18 @@ def test_an_overlay_may_have_a_legend_and_another_weight(service: Served, writte
     np.testing.assert_array_equal(pixels(post(service, query="?output=overlay&legend=true").content), drawn)
 
 
+def test_an_overlay_may_leave_classes_out(service: Served, written: Path) -> None:
+    frame, labels = decode_image(PICTURE), pixels((written / "a_labels.png").read_bytes())
+    ids = np.unique(labels).tolist()
+    hidden = ids[:2]
+    shown = pixels(post(service, query=f"?output=overlay&hide={hidden[0]}&hide={hidden[1]}").content)
+    there = np.isin(labels, hidden)
+    np.testing.assert_array_equal(shown[there], frame[there])
+    np.testing.assert_array_equal(shown[~there], pixels((written / "a_overlay.png").read_bytes())[~there])
+    refused(post(service, query="?output=overlay&hide=5"), 400, "There is no class 5 to hide.")
+    refused(post(service, query="?output=overlay&hide=-1"), 400, "hide")
+
+
 def png_of(width: int, height: int) -> bytes:
     """A PNG that says it has this size, and holds no pixels."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -217,8 +229,8 @@ def _references(node: object) -> Iterator[str]:
 def test_the_page_and_its_files_are_served_with_headers_that_allow_nothing_else(service: Served) -> None:
     page = service.client.get("/")
     assert page.status_code == 200
-    assert '<script type="module" src="page.js">' in page.text
-    for name in ("page.js", "style.css", "index.html"):
+    assert '<script type="module" src="js/main.js">' in page.text
+    for name in ("js/main.js", "icon.svg", "style.css", "index.html"):
         assert service.client.get(f"/{name}").status_code == 200
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
