@@ -155,3 +155,9 @@ def test_paths_are_looked_at_by_functions_that_take_any_name() -> None:
         if re.search(r"\.(is_dir|is_file|exists|resolve)\(\)", line) and not any(each in line for each in entries)
     ]
     assert found == []
+
+
+def test_inspect_says_of_damaged_weights_that_they_are_weights(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"\xff" * 8)
+    with pytest.raises(WeightsError, match="is not a safetensors file, or was cut short"):
+        describe(tmp_path / "w.safetensors")
