@@ -138,7 +138,7 @@ def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | Non
     root, reader = Path(root), reader or ImageReader()
     if layout is None:
         raise RecipeError(f"{path} has no [layout], so its files cannot be found.", "See the dataset files that come with the project.")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DatasetError(f"The dataset folder {root} does not exist.", f"{name} {_layout_text(layout)}")
     paths = _paths(layout, split, path)
     samples = _samples_of_list(root, paths[0], reader) if layout.list else _samples_of_patterns(root, paths, reader)
@@ -193,7 +193,7 @@ def _samples_of_patterns(root: Path, paths: Sequence[str], reader: ImageReader) 
 
 def _contents_of(folder: Path, reader: ImageReader) -> Contents:
     """The files in a folder of a dataset; none if there is no such folder. The reader reports what was left out."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return Contents(folder, ())
     contents = walk(folder)
     line = contents.line()
@@ -217,7 +217,7 @@ def _paths_by_name(root: Path, pattern: PathPattern, contents: Contents) -> dict
 
 def _samples_of_list(root: Path, name: str, reader: ImageReader) -> list[Sample]:
     path = root / name
-    if not path.is_file():
+    if not os.path.isfile(path):
         return []
     samples: dict[str, tuple[int, Sample]] = {}
     twice = []
@@ -238,11 +238,11 @@ def _inside(root: Path, name: str, path: Path, pair: ListedPair) -> Path:
     """A name in a list -> its file. An absolute path inside the root stays as it is; any other starts at the root. Raises DatasetError."""
     for text in (name, name.replace("\\", "/")):  # a list that was written on Windows
         listed = Path(text)
-        absolute = listed.is_absolute() and listed.resolve().is_relative_to(root.resolve())
+        absolute = listed.is_absolute() and Path(os.path.realpath(listed)).is_relative_to(os.path.realpath(root))
         file = listed if absolute else root / text.lstrip("/")
-        if ".." in listed.parts and not file.resolve().is_relative_to(root.resolve()):
+        if ".." in listed.parts and not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root)):
             raise DatasetError(f"{path}, line {pair.line}: {name} leads out of the dataset's folder {root}.")
-        if file.is_file():
+        if os.path.isfile(file):
             return file
     raise DatasetError(f"{path}, line {pair.line}: there is no {file}.", "A list's paths begin at --root.")
 

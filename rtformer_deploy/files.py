@@ -114,7 +114,7 @@ def check_writable(path: Path) -> None:
     """Raises OutputError if `path` cannot be written. Call it before long work; it leaves no file behind."""
     path = Path(path)
     _refuse_special(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OutputError(f"Cannot write {path}: it is a folder.", "Give a file name.")
     with _partial(path) as partial, _explaining(path):
         partial.touch(exist_ok=False)
@@ -125,7 +125,7 @@ def check_folder(path: Path) -> None:
     there = Path(path)
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
-    if not there.is_dir():
+    if not os.path.isdir(there):
         raise OutputError(f"Cannot make the folder {path}: {there} is not a folder.")
     _check_room(there)
 
@@ -188,7 +188,7 @@ def clean_up(folder: Path) -> None:
         return
     for path in stale:
         with contextlib.suppress(OSError):
-            if path.is_dir():
+            if os.path.isdir(path):
                 shutil.rmtree(path)
             else:
                 path.unlink()
@@ -242,10 +242,10 @@ def _refuse_special(path: Path) -> None:
 
 
 def _why(path: Path, error: OSError) -> str | None:
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         there = os.path.lexists(path.parent)
         return f"{path.parent} is not a folder." if there else f"The folder {path.parent} does not exist; make it first."
-    if path.is_dir():
+    if os.path.isdir(path):
         return "It is a folder; give a file name."
     return None
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from helpers import tiny_model
 
 from rtformer_deploy import files
+from rtformer_deploy.cli import main
 from rtformer_deploy.commands.inspect import describe
 from rtformer_deploy.errors import DeployError, EngineError, RecipeError, WeightsError
 from rtformer_deploy.files import PLAN_BYTES, check_readable, read_bytes, read_text
 from rtformer_deploy.formats.engine_file import load_engine
-from rtformer_deploy.formats.model_file import load_model
+from rtformer_deploy.formats.model_file import load_model, save_model
 from rtformer_deploy.formats.ranges import load_ranges
 from rtformer_deploy.image.decode import load_image
 from rtformer_deploy.nn.weights import load_weights, read_metadata
@@ -119,3 +123,57 @@ def test_documents_are_parsed_in_one_place(root: Path) -> None:
     calls = ("json.loads(", "json.load(", "json.decode(", "tomllib.load", "tomlkit.parse(", "tomlkit.load")
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if any(call in path.read_text() for call in calls)}
     assert found == own
+
+
+LONG = "a" * 300  # longer than any file system takes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("segment", "m.onnx", LONG, "-o", "out"),
+        ("segment", "m.onnx", "nul.txt", "-o", "out"),
+        ("segment", "m.onnx", "empty.txt", "-o", "out"),
+        ("segment", "m.onnx", "empty.streams", "-o", "out"),
+        ("segment", "m.onnx", "", "-o", "out"),
+        ("segment", "m.onnx", ".", "-o", "loop"),
+        ("evaluate", "m.onnx", "--dataset", "camvid", "--root", LONG),
+        ("calibrate", "m.onnx", "--images", LONG),
+        ("verify", "m.onnx", "m.onnx", LONG),
+        ("train", "--recipe", "rtformer-slim-camvid", "--root", ".", "-o", LONG),
+        ("tune", "m.onnx", "--dataset", "camvid", "--root", ".", "-o", LONG),
+        ("build-engine", "m.onnx", "-o", LONG),
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40],
+)
+def test_names_that_no_file_can_have_are_one_message(arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model(tiny_model(), Path("m.onnx"))
+    Path("nul.txt").write_bytes(b"a\0b.png\n")
+    Path("empty.txt").touch()
+    Path("empty.streams").write_text("# none yet\n")
+    Path("loop").symlink_to("loop")
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code in (1, 2)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert "Error: " in result.stderr
+    assert {path.name for path in Path().iterdir()} - {"out"} == {"m.onnx", "nul.txt", "empty.txt", "empty.streams", "loop"}
+
+
+def test_paths_are_looked_at_by_functions_that_take_any_name() -> None:
+    """Path.is_dir and its like raise for a name that is too long, Path.resolve for a link to itself; os.path's give an answer."""
+    sources = [path for path in Path(files.__file__).parent.rglob("*.py") if path.name != "content.py"]  # its paths are the package's
+    entries = ("entry.is_", "inner.is_")  # of os.scandir and iterdir, which exist
+    found = [
+        f"{path.name}: {line.strip()}"
+        for path in sources
+        for line in path.read_text().splitlines()
+        if re.search(r"\.(is_dir|is_file|exists|resolve)\(\)", line) and not any(each in line for each in entries)
+    ]
+    assert found == []
+
+
+def test_inspect_says_of_damaged_weights_that_they_are_weights(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(b"\xff" * 8)
+    with pytest.raises(WeightsError, match="is not a safetensors file, or was cut short"):
+        describe(tmp_path / "w.safetensors")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class Checkpoint:
 
         If the file cannot be used, it says why and returns that nothing was counted.
         """
-        if self.path is None or not self.path.is_file():
+        if self.path is None or not os.path.isfile(self.path):
             return Counted()
         try:
             record, arrays = self._read(self.path)

@@ -133,7 +133,8 @@ def _print_clip(clip: Clip, written: Written, classes: Sequence[str]) -> None:
     source, counts = clip.source, clip.source.counts
     if written.frames:
         names = ", ".join(path.name for path in written.files)
-        echo(f"{source.text} -> {names} ({written.frames:,} frames, {_mostly(written, classes)})")
+        frames = "frame" if written.frames == 1 else "frames"
+        echo(f"{source.text} -> {names} ({written.frames:,} {frames}, {_mostly(written, classes)})")
     else:
         echo(f"{source.text}: failed", err=True)
     lost = f"the connection was lost {counts.lost} times" if counts.lost > 1 else "the connection was lost once" if counts.lost else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,7 +60,7 @@ def command(stop_on_error: bool, **values: Any) -> None:
         tuned = tune(request, terminal, odd)
     _print(tuned)
     files = ("tune.json", "tune.svg", *(() if tuned.chosen is None else ("recipe.toml", "ranges.json")))
-    echo(f"{request.output}: {', '.join(name for name in files if (request.output / name).is_file())}")
+    echo(f"{request.output}: {', '.join(name for name in files if os.path.isfile(request.output / name))}")
     odd.raise_any(then="The ranges are those of the others.")
     check_gate(tuned)
     echo("Build it:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def _read_cache(path: Path | None) -> bytes | None:
     """The timing cache's bytes; empty if the file does not exist yet."""
     if path is None:
         return None
-    return read_bytes(path, BuildError, "a timing cache") if path.exists() else b""
+    return read_bytes(path, BuildError, "a timing cache") if os.path.exists(path) else b""
 
 
 def _tell(engine: Engine, output: Path, say: Say) -> None:

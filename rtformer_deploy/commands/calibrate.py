@@ -94,7 +94,7 @@ def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) ->
 
     The draw depends on the names alone: if an image comes or goes, at most one of the drawn ones is another.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise CalibrationError(f"{folder} is not a folder of images.")
     try:
         paths = images_in(folder, say)

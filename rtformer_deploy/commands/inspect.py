@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,9 +42,9 @@ def describe(path: Path) -> Description:
     described all the same, with a `problem`.
     """
     data = read_bytes(path, ModelError, "a model, an engine or weights", PLAN_BYTES)
-    if sidecar(path).is_file() or path.suffix in _PLAN_SUFFIXES:
+    if os.path.isfile(sidecar(path)) or path.suffix in _PLAN_SUFFIXES:
         return _engine(path, data)
-    if _is_safetensors(data):
+    if _is_safetensors(data) or path.suffix == ".safetensors":
         return Description("weights", {"file": _file(path, data), **_weights(path)})
     if data.startswith(b"\x80") or data.startswith(b"PK\x03\x04") or path.suffix in {".pdparams", ".pth", ".pt"}:
         raise WeightsError(

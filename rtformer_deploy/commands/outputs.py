@@ -62,7 +62,7 @@ def check_outputs(planned: Sequence[Output], inputs: Iterable[tuple[Path, str]] 
     if folder is not None:
         check_folder(folder)
     for output in planned:
-        if folder is None or folder.is_dir() or output.path.parent != folder:
+        if folder is None or os.path.isdir(folder) or output.path.parent != folder:
             check_writable(output.path)
     for parent in {output.path.parent for output in planned}:
         clean_up(parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DeployError
+from ..errors import DeployError, UsageError
 from ..files import check_folder
 from ..image.frames import images_in
 from ..image.reader import ImageReader, silent
@@ -82,6 +83,10 @@ def plan(given: Sequence[str | Path | int], output: Path, request: Request, read
     Raises as `stream.inputs.sort_inputs`, `plan_jobs` and `plan_clips`.
     """
     inputs = sort_inputs(given)
+    if not inputs:
+        raise UsageError(
+            f"{', '.join(map(str, given))} names nothing to segment.", "Write images, videos or addresses into it, one a line."
+        )
     jobs = plan_jobs(inputs.images, output, reader.say, overwrite=request.overwrite)
     live = LiveOptions(request.every, request.seconds, patience_s=request.retry_s, stubborn=inputs.streams > 1, say=reader.say)
     clips = plan_clips(inputs, output, live, jobs, labels=request.labels, overwrite=request.overwrite, flicker=request.flicker)
@@ -122,10 +127,10 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwr
 
 def _images(path: Path, output: Path, say: Say) -> list[tuple[Path, Path]]:
     """The images of an input, each with the sub-folder that it lies in."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [(path, Path())]
     images = images_in(path, say, readable_videos())
-    if path.resolve() == output.resolve():
+    if os.path.realpath(path) == os.path.realpath(output):
         stems = {image.with_suffix("") for image in images}
         images = [image for image in images if not _is_output(image, stems)]
     return [(image, image.parent.relative_to(path)) for image in images]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -83,9 +84,9 @@ def train(
 
 def _refuse_to_overwrite(checkpoint: Path, log: Path, weights: Path) -> None:
     """Raises UsageError if the output folder holds an earlier run, or what is left of one."""
-    there = [path.name for path in (checkpoint, log, weights) if path.exists()]
+    there = [path.name for path in (checkpoint, log, weights) if os.path.exists(path)]
     if there:
-        go_on = "Go on with it (--resume), or choose" if checkpoint.exists() else "Choose"
+        go_on = "Go on with it (--resume), or choose" if os.path.exists(checkpoint) else "Choose"
         raise UsageError(f"{log.parent} holds a run already: {', '.join(there)}.", f"{go_on} another folder with --output.")
 
 

@@ -137,7 +137,7 @@ def _ranges(
     Ranges that are measured in this run are kept beside its journal.
     """
     ranges_path, images = folder / _RANGES, request.ranges.images
-    if images is not None and request.resume and ranges_path.is_file() and (folder / _JOURNAL).is_file():
+    if images is not None and request.resume and os.path.isfile(ranges_path) and os.path.isfile(folder / _JOURNAL):
         return load_ranges(ranges_path, feedback.say), hash_of_readable(images, reader, odd, feedback.say)
 
     def measure(images: Path) -> Ranges:
@@ -217,7 +217,7 @@ def _write(request: TuneRequest, workshop: Workshop, tuned: Tuned) -> None:
 
 def dataset_from(folder: Path, dataset: str) -> str:
     """A dataset's name, or the path of its file -> what a recipe in `folder` says: a path leads there from the folder, even by links."""
-    return os.path.relpath(Path(dataset).resolve(), folder.resolve()) if dataset.endswith(".toml") else dataset
+    return os.path.relpath(os.path.realpath(dataset), os.path.realpath(folder)) if dataset.endswith(".toml") else dataset
 
 
 __all__ = ["TuneRequest", "Tuned", "build_command", "check_gate", "tune"]

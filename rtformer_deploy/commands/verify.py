@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,8 +122,8 @@ def _labelled(dataset: Dataset, index: int) -> Item:
 
 
 def _images(path: Path, reader: ImageReader) -> list[Path]:
-    if not path.is_dir():
-        if not path.exists():
+    if not os.path.isdir(path):
+        if not os.path.exists(path):
             raise ImageError(f"There is no image {path}.")
         return [path]
     return images_in(path, reader.say)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -99,7 +100,7 @@ def dataset_path(dataset: str, beside: Path | None = None) -> Path:
         path = (beside or Path()) / dataset
     else:
         path = folder / f"{dataset if is_name(dataset) else ''}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         known = ", ".join(sorted(entry.stem for entry in folder.glob("*.toml")))
         raise RecipeError(f"There is no dataset {shorten(dataset)!r}.", f"There are: {known}, or a path that ends in .toml.")
     return path

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineError
+from ..errors import EngineError, shorten
 from ..files import PLAN_BYTES, read_bytes, read_text, sha256, write_atomic, write_together
 from ..types import Engine, EngineInfo, PrecisionFound
 from .conversion import VERSION, convert_tolerant
@@ -16,6 +17,8 @@ from .engine_info import check_info
 
 #: The version of the sidecar that is written.
 _VERSION = 1
+#: What is kept of a sidecar's notes, which commands print: a builder's line is shorter.
+_MOST_NOTES, _NOTE_LENGTH = 20, 500
 
 
 def sidecar(path: Path) -> Path:
@@ -62,12 +65,15 @@ def load_info(path: Path) -> EngineInfo:
         check_info(info)
     except DocumentError as error:
         raise _unreadable(path, error) from error
-    return info if note is None else dataclasses.replace(info, notes=(*info.notes, f"{sidecar(path).name} is of {note}."))
+    notes = [shorten(each, _NOTE_LENGTH) for each in info.notes[:_MOST_NOTES]]
+    if note is not None:
+        notes.append(f"{sidecar(path).name} is of {note}.")
+    return dataclasses.replace(info, notes=tuple(notes))
 
 
 def _read(path: Path) -> dict[str, Any]:
     beside = sidecar(path)
-    if not beside.is_file():
+    if not os.path.isfile(beside):
         raise EngineError(
             f"{path} has no {beside.name} beside it, so nobody can say what it is.",
             "Copy both files together, or build it again: rtformer-deploy build-engine.",

@@ -7,6 +7,7 @@ version 1    has no `version`, `mean`, `std` and `resize`, and may call `weights
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -109,7 +110,7 @@ def preprocessing(source: _Prepared) -> str:
 def shipped_ranges(spec: ModelSpec) -> Ranges | None:
     """The ranges that come with the project for a recipe; None if there are none, or they were measured with other weights."""
     path = content_dir("calibration") / f"{spec.name}.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     ranges = load_ranges(path)
     return ranges if spec.sha256 == ranges.weights_sha256 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,7 +156,7 @@ def recipe_names() -> list[str]:
 def load_recipe(name: str) -> Recipe:
     """A recipe by its name, or by the path of a TOML file. Raises RecipeError."""
     path = Path(name) if name.endswith(".toml") else content_dir("models") / f"{name if is_name(name) else ''}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RecipeError(
             f"There is no recipe {shorten(name)!r}.", f"There are: {', '.join(recipe_names())}, or a path that ends in .toml."
         )

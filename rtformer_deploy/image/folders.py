@@ -171,5 +171,5 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 def _leads_back(link: Path) -> bool:
     """Whether a linked folder is the folder that the link lies in, or one above it."""
-    target, place = link.resolve(), link.parent.resolve()
+    target, place = Path(os.path.realpath(link)), Path(os.path.realpath(link.parent))
     return target == place or target in place.parents

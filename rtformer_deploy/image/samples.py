@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from .frames import load_image
 def sample_photograph() -> Path | None:
     """The photograph that comes with the project; None if this copy has none."""
     folder = content_dir("models") / "samples"
-    return next(iter(sorted(folder.glob("*.jpg"))), None) if folder.is_dir() else None
+    return next(iter(sorted(folder.glob("*.jpg"))), None) if os.path.isdir(folder) else None
 
 
 def sample_frame(size: tuple[int, int]) -> Frame:

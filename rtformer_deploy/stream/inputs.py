@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,18 +64,20 @@ def sort_inputs(given: Sequence[str | Path | int]) -> Inputs:
 
 def _sort(given: str | Path | int, inputs: Inputs, depth: int) -> None:
     text = str(given)
+    if not text or "\0" in text:
+        raise UsageError(f"{text!r} is not the name of a source.")
     path = Path(given) if not isinstance(given, int) else Path(text)
     number = given if isinstance(given, int) else camera_number(text) if text.startswith("/dev/") else None
     if number is not None:
         inputs.cameras.append(number)
     elif is_address(text):
         inputs.addresses.append(text)
-    elif path.is_dir():
+    elif os.path.isdir(path):
         _sort_folder(path, inputs)
     elif path.suffix.lower() in (LIST, STREAMS) and depth < _DEEPEST:
         for line in _lines(path):
             _sort(line, inputs, depth + 1)
-    elif not path.exists() and glob.has_magic(text):
+    elif not os.path.exists(path) and glob.has_magic(text):
         fitting = sorted(glob.glob(text, recursive=True))
         if not fitting:
             raise UsageError(f"No file fits the pattern {text}.")

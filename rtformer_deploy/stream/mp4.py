@@ -168,7 +168,7 @@ def is_our_video(path: Path) -> bool:
 
 def refuse_foreign_video(path: Path) -> None:
     """Raises OutputError if a video would replace a file that `Mp4Writer` did not write."""
-    if path.exists() and not is_our_video(path):
+    if os.path.exists(path) and not is_our_video(path):
         raise OutputError(f"{path} exists and is no video of rtformer-deploy.", "Move it away, or choose another --output.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
@@ -130,7 +131,7 @@ def refuse_wrong_numbers(batch: int, every: int, seconds: float | None, smooth: 
 
 
 def _images(inputs: Inputs, say: Say) -> list[Source]:
-    paths = [image for path in inputs.images for image in (images_in(path, say, readable_videos()) if path.is_dir() else [path])]
+    paths = [image for path in inputs.images for image in (images_in(path, say, readable_videos()) if os.path.isdir(path) else [path])]
     return [ImageFiles(paths, reader=ImageReader(say=say))] if paths else []
 
 

@@ -225,7 +225,7 @@ class MapFolder:
             return
         refuse_foreign_folder(self.target)
         try:
-            if self.target.is_dir():
+            if os.path.isdir(self.target):
                 shutil.rmtree(self.target)
             os.replace(self._partial, self.target)
         except OSError as error:
@@ -239,7 +239,7 @@ def refuse_foreign_folder(folder: Path) -> None:
     """Raises OutputError if a folder of label maps would replace something else."""
     if not os.path.lexists(folder):
         return
-    if not folder.is_dir() or any(not is_ours(path) for path in _entries(folder)):
+    if not os.path.isdir(folder) or any(not is_ours(path) for path in _entries(folder)):
         what = f"{folder} exists and holds other files than maps that rtformer-deploy wrote."
         raise OutputError(what, "Move it away, or choose another --output.")
 

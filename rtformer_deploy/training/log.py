@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Log:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
-        self.records: list[dict[str, Any]] = read_log(path) if resume and path.exists() else []
+        self.records: list[dict[str, Any]] = read_log(path) if resume and os.path.exists(path) else []
         self._began = resume
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ class Journal:
         self.records: list[Record] = []
         if not resume:
             refuse_overwriting(path)
-        lines = _read(path) if path.is_file() else []
+        lines = _read(path) if os.path.isfile(path) else []
         if lines:
             _check(path, lines[0], identity)
             self.records = [_record(path, line) for line in lines[1:]]
@@ -56,7 +56,7 @@ class Journal:
 
 def refuse_overwriting(path: Path) -> None:
     """Raises UsageError if a run has left its journal."""
-    if path.exists():
+    if os.path.exists(path):
         raise UsageError(f"{path.parent} holds a run already.", "Go on with it (--resume), or choose another folder with --output.")
 
 
