@@ -222,7 +222,8 @@ def test_a_signal_is_130(run: Run) -> None:
     """A real one, while a command waits for its file."""
     code = (
         "import sys, rtformer_deploy.commands.inspect as module; from rtformer_deploy.cli import main\n"
-        "import time; module.describe = lambda path: print('ready', flush=True) or time.sleep(60)\n"
+        "import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
+        "module.describe = lambda path: print('ready', flush=True) or time.sleep(60)\n"
         "main(['inspect', 'x'])"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -178,17 +178,17 @@ def test_more_requests_than_the_queue_holds() -> None:
 
 
 def test_a_request_that_would_be_late() -> None:
-    runner = SlowRunner(0.5)
+    runner = SlowRunner(2)
     with served(EngineHost("slow", runner.as_runner), limits=Limits(deadline_s=0.2)) as service:
         began = time.monotonic()
         answer = post(service)
         assert answer.status_code == 504
-        assert time.monotonic() - began < 0.45  # it does not wait for the engine
+        assert time.monotonic() - began < 1.9  # it does not wait for the engine
         assert "after the request's deadline" in answer.json()["error"]
 
 
 def test_a_client_who_leaves_is_dropped() -> None:
-    runner = SlowRunner(0.3)
+    runner = SlowRunner(1.5)
     with served(EngineHost("slow", runner.as_runner)) as service:
         request = HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE
         first, second = raw(service, request), raw(service, request)
