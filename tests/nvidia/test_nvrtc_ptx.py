@@ -66,7 +66,7 @@ def ptx_of(source: Path) -> bytes:
     options = [b"--gpu-architecture=sm_90", f"-I{source.parent}".encode(), b"--fmad=false", b"-std=c++17"]
     assert int(nvrtc.nvrtcCompileProgram(program, len(options), options)[0]) == 0
     _, size = nvrtc.nvrtcGetPTXSize(program)
-    code: bytes = b" " * size
+    code: bytes = bytes(size + 1)
     assert int(nvrtc.nvrtcGetPTX(program, code)[0]) == 0
     assert re.search(rb"(?m)^\.version \d+\.\d+$", code)
     return code
