@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rtformer_deploy.serve.batcher import Answer, Batcher, BatchResult, ClosedError, Kind, LateError, QueueFullError
+from rtformer_deploy.serve.model import _together, forget_locals
 from rtformer_deploy.types import Frame
 
 FAR = 60.0  # a deadline that nothing here reaches
@@ -266,3 +270,43 @@ def test_whoever_waits_when_it_closes_is_told() -> None:
         assert [type(each) for each in done] == [ClosedError, ClosedError]
 
     run(test)
+
+
+def test_a_request_that_fails_keeps_no_frame() -> None:
+    """Frames are large: they must not wait for the garbage collector, which counts objects and not bytes."""
+
+    async def test() -> None:
+        engine = Engine()
+        engine.go.clear()
+        batcher = Batcher(engine.run)
+        batcher.start()
+        first = asyncio.create_task(ask(batcher, 1))
+        await settle()
+        pixels = frame(2)
+        kept = weakref.ref(pixels)
+        call = partial(late, batcher, pixels)
+        del pixels
+        waiting = asyncio.create_task(_together([call]))
+        del call
+        await settle()
+        batcher._drop_late()
+        error = await asyncio.wait_for(asyncio.gather(waiting, return_exceptions=True), 1)
+        assert isinstance(error[0], LateError)
+        forget_locals(error[0])
+        del waiting, error
+        assert kept() is None
+        engine.go.set()
+        await first
+        await batcher.close()
+
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
+
+
+async def late(batcher: Batcher, pixels: Frame) -> Answer:
+    """A request whose deadline is now."""
+    with batcher.reserve() as place:
+        return await place.run(pixels, "labels", asyncio.get_running_loop().time())
