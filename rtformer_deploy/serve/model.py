@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..image.confidence import ConfidenceMap, confidence_map
 from ..image.upsample import upsample_argmax
 from ..types import EngineInfo, Frame, LabelMap, ModelSpec
-from .batcher import Answer, Batcher, BatchResult, Kind
+from .batcher import Answer, Batcher, BatchResult, Kind, Place
 from .codec import Codec
 from .engine_host import EngineHost
 from .metrics import Metrics, Timing
@@ -132,14 +132,16 @@ class Model:
 
 
 def forget_locals(error: BaseException) -> None:
-    """Empties the local variables of the functions that an error came through.
+    """Empties the local variables of this room's functions that an error came through and that have ended.
 
     They hold the request's frames, and the tasks that hold the error are among them: circles that only the garbage collector would break,
     which counts objects and not bytes. Under overload, with many requests late, memory grew by gigabytes.
     """
     seen: BaseException | None = error
     while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
+        for frame, _ in traceback.walk_tb(seen.__traceback__):
+            if frame.f_code in _HOLDERS:  # no other: clearing one that waits, as a lane does, would end it
+                frame.clear()
         seen = seen.__cause__ or seen.__context__
 
 
@@ -168,3 +170,7 @@ async def _on_a_daemon(work: Callable[[], None]) -> None:
     future.set_running_or_notify_cancel()  # who gives up waiting does not cancel it
     threading.Thread(target=call, daemon=True).start()
     await asyncio.wrap_future(future)
+
+
+#: The functions that hold a request's frames while it is answered.
+_HOLDERS = frozenset(each.__code__ for each in (Model._answer, _together, Place.run, Batcher._answer))

@@ -284,7 +284,8 @@ def test_a_request_that_fails_keeps_no_frame() -> None:
         await settle()
         pixels = frame(2)
         kept = weakref.ref(pixels)
-        call = partial(late, batcher, pixels)
+        place = batcher.reserve()
+        call = partial(place.run, pixels, "labels", asyncio.get_running_loop().time())
         del pixels
         waiting = asyncio.create_task(_together([call]))
         del call
@@ -304,9 +305,3 @@ def test_a_request_that_fails_keeps_no_frame() -> None:
         run(test)
     finally:
         gc.enable()
-
-
-async def late(batcher: Batcher, pixels: Frame) -> Answer:
-    """A request whose deadline is now."""
-    with batcher.reserve() as place:
-        return await place.run(pixels, "labels", asyncio.get_running_loop().time())
