@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import options, parse
+from .terminal import echo
 
 if TYPE_CHECKING:
     from ..formats.external_model import ExternalModel
@@ -133,5 +134,5 @@ def command(
         access,
         leave_s=drain,
         as_json=log_json,
-        say=click.echo,
+        say=echo,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,15 @@ def load_region(path: Path) -> NDArray[np.bool_]:
     return region
 
 
+def without(labels: LabelMap, hidden: Collection[int]) -> LabelMap:
+    """A label map (H, W) -> the same with the pixels of these ids as IGNORED."""
+    if not hidden:
+        return labels
+    new_ids = np.arange(256, dtype=np.uint8)
+    new_ids[sorted(hidden)] = IGNORED
+    return np.take(new_ids, labels)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Selection:
     """What to keep of label maps: the classes `only` (None: all), the pixels of `region` (None: all).
@@ -64,9 +73,7 @@ class Selection:
             assert confidence is not None, "a least confidence needs a confidence map"
             labels = np.where(confidence < self.least_confidence * 255, np.uint8(classes), labels)
         if self.only is not None:
-            keep = np.zeros(256, bool)
-            keep[list(self.only)] = True
-            labels = np.where(keep[labels], labels, np.uint8(IGNORED))
+            labels = without(labels, set(range(256)).difference(self.only))
         if self.region is not None:
             self._check_size(labels)
             labels = np.where(self.region, labels, np.uint8(IGNORED))

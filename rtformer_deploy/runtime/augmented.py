@@ -28,7 +28,7 @@ class AugmentedRunner:
         if not runners:
             raise UsageError("Without a runner there is nothing to average.")
         for runner in runners:
-            check_has_logits(runner.spec, "Mirrored and scaled views")
+            check_has_logits(runner.spec, "Mirrored and scaled views need")
         self._runners, self._flip = tuple(runners), flip
 
     @property

@@ -20,7 +20,7 @@ class TiledRunner:
     """
 
     def __init__(self, runner: LogitsRunner, overlap: int) -> None:
-        check_has_logits(runner.spec, "Tiles")
+        check_has_logits(runner.spec, "Tiles need")
         tile_windows(runner.spec.size, runner.spec.size, overlap)
         self._runner, self._overlap = runner, overlap
         self.spec: ModelSpec = runner.spec

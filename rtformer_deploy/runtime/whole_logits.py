@@ -21,9 +21,9 @@ class LogitsRunner(Protocol):
 
 
 def check_has_logits(spec: ModelSpec, wanted_by: str) -> None:
-    """Raises UsageError if an engine gives labels only."""
+    """Raises UsageError if an engine gives labels only; `wanted_by` begins the message, as in "Tiles need"."""
     if spec.head == "labels":
         raise UsageError(
-            f"{wanted_by} need logits; this engine was built with --head labels and has none.",
+            f"{wanted_by} logits; this engine was built with --head labels and gives labels only.",
             "Export the model with --head lowres and build it again.",
         )

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..image.confidence import ConfidenceMap, confidence_map
-from ..image.upsample import upsample_argmax
+from ..runtime.cpu_session import label_maps
 from ..types import EngineInfo, Frame, LabelMap, ModelSpec
 from .batcher import Answer, Batcher, BatchResult, Kind, Place
 from .codec import Codec
@@ -127,7 +127,7 @@ class Model:
 
     def _from_logits(self, frame: Frame, logits: NDArray[np.float32]) -> Segmented:
         spec, threads, size = self.spec, self._host.runner.threads, (frame.shape[0], frame.shape[1])
-        labels = upsample_argmax(logits, size, spec.size, spec.resize, threads=threads)
+        (labels,) = label_maps(logits[None], [size], spec, threads)
         return Segmented(frame, labels, confidence_map(logits, size, spec.size, spec.resize, threads=threads))
 
 

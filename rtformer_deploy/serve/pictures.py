@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from PIL import Image
 
 from ..image.areas import class_areas
@@ -20,7 +19,8 @@ from ..image.legend import draw_legend
 from ..image.picture_formats import readable
 from ..image.png import encode_png
 from ..image.polygons import polygons_of
-from ..types import Frame, LabelMap, ModelSpec
+from ..image.selection import without
+from ..types import Frame, ModelSpec
 from .batcher import Kind
 from .model import Model, Segmented
 from .refusal import Refusal
@@ -35,7 +35,6 @@ _OTHER_NAMES = frozenset({"image/jpg", "image/pjpeg", "image/x-ms-bmp", "image/x
 _ANY = "application/octet-stream"
 _PNG_LEVEL = 1  # label maps compress well at any level; a higher one costs more than the engine's post-processing
 _JPEG_QUALITY = 85
-_IGNORED = 255
 
 
 def picture_types() -> frozenset[str]:
@@ -112,18 +111,11 @@ def _picture(one: Segmented, spec: ModelSpec, what: Output | Extra, wanted: Want
     if what == "confidence":
         assert one.confidence is not None
         return encode_png(one.confidence, level=_PNG_LEVEL)
-    labels = _without(one.labels, wanted.hide)
+    labels = without(one.labels, wanted.hide)
     drawn = overlay(one.frame, labels, spec.palette, wanted.alpha)
     if wanted.legend:
         drawn = draw_legend(drawn, labels, spec.classes, spec.palette)
     return encode_png(drawn)
-
-
-def _without(labels: LabelMap, hidden: frozenset[int]) -> LabelMap:
-    """A label map whose pixels of hidden classes have none, so that an overlay shows the frame there."""
-    new_ids = np.arange(256, dtype=np.uint8)
-    new_ids[sorted(hidden)] = _IGNORED
-    return np.take(new_ids, labels) if hidden else labels
 
 
 def _json(one: Segmented, model: Model, wanted: Wanted) -> bytes:

@@ -39,7 +39,7 @@ class Answer(Protocol):
 
 
 class _Text:
-    """A text file that grows and gets its name at the end."""
+    """A text file that grows and gets its name in `finish`."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -56,11 +56,8 @@ class _Text:
         except OSError as error:
             raise OutputError(f"Cannot write {self.target}: {error.strerror or error}.") from error
 
-    def close(self) -> None:
-        try:
-            self._stack.close()
-        except OSError as error:
-            raise OutputError(f"Cannot write {self.target}: {error.strerror or error}.") from error
+    def finish(self) -> None:
+        self._stack.close()
 
     def abort(self) -> None:
         with contextlib.suppress(_AbortedError, OSError, OutputError), self._stack:
@@ -71,96 +68,70 @@ class _AbortedError(Exception):
     """Tells the partial file that it is not wanted."""
 
 
-class AreaTable:
-    """Class areas as CSV: a line for each frame and class."""
-
-    def __init__(self, target: Path) -> None:
-        self.target, self._text = target, _Text(target)
-        self._began = False
-
-    def add(self, frame: str, result: Result) -> None:
-        self._text.write(("" if self._began else area_header()) + area_rows(frame, result.time, result.areas()))
-        self._began = True
-
-    def finish(self) -> None:
-        self._text.close()
-
-    def abort(self) -> None:
-        self._text.abort()
-
-
-class _JsonList:
-    """A JSON document with one long list, which is written item by item; what else it holds comes before or after."""
+class _JsonList(_Text):
+    """A JSON document with one long list, which is written item by item; `rest` gives what comes after it."""
 
     def __init__(self, target: Path, name: str, before: str = "") -> None:
-        self.target, self._text = target, _Text(target)
+        super().__init__(target)
         self._opening = f'{JSON_START}{before}"{name}": ['
         self._items = 0
 
     def extend(self, items: Iterable[Any]) -> None:
         for item in items:
-            self._text.write(f"{',' if self._items else self._opening}\n{json.dumps(item, ensure_ascii=False)}")
+            self.write(f"{',' if self._items else self._opening}\n{json.dumps(item, ensure_ascii=False)}")
             self._items += 1
 
-    def finish(self, after: str = "") -> None:
-        self._text.write(f"{'' if self._items else self._opening}\n]{after}}}\n")
-        self._text.close()
+    def rest(self) -> dict[str, Any]:
+        return {}
 
-    def abort(self) -> None:
-        self._text.abort()
+    def finish(self) -> None:
+        after = "".join(f', "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in self.rest().items())
+        self.write(f"{'' if self._items else self._opening}\n]{after}}}\n")
+        super().finish()
 
 
-class AreaDocument:
+class AreaTable(_Text):
+    """Class areas as CSV: a line for each frame and class."""
+
+    def add(self, frame: str, result: Result) -> None:
+        self.write(("" if self._file else area_header()) + area_rows(frame, result.time, result.areas()))
+
+
+class AreaDocument(_JsonList):
     """Class areas as JSON: for each frame its name, its time and its areas."""
 
     def __init__(self, target: Path) -> None:
-        self.target, self._list = target, _JsonList(target, "frames")
+        super().__init__(target, "frames")
 
     def add(self, frame: str, result: Result) -> None:
         areas = [{"class_id": area.index, "class": area.name, "pixels": area.pixels, "share": area.share} for area in result.areas()]
-        self._list.extend([{"frame": frame, "time": result.time, "areas": areas}])
-
-    def finish(self) -> None:
-        self._list.finish()
-
-    def abort(self) -> None:
-        self._list.abort()
+        self.extend([{"frame": frame, "time": result.time, "areas": areas}])
 
 
-class GeoJson:
+class GeoJson(_JsonList):
     """Polygons as one GeoJSON FeatureCollection; each Feature says its frame and time."""
 
     def __init__(self, target: Path, tolerance: float = 0.0) -> None:
-        self.target, self._tolerance = target, tolerance
-        self._list = _JsonList(target, "features", '"type": "FeatureCollection", ')
+        super().__init__(target, "features", '"type": "FeatureCollection", ')
+        self._tolerance = tolerance
 
     def add(self, frame: str, result: Result) -> None:
         where = {"frame": frame} if result.time is None else {"frame": frame, "time": result.time}
-        self._list.extend(feature_collection(result.polygons(self._tolerance), result.spec.classes, where)["features"])
-
-    def finish(self) -> None:
-        self._list.finish()
-
-    def abort(self) -> None:
-        self._list.abort()
+        self.extend(feature_collection(result.polygons(self._tolerance), result.spec.classes, where)["features"])
 
 
-class Coco:
+class Coco(_JsonList):
     """Label maps as one COCO document with run lengths."""
 
     def __init__(self, target: Path, spec: ModelSpec) -> None:
-        self.target, self._frames = target, CocoFrames(spec.classes)
-        self._list = _JsonList(target, "annotations")
+        super().__init__(target, "annotations")
+        self._frames = CocoFrames(spec.classes)
 
     def add(self, frame: str, result: Result) -> None:
-        self._list.extend(self._frames.add(frame, result.labels))
+        self.extend(self._frames.add(frame, result.labels))
 
-    def finish(self) -> None:
-        rest = {"categories": self._frames.categories, "images": self._frames.images}
-        self._list.finish("".join(f', "{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in rest.items()))
-
-    def abort(self) -> None:
-        self._list.abort()
+    def rest(self) -> dict[str, Any]:
+        return {"categories": self._frames.categories, "images": self._frames.images}
 
 
 class AnsweringSink:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DeployError, UsageError
+from ..errors import DeployError
 from ..image.confidence import ConfidenceMap, confidence_map
-from ..image.frames import upsample_argmax
 from ..image.selection import Selection, with_unsure
+from ..runtime.cpu_session import label_maps
+from ..runtime.whole_logits import check_has_logits
 from ..types import LabelMap, ModelSpec, Runner, Ticket
 from .inbox import ClosedInboxError, Inbox
 from .items import Item, Source, StreamFrame, Unread
@@ -163,12 +164,13 @@ class Loop:
         return [self._from_logits(source, item) for source, item in zip(sources, flight.frames, strict=True)]
 
     def _from_logits(self, source: Source, item: StreamFrame) -> Result:
-        spec, size = self.runner.spec, item.frame.shape[:2]
+        spec, size = self.runner.spec, (item.frame.shape[0], item.frame.shape[1])
+        threads: int | None = getattr(self.runner, "threads", None)
         logits = self.runner.logits([item.frame])[0]  # (classes, h, w)
         if self.options.smooth is not None and item.time is not None:
-            logits = self._smoothers.setdefault(id(source), Smoother(self.options.smooth))(logits, (size[0], size[1]))
-        labels = upsample_argmax(logits, (size[0], size[1]), spec.size, spec.resize)
-        confidence = confidence_map(logits, (size[0], size[1]), spec.size, spec.resize) if self.options.needs_confidence else None
+            logits = self._smoothers.setdefault(id(source), Smoother(self.options.smooth))(logits, size)
+        (labels,) = label_maps(logits[None], [size], spec, threads)
+        confidence = confidence_map(logits, size, spec.size, spec.resize, threads=threads) if self.options.needs_confidence else None
         return self._result(source, item, labels, logits if self.options.logits else None, confidence)
 
     def _result(
@@ -193,12 +195,9 @@ def spec_of_results(spec: ModelSpec, options: LoopOptions) -> ModelSpec:
 
 def refuse_labels_head(runner: Runner, options: LoopOptions) -> None:
     """Raises UsageError if logits are needed of an engine that has none."""
-    if options.needs_logits and runner.spec.head == "labels":
+    if options.needs_logits:
         what = "--smooth" if options.smooth is not None else "Confidence" if options.needs_confidence else "A result with logits"
-        raise UsageError(
-            f"{what} needs logits; this engine was built with --head labels and gives labels only.",
-            "Export the model with --head lowres and build it again.",
-        )
+        check_has_logits(runner.spec, f"{what} needs")
 
 
 def _feed(lane: int, chain: Sequence[Source], inbox: Inbox, stop: threading.Event) -> None:
