@@ -179,6 +179,18 @@ def temporary_folder() -> Iterator[Path]:
         _in_use.discard(folder.name)
 
 
+@contextlib.contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` to fill. Whoever has made it whole renames it; it is removed at the end if it is still there."""
+    partial = _beside(path, "")
+    _in_use.add(partial.name)
+    try:
+        yield make_folder(partial)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        _in_use.discard(partial.name)
+
+
 def clean_up(folder: Path) -> None:
     """Removes what killed processes left half-written in a folder: only this program's files and folders, whose owner no longer runs."""
     try:
@@ -202,8 +214,8 @@ def _is_stale(entry: os.DirEntry[str]) -> bool:
         status = entry.stat(follow_symlinks=False)
     except OSError:
         return False
-    kind = stat.S_ISREG if entry.name.startswith(".") else stat.S_ISDIR
-    if not kind(status.st_mode) or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+    is_ours = stat.S_ISDIR(status.st_mode) or (entry.name.startswith(".") and stat.S_ISREG(status.st_mode))
+    if not is_ours or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
         return False
     return time.time() - status.st_mtime > _STALE_SECONDS or (name[1] == _MACHINE and not _runs(int(name[2])))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeployError, OutputError
-from ..files import holds, make_folder, remove
+from ..files import holds, make_folder, partial_folder, remove
 from ..image.frames import save_png
 from ..image.png import SOFTWARE, is_ours
 from ..types import Frame, LabelMap, ModelSpec
@@ -212,27 +212,28 @@ class MapFolder:
 
     def __init__(self, target: Path, palette: Sequence[Sequence[int]] | None = None) -> None:
         self.target, self._palette = target, palette
-        self._partial = target.with_name(f"{target.name}.{secrets.token_hex(2)}.partial")
-        self._made = False
+        self._stack = contextlib.ExitStack()
+        self._partial: Path | None = None
 
     def add(self, index: int, values: NDArray[np.uint8]) -> None:
-        if not self._made:
-            self._made = bool(make_folder(self._partial))
+        if self._partial is None:
+            self._partial = self._stack.enter_context(partial_folder(self.target))
         save_png(self._partial / f"{index:06}.png", values, palette=self._palette)
 
     def finish(self) -> None:
-        if not self._made:
+        if self._partial is None:
             return
         refuse_foreign_folder(self.target)
-        try:
-            if os.path.isdir(self.target):
-                shutil.rmtree(self.target)
-            os.replace(self._partial, self.target)
-        except OSError as error:
-            raise OutputError(f"Cannot write {self.target}: {error.strerror or error}.", f"It is in {self._partial}.") from error
+        with self._stack:
+            try:
+                if os.path.isdir(self.target):
+                    shutil.rmtree(self.target)
+                os.replace(self._partial, self.target)
+            except OSError as error:
+                raise OutputError(f"Cannot write {self.target}: {error.strerror or error}.") from error
 
     def abort(self) -> None:
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._stack.close()
 
 
 def refuse_foreign_folder(folder: Path) -> None:

@@ -274,14 +274,15 @@ def test_files_that_belong_together_change_together(tmp_path: Path, monkeypatch:
 def test_what_a_kill_left_behind_goes_and_what_runs_stays(tmp_path: Path) -> None:
     """A process that is killed leaves its partial file and its temporary folder; the next run removes them, and nothing else."""
     code = (
-        "import os, sys, tempfile; from pathlib import Path; from rtformer_deploy.files import temporary_folder, writing\n"
-        "with writing(Path(sys.argv[1]) / 'x.png') as partial, temporary_folder() as folder:\n"
-        "    partial.write_bytes(b'half'); (folder / 'y').touch(); print(folder, flush=True); os.kill(os.getpid(), 9)\n"
+        "import os, sys, tempfile; from pathlib import Path; from rtformer_deploy.files import partial_folder, temporary_folder, writing\n"
+        "here = Path(sys.argv[1])\n"
+        "with writing(here / 'x.png') as partial, temporary_folder() as folder, partial_folder(here / 'maps') as maps:\n"
+        "    partial.write_bytes(b'half'); (folder / 'y').touch(); (maps / 'z').touch(); print(folder, flush=True); os.kill(os.getpid(), 9)\n"
     )
     killed = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(tmp_path)}
     )
-    assert len(left := list(tmp_path.iterdir())) == 2, killed.stderr
+    assert len(left := list(tmp_path.iterdir())) == 3, killed.stderr
     mine = [tmp_path / ".x.partial.png", tmp_path / ".hidden", tmp_path / "rtformer-deploy-notes"]
     for path in mine:
         path.touch()
