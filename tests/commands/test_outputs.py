@@ -277,7 +277,8 @@ def test_what_a_kill_left_behind_goes_and_what_runs_stays(tmp_path: Path) -> Non
         "import os, sys, tempfile; from pathlib import Path; from rtformer_deploy.files import partial_folder, temporary_folder, writing\n"
         "here = Path(sys.argv[1])\n"
         "with writing(here / 'x.png') as partial, temporary_folder() as folder, partial_folder(here / 'maps') as maps:\n"
-        "    partial.write_bytes(b'half'); (folder / 'y').touch(); (maps / 'z').touch(); print(folder, flush=True); os.kill(os.getpid(), 9)\n"
+        "    partial.write_bytes(b'half'); (folder / 'y').touch(); (maps / 'z').touch()\n"
+        "    print(folder, flush=True); os.kill(os.getpid(), 9)\n"
     )
     killed = subprocess.run(
         [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(tmp_path)}

@@ -191,8 +191,10 @@ def test_a_client_who_leaves_is_dropped() -> None:
     runner = SlowRunner(1.5)
     with served(EngineHost("slow", runner.as_runner)) as service:
         request = HEAD + b"Content-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE
-        first, second = raw(service, request), raw(service, request)
         batcher = service.service.models["slow"].batcher
+        first = raw(service, request)
+        wait_until(lambda: runner.batches == [1])  # the engine has it before the other comes
+        second = raw(service, request)
         wait_until(lambda: batcher.inside == 2 and batcher.waiting == 1)
         second.close()
         wait_until(lambda: batcher.inside == 1)
