@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import numpy as np
@@ -117,3 +118,14 @@ def hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     """Makes packages look as if they were not installed."""
     for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
+
+
+#: Changes a file's bytes.
+Edit = Callable[[bytes], bytes]
+
+
+def mutated(data: bytes, edits: Iterable[Edit]) -> bytes:
+    """A file's bytes -> the bytes after these edits, one after the other."""
+    for edit in edits:
+        data = edit(data)
+    return data

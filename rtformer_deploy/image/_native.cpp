@@ -51,6 +51,31 @@ struct Buffer {
     }
 };
 
+// Takes a call's buffers; the last one is written to.
+template <int N>
+bool take_all(Buffer (&buffers)[N], PyObject* const (&objects)[N]) {
+    for (int i = 0; i < N; ++i) {
+        if (!buffers[i].take(objects[i], i == N - 1)) return false;
+    }
+    return true;
+}
+
+// Fills the frame's rows from the grid's, on up to `threads` threads that have a scratch each, without the GIL.
+template <typename Job, typename Own>
+PyObject* fill_rows(const Job& job, int threads, void (*kernel)(const Job&, Own&, int, int)) {
+    std::vector<Own> scratch;
+    try {
+        threads = std::min({threads, kMaxThreads, job.height + 1});
+        for (int i = 0; i < threads; ++i) scratch.emplace_back(job);
+    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
+        return PyErr_NoMemory();
+    }
+    Py_BEGIN_ALLOW_THREADS
+    share_rows(job.height + 1, threads, [&](int thread, int first, int last) { kernel(job, scratch[thread], first, last); });
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 PyObject* refuse(const char* what) {
     if (PyErr_Occurred() == nullptr) PyErr_SetString(PyExc_ValueError, what);
     return nullptr;
@@ -81,9 +106,7 @@ PyObject* upsample_argmax(PyObject*, PyObject* args) {
     }
     Buffer buffers[6];
     PyObject* const objects[6] = {logits, row_cells, row_weight, column_cells, column_weight, labels};
-    for (int i = 0; i < 6; ++i) {
-        if (!buffers[i].take(objects[i], i == 5)) return nullptr;
-    }
+    if (!take_all(buffers, objects)) return nullptr;
     if (!buffers[0].holds<float>({job.classes, job.height, job.width}) || !buffers[1].holds<int>({job.height + 2}) ||
         !buffers[2].holds<float>({job.out_height}) || !buffers[3].holds<int>({job.width + 2}) ||
         !buffers[4].holds<float>({job.out_width + kTile - 1}) || !buffers[5].holds<unsigned char>({job.out_height, job.out_width})) {
@@ -100,17 +123,7 @@ PyObject* upsample_argmax(PyObject*, PyObject* args) {
     }
     // An odd number of cache lines a class, so that the classes of one cell do not fall into one set of the cache.
     job.stride = ((job.width + 2 + 15) / 16 | 1) * 16;
-    std::vector<Scratch> scratch;
-    try {
-        threads = std::min({threads, kMaxThreads, job.height + 1});
-        for (int i = 0; i < threads; ++i) scratch.emplace_back(job);
-    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
-        return PyErr_NoMemory();
-    }
-    Py_BEGIN_ALLOW_THREADS
-    share_rows(job.height + 1, threads, [&](int thread, int first, int last) { kernels.upsample(job, scratch[thread], first, last); });
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return fill_rows(job, threads, kernels.upsample);
 }
 
 PyObject* preprocess(PyObject*, PyObject* args) {
@@ -128,9 +141,7 @@ PyObject* preprocess(PyObject*, PyObject* args) {
     }
     Buffer buffers[6];
     PyObject* const objects[6] = {frame, row_low, row_weight, column_low, column_weight, out};
-    for (int i = 0; i < 6; ++i) {
-        if (!buffers[i].take(objects[i], i == 5)) return nullptr;
-    }
+    if (!take_all(buffers, objects)) return nullptr;
     if (!buffers[0].holds<unsigned char>({3, job.height, job.width}) || !buffers[1].holds<int>({job.rows}) ||
         !buffers[2].holds<float>({job.rows}) || !buffers[3].holds<int>({job.columns}) || !buffers[4].holds<float>({job.columns}) ||
         !buffers[5].holds<float>({3, out_height, out_width})) {
@@ -180,9 +191,7 @@ PyObject* confidence(PyObject*, PyObject* args) {
     }
     Buffer buffers[7];
     PyObject* const objects[7] = {logits, row_cells, row_weight, column_low, column_high, column_weight, levels};
-    for (int i = 0; i < 7; ++i) {
-        if (!buffers[i].take(objects[i], i == 6)) return nullptr;
-    }
+    if (!take_all(buffers, objects)) return nullptr;
     if (!buffers[0].holds<float>({job.classes, job.height, job.width}) || !buffers[1].holds<int>({job.height + 2}) ||
         !buffers[2].holds<float>({job.out_height}) || !buffers[3].holds<int>({job.out_width}) || !buffers[4].holds<int>({job.out_width}) ||
         !buffers[5].holds<float>({job.out_width}) || !buffers[6].holds<unsigned char>({job.out_height, job.out_width})) {
@@ -199,17 +208,7 @@ PyObject* confidence(PyObject*, PyObject* args) {
     if (!within(job.column_low, job.out_width, job.width) || !within(job.column_high, job.out_width, job.width)) {
         return refuse("a column lies outside the grid");
     }
-    std::vector<ConfidenceScratch> scratch;
-    try {
-        threads = std::min({threads, kMaxThreads, job.height + 1});
-        for (int i = 0; i < threads; ++i) scratch.emplace_back(job.classes);
-    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
-        return PyErr_NoMemory();
-    }
-    Py_BEGIN_ALLOW_THREADS
-    share_rows(job.height + 1, threads, [&](int thread, int first, int last) { kernels.confidence(job, scratch[thread], first, last); });
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    return fill_rows(job, threads, kernels.confidence);
 }
 
 PyObject* outlines(PyObject*, PyObject* args) {

@@ -14,12 +14,7 @@ namespace {
 // Columns that are worked on together: the classes of both rows of the grid then stay in the cache.
 constexpr int kColumnsAtOnce = 256;
 
-struct Confidence {
-    const float* logits;
-    int classes, height, width;     // of the grid
-    int out_height, out_width;      // of the frame
-    const int* row_cells;           // height + 2: cell k holds the rows row_cells[k] .. row_cells[k + 1]
-    const float* row_weight;        // out_height
+struct Confidence : Grid {
     const int* column_low;          // out_width
     const int* column_high;         // out_width
     const float* column_weight;     // out_width
@@ -29,9 +24,9 @@ struct Confidence {
 // Both rows of the grid around a row of cells, interpolated to a block of columns, class by class.
 struct ConfidenceScratch {
     std::vector<float> upper, lower;
-    explicit ConfidenceScratch(int classes) {
-        upper.resize(static_cast<size_t>(classes) * kColumnsAtOnce);
-        lower.resize(static_cast<size_t>(classes) * kColumnsAtOnce);
+    explicit ConfidenceScratch(const Confidence& job) {
+        upper.resize(static_cast<size_t>(job.classes) * kColumnsAtOnce);
+        lower.resize(static_cast<size_t>(job.classes) * kColumnsAtOnce);
     }
 };
 

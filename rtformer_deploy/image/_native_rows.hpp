@@ -45,12 +45,16 @@ void on_threads(int threads, const Work& work) {
     for (std::thread& other : others) other.join();
 }
 
-struct Upsample {
+// Logits on a grid, and the rows of a frame in it.
+struct Grid {
     const float* logits;
     int classes, height, width;     // of the grid
     int out_height, out_width;      // of the frame
     const int* row_cells;           // height + 2: cell k holds the rows row_cells[k] .. row_cells[k + 1]
     const float* row_weight;        // out_height
+};
+
+struct Upsample : Grid {
     const int* column_cells;        // width + 2
     const float* column_weight;     // out_width + kTile - 1
     unsigned char* labels;

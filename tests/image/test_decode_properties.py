@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers import Edit, mutated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -19,8 +19,6 @@ from rtformer_deploy.files import write_atomic
 from rtformer_deploy.formats.recipe import Labels
 from rtformer_deploy.image.decode import decode_image
 from rtformer_deploy.image.labels import LabelMeaning, read_label
-
-Edit = Callable[[bytes], bytes]
 
 BOUNDED = settings(max_examples=400, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 COLOURS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
@@ -72,12 +70,6 @@ def mutations() -> st.SearchStrategy[list[Edit]]:
 
     kinds = st.sampled_from(["replace", "replace", "large", "remove", "repeat", "cut"])
     return st.lists(st.builds(edit, kinds, place, place, st.integers(0, 255)), min_size=1, max_size=6)
-
-
-def mutated(data: bytes, edits: list[Edit]) -> bytes:
-    for edit in edits:
-        data = edit(data)
-    return data
 
 
 def check_error(error: DeployError, name: str) -> None:

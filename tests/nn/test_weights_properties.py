@@ -8,7 +8,6 @@ import os
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from helpers import Edit, mutated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -25,8 +25,6 @@ from rtformer_deploy.formats.safetensors_file import open_safetensors
 from rtformer_deploy.nn.pdparams import parse_pdparams
 from rtformer_deploy.nn.torch_file import parse_torch
 from rtformer_deploy.nn.weights import load_weights
-
-Edit = Callable[[bytes], bytes]
 
 ARRAYS = {
     "conv.weight": np.arange(12, dtype=np.float32).reshape(3, 2, 2),
@@ -140,8 +138,7 @@ def test_the_reference_reads_what_is_read(data: bytes) -> None:
 @bounded(600)
 @given(st.sampled_from(PICKLES), mutations())
 def test_a_mutated_pdparams_is_refused_or_read_as_pickle_reads_it(data: bytes, edits: list[Edit]) -> None:
-    for edit in edits:
-        data = edit(data)
+    data = mutated(data, edits)
     try:
         arrays = parse_pdparams(data, "file.pdparams")
     except WeightsError as error:
@@ -176,9 +173,7 @@ def saved(archive: bool) -> bytes:
 @given(mutations())
 def test_a_mutated_archive_is_refused_or_the_same(edits: list[Edit]) -> None:
     """A member's checksum is compared, so a changed value is found."""
-    data = ARCHIVE
-    for edit in edits:
-        data = edit(data)
+    data = mutated(ARCHIVE, edits)
     try:
         tensors = parse_torch(data, "file.pth")
     except WeightsError as error:
@@ -191,9 +186,7 @@ def test_a_mutated_archive_is_refused_or_the_same(edits: list[Edit]) -> None:
 @bounded(300)
 @given(mutations())
 def test_a_mutated_legacy_file_is_refused_or_within_its_bytes(edits: list[Edit]) -> None:
-    data = LEGACY
-    for edit in edits:
-        data = edit(data)
+    data = mutated(LEGACY, edits)
     try:
         tensors = parse_torch(data, "file.pth")
     except WeightsError as error:
@@ -205,9 +198,7 @@ def test_a_mutated_legacy_file_is_refused_or_within_its_bytes(edits: list[Edit])
 @bounded(200)
 @given(mutations())
 def test_a_mutated_safetensors_is_refused_or_within_its_bytes(tmp_path: Path, edits: list[Edit]) -> None:
-    data = SAFE
-    for edit in edits:
-        data = edit(data)
+    data = mutated(SAFE, edits)
     path = tmp_path / "file.safetensors"
     path.write_bytes(data or b"\0")
     try:
