@@ -7,17 +7,14 @@ import hashlib
 import json
 import mmap
 import os
-import platform
-import re
-import secrets
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .errors import DeployError, OutputError
+from .unfinished import IN_USE, beside, clean_up, owner
 
 #: The largest file of each kind that is read. A larger one is not what it should be, or does not fit in memory.
 DOCUMENT_BYTES = 16 * 2**20
@@ -26,15 +23,6 @@ IMAGE_BYTES = 2**30
 MODEL_BYTES = 2 * 2**30
 PLAN_BYTES = 4 * 2**30
 VIDEO_BYTES = 2**60  # videos are read piece by piece
-
-_NAME_LENGTH = 24  # characters of a file's name that its partial file's name repeats
-
-#: What is written and not yet whole carries its owner: this machine and the process. Such names begin with a dot, so no command reads them.
-_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-_PARTIAL = re.compile(r"\..*\.([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}\.partial.*", re.DOTALL)
-_TEMPORARY = re.compile(r"rtformer-deploy-([0-9a-f]{8})-([0-9]+)-\w+")
-_STALE_SECONDS = 24 * 3600.0  # after which something half-written is stale, whoever owns it
-_in_use: set[str] = set()  # names of what this process is writing
 
 
 def sha256(data: bytes) -> str:
@@ -86,14 +74,14 @@ def writing(path: Path) -> Iterator[Path]:
 def _partial(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to, removed at the end if it is still there."""
     _refuse_special(path)
-    partial = _beside(path, path.suffix)
-    _in_use.add(partial.name)
+    partial = beside(path, path.suffix)
+    IN_USE.add(partial.name)
     try:
         yield partial
     finally:
         with contextlib.suppress(OSError):  # it was renamed, or never made
             partial.unlink()
-        _in_use.discard(partial.name)
+        IN_USE.discard(partial.name)
 
 
 @contextlib.contextmanager
@@ -167,73 +155,28 @@ def temporary_folder() -> Iterator[Path]:
     try:
         place = Path(tempfile.gettempdir())
         clean_up(place)
-        folder = Path(tempfile.mkdtemp(prefix=f"rtformer-deploy-{_owner()}-", dir=place))
+        folder = Path(tempfile.mkdtemp(prefix=f"rtformer-deploy-{owner()}-", dir=place))
     except OSError as error:
         hint = "Set TMPDIR to a folder that can be written to."
         raise OutputError(f"Cannot make a temporary folder: {error.strerror or error}.", hint) from error
-    _in_use.add(folder.name)
+    IN_USE.add(folder.name)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        _in_use.discard(folder.name)
+        IN_USE.discard(folder.name)
 
 
 @contextlib.contextmanager
 def partial_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` to fill. Whoever has made it whole renames it; it is removed at the end if it is still there."""
-    partial = _beside(path, "")
-    _in_use.add(partial.name)
+    partial = beside(path, "")
+    IN_USE.add(partial.name)
     try:
         yield make_folder(partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        _in_use.discard(partial.name)
-
-
-def clean_up(folder: Path) -> None:
-    """Removes what killed processes left half-written in a folder: only this program's files and folders, whose owner no longer runs."""
-    try:
-        with os.scandir(folder) as entries:
-            stale = [Path(entry.path) for entry in entries if _is_stale(entry)]
-    except OSError:  # whoever writes to the folder says so
-        return
-    for path in stale:
-        with contextlib.suppress(OSError):
-            if os.path.isdir(path):
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def _is_stale(entry: os.DirEntry[str]) -> bool:
-    name = _PARTIAL.fullmatch(entry.name) or _TEMPORARY.fullmatch(entry.name)
-    if name is None or entry.name in _in_use:
-        return False
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except OSError:
-        return False
-    is_ours = stat.S_ISDIR(status.st_mode) or (entry.name.startswith(".") and stat.S_ISREG(status.st_mode))
-    if not is_ours or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
-        return False
-    return time.time() - status.st_mtime > _STALE_SECONDS or (name[1] == _MACHINE and not _runs(int(name[2])))
-
-
-def _owner() -> str:
-    return f"{_MACHINE}-{os.getpid()}"
-
-
-def _runs(process: int) -> bool:
-    """Whether another process has this id. What carries this process's own id and is not in use is from an earlier one."""
-    import psutil
-
-    return process != os.getpid() and psutil.pid_exists(process)
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    """An unused name beside `path`. A long name is shortened, so that the new one is not too long for the file system."""
-    return path.with_name(f".{path.name[:_NAME_LENGTH]}.{_owner()}-{secrets.token_hex(4)}.partial{suffix[:_NAME_LENGTH]}")
+        IN_USE.discard(partial.name)
 
 
 def printable(text: Path | str) -> str:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..files import check_folder, check_writable, clean_up
+from ..files import check_folder, check_writable
 from ..formats.engine_file import runtime_cache, sidecar
+from ..unfinished import clean_up
 from .kinds import PLAN, SIDECAR, Kind, kind_of
 
 _OTHER_NAME = "Choose another name, or move that file away."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..files import clean_up, make_folder
+from ..files import make_folder
 from ..image.reader import ImageReader
 from ..runtime.frame_runner import FrameRunner
 from ..stream.answers import AnsweringSink
@@ -22,6 +22,7 @@ from ..stream.sinks import Look, PictureSink, Sink, VideoSink, Written, refuse_f
 from ..stream.stages import Stages
 from ..stream.video_file import VideoFile
 from ..types import ModelSpec, Runner
+from ..unfinished import clean_up
 from .kinds import DRAWING, FLICKER
 from .kinds import VIDEO as VIDEO_FILE
 from .outputs import Output, refuse_foreign, refuse_meeting

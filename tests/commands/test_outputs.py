@@ -18,14 +18,13 @@ from click.testing import CliRunner, Result
 from helpers import frames, tiny_model, tiny_spec
 from PIL import Image
 
-from rtformer_deploy import files
 from rtformer_deploy.backends import build
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import kinds
 from rtformer_deploy.commands.kinds import Kind
 from rtformer_deploy.commands.outputs import Output, check_outputs, file_inputs, refuse_meeting
 from rtformer_deploy.errors import OutputError
-from rtformer_deploy.files import clean_up, remove, temporary_folder, write_together, writing
+from rtformer_deploy.files import remove, temporary_folder, write_together, writing
 from rtformer_deploy.formats.build_table import TUNED
 from rtformer_deploy.formats.engine_file import save_engine
 from rtformer_deploy.formats.model_file import load_model, save_model
@@ -34,6 +33,7 @@ from rtformer_deploy.image.png import is_ours, save_png
 from rtformer_deploy.pictures import PAGE_MARK, SVG_MARK
 from rtformer_deploy.training.checkpoint import KEY
 from rtformer_deploy.types import BuildOptions
+from rtformer_deploy.unfinished import MACHINE, clean_up
 
 Run = Callable[..., Result]
 
@@ -290,7 +290,7 @@ def test_what_a_kill_left_behind_goes_and_what_runs_stays(tmp_path: Path) -> Non
     with writing(tmp_path / "z.png") as partial:
         partial.touch()
         other = partial.with_name(partial.name.replace(f"-{os.getpid()}-", f"-{os.getppid()}-"))  # a process that still runs
-        elsewhere = partial.with_name(partial.name.replace(files._MACHINE, "0" * 8))  # another machine's, still fresh
+        elsewhere = partial.with_name(partial.name.replace(MACHINE, "0" * 8))  # another machine's, still fresh
         other.touch()
         elsewhere.touch()
         clean_up(tmp_path)
