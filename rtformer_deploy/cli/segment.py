@@ -61,7 +61,8 @@ def command(
     sub-folders of a folder are read too, and made again in the output folder. Ctrl-C ends a stream, and its file is finished. A source
     that cannot be read is named at the end and the others are still done; the exit code is then 1.
     """
-    from ..commands.segment import Request, plan, watch_flicker
+    from ..commands.segment import Request, plan
+    from ..commands.segment_flicker import FlickerWatch
     from ..commands.segment_streams import Work, ahead_of, run_stoppable
     from ..image.odd_files import OddFiles
     from ..opening import open_any
@@ -86,7 +87,7 @@ def command(
         )
         spec = spec_of_results(runner.spec, loop)
         answers.check(jobs, clips, output, spec, overwrite=overwrite)
-        watch = watch_flicker(spec) if flicker else None
+        watch = FlickerWatch(spec) if flicker else None
         work = Work(jobs, clips, output, reader, look, loop, watch, answers)
         through = runner if tiles is None else TiledRunner(runner, tiles)
         with contextlib.closing(run_stoppable(through, work, report)) as running:

@@ -1,65 +1,23 @@
-"""Images and folders in, label maps and coloured overlays out, one outcome an image; sub-folders are mirrored."""
+"""What `segment` is asked to do -> images and clips with the places of their outputs; sub-folders are mirrored."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import DeployError, UsageError
+from ..errors import UsageError
 from ..files import check_folder
 from ..image.frames import images_in
 from ..image.reader import ImageReader, silent
 from ..stream.inputs import readable_videos, sort_inputs
 from ..stream.live import LiveOptions
-from ..stream.loop import LoopOptions
-from ..stream.sinks import Look
-from ..types import ModelSpec, Progress, Runner, Say, no_progress
+from ..types import Say
 from .kinds import PICTURE
 from .outputs import Output, refuse_foreign, refuse_meeting
-from .segment_flicker import FlickerWatch
-from .segment_outputs import LABELS, OVERLAY, Clip, Job, output_names
-from .segment_streams import Work, ahead_of, plan_clips, run_work
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result for one image: `shares` is the share of pixels of each class, (classes,); or `error` says why there is none."""
-
-    job: Job
-    size: tuple[int, int] | None = None
-    shares: NDArray[np.float64] | None = None
-    error: DeployError | None = None
-
-
-def segment(
-    runner: Runner,
-    jobs: Sequence[Job],
-    output: Path,
-    *,
-    alpha: float = 0.5,
-    batch: int = 1,
-    reader: ImageReader | None = None,
-    progress: Progress = no_progress,
-) -> Generator[Outcome]:
-    """Makes the folder `output`, runs the jobs `batch` at a time and yields an Outcome each, in order, when its files are written.
-
-    `labels` gets the class ids as an 8-bit grey PNG, `overlay` the picture with the classes' colours over it (`alpha` 0: the picture
-    alone, 1: the colours alone); both at the image's own upright size, each written whole or not at all. An image that
-    cannot be read, or whose outputs cannot have their names, yields an Outcome with its error and stops nothing. Raises OutputError
-    if nothing can be written.
-    """
-    work = Work(jobs, (), output, reader or ImageReader(), Look(alpha), LoopOptions(batch, ahead_of(runner)))
-    done = run_work(runner, work, lambda count, total, stages: progress("images", count, total or 0))
-    with contextlib.closing(done):
-        for each in done:
-            assert each.job is not None
-            yield Outcome(each.job, each.written.size, each.written.shares, each.written.error)
+from .segment_outputs import LABELS, OVERLAY, Clip, Job, names_by_folder
+from .segment_streams import plan_clips
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +51,6 @@ def plan(given: Sequence[str | Path | int], output: Path, request: Request, read
     return jobs, clips
 
 
-def watch_flicker(spec: ModelSpec) -> FlickerWatch:
-    """What sees every result for --flicker, and writes what it saw."""
-    return FlickerWatch(spec)
-
-
 def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwrite: bool = False) -> list[Job]:
     """Images and folders (with their sub-folders, sorted) to jobs whose outputs in `output` have different names.
 
@@ -108,14 +61,9 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwr
     or, without `overwrite`, a file that is no picture of this program.
     """
     images_by_path = {image.absolute(): (image, below) for path in inputs for image, below in _images(path, output, say)}
-    together: dict[str, list[tuple[Path, Path]]] = {}
-    for image, below in images_by_path.values():
-        together.setdefault(str(below).casefold(), []).append((image, below))
-    names: dict[Path, str] = {}
-    for group in together.values():
-        images = [image for image, _ in group]
-        names.update(zip(images, output_names(images), strict=True))
-    stems = {image: output / below / names[image] for image, below in images_by_path.values()}
+    images, folders = [image for image, _ in images_by_path.values()], [below for _, below in images_by_path.values()]
+    names = names_by_folder(images, folders)
+    stems = {image: output / below / name for image, below, name in zip(images, folders, names, strict=True)}
     jobs = [Job(image, stem.with_name(f"{stem.name}{LABELS}"), stem.with_name(f"{stem.name}{OVERLAY}")) for image, stem in stems.items()]
     planned = [Output(path, PICTURE) for job in jobs for path in (job.labels, job.overlay)]
     refuse_meeting(planned, ((image, "itself an input") for image in stems), "Choose another --output.")

@@ -44,6 +44,21 @@ class Clip:
         return self.overlay.with_name(self.overlay.name.removesuffix(VIDEO) + end)
 
 
+def names_by_folder(places: Sequence[Path], folders: Sequence[Path], taken: Sequence[tuple[Path, str]] = ()) -> list[str]:
+    """A name for each output, different from the others in its folder and from those `taken` there (folder, name).
+
+    Folders whose names differ in upper and lower case alone count as one: on some file systems they are.
+    """
+    keys = [str(folder).casefold() for folder in folders]
+    names = [""] * len(places)
+    for key in dict.fromkeys(keys):
+        here = [index for index, each in enumerate(keys) if each == key]
+        used = [name for folder, name in taken if str(folder).casefold() == key]
+        for index, name in zip(here, output_names([places[index] for index in here], used), strict=True):
+            names[index] = name
+    return names
+
+
 def output_names(images: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
     """A unique name for each image, also on file systems that ignore case; none of those in `taken`."""
     forms: tuple[Callable[[Path], str], ...] = (

@@ -28,7 +28,7 @@ from .kinds import VIDEO as VIDEO_FILE
 from .outputs import Output, refuse_foreign, refuse_meeting
 from .segment_answers import Answers, image_names
 from .segment_flicker import DATA, PICTURE
-from .segment_outputs import MAPS, VIDEO, Clip, Job, output_names
+from .segment_outputs import MAPS, VIDEO, Clip, Job, names_by_folder
 
 #: Called after every frame with the frames done, how many there will be (None: not known), and how busy the stages are.
 Report = Callable[[int, int | None, Stages], None]
@@ -91,7 +91,7 @@ def plan_clips(
     below = [folder for _, folder in inputs.videos] + [Path()] * inputs.streams
     places = [source.path if isinstance(source, VideoFile) else Path(source.name) for source in sources]
     taken = [(job.overlay.parent.relative_to(output), job.name) for job in jobs]
-    names = _names(places, below, taken)
+    names = names_by_folder(places, below, taken)
     clips = []
     for source, folder, name in zip(sources, below, names, strict=True):
         source.name = (folder / name).as_posix()
@@ -159,17 +159,6 @@ def _video_sink(clip: Clip, spec: ModelSpec, work: Work) -> Sink:
     sink = VideoSink(clip.overlay, spec, work.look, labels=clip.labels, sound=path, keep=clip.source.live)
     answers = work.answers.of_clip(clip, spec)
     return AnsweringSink(sink, answers) if answers else sink
-
-
-def _names(places: Sequence[Path], below: Sequence[Path], taken: Sequence[tuple[Path, str]]) -> list[str]:
-    """A name for each output, different from the others in its folder, those of images (`taken`, with their folders) included."""
-    names = [""] * len(places)
-    for folder in set(below):
-        here = [index for index, each in enumerate(below) if each == folder]
-        used = [name for each, name in taken if each == folder]
-        for index, name in zip(here, output_names([places[index] for index in here], used), strict=True):
-            names[index] = name
-    return names
 
 
 def _check_targets(clips: Sequence[Clip], overwrite: bool, flicker: bool) -> None:

@@ -51,7 +51,8 @@ def _areas(labels: LabelMap) -> list[list[int]]:
         one, other = sorted((find(upper), find(lower)))
         parents[other] = one
     first = np.array([find(run) for run in range(len(parents))])
-    return first[runs].tolist()  # type: ignore[no-any-return]
+    areas: list[list[int]] = first[runs].tolist()
+    return areas
 
 
 def _trace(pixels: list[list[int]], x: int, y: int, seen: set[Corner], nodes: bool) -> list[list[Corner]]:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from helpers import StoppedError, stop_at, tiny_spec
 from PIL import Image
+from segmenting import Outcome, segment
 
-from rtformer_deploy.commands.segment import Outcome, plan_jobs, segment
+from rtformer_deploy.commands.segment import plan_jobs
 from rtformer_deploy.commands.segment_outputs import Job, output_names
 from rtformer_deploy.errors import ImageError, OutputError
 from rtformer_deploy.image.png import is_ours

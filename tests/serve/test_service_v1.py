@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from helpers import frames, tiny_spec
 from PIL import Image
+from segmenting import segment
 from served import Served, jpeg, open_tiny, pixels, served
 
-from rtformer_deploy.commands.segment import plan_jobs, segment
+from rtformer_deploy.commands.segment import plan_jobs
 from rtformer_deploy.image.confidence import confidence_map
 from rtformer_deploy.image.decode import decode_image
 from rtformer_deploy.image.legend import draw_legend

@@ -15,9 +15,10 @@ from browser import Tab, chromium, tab
 from helpers import frames, tiny_spec
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from segmenting import segment
 from served import Served, SlowRunner, open_tiny, pixels, served
 
-from rtformer_deploy.commands.segment import plan_jobs, segment
+from rtformer_deploy.commands.segment import plan_jobs
 from rtformer_deploy.image.areas import ClassArea, area_header, area_rows, class_areas
 from rtformer_deploy.image.confidence import confidence_map
 from rtformer_deploy.image.frames import overlay

@@ -17,9 +17,10 @@ import pytest
 from helpers import frames
 from numpy.typing import NDArray
 from real_triton import real_triton
+from segmenting import segment
 from served import Served, jpeg, open_tiny, pixels, served
 
-from rtformer_deploy.commands.segment import plan_jobs, segment
+from rtformer_deploy.commands.segment import plan_jobs
 from rtformer_deploy.serve.engine_host import EngineHost
 from rtformer_deploy.serve.settings import Limits
 
