@@ -74,6 +74,11 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(fields.get("flags", fields.get("features", "")).lower().split())
 
 
+def own_version() -> str:
+    """The version of this program, "unknown" if it runs from its sources and is not installed."""
+    return versions(("rtformer-deploy",)).get("rtformer-deploy", "unknown")
+
+
 def usable_cores() -> int:
     """How many logical cores this process may run on (fewer than the machine has under taskset or in a container)."""
     if hasattr(os, "sched_getaffinity"):

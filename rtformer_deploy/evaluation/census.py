@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ..datasets import Dataset
 from ..errors import DatasetError
 from ..image.label_colours import Colour
 from ..image.labels import values_in
+from ..machine import usable_cores
 from ..types import Progress, no_progress
 
 _MOST_LABELS = 100  # that are read again for a message
@@ -45,7 +45,7 @@ def take_census(dataset: Dataset, threads: int | None = None, progress: Progress
     """
     classes = len(dataset.labels.names)
     rows: list[NDArray[np.int64]] = []  # (256,) each
-    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="census")
+    pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="census")
     try:
         for row in pool.map(lambda index: np.bincount(dataset.check(index).ravel(), minlength=256), range(len(dataset))):
             rows.append(row)

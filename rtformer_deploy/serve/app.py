@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from ..errors import shorten
+from ..machine import own_version
 from . import http_v1, http_v2, page_files, stream
 from .documents import refusals, write_document
 from .guard import Guard
@@ -46,7 +46,7 @@ def _routes(service: Service, page: Mapping[str, Path]) -> FastAPI:
         yield
         await service.close()
 
-    app = FastAPI(title="rtformer-deploy", version=_own_version(), docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(title="rtformer-deploy", version=own_version(), docs_url=None, redoc_url=None, lifespan=lifespan)
     app.router.redirect_slashes = False
     app.include_router(http_v1.router(service))
     app.include_router(http_v2.router(service))
@@ -91,10 +91,3 @@ async def _left(request: Request, error: Exception) -> Response:
 async def _failed(request: Request, error: Exception) -> Response:
     """An error that nobody expected: the client gets a 500, and the server logs it with its trace."""
     return await _refused(request, refusal_of(error))
-
-
-def _own_version() -> str:
-    try:
-        return version("rtformer-deploy")
-    except PackageNotFoundError:
-        return "unknown"

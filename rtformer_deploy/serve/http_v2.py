@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from ..machine import own_version
 from ..types import Frame
 from .documents import REFUSALS, refusals
 from .http_v1 import server_timing, unless_gone
@@ -67,7 +67,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("", summary="Describe the server", responses=refusals(401, 403))
     async def server() -> ServerMetadata:
-        return ServerMetadata(name=NAME, version=_own_version(), extensions=EXTENSIONS)
+        return ServerMetadata(name=NAME, version=own_version(), extensions=EXTENSIONS)
 
     @routes.get("/health/live", summary="Say whether the process should live", responses=_health(Live))
     async def live(response: Response) -> Live:
@@ -152,13 +152,6 @@ def _metadata(model: Model) -> ModelMetadata:
         inputs=[TensorMetadata(name=INPUT, datatype="BYTES", shape=[-1])],
         outputs=[TensorMetadata(name=OUTPUT, datatype="UINT8", shape=[-1, -1, -1])],
     )
-
-
-def _own_version() -> str:
-    try:
-        return version(NAME)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _health(document: type[BaseModel]) -> dict[int | str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import psutil
 from numpy.typing import NDArray
 
 from ...errors import EngineError, MissingPackageError
+from ...machine import usable_cores
 from ...runtime.cpu_session import CpuSession
 from ...runtime.session import Session, WorkerSession, rebuild_hint, refuse_newer
 from ...types import Engine, EngineInfo
@@ -81,5 +81,5 @@ class ONNXRuntimeSession(WorkerSession):
 
 def available_threads() -> int:
     """The physical cores this process may use; ONNX Runtime's own default ignores the process's CPU affinity."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = usable_cores()
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
