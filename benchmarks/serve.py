@@ -1,6 +1,7 @@
 """The service under load, against what people write today: FastAPI, ONNX Runtime in FP32 with full-size logits, NumPy argmax, PNG.
 
-    python benchmarks/serve.py [--size 1024x2048] [--rounds 3] [--seconds 20] [--overload-seconds 60] [--checked 10000] [--json FILE]
+    python benchmarks/serve.py [--size 1024x2048] [--rounds 3] [--seconds 20] [--overload-seconds 60]
+                               [--checked 10000] [--checked-size 128x256] [--json FILE]
 
 RTFormer-Slim for CamVid with its shipped ranges. Every server is a process of its own, and the load comes from another one, whose CPU
 time is reported. Three parts, in one run:
@@ -8,13 +9,13 @@ time is reported. Three parts, in one run:
     closed loop   each contestant with 1, 2, 4 and 8 clients that send one picture after another. "At equal p99" is the best throughput
                   of ours whose p99 is at most the naive endpoint's p99 at that endpoint's best throughput.
     overload      pictures arrive at 3 times our INT8 capacity, whether or not earlier ones are answered. Every one gets 200, 429 or 504.
-    checked       requests of mixed sizes; every answer is compared with what the engine gives for that picture.
+    checked       requests of mixed sizes to an engine of --checked-size (the way there and back is what is checked, so a quick one does);
+                  every answer is compared with what the engine gives for that picture.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import http.client
 import io
 import json
@@ -33,11 +34,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import harness
 import numpy as np
 from harness import Json, Size
+
+if TYPE_CHECKING:
+    from rtformer_deploy import Engine
 
 RECIPE = "rtformer-slim-camvid"
 CONTESTANTS = ("naive", "ours-fp32", "ours-int8")
@@ -47,6 +51,7 @@ TIMES_CAPACITY = 3
 DEADLINE_MS, QUEUE = 10_000, 64
 #: Sizes of the checked requests, beside the engine's own.
 SIZES: tuple[Size, ...] = ((64, 64), (120, 333), (360, 480), (481, 321), (17, 900))
+IDLE_S = 3.0  # uvicorn keeps an idle connection for 5 s by default, and the naive server has that default
 MOST_IN_FLIGHT = 200  # connections of the overload; below the service's own limit
 
 
@@ -137,27 +142,32 @@ def load_worker(folder: Path) -> None:
 
 
 class Poster:
-    """One connection that posts pictures; opens again after an answer that closes it."""
+    """One connection that posts pictures; opens again after an answer that closes it, and if it was idle for long."""
 
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address, timeout=120)
+        self._used = 0.0
 
-    def post(self, picture: bytes) -> tuple[int, bytes]:
-        """A picture -> the status and the body; 0 if the connection broke."""
+    def post(self, picture: bytes) -> tuple[int | str, bytes]:
+        """A picture -> the status and the body; the error's name instead of the status if the connection broke."""
+        if time.monotonic() - self._used > IDLE_S:  # a server closes such a connection, perhaps while this picture is on its way
+            self._connection.close()
         try:
             self._connection.request("POST", "/v1/segment", picture, {"Content-Type": "image/jpeg"})
             answer = self._connection.getresponse()
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            return 0, repr(error).encode()
+            return type(error).__name__, b""
+        finally:
+            self._used = time.monotonic()
 
 
 def closed(job: Json, folder: Path) -> Json:
     """`clients` clients, each sending a picture when the one before is answered, for `seconds` after a warm-up."""
-    picture = (folder / "0.jpg").read_bytes()
+    picture = (folder / "loop.jpg").read_bytes()
     latencies: list[float] = []
-    statuses: Counter[int] = Counter()
+    statuses: Counter[int | str] = Counter()
     begin = time.perf_counter() + job["warmup"]
     end = begin + job["seconds"]
 
@@ -178,10 +188,10 @@ def closed(job: Json, folder: Path) -> Json:
 
 def open_loop(job: Json, folder: Path) -> Json:
     """Pictures due at a fixed rate for `seconds`; a latency counts from when its picture was due."""
-    picture = (folder / "0.jpg").read_bytes()
+    picture = (folder / "loop.jpg").read_bytes()
     due: SimpleQueue[float | None] = SimpleQueue()
     accepted: list[float] = []
-    statuses: Counter[int] = Counter()
+    statuses: Counter[int | str] = Counter()
 
     def client() -> None:
         poster = Poster(job["address"])
@@ -284,29 +294,37 @@ class Load:
 
 
 def prepare(folder: Path, asked: argparse.Namespace) -> int:
-    """Models, plans, pictures and the answers that they should get into `folder` -> the number of pictures."""
-    from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, open_engine, save_engine, save_model
+    """Models, plans, pictures and the answers that they should get into `folder` -> the number of pictures that are checked."""
+    from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine, save_model
     from rtformer_deploy.formats.ranges import shipped_ranges
     from rtformer_deploy.graph.functions import inline_functions
+
+    choice = choose_network(recipe=RECIPE)
+    full = export_model(choice.network, choice.spec(size=asked.size, head="logits"))
+    save_model(inline_functions(full.model), folder / "logits.onnx")
+    (folder / "loop.jpg").write_bytes(jpeg(harness.frames_at(asked.images, asked.size, 1)[0]))
+    plain, int8 = BuildOptions(threads=asked.threads), BuildOptions(precision="int8", threads=asked.threads)
+    spec, small = choice.spec(size=asked.size), choice.spec(size=asked.checked_size)
+    model = export_model(choice.network, spec).model
+    save_engine(build_engine(model, spec, "openvino", plain), folder / "ours-fp32.plan")
+    save_engine(build_engine(model, spec, "openvino", int8, ranges=shipped_ranges(spec)), folder / "ours-int8.plan")
+    quick = build_engine(export_model(choice.network, small).model, small, "openvino", int8, ranges=shipped_ranges(small))
+    save_engine(quick, folder / "ours-checked.plan")
+    return write_expected(quick, folder, asked)
+
+
+def write_expected(engine: Engine, folder: Path, asked: argparse.Namespace) -> int:
+    """Pictures of mixed sizes, and for each the PNG that the service should answer -> their number."""
+    from rtformer_deploy import open_engine
     from rtformer_deploy.image.decode import decode_image
     from rtformer_deploy.image.png import encode_png
 
-    choice = choose_network(recipe=RECIPE)
-    spec = choice.recipe.spec(size=asked.size, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
-    full = export_model(choice.network, choice.recipe.spec(size=asked.size, head="logits"))
-    save_model(inline_functions(full.model), folder / "logits.onnx")
-    model = export_model(choice.network, spec).model
-    build = functools.partial(build_engine, model, spec, "openvino")
-    save_engine(build(BuildOptions(threads=asked.threads)), folder / "ours-fp32.plan")
-    engine = build(BuildOptions(precision="int8", threads=asked.threads), ranges=shipped_ranges(spec))
-    save_engine(engine, folder / "ours-int8.plan")
-    sizes = (asked.size, *SIZES)
+    sizes = (asked.checked_size, *SIZES)
     with open_engine(engine, threads=asked.threads) as runner:
         for index, size in enumerate(sizes):
             picture = jpeg(harness.frames_at(asked.images, size, 1)[0])
             (folder / f"{index}.jpg").write_bytes(picture)
-            labels = runner.run([decode_image(picture)])[0]
-            (folder / f"{index}.png").write_bytes(encode_png(labels, level=1))
+            (folder / f"{index}.png").write_bytes(encode_png(runner.run([decode_image(picture)])[0], level=1))
     return len(sizes)
 
 
@@ -382,11 +400,14 @@ def compare(asked: argparse.Namespace) -> Json:
             loops = closed_loops(load, folder, asked)
             capacity = max(row["throughput"] for row in loops["contestants"]["ours-int8"].values())
             pressed = overload(load, folder, capacity, asked)
-            with serving("ours-int8", folder, asked.threads) as server:
+            with serving("ours-checked", folder, asked.threads) as server:
                 right = load.put("checked", server, requests=asked.checked, pictures=pictures)
         finally:
             load.close()
-    case = {"recipe": RECIPE, "size": list(asked.size), "threads": asked.threads, "rounds": asked.rounds, "seconds": asked.seconds}
+    case = {
+        "recipe": RECIPE, "size": list(asked.size), "checked_size": list(asked.checked_size), "threads": asked.threads,
+        "rounds": asked.rounds, "seconds": asked.seconds,
+    }  # fmt: skip
     return harness.stamped("the service under load", case | {"closed": loops, "overload": pressed, "checked": right})
 
 
@@ -417,6 +438,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=harness.positive, default=5, help="seconds before each closed loop")
     parser.add_argument("--overload-seconds", type=harness.positive, default=60)
     parser.add_argument("--checked", type=harness.positive, default=10_000, help="requests of mixed sizes")
+    parser.add_argument("--checked-size", type=harness.size_of, default=(128, 256), metavar="HxW", help="the size of their engine")
     harness.add_threads(parser)
     harness.add_worker(parser)
     return parser.parse_args(words)

@@ -2,7 +2,7 @@
 
 A lane that is free takes the frames that wait, oldest first and up to the engine's largest batch. With a delay it first waits
 for more, but no longer than the delay from the oldest frame's arrival. The number of requests inside is bounded, each request has a
-deadline, and a request whose caller was cancelled leaves the queue at once.
+deadline, and a request whose caller was cancelled leaves the queue at once. A request that could not be in time is not admitted.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ RunBatch = Callable[[Sequence[Frame], Kind], Awaitable[BatchResult]]
 
 
 class QueueFullError(Exception):
-    """There is no room for the request; there may be in `retry_after_s` seconds."""
+    """There is no room for the request, or it would be answered too late; there may be room in `retry_after_s` seconds."""
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"the queue is full; try again in {retry_after_s} s")
+        super().__init__(f"too many frames are inside; try again in {retry_after_s} s")
         self.retry_after_s = retry_after_s
 
 
@@ -119,10 +119,17 @@ class Batcher:
         while self._queue:
             _fail(self._queue.popleft(), ClosedError(_STOPPING))
 
-    def reserve(self, frames: int = 1) -> Place:
-        """Room for a request of that many frames. Raises QueueFullError; with more frames than could ever fit too."""
+    def reserve(self, deadline: float, frames: int = 1) -> Place:
+        """Room for a request of that many frames, to be answered by `deadline`.
+
+        Raises QueueFullError, with more frames than could ever fit too, and if those that are inside already would make this one late:
+        its caller learns it now, and not at the deadline.
+        """
         if self._inside + frames > self._limit:
-            raise QueueFullError(self._retry_after())
+            raise QueueFullError(_whole_seconds(self._seconds_for(self._inside)))
+        late_s = asyncio.get_running_loop().time() + self._seconds_for(self._inside + frames) - deadline
+        if self._inside and late_s > 0:  # with nothing inside, the estimate of a batch's time could never change again
+            raise QueueFullError(_whole_seconds(late_s))
         self._inside += frames
         return Place(self, frames)
 
@@ -208,10 +215,9 @@ class Batcher:
     def _note(self, seconds: float) -> None:
         self._batch_s = seconds if self._batch_s == 0 else 0.8 * self._batch_s + 0.2 * seconds
 
-    def _retry_after(self) -> int:
-        """Seconds until the frames that are inside now will be answered, 1 to 60."""
-        batches = math.ceil(self._inside / self._largest) / self._lanes
-        return min(60, max(1, math.ceil(batches * self._batch_s)))
+    def _seconds_for(self, frames: int) -> float:
+        """How long that many frames take, as far as is known."""
+        return math.ceil(frames / self._largest) / self._lanes * self._batch_s
 
 
 class Place:
@@ -229,6 +235,11 @@ class Place:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._batcher._leave(self._frames)
+
+
+def _whole_seconds(seconds: float) -> int:
+    """When to try again: 1 to 60."""
+    return min(60, max(1, math.ceil(seconds)))
 
 
 def _succeed(waiting: _Waiting, answer: Answer) -> None:

@@ -92,7 +92,7 @@ class Model:
         self, load: Callable[[], Sequence[Frame]], encode: Callable[[Sequence[Segmented]], T], frames: int, kind: Kind
     ) -> tuple[T, Timing]:
         deadline = asyncio.get_running_loop().time() + self.limits.deadline_s
-        with self._metrics.request(self.name, frames) as timing, self.batcher.reserve(frames) as place:
+        with self._metrics.request(self.name, frames) as timing, self.batcher.reserve(deadline, frames) as place:
             async with asyncio.timeout_at(deadline):
                 loaded = await self._timed(load, timing, "decode_s")
                 timing.answers = await _together([partial(place.run, frame, kind, deadline) for frame in loaded])

@@ -43,8 +43,13 @@ def frame(number: int) -> Frame:
 
 
 async def ask(batcher: Batcher, number: int, kind: Kind = "labels", within: float = FAR) -> Answer:
-    with batcher.reserve() as place:
-        return await place.run(frame(number), kind, asyncio.get_running_loop().time() + within)
+    with batcher.reserve(deadline := soon(within)) as place:
+        return await place.run(frame(number), kind, deadline)
+
+
+def soon(seconds: float = FAR) -> float:
+    """The event loop's time in that many seconds."""
+    return asyncio.get_running_loop().time() + seconds
 
 
 async def settle() -> None:
@@ -159,7 +164,7 @@ def test_a_full_queue_refuses_and_has_room_again_later() -> None:
         await asyncio.gather(*asked)
         assert (await ask(batcher, 4)).value == 4
         with pytest.raises(QueueFullError):
-            batcher.reserve(3)
+            batcher.reserve(soon(), 3)
         await batcher.close()
 
     run(test)
@@ -174,7 +179,7 @@ def test_retry_after_is_how_long_those_inside_will_take() -> None:
         asked = [asyncio.create_task(ask(batcher, number)) for number in range(6)]
         await settle()
         with pytest.raises(QueueFullError) as refused:
-            batcher.reserve()
+            batcher.reserve(soon())
         assert refused.value.retry_after_s == 3
         await batcher.close()
         await asyncio.gather(*asked, return_exceptions=True)
@@ -210,10 +215,33 @@ def test_frames_that_would_be_late_make_way_for_those_that_are_in_time() -> None
         batcher = Batcher(engine.run)
         batcher.start()
         await ask(batcher, 0)  # a batch takes 50 ms
-        asked = [asyncio.create_task(ask(batcher, number, within=within)) for number, within in ((1, FAR), (2, 0.06), (3, FAR))]
+        engine.seconds = 0.3  # and then one takes longer
+        asked = [asyncio.create_task(ask(batcher, number, within=within)) for number, within in ((1, FAR), (2, 0.2), (3, FAR))]
         done = await asyncio.gather(*asked, return_exceptions=True)
         assert isinstance(done[1], LateError)
         assert engine.batches == [[0], [1], [3]]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_request_that_cannot_be_in_time_is_refused_at_once() -> None:
+    async def test() -> None:
+        engine = Engine(0.4)
+        batcher = Batcher(engine.run, queue=64)
+        batcher.start()
+        assert (await ask(batcher, 0, within=0.5)).value == 0  # a batch takes 0.4 s
+        engine.go.clear()
+        asked = [asyncio.create_task(ask(batcher, number, within=5)) for number in range(1, 6)]  # the last is due after 2 s
+        await settle()
+        with pytest.raises(QueueFullError) as refused:
+            batcher.reserve(soon(1.0))  # it would be answered after 2.4 s
+        assert refused.value.retry_after_s == 2
+        with batcher.reserve(soon(3.0)):
+            assert batcher.inside == 6
+        engine.go.set()
+        engine.seconds = 0.0
+        await asyncio.gather(*asked)
         await batcher.close()
 
     run(test)
@@ -284,7 +312,7 @@ def test_a_request_that_fails_keeps_no_frame() -> None:
         await settle()
         pixels = frame(2)
         kept = weakref.ref(pixels)
-        place = batcher.reserve()
+        place = batcher.reserve(soon())
         call = partial(place.run, pixels, "labels", asyncio.get_running_loop().time())
         del pixels
         waiting = asyncio.create_task(_together([call]))
