@@ -23,43 +23,50 @@ SECONDS, CLIENTS, DEADLINE_S = 20.0, 60, 0.6
 STEP_S = 0.05  # what the engine takes for a batch of up to four
 
 
-def test_more_than_it_can_carry() -> None:
-    """60 clients ask at once, all the time; the engine carries 80 frames a second."""
-    runner = SlowRunner(STEP_S, max_batch=4)
-    picture = jpeg(frames((40, 60))[0])
-    statuses: Counter[int] = Counter()
-    accepted: list[float] = []
-    memory: list[int] = []
+class Pressed:
+    """What clients who ask at once, all the time, were answered, and how the memory of this process went."""
 
-    with served(EngineHost("slow", runner.as_runner), limits=Limits(queue=32, deadline_s=DEADLINE_S)) as service:
-        end = time.monotonic() + SECONDS
+    def __init__(self, port: int, clients: int, seconds: float) -> None:
+        self.statuses: Counter[int] = Counter()
+        self.accepted: list[float] = []
+        self.memory: list[int] = []
+        picture = jpeg(frames((40, 60))[0])
+        end = time.monotonic() + seconds
 
         def client() -> None:
-            connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             while (sent := time.monotonic()) < end:
                 connection.request("POST", "/v1/segment", picture, {"Content-Type": "image/jpeg"})
                 answer = connection.getresponse()
                 answer.read()
-                statuses[answer.status] += 1
+                self.statuses[answer.status] += 1
                 if answer.status == 200:
-                    accepted.append(time.monotonic() - sent)
+                    self.accepted.append(time.monotonic() - sent)
             connection.close()
 
-        threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+        threads = [threading.Thread(target=client) for _ in range(clients)]
         for thread in threads:
             thread.start()
         while time.monotonic() < end:
-            time.sleep(SECONDS / 10)
-            memory.append(psutil.Process().memory_info().rss)
+            time.sleep(seconds / 10)
+            self.memory.append(psutil.Process().memory_info().rss)
         for thread in threads:
             thread.join()
+
+
+def test_more_than_it_can_carry() -> None:
+    """8 clients keep an engine of 80 frames a second busy, then 60 do: it must not answer much less for being asked more."""
+    runner = SlowRunner(STEP_S, max_batch=4)
+    with served(EngineHost("slow", runner.as_runner), limits=Limits(queue=32, deadline_s=DEADLINE_S)) as service:
+        calm = Pressed(service.port, 8, SECONDS / 4)
+        seen = Pressed(service.port, CLIENTS, SECONDS)
         assert service.client.get("/v2/health/ready").status_code == 200
         assert service.service.models["slow"].batcher.inside == 0
-    assert set(statuses) <= {200, 429, 504}, statuses
-    assert statuses[200] > 0.3 * 4 / STEP_S * SECONDS, statuses
-    assert statuses[429] > 0
-    assert np.percentile(accepted, 99) < DEADLINE_S + 0.5  # the clients share two cores with the service
-    assert memory[-1] < 1.15 * memory[len(memory) // 2]
+    assert set(seen.statuses) <= {200, 429, 504}, seen.statuses
+    assert seen.statuses[200] / SECONDS > 0.3 * calm.statuses[200] / (SECONDS / 4), (seen.statuses, calm.statuses)
+    assert seen.statuses[429] > 0
+    assert np.percentile(seen.accepted, 99) < DEADLINE_S + 0.5  # the clients share two cores with the service
+    assert seen.memory[-1] < 1.15 * seen.memory[len(seen.memory) // 2]
 
 
 def test_thousands_of_requests_of_mixed_sizes_are_all_right() -> None:
