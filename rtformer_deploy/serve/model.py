@@ -97,7 +97,10 @@ class Model:
                 loaded = await self._timed(load, timing, "decode_s")
                 timing.answers = await _together([partial(place.run, frame, kind, deadline) for frame in loaded])
                 finish = partial(self._finish, loaded, timing.answers, kind, encode)
-                return await self._timed(finish, timing, "encode_s"), timing
+                answer = await self._timed(finish, timing, "encode_s")
+            if asyncio.get_running_loop().time() > deadline:  # a loop that is busy notices the time-out after the answer
+                raise TimeoutError
+            return answer, timing
 
     def start(self) -> None:
         """Starts batching, in the running event loop."""

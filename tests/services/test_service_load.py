@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import re
 import threading
 import time
 from collections import Counter
@@ -22,56 +21,51 @@ from rtformer_deploy.serve.settings import Limits
 
 pytestmark = pytest.mark.services
 
-SECONDS, CLIENTS, DEADLINE_S = 20.0, 60, 0.6
+SECONDS, CLIENTS, DEADLINE_S, BACK_OFF_S = 20.0, 60, 0.6, 0.1
 STEP_S = 0.05  # what the engine takes for a batch of up to four
 
 
-def press(port: int, clients: int, seconds: float) -> tuple[Counter[int], list[float]]:
-    """Clients who ask at once, all the time -> the statuses that they got, and how long the service says that each accepted one took."""
-    statuses: Counter[int] = Counter()
-    inside_s: list[float] = []
+def press(port: int) -> list[Counter[int]]:
+    """Clients who ask again as soon as they are answered, or BACK_OFF_S after a refusal -> the statuses of each quarter of the time."""
+    quarters: list[Counter[int]] = [Counter() for _ in range(4)]
     picture = jpeg(frames((40, 60))[0])
-    end = time.monotonic() + seconds
+    began = time.monotonic()
 
     def client() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        while time.monotonic() < end:
+        while (quarter := int((time.monotonic() - began) / SECONDS * 4)) < 4:
             connection.request("POST", "/v1/segment", picture, {"Content-Type": "image/jpeg"})
             answer = connection.getresponse()
             answer.read()
-            statuses[answer.status] += 1
-            timed = re.search(r"request;dur=([\d.]+)", answer.headers.get("Server-Timing", ""))
-            if timed is not None:
-                inside_s.append(float(timed[1]) / 1000)
+            quarters[quarter][answer.status] += 1
+            if answer.status == 429:
+                time.sleep(BACK_OFF_S)
         connection.close()
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return statuses, inside_s
+    return quarters
 
 
 def test_more_than_it_can_carry() -> None:
-    """8 clients keep an engine of 80 frames a second busy, then 60 do: it must not answer much less for being asked more."""
+    """60 clients ask all the time; the engine carries 80 frames a second. How fast it answers is for benchmarks/serve.py."""
     runner = SlowRunner(STEP_S, max_batch=4)
     memory: list[int] = []
-    elsewhere = ProcessPoolExecutor(1, get_context("spawn"))  # as threads of this process, 60 clients would take turns with the service
+    elsewhere = ProcessPoolExecutor(1, get_context("spawn"))  # as threads of this process, the clients would take turns with the service
     with elsewhere, served(EngineHost("slow", runner.as_runner), limits=Limits(queue=32, deadline_s=DEADLINE_S)) as service:
-        calm, _ = elsewhere.submit(press, service.port, 8, SECONDS / 4).result()
-        pressed = elsewhere.submit(press, service.port, CLIENTS, SECONDS)
+        pressed = elsewhere.submit(press, service.port)
         while not pressed.done():
             time.sleep(SECONDS / 10)
             memory.append(psutil.Process().memory_info().rss)
-        statuses, inside_s = pressed.result()
+        quarters = pressed.result()
         assert service.client.get("/v2/health/ready").status_code == 200
         assert service.service.models["slow"].batcher.inside == 0
-    assert set(statuses) <= {200, 429, 504}, statuses
-    assert statuses[200] / SECONDS > 0.3 * calm[200] / (SECONDS / 4), (statuses, calm)
-    assert statuses[429] > 0
-    assert len(inside_s) == statuses[200]
-    assert np.percentile(inside_s, 99) < DEADLINE_S + 0.1
+    assert set(sum(quarters, Counter())) <= {200, 429, 504}, quarters
+    assert all(statuses[200] > CLIENTS for statuses in quarters), quarters  # it goes on answering, to the end
+    assert all(statuses[429] for statuses in quarters), quarters
     assert memory[-1] < 1.15 * memory[len(memory) // 2]
 
 
