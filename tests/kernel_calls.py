@@ -121,8 +121,8 @@ class KernelCalls:
         height, width = luma.shape
         out = Output(self.memory, (width, height, 3) if turns % 2 else (height, width, 3), "uint8")
         planes = [np.pad(plane, ((0, 0), (0, padding)), constant_values=POISON) for plane in (luma, chroma.reshape(len(chroma), -1))]
-        shown = [Plane(self.memory.put(bytes_of(plane)), plane.shape[1]) for plane in planes]
-        self.kernels.nv12_to_rgb(self.memory.stream, *shown, (height, width), factors, out.address, turns)
+        first, second = (Plane(self.memory.put(bytes_of(plane)), plane.shape[1]) for plane in planes)
+        self.kernels.nv12_to_rgb(self.memory.stream, first, second, (height, width), factors, out.address, turns)
         return out.array()
 
     def double_norm(self, x: NDArray[Any], groups: int) -> NDArray[Any]:

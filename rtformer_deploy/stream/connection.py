@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
     from .items import Counts
+    from .nvdec import Nvdec
     from .pyav import Decoded
 
-#: Opens what is read; a context manager that closes it.
-Opener = Callable[[], "AbstractContextManager[InputContainer]"]
+
+class Opener(Protocol):
+    """Opens what is read, to be decoded by `nvdec` if there is one; a context manager that closes it."""
+
+    def __call__(self, *, nvdec: Nvdec | None = None) -> AbstractContextManager[InputContainer]: ...
 
 
 class NothingNewError(Exception):
@@ -31,10 +34,11 @@ class Connection:
     frame takes the place of the one before, which counts as dropped. `total` is a finite one's number of frames, if it is known.
     """
 
-    def __init__(self, opener: Opener, text: str, counts: Counts, every: int, may_be_finite: bool) -> None:
+    def __init__(self, opener: Opener, text: str, counts: Counts, every: int, may_be_finite: bool, nvdec: Nvdec | None = None) -> None:
         self.finite = False
         self.total: int | None = None
         self._opener, self._text, self._counts, self._every, self._may_be_finite = opener, text, counts, every, may_be_finite
+        self._nvdec = nvdec
         self._changed = threading.Condition()
         self._newest: Decoded | None = None
         self._skipped = 0
@@ -74,11 +78,12 @@ class Connection:
 
         error: BaseException | None = None
         try:
-            with self._opener() as container:
+            with self._opener(nvdec=self._nvdec) as container:
                 stream = video_stream(container, self._text)
                 self.finite = self._may_be_finite and bool(container.duration)
                 self.total = -(-stream.frames // self._every) if self.finite and stream.frames else None
-                for decoded in Decoder(container, stream, self._text, self._counts, self._every).frames():
+                decoder = Decoder(container, stream, self._text, self._counts, self._every, self._nvdec)
+                for decoded in decoder.frames():
                     if not self._put(decoded):
                         return
         except BaseException as caught:  # it belongs to whoever waits for frames

@@ -26,6 +26,7 @@ from rtformer_deploy.opening import open_any
 from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.stream.items import Counts, StreamFrame, Unread
 from rtformer_deploy.stream.loop import Loop, LoopOptions
+from rtformer_deploy.stream.nvdec import Nvdec
 from rtformer_deploy.stream.overlap import overlap
 from rtformer_deploy.stream.record import record
 from rtformer_deploy.stream.sinks import Written
@@ -45,7 +46,7 @@ class Made:
 
     total: int | None
 
-    def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
+    def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
         try:
             for index in range(self.total or 0):
                 if stop.is_set():
@@ -186,8 +187,8 @@ def test_stages_overlap(runner: FrameRunner) -> None:
             time.sleep(0.01)
 
     class SlowSource(Made):
-        def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
-            for item in super().items(stop):
+        def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
+            for item in super().items(stop, nvdec):
                 time.sleep(0.01)
                 yield item
 
