@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
 
+from .nvdec import DecodedOnCpuError
+
 if TYPE_CHECKING:
     from av.container import InputContainer
 
@@ -74,23 +76,32 @@ class Connection:
             self._changed.notify_all()
 
     def _read(self) -> None:
-        from .pyav import Decoder, video_stream
-
         error: BaseException | None = None
+        read, broken = self._counts.read, self._counts.broken
         try:
-            with self._opener(nvdec=self._nvdec) as container:
-                stream = video_stream(container, self._text)
-                self.finite = self._may_be_finite and bool(container.duration)
-                self.total = -(-stream.frames // self._every) if self.finite and stream.frames else None
-                decoder = Decoder(container, stream, self._text, self._counts, self._every, self._nvdec)
-                for decoded in decoder.frames():
-                    if not self._put(decoded):
-                        return
+            try:
+                self._receive(self._nvdec)
+            except DecodedOnCpuError:
+                self._counts.read, self._counts.broken = read, broken
+                self._receive(None)
         except BaseException as caught:  # it belongs to whoever waits for frames
             error = caught
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
+
+    def _receive(self, nvdec: Nvdec | None) -> None:
+        """Opens the connection and passes frames on until it ends or nobody wants more."""
+        from .pyav import Decoder, video_stream
+
+        with self._opener(nvdec=nvdec) as container:
+            stream = video_stream(container, self._text)
+            self.finite = self._may_be_finite and bool(container.duration)
+            self.total = -(-stream.frames // self._every) if self.finite and stream.frames else None
+            decoder = Decoder(container, stream, self._text, self._counts, self._every, nvdec)
+            for decoded in decoder.frames():
+                if not self._put(decoded):
+                    return
 
     def _put(self, decoded: Decoded) -> bool:
         """Whether somebody still wants frames."""

@@ -16,6 +16,7 @@ from ..types import Runner, Say
 
 if TYPE_CHECKING:
     from av.codec.hwaccel import HWAccel
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
 
     from ..lanes.shared import LaneShare
@@ -100,26 +101,35 @@ class Nvdec:
             return self._missing
 
 
-class NvdecPictures:
-    """The pictures of one video -> frames on the GPU; `text` is what messages call the video, `codec` its codec."""
+class DecodedOnCpuError(Exception):
+    """FFmpeg decodes a video by itself that it should leave to NVDEC, and with one thread: it is better opened anew, without NVDEC."""
 
-    def __init__(self, nvdec: Nvdec, text: str, codec: str) -> None:
+
+class NvdecPictures:
+    """The pictures of one video -> frames on the GPU; `text` is what messages call the video, `codec` decodes it."""
+
+    def __init__(self, nvdec: Nvdec, text: str, codec: VideoCodecContext) -> None:
         self._nvdec, self._text, self._codec = nvdec, text, codec
         self._frames: GpuFrames | None = None
+        self._began = False
 
     def frame(self, picture: VideoFrame, turns: int) -> GpuFrame | None:
         """A picture, turned by `turns` quarters counter-clockwise; None: it has to be made on the CPU, which was said.
 
-        Raises VideoError if that is refused, ImageError for colours that are not converted, EngineError if the GPU has failed.
+        Raises VideoError if that is refused, DecodedOnCpuError for a first picture (see there), ImageError for colours that are not
+        converted, EngineError if the GPU has failed.
         """
-        why = _why_on_cpu(picture, self._codec)
-        if why is not None:
-            if self._nvdec.strict:
-                raise VideoError(f"{self._text} cannot be decoded on the GPU: {why}.", _LEAVE_OUT)
-            self._nvdec.give_up(f"{self._text}: frames are made on the CPU, since {why}.", why)
-            return None
-        self._frames = self._frames or GpuFrames(self._nvdec.share)
-        return self._frames.convert(surface_of(picture, turns))
+        first, self._began = not self._began, True
+        why = _why_on_cpu(picture, self._codec.name)
+        if why is None:
+            self._frames = self._frames or GpuFrames(self._nvdec.share)
+            return self._frames.convert(surface_of(picture, turns))
+        if self._nvdec.strict:
+            raise VideoError(f"{self._text} cannot be decoded on the GPU: {why}.", _LEAVE_OUT)
+        self._nvdec.give_up(f"{self._text}: frames are made on the CPU, since {why}.", why)
+        if first and self._codec.is_hwaccel and picture.sw_format is None:
+            raise DecodedOnCpuError
+        return None
 
 
 def surface_of(picture: VideoFrame, turns: int) -> Surface:

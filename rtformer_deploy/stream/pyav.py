@@ -85,7 +85,8 @@ def video_stream(container: InputContainer, text: str) -> VideoStream:
         if not stream.disposition & _ATTACHED_PICTURE:
             if stream.codec_context is None:
                 raise VideoError(f"{text} is coded in a way that cannot be decoded here.")
-            stream.thread_type = "AUTO"
+            if not stream.codec_context.is_hwaccel:  # each thread would take a surface, and NVDEC has 32
+                stream.thread_type = "AUTO"
             return stream
     kinds = sorted({stream.type for stream in container.streams})
     raise VideoError(f"{text} holds no video" + (f", only {' and '.join(kinds)}." if kinds else "."))
@@ -100,7 +101,8 @@ def pixel_shape(stream: VideoStream) -> Fraction:
 class Decoder:
     """A video stream's frames in order. `every` N: only each N-th is converted and given; `index` counts all, broken ones too.
 
-    Time stamps are counted from where the container's time begins. `nvdec` is what the container was opened with.
+    Time stamps are counted from where the container's time begins. `nvdec` is what the container was opened with; `frames` raises
+    DecodedOnCpuError if it turns out at the first frame that it should be opened without.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Decoder:
         self._start = Fraction(container.start_time or 0, av.time_base)
         self._expected = Expected(stream.codec_context.name)
         self._reformatter = VideoReformatter()
-        self._on_gpu = NvdecPictures(nvdec, text, stream.codec_context.name) if nvdec is not None and nvdec.usable else None
+        self._on_gpu = NvdecPictures(nvdec, text, stream.codec_context) if nvdec is not None and nvdec.usable else None
         self._stamped = not container.format.flags & _NO_TIMESTAMPS  # FFmpeg's are an assumed rate
         self._index = 0
 

@@ -12,6 +12,7 @@ from ..errors import VideoError
 from ..files import VIDEO_BYTES, check_readable
 from ..machine import require
 from .items import Counts, StreamFrame, Unread
+from .nvdec import DecodedOnCpuError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -45,11 +46,18 @@ class VideoFile:
         self._length: Fraction | None = None
 
     def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
-        from .pyav import Decoder, open_input, video_stream
-
         check_readable(self.path, VideoError, "a video", VIDEO_BYTES)
         if self.path.stat().st_size == 0:
             raise VideoError(f"{self.text} is empty; it should be a video.")
+        try:
+            yield from self._opened(stop, nvdec)
+        except DecodedOnCpuError:
+            self.counts.read = self.counts.broken = 0
+            yield from self._opened(stop, None)
+
+    def _opened(self, stop: threading.Event, nvdec: Nvdec | None) -> Iterator[StreamFrame]:
+        from .pyav import Decoder, open_input, video_stream
+
         with open_input(str(self.path), self.text, options=_OPTIONS, nvdec=nvdec) as container:
             stream = video_stream(container, self.text)
             self._length = _length(container, stream)

@@ -292,7 +292,7 @@ def test_the_example_of_the_docs_runs(root: Path, model: Path, tmp_path: Path, m
 
 def test_the_docs_name_every_option_and_every_field(root: Path) -> None:
     text = (root / "docs" / "video.md").read_text()
-    for name in ("--every", "--seconds", "--retry", "--labels", "--smooth", "--flicker", "--camera"):
+    for name in ("--every", "--seconds", "--retry", "--labels", "--smooth", "--flicker", "--camera", "--decode"):
         assert f"`{name}" in text, name
-    for field in dataclasses.fields(rd.Result):
-        assert f"`{field.name}" in text, field.name
+    for field in ("frame", *(field.name for field in dataclasses.fields(rd.Result))):
+        assert f"`{field}" in text, field

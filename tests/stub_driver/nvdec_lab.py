@@ -81,7 +81,7 @@ class NvdecLab:
 
     def _rows(self, picture: VideoFrame) -> tuple[NDArray[Any], int]:
         """The rows of both planes, one plane below the other, and how many samples a row has."""
-        y, u, v = (np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, : plane.width] for plane in picture.planes)
+        y, u, v = (np.frombuffer(bytes(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width] for plane in picture.planes)
         pitch = -(-picture.width // PITCH) * PITCH
         rows = np.zeros((picture.height * 3 // 2, pitch), np.uint16 if self.wide else np.uint8)
         rows[: picture.height, : picture.width] = y
@@ -93,7 +93,6 @@ class NvdecLab:
         item = 2 if self.wide else 1
         kept: list[Any] = []
 
-        @_Deleter
         def give_back(_managed: int | None) -> None:
             """The decoder writes its next picture there, whoever still reads this one."""
             if not memory:
@@ -103,9 +102,10 @@ class NvdecLab:
             memory.clear()
             self.live -= 1
 
+        deleter = _Deleter(give_back)
         planes = ((height, width), (pitch, 1), 0), ((height // 2, width // 2, 2), (pitch, 2, 1), height * pitch * item)
-        capsules = tuple(_capsule(address + start, shape, strides, 8 * item, give_back, kept) for shape, strides, start in planes)
-        self._kept += [*kept, give_back]
+        capsules = tuple(_capsule(address + start, shape, strides, 8 * item, deleter, kept) for shape, strides, start in planes)
+        self._kept += [*kept, deleter]
         layout = "p010le" if self.wide else "nv12"
         return VideoFrame.from_dlpack(capsules, format=layout, cuda_context=context(), primary_ctx=False, current_ctx=True)
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from helpers import tiny_model
+from mjpeg_server import serve
 from tensorrt_lab import TensorRTLab
 from tensorrt_plans import make_engine
 
 pytest.importorskip("av", reason="needs PyAV")
 
-from clips import picture, ticks, turn, write_clip
+from clips import picture, pictures_of, ticks, turn, write_clip
 from nvdec_lab import NvdecLab
 
 import rtformer_deploy as rd
 from rtformer_deploy.backends import open_engine
+from rtformer_deploy.cli import main
 from rtformer_deploy.errors import EngineError, UsageError, VideoError
+from rtformer_deploy.formats.engine_file import save_engine
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.image.frames import save_png
 from rtformer_deploy.lanes.surfaces import GpuFrame
@@ -110,6 +116,20 @@ def test_what_needs_logits_takes_frames_on_the_gpu(nvdec: NvdecLab, runner: Fram
         np.testing.assert_array_equal(one.confidence, other.confidence)
 
 
+@pytest.mark.parametrize("matrix", [1, 9])
+def test_colours_are_those_that_the_video_says(nvdec: NvdecLab, runner: FrameRunner, tmp_path: Path, matrix: int) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", ticks(2), matrix=matrix)
+    given = results(clip, runner, decode="gpu")
+    assert_same(given, results(clip, runner, decode="cpu"))
+    untold = results(write_clip(tmp_path / "untold.mp4", ticks(2)), runner, decode="gpu")
+    assert not np.array_equal(given[0].frame, untold[0].frame)
+
+
+def test_colours_that_are_not_converted_are_an_error(nvdec: NvdecLab, runner: FrameRunner, tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"cannot be converted to RGB: The video's colours are of matrix 10"):
+        results(write_clip(tmp_path / "clip.mp4", ticks(2), matrix=10), runner, decode="gpu")
+
+
 def test_images_and_videos_in_one_batch(nvdec: NvdecLab, runner: FrameRunner, clip: Path) -> None:
     """Frames in both places cannot be submitted together, so that batch goes through host memory."""
     image = clip.with_name("image.png")
@@ -167,6 +187,21 @@ def test_ten_bits_are_refused_by_name_or_copied(nvdec: NvdecLab, runner: FrameRu
         assert np.abs(one.frame.astype(int) - other.frame).mean() < 2  # FFmpeg interpolates the chroma of P010
 
 
+def test_the_command_writes_the_same_video(nvdec: NvdecLab, clip: Path, tmp_path: Path) -> None:
+    """With an engine that runs on a GPU, --decode is auto and takes NVDEC."""
+    engine = tmp_path / "engine.plan"
+    made = make_engine()
+    plan = hashlib.sha256(made.plan).hexdigest()
+    verified = dataclasses.replace(made.info.precision, state="verified")
+    save_engine(dataclasses.replace(made, info=dataclasses.replace(made.info, plan_sha256=plan, precision=verified)), engine)
+    for name, options in (("gpu", []), ("cpu", ["--decode", "cpu"])):
+        done = CliRunner().invoke(main, ["segment", str(engine), str(clip), "--output", str(tmp_path / name), *options])
+        assert done.exit_code == 0, done.output
+        assert nvdec.uploads == FRAMES
+    on_gpu, on_cpu = (pictures_of(tmp_path / name / "clip_overlay.mp4") for name in ("gpu", "cpu"))
+    np.testing.assert_array_equal(on_gpu, on_cpu)
+
+
 def test_what_nvdec_does_not_decode_is_said_once_and_decoded_on_the_cpu(
     machine: TensorRTLab, runner: FrameRunner, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +214,21 @@ def test_what_nvdec_does_not_decode_is_said_once_and_decoded_on_the_cpu(
     assert len(lines) == 1
     with pytest.raises(VideoError, match=r"clip\.mp4 cannot be decoded on the GPU: NVDEC does not decode h264 in yuv420p here"):
         results(clips, runner, decode="gpu")
+
+
+def test_a_live_source_that_nvdec_does_not_decode_is_opened_anew_and_not_lost(
+    machine: TensorRTLab, runner: FrameRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rtformer_deploy.stream.nvdec.missing_video_library", lambda: None)
+    lines: list[str] = []
+    with serve([((48, 64), None)]) as camera:
+        with rd.segment(camera.address, runner, say=lines.append) as made:
+            given = [next(made) for _ in range(3)]
+            counts = made.counts[camera.address]
+        assert camera.connections == 2
+    assert lines == [f"{camera.address}: frames are made on the CPU, since NVDEC does not decode mjpeg in yuvj420p here."]
+    assert counts.lost == 0
+    assert all(isinstance(result.picture, np.ndarray) for result in given)
 
 
 def test_a_missing_library_is_named_once(
