@@ -71,7 +71,7 @@ decode = click.option(
     type=click.Choice(["auto", "gpu", "cpu"]),
     default="auto",
     show_default=True,
-    help="Decode videos on this processor; auto: on the GPU if the engine runs there and it can.",
+    help="Decode videos there; auto is the GPU if the engine runs on it and it can.",
 )
 
 

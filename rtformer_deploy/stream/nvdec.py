@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import UsageError, VideoError, first_line
 from ..lanes.lane import Lane
 from ..lanes.surfaces import GpuFrames, Surface
+from ..machine import require
 from ..nvidia.driver import missing_video_library
 from ..runtime.frame_runner import FrameRunner
 from ..runtime.tiled import TiledRunner
@@ -35,7 +36,7 @@ _LEAVE_OUT = "Choose auto or cpu for --decode (in the library: decode)."
 def nvdec_for(runner: Runner, decode: Decode, say: Say) -> Nvdec | None:
     """A runner and what was asked for -> how its videos are decoded; None: on the CPU.
 
-    Raises UsageError for "gpu" if the runner takes no frames on a GPU, VideoError if NVDEC cannot be used here.
+    Raises UsageError for "gpu" if the runner takes no frames on a GPU, VideoError if NVDEC cannot be used here, MissingPackageError.
     """
     lane = runner.sessions[0] if isinstance(runner, FrameRunner) else None
     if decode != "cpu" and isinstance(lane, Lane):
@@ -43,7 +44,7 @@ def nvdec_for(runner: Runner, decode: Decode, say: Say) -> Nvdec | None:
         nvdec.refuse_if_strict()
         return nvdec
     if decode == "gpu":
-        why = "tiles are cut out of frames on the CPU" if isinstance(runner, TiledRunner) else "the engine runs on the CPU"
+        why = "tiles are cut out of frames on the CPU" if isinstance(runner, TiledRunner) else "the engine takes no frames on a GPU"
         raise UsageError(f"Videos cannot be decoded on the GPU: {why}.", _LEAVE_OUT)
     return None
 
@@ -63,8 +64,11 @@ class Nvdec:
         self._missing: str | None = None
 
     def refuse_if_strict(self) -> None:
-        """Raises VideoError if it is strict and NVDEC cannot be used at all."""
-        if self.strict and (why := self._why_not()) is not None:
+        """Raises VideoError, or MissingPackageError, if it is strict and NVDEC cannot be used at all."""
+        if not self.strict:
+            return
+        require("av", "video", "Decoding videos")
+        if (why := self._why_not()) is not None:
             raise VideoError(f"Videos cannot be decoded on the GPU: {why}.", _LEAVE_OUT)
 
     def current(self) -> AbstractContextManager[Any]:
