@@ -17,6 +17,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from ..formats.documents import DocumentError
+from .architecture import Architecture, Auxiliary
 from .layers import AdaptiveMaxPool, BatchNorm2d, DropPath, cross_resolution_attention, grouped_double_norm, resize_to
 
 Attention = Literal["gfa", "ea", "mhea"]
@@ -267,3 +268,15 @@ def _initialise(module: nn.Module) -> None:
         projection = module.cross_kv[2]
         assert isinstance(projection, nn.Conv2d)
         nn.init.trunc_normal_(projection.weight, std=0.02)
+
+
+ARCHITECTURE = Architecture(
+    name="rtformer",
+    network=RTFormer,
+    config=RTFormerConfig,
+    classifier="seghead.conv2.weight",
+    auxiliaries=(Auxiliary("aux", weight=0.4),),
+    aux=("seghead_extra.",),
+    training_only=frozenset({"drop_path"}),
+    stride=RTFormer.stride,
+)
