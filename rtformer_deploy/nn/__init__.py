@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 
 from ..errors import RecipeError, shorten
-from . import rtformer
+from . import ddrnet, rtformer, stdc
 from .architecture import Architecture, Auxiliary, StateDict
 from .rtformer import RTFormer, RTFormerConfig
 
 #: name -> everything that the project knows of the network
-ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in (rtformer.ARCHITECTURE,)}
+ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in (rtformer.ARCHITECTURE, ddrnet.ARCHITECTURE, stdc.ARCHITECTURE)}
 
 
 def architecture_row(arch: Mapping[str, Any]) -> Architecture:
