@@ -16,6 +16,9 @@ from ..nn.weights import load_into, load_weights, weights_hash
 from ..types import Head, ModelSpec, Say
 from .recorded import check_named, check_variant, described_recipe, named_recipe
 
+#: The size of the images that give random weights their running statistics.
+_SETTLING = (256, 512)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -86,11 +89,11 @@ def network_in(path: Path) -> Choice:
     return _with_weights(recipe, labels, state, path)
 
 
-def settle_statistics(network: nn.Module, seed: int) -> None:
-    """Runs one seeded batch through a network of random weights, so that its running statistics fit and activations stay small."""
+def settle_statistics(network: nn.Module, size: tuple[int, int], seed: int) -> None:
+    """One seeded batch of a size runs through a network of random weights: its running statistics fit, and activations stay small."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        network.train()(torch.randn(2, 3, 256, 512, generator=draw))
+        network.train()(torch.randn(2, 3, *size, generator=draw))
     network.eval()
 
 
@@ -133,7 +136,7 @@ def _random(recipe: Recipe, classes: int | None, seed: int) -> Choice:
     labels = _labels(recipe, classes, None, Path())
     torch.manual_seed(seed)
     network = build_network(recipe.arch, len(labels.names), aux=False).eval()
-    settle_statistics(network, seed)
+    settle_statistics(network, architecture_row(recipe.arch).nearest_size(_SETTLING), seed)
     return Choice(network, recipe, labels, f"random, seed {seed}", weights_hash(network, recipe.arch))
 
 

@@ -54,8 +54,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out)) + self.downsample(x)
-        return out
+        joined: Tensor = self.bn3(self.conv3(out)) + self.downsample(x)
+        return joined
 
 
 class DDRNet(nn.Module):

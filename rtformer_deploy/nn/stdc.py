@@ -156,7 +156,8 @@ class FeatureFusion(nn.Module):
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         x = self.convblk(torch.cat([features, context], 1))
         weights = self.conv2(F.relu(self.conv1(global_mean(x))))  # (N, 4b, 1, 1)
-        return x * torch.sigmoid(weights) + x
+        out: Tensor = x * torch.sigmoid(weights) + x
+        return out
 
 
 class SegHead(nn.Module):

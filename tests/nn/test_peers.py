@@ -34,7 +34,7 @@ MOST_TIED = 4  # pixels of 131,072 whose two best classes rounding can swap
 #: The names of the auxiliary outputs in the reference data, by architecture.
 AUXILIARIES = {"ddrnet": ["aux"], "stdc": ["aux16", "aux32", "detail8"]}
 #: In training mode, batch norm over few values magnifies the rounding of float32.
-TRAIN_TOLERANCE = {"ddrnet23_slim": 3e-5, "ddrnet23": 3e-5, "stdc1_seg": 1e-4, "stdc2_seg": 1e-3}
+TRAIN_TOLERANCE = {"ddrnet23_slim": 3e-5, "stdc2_seg": 1e-3}
 #: Small ones of each kind, for what does not depend on the size of a network.
 SMALL: dict[str, dict[str, Any]] = {
     "ddrnet": {"name": "ddrnet", "planes": 8, "spp_planes": 16, "head_planes": 8},
@@ -154,8 +154,9 @@ def test_in_place_norms_are_batch_norms_of_the_absolute_weight(peers: Path, net:
     assert relative(made(image(peers, reference)), reference["logits_lowres"]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("net", PEERS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    ("net", "dtype"), [*((net, torch.float64) for net in PEERS), ("ddrnet23_slim", torch.float32), ("stdc2_seg", torch.float32)]
+)
 def test_training_gives_the_official_outputs_and_statistics(peers: Path, net: str, dtype: torch.dtype) -> None:
     reference = np.load(peers / f"{net}_train_4x3x128x192.npz")
     exact = dtype == torch.float64
