@@ -92,6 +92,5 @@ def _open_network(path: Path, threads: int | None, scales: Sequence[float] = (1.
     from .export.weights_choice import network_in
 
     choice = network_in(path)
-    height, width = choice.recipe.size
-    sizes = [(max(1, round(height * scale)), max(1, round(width * scale))) for scale in scales]
+    sizes = [None if scale == 1 else choice.scaled_size(scale) for scale in scales]
     return [open_network(choice.network, choice.spec(size=size), threads=threads) for size in sizes]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rtformer_deploy.cli import main
 from rtformer_deploy.datasets import open_dataset
 from rtformer_deploy.formats.recipe import load_recipe
-from rtformer_deploy.nn import ARCHITECTURES
+from rtformer_deploy.nn import ARCHITECTURES, Architecture, Auxiliary
 
 RECIPE = "rtformer-slim-camvid"
 #: What makes a command quick; the last one of two equal options counts.
@@ -63,6 +63,16 @@ class TinyConfig:
 
     def check(self) -> None:
         """All of it fits."""
+
+
+TINY = Architecture(
+    name="tiny",
+    network=Tiny,
+    config=TinyConfig,
+    classifier="seghead.conv2.weight",
+    auxiliaries=(Auxiliary("aux", weight=0.4),),
+    aux=("seghead_extra.",),
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +119,7 @@ def moved(words: list[str], folder: Path) -> list[str]:
 
 
 def test_the_way_of_two_classes_of_ones_own(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ARCHITECTURES, "tiny", (Tiny, TinyConfig))
+    monkeypatch.setitem(ARCHITECTURES, "tiny", TINY)
     output: dict[str, str] = {}
     way = commands(page)[:5]
     assert [words[0] for words in way] == ["train", "evaluate", "export", "build-engine", "segment"]

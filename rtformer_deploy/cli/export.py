@@ -13,7 +13,7 @@ from .terminal import echo
 
 
 @click.command("export")
-@click.option("--variant", type=click.Choice(["slim", "base"]), help="Take the recipe of this size whose weights are shipped.")
+@click.option("--variant", metavar="NAME", help="Take the recipe of this network (slim, base, ...): the one with weights, if any.")
 @click.option("--recipe", metavar="NAME", help="Export this recipe, by name (rtformer-slim-cityscapes, ...) or TOML file.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams or .pth file.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
@@ -28,7 +28,7 @@ from .terminal import echo
     type=click.Choice(["lowres", "logits", "labels"]),
     default="lowres",
     show_default=True,
-    help="End in stride-8 logits, full-size logits, or uint8 labels.",
+    help="End in the network's small logits, full-size logits, or uint8 labels.",
 )
 @click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="Set the ONNX operator set.")
 @output("model.onnx", "Write the model here.")
@@ -41,9 +41,7 @@ def command(**values: Any) -> None:
     rtformer-deploy export --recipe rtformer-base-ade20k --weights model.pdparams --size 512x512
     """
     if values["variant"] is None and values["recipe"] is None and values["weights"] is None:
-        raise click.UsageError(
-            "Name what to export: --variant slim|base, --recipe NAME, or --weights FILE whose metadata names its recipe."
-        )
+        raise click.UsageError("Name what to export: --variant NAME, --recipe NAME, or --weights FILE whose metadata names its recipe.")
     from ..commands.export import ExportRequest, export_to_file
 
     request = ExportRequest(**values)

@@ -20,7 +20,7 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
     """Read FILE (.pdparams, .pth, .safetensors), check every key and shape against the recipe's network, write safetensors.
 
     A .pdparams file is a pickle: it is read without running anything in it, and one that holds more than arrays is refused.
-    `cross_size` and injection change no shape, so they cannot be told from the weights: name the right recipe.
+    Some options of a network change no shape, so they cannot be told from the weights: name the right recipe.
 
     \b
     rtformer-deploy import-weights model.pdparams --recipe rtformer-slim-cityscapes

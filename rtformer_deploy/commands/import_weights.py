@@ -10,13 +10,15 @@ from ..export.recorded import check_named, described_recipe
 from ..files import read_bytes, sha256
 from ..formats.recipe import load_recipe, numbered_labels
 from ..formats.weights_file import weights_metadata
+from ..nn import StateDict, architecture_row, translate_keys
 from ..nn.fitting import count_fitting, to_store
-from ..nn.weights import StateDict, classes_of, load_weights, save_weights
+from ..nn.weights import load_weights, save_weights
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Checked tensors and what the file will say about itself; `parameters` leaves out the auxiliary head and the running statistics."""
+    """Checked tensors and what the file will say about itself; `parameters` leaves out the running statistics
+    and what only training uses."""
 
     weights: StateDict
     metadata: dict[str, str]
@@ -36,9 +38,11 @@ def import_weights(file: Path, recipe_name: str, classes: int | None = None, hal
     """
     described = described_recipe(file)
     recipe = load_recipe(recipe_name) if described is None else check_named(described, recipe_name, file)
-    weights = load_weights(file)
+    row = architecture_row(recipe.arch)
+    row.check_size(recipe.size)
+    weights = translate_keys(load_weights(file), recipe.arch)
     count = classes if classes is not None else len(recipe.labels.names)
-    own = classes_of(weights)
+    own = row.classes_of(weights)
     if own is not None and own != count:
         raise WeightsError(f"{file} gives {own} classes, {recipe_name} has {count}.", f"Add --num-classes {own}, or name their recipe.")
     parameters = count_fitting(weights, recipe.arch, count, str(file))

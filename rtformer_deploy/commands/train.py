@@ -17,7 +17,8 @@ from ..files import make_folder, remove, write_atomic
 from ..formats.recipe import Recipe, load_labels
 from ..formats.weights_file import weights_metadata
 from ..image.reader import ImageReader
-from ..nn.weights import StateDict, save_weights
+from ..nn import StateDict
+from ..nn.weights import save_weights
 from ..pictures import why_not_drawn
 from ..training.checkpoint import save
 from ..training.log import Log

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError, shorten
-from ..formats.recipe import Recipe, load_recipe, numbered_labels, recipe_names
+from ..formats.recipe import Recipe, load_recipe, numbered_labels, recipe_names, recipes_of
 from ..formats.weights_file import recipe_in
-from ..nn import full_configuration
+from ..nn import inference_configuration
 from ..nn.weights import read_metadata
 
-#: Only training uses these; weights with other values are the same network.
-_TRAINING_ONLY = frozenset({"drop_path"})
 _MOST_NAMES = 5
 
 
@@ -59,7 +57,7 @@ def check_named(described: Recipe, name: str, weights: Path) -> Recipe:
 
 def check_variant(described: Recipe, variant: str, weights: Path) -> Recipe:
     """As `check_named`, for a variant: its recipes differ in their labels only, and those are what the weights say."""
-    recipes = [load_recipe(known) for known in recipe_names() if f"-{variant}-" in known]
+    recipes = recipes_of(variant)
     if not any(_network(described.arch) == _network(known.arch) for known in recipes):
         raise WeightsError(
             f"{weights} says what its weights are ({described.name}), and no {variant!r} is like that.",
@@ -87,8 +85,8 @@ def _differences(described: Recipe, named: Recipe) -> list[str]:
 
 def _network(arch: Mapping[str, Any]) -> dict[str, Any]:
     """An architecture with its defaults and without what only training uses, as JSON has it: tuples and lists are the same."""
-    whole: dict[str, Any] = json.loads(json.dumps(full_configuration(arch), default=str))
-    return {key: value for key, value in whole.items() if key not in _TRAINING_ONLY}
+    whole: dict[str, Any] = json.loads(json.dumps(inference_configuration(arch), default=str))
+    return whole
 
 
 def _text(value: object) -> str:

@@ -8,13 +8,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import RecipeError, UsageError, WeightsError
+from ..errors import UsageError, WeightsError
 from ..files import read_bytes, sha256
-from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipe_names
-from ..nn import build_network
-from ..nn.weights import StateDict, classes_of, load_into, load_weights, weights_hash
+from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipes_of, variants
+from ..nn import StateDict, architecture_row, build_network, translate_keys
+from ..nn.weights import load_into, load_weights, weights_hash
 from ..types import Head, ModelSpec, Say
 from .recorded import check_named, check_variant, described_recipe, named_recipe
+
+#: The size of the images that give random weights their running statistics.
+_SETTLING = (256, 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,17 @@ class Choice:
     sha256: str
 
     def spec(self, *, size: tuple[int, int] | None = None, batch: int | str = 1, head: Head = "lowres") -> ModelSpec:
-        """The ModelSpec of an export of this network; `size` None is the recipe's."""
-        return self.recipe.spec(size=size, batch=batch, head=head, labels=self.labels, weights=self.origin, sha256=self.sha256)
+        """The ModelSpec of an export of this network; `size` None is the recipe's. Raises RecipeError if the network takes no such size."""
+        row = architecture_row(self.recipe.arch)
+        row.check_size(size or self.recipe.size)
+        return self.recipe.spec(
+            size=size, batch=batch, head=head, stride=row.stride, labels=self.labels, weights=self.origin, sha256=self.sha256
+        )
+
+    def scaled_size(self, scale: float) -> tuple[int, int]:
+        """The recipe's height and width times `scale`, or the nearest size that the network takes."""
+        height, width = self.recipe.size
+        return architecture_row(self.recipe.arch).nearest_size((height * scale, width * scale))
 
 
 def choose_network(
@@ -55,7 +67,7 @@ def choose_network(
     if random_seed is not None:
         return _random(chosen, classes, random_seed)
     file = weights or _shipped(chosen)
-    state = load_weights(file)
+    state = translate_keys(load_weights(file), chosen.arch)
     return _with_weights(chosen, _labels(chosen, classes, state, file), state, file)
 
 
@@ -73,15 +85,15 @@ def network_in(path: Path) -> Choice:
         )
     state = load_weights(path)
     hint = f"Say again what they are: rtformer-deploy import-weights {path} --recipe NAME"
-    labels = _labels(recipe, None if described else classes_of(state), state, path, hint)
+    labels = _labels(recipe, None if described else architecture_row(recipe.arch).classes_of(state), state, path, hint)
     return _with_weights(recipe, labels, state, path)
 
 
-def settle_statistics(network: nn.Module, seed: int) -> None:
-    """Runs one seeded batch through a network of random weights, so that its running statistics fit and activations stay small."""
+def settle_statistics(network: nn.Module, size: tuple[int, int], seed: int) -> None:
+    """One seeded batch of a size runs through a network of random weights: its running statistics fit, and activations stay small."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        network.train()(torch.randn(2, 3, 256, 512, generator=draw))
+        network.train()(torch.randn(2, 3, *size, generator=draw))
     network.eval()
 
 
@@ -95,14 +107,12 @@ def _recipe(name: str | None, variant: str | None, weights: Path | None, random_
     if name is not None:
         return load_recipe(name)
     named = None if weights is None else named_recipe(weights)
-    if named is not None and (variant is None or f"-{variant}-" in named.name):
+    if named is not None and variant in (None, named.variant):
         say(f"The weights name their recipe: {named.name}.")
         return named
     if variant is None:
-        raise UsageError("Name what to export: --variant slim|base, or --recipe NAME.")
-    recipes = [load_recipe(known) for known in recipe_names() if f"-{variant}-" in known]
-    if not recipes:
-        raise RecipeError(f"There is no recipe of the variant {variant!r}.")
+        raise UsageError(f"Name what to export: --variant {'|'.join(variants())}, or --recipe NAME.")
+    recipes = recipes_of(variant)
     with_weights = [known for known in recipes if known.weights is not None]
     if with_weights and weights is None and random_seed is None:
         say(f"Taking the recipe {with_weights[0].name}, whose weights are shipped.")
@@ -126,7 +136,7 @@ def _random(recipe: Recipe, classes: int | None, seed: int) -> Choice:
     labels = _labels(recipe, classes, None, Path())
     torch.manual_seed(seed)
     network = build_network(recipe.arch, len(labels.names), aux=False).eval()
-    settle_statistics(network, seed)
+    settle_statistics(network, architecture_row(recipe.arch).nearest_size(_SETTLING), seed)
     return Choice(network, recipe, labels, f"random, seed {seed}", weights_hash(network, recipe.arch))
 
 
@@ -139,7 +149,7 @@ def _with_weights(recipe: Recipe, labels: Labels, state: StateDict, file: Path) 
 def _labels(recipe: Recipe, classes: int | None, state: StateDict | None, file: Path, hint: str | None = None) -> Labels:
     """The recipe's labels, or numbered ones if another number of `classes` is wanted. Raises WeightsError if the weights give another."""
     count = classes if classes is not None else len(recipe.labels.names)
-    own = None if state is None else classes_of(state)
+    own = None if state is None else architecture_row(recipe.arch).classes_of(state)
     if own is not None and own != count:
         asked = f"{file} gives {own} classes; {count} were asked for ({recipe.name})."
         raise WeightsError(asked, hint or f"Add --num-classes {own}, or name their recipe.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..content import content_dir
-from ..errors import RecipeError, shorten
+from ..errors import RecipeError, UsageError, shorten
 from ..types import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -44,6 +44,8 @@ __all__ = [
     "output_spec",
     "parse_recipe",
     "recipe_names",
+    "recipes_of",
+    "variants",
 ]
 
 _TUNE_IT = "Tune this model: rtformer-deploy tune."
@@ -53,7 +55,8 @@ _TUNE_IT = "Tune this model: rtformer-deploy tune."
 class Recipe:
     """One deployable: architecture, labels, input, weights, and how its engine is built.
 
-    `dataset` is a dataset's name, or the path of its TOML file; `size` is (H, W); `weights` the path of the weights that come with it.
+    `dataset` is a dataset's name, or the path of its TOML file; `size` is (H, W); `weights` the path of the weights that come with it;
+    `variant` what `--variant` calls its network.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Recipe:
     weights: Path | None = None
     weights_sha256: str | None = None
     build: BuildTable = field(default_factory=BuildTable)
+    variant: str | None = None
 
     def spec(
         self,
@@ -74,11 +78,15 @@ class Recipe:
         size: tuple[int, int] | None = None,
         batch: int | str = 1,
         head: Head = "lowres",
+        stride: int = 8,
         labels: Labels | None = None,
         weights: str | None = None,
         sha256: str | None = None,
     ) -> ModelSpec:
-        """The ModelSpec of an export of this recipe; `labels` replaces the recipe's own if the class count differs."""
+        """The ModelSpec of an export of this recipe.
+
+        `stride` is the network's; `labels` replaces the recipe's own if the class count differs.
+        """
         height, width = size or self.size
         labels = labels or self.labels
         return ModelSpec(
@@ -87,7 +95,7 @@ class Recipe:
             classes=labels.names,
             palette=labels.palette,
             input=TensorSpec("input", (batch, 3, height, width), "float32"),
-            output=output_spec(head, len(labels.names), batch, (height, width)),
+            output=output_spec(head, len(labels.names), batch, (height, width), stride),
             head=head,
             mean=self.mean,
             std=self.std,
@@ -123,6 +131,7 @@ class _File:
     dataset: PathText
     architecture: Arch
     input: _Input
+    variant: FileName | None = None
     weights: _Weights = field(default_factory=_Weights)
     build: BuildFile = field(default_factory=BuildFile)
     published: Mapping[str, Any] = field(default_factory=dict)
@@ -139,7 +148,7 @@ class _File:
 
 
 def output_spec(head: Head, classes: int, batch: int | str, size: tuple[int, int], stride: int = 8) -> TensorSpec:
-    """Name, shape and type of the output that a head gives: stride-8 logits, full-size logits or uint8 labels."""
+    """Name, shape and type of the output that a head gives: logits at the network's stride, full-size logits or uint8 labels."""
     height, width = size
     if head == "labels":
         return TensorSpec("labels", (batch, height, width), "uint8")
@@ -151,6 +160,19 @@ def output_spec(head: Head, classes: int, batch: int | str, size: tuple[int, int
 def recipe_names() -> list[str]:
     """The names of the recipes that come with the project, sorted."""
     return sorted(path.stem for path in content_dir("models").glob("*.toml"))
+
+
+def variants() -> list[str]:
+    """What `--variant` takes, sorted: the names that the project's recipes give to their networks."""
+    return sorted({recipe.variant for recipe in map(load_recipe, recipe_names()) if recipe.variant is not None})
+
+
+def recipes_of(variant: str) -> list[Recipe]:
+    """The project's recipes of a variant, by name; at least one. Raises UsageError if there are none."""
+    recipes = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.variant == variant]
+    if not recipes:
+        raise UsageError(f"There is no variant {shorten(variant)!r}.", f"There are: {', '.join(variants())}.")
+    return recipes
 
 
 def load_recipe(name: str) -> Recipe:
@@ -184,6 +206,7 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
             weights=None if file.weights.file is None else folder / file.weights.file,
             weights_sha256=file.weights.sha256,
             build=build_of(file.build, folder),
+            variant=file.variant,
         )
     except DocumentError as error:
         raise RecipeError(f"{path}: {error}.") from error

@@ -1,4 +1,4 @@
-"""Changes the output of a model with stride-8 logits to full-size logits or labels."""
+"""Changes the output of a model with small logits to full-size logits or labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .edit import initializer
 
 
 def set_head(model: ir.Model, spec: ModelSpec) -> ir.Model:
-    """Changes the output of a model from stride-8 `logits` to what `spec.head` and `spec.output` say; changes the model.
+    """Changes the output of a model from `logits` at the network's stride to what `spec.head` and `spec.output` say; changes the model.
 
     The upsampling is bilinear with half-pixel centres; labels are uint8, and a tie goes to the lowest class.
     """

@@ -41,9 +41,14 @@ def name_tensors(model: ir.Model) -> ir.Model:
 
 
 def home(name: str) -> str:
-    """An operator's name -> its module's name, cut to two parts; a name of one part does not change."""
-    parts = [part for part in re.split(r"[./]", name) if part]
-    return ".".join(parts[:-1][:2]) or name
+    """An operator's name -> its module's name, cut to two parts, or behind its first number; a name of one part does not change.
+
+    The first number is a block's place in its stage: "layer1.0", "backbone.features.4". Names of other exporters ("/layer4/layer4.0/Conv")
+    repeat parts, so they are cut to two.
+    """
+    parts = [part for part in re.split(r"[./]", name) if part][:-1]
+    numbers = [] if name.startswith("/") else [place for place, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: max(2, numbers[0] + 1 if numbers else 2)]) or name
 
 
 def strip_traces(model: ir.Model, name: str) -> ir.Model:

@@ -9,37 +9,66 @@ from typing import Any
 from torch import nn
 
 from ..errors import RecipeError, shorten
-from ..formats.conversion import convert_known
-from ..formats.documents import DocumentError
+from . import ddrnet, rtformer, stdc
+from .architecture import Architecture, Auxiliary, StateDict
 from .rtformer import RTFormer, RTFormerConfig
 
-#: name -> the network and the type of its configuration, whose bounds keep the network within memory
-ARCHITECTURES = {"rtformer": (RTFormer, RTFormerConfig)}
+#: name -> everything that the project knows of the network
+ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in (rtformer.ARCHITECTURE, ddrnet.ARCHITECTURE, stdc.ARCHITECTURE)}
 
 
-def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) -> nn.Module:
-    """An architecture's name and configuration -> the network with fresh weights, for `classes` classes. Raises RecipeError."""
-    options = dict(arch)
-    name = options.pop("name", None)
-    network, kind = _row(name)
-    try:
-        config = convert_known(options, kind)
-        config.check()
-    except DocumentError as error:
-        raise RecipeError(f"The architecture {name} does not take this configuration: {error}.") from error
-    return network(classes, aux=aux, **{each.name: getattr(config, each.name) for each in dataclasses.fields(config)})
-
-
-def full_configuration(arch: Mapping[str, Any]) -> dict[str, Any]:
-    """An architecture's name and configuration -> the same with every default written out. Raises RecipeError."""
-    _, kind = _row(arch.get("name"))
-    return {each.name: each.default for each in dataclasses.fields(kind)} | dict(arch)
-
-
-def _row(name: object) -> tuple[type[RTFormer], type[RTFormerConfig]]:
+def architecture_row(arch: Mapping[str, Any]) -> Architecture:
+    """A recipe's [architecture] -> the row of its network. Raises RecipeError."""
+    name = arch.get("name")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise RecipeError(f"There is no architecture {shorten(repr(name))}.", f"There are: {', '.join(ARCHITECTURES)}.")
     return ARCHITECTURES[name]
 
 
-__all__ = ["ARCHITECTURES", "RTFormer", "RTFormerConfig", "build_network", "full_configuration"]
+def architecture_of(network: nn.Module) -> Architecture | None:
+    """A network -> its row; None if it is none of the project's."""
+    return next((row for row in ARCHITECTURES.values() if type(network) is row.network), None)
+
+
+def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) -> nn.Module:
+    """An architecture's name and configuration -> the network with fresh weights, for `classes` classes. Raises RecipeError."""
+    row = architecture_row(arch)
+    return row.build(classes, row.options(_options(arch)), aux=aux)
+
+
+def full_configuration(arch: Mapping[str, Any]) -> dict[str, Any]:
+    """An architecture's name and configuration -> the same with every default written out. Raises RecipeError."""
+    fields = dataclasses.fields(architecture_row(arch).config)
+    return {each.name: each.default for each in fields} | dict(arch)
+
+
+def inference_configuration(arch: Mapping[str, Any]) -> dict[str, Any]:
+    """As `full_configuration`, without what only training uses: weights with other values are the same network. Raises RecipeError."""
+    left_out = architecture_row(arch).training_only
+    return {key: value for key, value in full_configuration(arch).items() if key not in left_out}
+
+
+def translate_keys(state: StateDict, arch: Mapping[str, Any]) -> StateDict:
+    """Tensors by the keys of another project's checkpoint -> the same by the keys of this architecture's network. Raises RecipeError."""
+    row = architecture_row(arch)
+    return row.translate(state, row.options(_options(arch)))
+
+
+def _options(arch: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in arch.items() if key != "name"}
+
+
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Auxiliary",
+    "RTFormer",
+    "RTFormerConfig",
+    "StateDict",
+    "architecture_of",
+    "architecture_row",
+    "build_network",
+    "full_configuration",
+    "inference_configuration",
+    "translate_keys",
+]

@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import build_network
-from .weights import AUX, StateDict, check_values, load_into
+from . import architecture_row, build_network
+from .architecture import StateDict
+from .weights import check_values, load_into
 
 
 def count_fitting(weights: Mapping[str, Tensor], arch: Mapping[str, Any], classes: int, source: str) -> int:
-    """Loads weights into a network -> how many parameters it deploys, without the auxiliary head and running statistics.
+    """Loads weights into a network -> how many parameters it deploys, without what only training uses and without running statistics.
 
     Raises WeightsError, which lists every key that does not fit. `source` names the weights.
     """
-    network = build_network(arch, classes)
+    network, row = build_network(arch, classes), architecture_row(arch)
     load_into(network, weights, source)
-    return sum(value.numel() for key, value in network.named_parameters() if not key.startswith(AUX))
+    return sum(value.numel() for key, value in network.named_parameters() if not row.is_for_training(key))
 
 
 def to_store(weights: Mapping[str, Tensor], half: bool, source: str) -> StateDict:

@@ -17,6 +17,8 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from ..formats.documents import DocumentError
+from .architecture import Architecture, Auxiliary
+from .blocks import DAPPM, BasicBlock, SegHead, conv, norm_relu_conv, stage, stem
 from .layers import AdaptiveMaxPool, BatchNorm2d, DropPath, cross_resolution_attention, grouped_double_norm, resize_to
 
 Attention = Literal["gfa", "ea", "mhea"]
@@ -42,36 +44,8 @@ class RTFormerConfig:
             raise DocumentError(f"heads is {self.heads}, which does not divide base_channels * 4 = {self.base_channels * 4}")
 
 
-def conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, bias: bool = False) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=bias)
-
-
-def bn_relu_conv(inputs: int, outputs: int, kernel: int = 1, stride: int = 1) -> list[nn.Module]:
-    """Normalise and activate first, then convolve. Everything after the residual stages uses this order."""
-    return [BatchNorm2d(inputs), nn.ReLU(), conv(inputs, outputs, kernel, stride)]
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; without `last_relu` the next layer applies the last ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, last_relu: bool = True) -> None:
-        super().__init__()
-        self.conv1 = conv(inputs, outputs, 3, stride)
-        self.bn1 = BatchNorm2d(outputs)
-        self.conv2 = conv(outputs, outputs, 3)
-        self.bn2 = BatchNorm2d(outputs)
-        changes = stride != 1 or inputs != outputs
-        self.downsample = nn.Sequential(conv(inputs, outputs, 1, stride), BatchNorm2d(outputs)) if changes else None
-        self.last_relu = last_relu
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        out = out + (x if self.downsample is None else self.downsample(x))
-        return F.relu(out) if self.last_relu else out
-
-
-def stage(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, last_relu=False))
+#: Normalises and activates first, then convolves. Everything after the residual stages uses this order.
+bn_relu_conv = functools.partial(norm_relu_conv, norm=BatchNorm2d)
 
 
 class MLP(nn.Module):
@@ -157,48 +131,6 @@ class RTFormerBlock(nn.Module):
         return high, low
 
 
-class DAPPM(nn.Module):
-    """Deep aggregation pyramid pooling (arXiv 2101.06085): five views of the low resolution, each added to the one before."""
-
-    def __init__(self, inputs: int, inner: int, outputs: int) -> None:
-        super().__init__()
-        self.scale0 = nn.Sequential(*bn_relu_conv(inputs, inner))
-        self.scale1 = nn.Sequential(nn.AvgPool2d(5, 2, 2), *bn_relu_conv(inputs, inner))
-        self.scale2 = nn.Sequential(nn.AvgPool2d(9, 4, 4), *bn_relu_conv(inputs, inner))
-        self.scale3 = nn.Sequential(nn.AvgPool2d(17, 8, 8), *bn_relu_conv(inputs, inner))
-        self.scale4 = nn.Sequential(nn.AdaptiveAvgPool2d(1), *bn_relu_conv(inputs, inner))
-        self.process1 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
-        self.process2 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
-        self.process3 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
-        self.process4 = nn.Sequential(*bn_relu_conv(inner, inner, 3))
-        self.compression = nn.Sequential(*bn_relu_conv(inner * 5, outputs))
-        self.shortcut = nn.Sequential(*bn_relu_conv(inputs, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        views = [self.scale0(x)]
-        scales = (self.scale1, self.scale2, self.scale3, self.scale4)
-        processes = (self.process1, self.process2, self.process3, self.process4)
-        for scale, process in zip(scales, processes, strict=True):
-            views.append(process(resize_to(scale(x), x) + views[-1]))
-        out: Tensor = self.compression(torch.cat(views, 1)) + self.shortcut(x)
-        return out
-
-
-class SegHead(nn.Module):
-    """(N, in, h, w) -> (N, classes, h, w) logits."""
-
-    def __init__(self, inputs: int, inner: int, classes: int) -> None:
-        super().__init__()
-        self.bn1 = BatchNorm2d(inputs)
-        self.conv1 = conv(inputs, inner, 3)
-        self.bn2 = BatchNorm2d(inner)
-        self.conv2 = conv(inner, classes, bias=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
-        return out
-
-
 class RTFormer(nn.Module):
     """Normalised RGB (N, 3, H, W) -> logits (N, classes, H/8, W/8); while training (logits, auxiliary logits), both at 1/8.
 
@@ -224,20 +156,18 @@ class RTFormer(nn.Module):
     ) -> None:
         super().__init__()
         c = base_channels
-        self.conv1 = nn.Sequential(
-            conv(3, c, 3, 2, bias=True), BatchNorm2d(c), nn.ReLU(), conv(c, c, 3, 2, bias=True), BatchNorm2d(c), nn.ReLU()
-        )
-        self.layer1 = stage(c, c)
-        self.layer2 = stage(c, c * 2, 2)
-        self.layer3 = stage(c * 2, c * 4, 2)
-        self.layer3_ = nn.Sequential(BasicBlock(c * 2, c * 2))
+        self.conv1 = stem(c, norm=BatchNorm2d)
+        self.layer1 = stage(c, c, norm=BatchNorm2d)
+        self.layer2 = stage(c, c * 2, 2, norm=BatchNorm2d)
+        self.layer3 = stage(c * 2, c * 4, 2, norm=BatchNorm2d)
+        self.layer3_ = nn.Sequential(BasicBlock(c * 2, c * 2, norm=BatchNorm2d))
         self.compression3 = nn.Sequential(*bn_relu_conv(c * 4, c * 2))
         block = functools.partial(RTFormerBlock, attention=attention, heads=heads, drop_path=drop_path, cross_size=cross_size)
         self.layer4 = block(c * 2, c * 4, c * 8, injection=injection[0])
         self.layer5 = block(c * 2, c * 8, c * 8, injection=injection[1])
-        self.spp = DAPPM(c * 8, spp_channels, c * 2)
-        self.seghead = SegHead(c * 4, head_channels * 2, classes)
-        self.seghead_extra = SegHead(c * 2, head_channels, classes) if aux else None
+        self.spp = DAPPM(c * 8, spp_channels, c * 2, norm=BatchNorm2d)
+        self.seghead = SegHead(c * 4, head_channels * 2, classes, norm=BatchNorm2d)
+        self.seghead_extra = SegHead(c * 2, head_channels, classes, norm=BatchNorm2d) if aux else None
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -267,3 +197,15 @@ def _initialise(module: nn.Module) -> None:
         projection = module.cross_kv[2]
         assert isinstance(projection, nn.Conv2d)
         nn.init.trunc_normal_(projection.weight, std=0.02)
+
+
+ARCHITECTURE = Architecture(
+    name="rtformer",
+    network=RTFormer,
+    config=RTFormerConfig,
+    classifier="seghead.conv2.weight",
+    auxiliaries=(Auxiliary("aux", weight=0.4),),
+    aux=("seghead_extra.",),
+    training_only=frozenset({"drop_path"}),
+    stride=RTFormer.stride,
+)

@@ -16,16 +16,13 @@ from torch import Tensor, nn
 from ..errors import WeightsError, shorten
 from ..files import MODEL_BYTES, read_bytes, write_atomic
 from ..formats.safetensors_file import check_header, not_safetensors, open_safetensors
+from . import architecture_of
+from .architecture import StateDict
 from .pdparams import parse_pdparams
 from .torch_file import parse_torch
 
-#: Tensors by name, as `nn.Module.state_dict` gives them.
-StateDict = dict[str, Tensor]
-
 _SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt")
 _COUNTER = "num_batches_tracked"
-#: The keys of the auxiliary head begin with this; only training uses it.
-AUX = "seghead_extra."
 _MOST_AXES = 8
 _LONGEST_KEY = 200
 _MOST_LISTED = 1000
@@ -75,13 +72,14 @@ def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str,
 def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copies weights into a network; raises one WeightsError that lists every missing, unexpected and misshapen key.
 
-    The auxiliary head may be missing as a whole on either side, because only training uses it.
+    What only training uses may be missing as a whole on either side.
     """
     wanted = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
     loaded = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
-    if not (_keys_of(wanted, AUX) and _keys_of(loaded, AUX)):
-        wanted = {key: value for key, value in wanted.items() if not key.startswith(AUX)}
-        loaded = {key: value for key, value in loaded.items() if not key.startswith(AUX)}
+    aux = _training_keys(network)
+    if not (_keys_of(wanted, aux) and _keys_of(loaded, aux)):
+        wanted = {key: value for key, value in wanted.items() if not key.startswith(aux)}
+        loaded = {key: value for key, value in loaded.items() if not key.startswith(aux)}
     problems = [
         *_listed("missing", sorted(wanted.keys() - loaded.keys())),
         *_listed("unexpected", sorted(loaded.keys() - wanted.keys())),
@@ -100,17 +98,12 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
 def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
     """SHA-256 of the weights that inference uses (as float32) and of their configuration. It does not depend on the file."""
     digest = hashlib.sha256(json.dumps(dict(arch), sort_keys=True).encode())
+    aux = _training_keys(network)
     for key, value in sorted(network.state_dict().items()):
-        if not key.endswith(_COUNTER) and not key.startswith(AUX):
+        if not key.endswith(_COUNTER) and not key.startswith(aux):
             digest.update(f"{key}{list(value.shape)}".encode())
             digest.update(value.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def classes_of(state: Mapping[str, Tensor]) -> int | None:
-    """The number of classes that a set of RTFormer weights was trained for; None if its last convolution is missing."""
-    last = state.get("seghead.conv2.weight")
-    return None if last is None or not last.dim() else int(last.shape[0])
 
 
 def _parse(data: bytes, suffix: str, source: str) -> StateDict:
@@ -161,8 +154,14 @@ def _fault_of_value(value: Tensor) -> str | None:
     return None if bool(torch.isfinite(computed).all()) else "not finite numbers"
 
 
-def _keys_of(state: Mapping[str, Tensor], prefix: str) -> bool:
-    return any(key.startswith(prefix) for key in state)
+def _training_keys(network: nn.Module) -> tuple[str, ...]:
+    """How the keys begin that only training uses; nothing for a network that is none of the project's."""
+    row = architecture_of(network)
+    return () if row is None else row.aux
+
+
+def _keys_of(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> bool:
+    return any(key.startswith(prefixes) for key in state)
 
 
 def _misshapen(wanted: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:

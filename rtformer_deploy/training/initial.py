@@ -8,16 +8,15 @@ import torch
 from torch import nn
 
 from ..errors import WeightsError
-from ..nn.weights import load_weights
+from ..nn import StateDict
 
 
-def load_fitting(network: nn.Module, path: Path) -> list[str]:
-    """Copies every tensor of the same name and shape; returns what was left out, one line each.
+def load_fitting(network: nn.Module, loaded: StateDict, path: Path) -> list[str]:
+    """Copies every tensor of the same name and shape; returns what was left out, one line each. `path` names the tensors' file.
 
     Raises WeightsError if less than half of the network's values fit: these are another network's weights.
     """
-    loaded, targets = load_weights(path), network.state_dict()
-    targets = {name: value for name, value in targets.items() if not name.endswith("num_batches_tracked")}
+    targets = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     left_out, copied = [], 0
     with torch.no_grad():
         for name, value in targets.items():

@@ -22,8 +22,8 @@ from ..datasets import Dataset
 from ..errors import DeployError, UsageError
 from ..evaluation.census import Census, take_census
 from ..formats.recipe import Recipe
-from ..nn import build_network
-from ..nn.weights import StateDict
+from ..nn import StateDict, architecture_row, build_network, full_configuration, translate_keys
+from ..nn.weights import load_weights
 from .augment import Augmentation
 from .checkpoint import TrainingState, restore
 from .ema import Average
@@ -61,9 +61,9 @@ class TrainingRun:
         self.size = options.size or recipe.size
         self.schedule = make_schedule(options, self.size)
         torch.manual_seed(options.seed)
-        self.arch = dict(recipe.arch) | ({} if options.drop_path is None else {"drop_path": options.drop_path})
+        self.arch = _architecture(recipe, options, self.size)
         network = build_network(self.arch, len(recipe.labels.names))
-        self.left_out = None if init is None else load_fitting(network, init)
+        self.left_out = None if init is None else load_fitting(network, translate_keys(load_weights(init), self.arch), init)
         network = to_channels_last(network.to(self.device))
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -192,6 +192,19 @@ def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
         {"params": [value for value in parameters if value.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=options.rate, fused=True)
+
+
+def _architecture(recipe: Recipe, options: TrainOptions, size: tuple[int, int]) -> dict[str, Any]:
+    """The recipe's [architecture] with the options' drop path. Raises UsageError if the network has none, and RecipeError if it
+    cannot take one of the run's sizes."""
+    for each in (size, options.crop, options.final_crop):
+        if each is not None:
+            architecture_row(recipe.arch).check_size(each)
+    if options.drop_path is None:
+        return dict(recipe.arch)
+    if "drop_path" not in full_configuration(recipe.arch):
+        raise UsageError(f"The architecture {recipe.arch['name']} has no drop path.", "Leave --drop-path out.")
+    return dict(recipe.arch) | {"drop_path": options.drop_path}
 
 
 def _settle(options: TrainOptions) -> None:

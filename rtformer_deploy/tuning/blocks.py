@@ -1,7 +1,7 @@
 """A model -> the named groups of operators whose precision `tune` chooses together.
 
-A block is the content of one module: its name is the operator's path without the last part, at most two parts deep ("layer1.0",
-"layer4.mlp_h"). Blocks of one module with under 1% of the multiplications each become one block, since none of them gains anything
+A block is the content of one module, two parts deep or down to its number in a stage ("layer1.0", "layer4.mlp_h",
+"backbone.features.4"). Blocks of one module with under 1% of the multiplications each become one block, since none of them gains anything
 alone. Everything without a convolution for INT8 is the block REST, which has a choice on TensorRT only (FP16 or FP32).
 """
 

@@ -32,7 +32,7 @@ def test_a_model(tmp_path: Path) -> None:
     assert found.kind == "onnx"
     assert found.facts["nodes"] == {"Conv": 3, "Relu": 2, "Identity": 1}
     assert found.facts["graph"]["opset"] == {"ai.onnx": 18}
-    assert found.facts["graph"]["rtformer_nodes"] == 0
+    assert found.facts["graph"]["custom_nodes"] == 0
     assert found.facts["initializers"]["values_by_type"] == {"float32": 3 * 8 * 9 + 8 * 8 * 9 + 8 * 5 * 9}
     assert found.facts["tensors"]["input input"] == "float32 batchx3x64x96"
     assert found.facts["model"]["name"] == "tiny"

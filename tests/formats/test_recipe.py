@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from helpers import tiny_spec
 
-from rtformer_deploy.errors import CalibrationError, RecipeError
+from rtformer_deploy.errors import CalibrationError, RecipeError, UsageError
 from rtformer_deploy.formats.build_table import BuildTable, PrecisionMix, ranges_of_build
 from rtformer_deploy.formats.ranges import preprocessing, save_ranges
-from rtformer_deploy.formats.recipe import check_model, load_recipe, recipe_names
+from rtformer_deploy.formats.recipe import check_model, load_recipe, recipe_names, recipes_of, variants
 from rtformer_deploy.types import ModelSpec, Ranges
 
 HEAD = 'name = "mine"\ndataset = "camvid"\n[architecture]\nname = "rtformer"\n[input]\nsize = [48, 64]\n'
@@ -153,3 +153,12 @@ def test_what_is_wrong_is_said_at_the_load(folder: Path, text: str, message: str
     with pytest.raises(RecipeError) as error:
         load_recipe(write(folder, text))
     assert message in str(error.value)
+
+
+def test_a_variant_is_what_recipes_call_their_network() -> None:
+    names = {name: load_recipe(name).variant for name in recipe_names()}
+    assert set(names.values()) == set(variants())
+    assert {recipe.name for recipe in recipes_of("slim")} == {name for name in names if name.startswith("rtformer-slim-")}
+    assert [recipe.name for recipe in recipes_of("ddrnet23")] == ["ddrnet23-cityscapes"]
+    with pytest.raises(UsageError, match=r"There is no variant 'tiny'\.\nThere are: base, ddrnet23, ddrnet23-slim, .*stdc2-75"):
+        recipes_of("tiny")
