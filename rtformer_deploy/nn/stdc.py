@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .architecture import Architecture, Auxiliary
 from .blocks import conv
+from .stdc_keys import translate, with_inplace_norms
 
 Count = Annotated[int, Meta(ge=1, le=64)]
 
@@ -247,4 +248,6 @@ ARCHITECTURE = Architecture(
     classifier="conv_out.conv_out.weight",
     auxiliaries=(Auxiliary("context8"), Auxiliary("context16"), Auxiliary("detail", "boundary")),
     aux=("conv_out16.", "conv_out32.", "conv_out_sp"),
+    translate=translate,
+    inplace_norms=with_inplace_norms,
 )

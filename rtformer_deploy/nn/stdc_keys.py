@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ INPLACE_EPSILON = 1e-5
 
 _BLOCKS = (("_conv", "conv"), ("_batch_norm", "bn"))
 _PAIRS = [(f"{front}.{theirs}", f"{front}.{ours}") for theirs, ours in _BLOCKS for front in ("cp.arm*.conv", "cp.conv_*", "ffm.convblk")]
-#: PaddleSeg's names and ours. It calls the auxiliary heads by the stride of their input; files before November 2021 do as the official ones.
+#: PaddleSeg's names and ours. Since November 2021 it calls the auxiliary heads by their own stride, before it called them as here.
 _HEADS = [*_PAIRS, *((f"conv_out*.conv.{theirs}", f"conv_out*.conv.{ours}") for theirs, ours in _BLOCKS)]
 PADDLE_BEFORE = Renaming(_HEADS)
 PADDLE = Renaming(
@@ -37,11 +36,9 @@ PADDLE = Renaming(
 )
 _COPY = re.compile(rf"{re.escape(BACKBONE)}x(2|4|8|16|32)\.0\.(\d+)\.(.*)")
 _CLASSIFIER = tuple(f"{BACKBONE}{part}." for part in ("conv_last", "fc", "bn", "linear"))
-#: Heads for the details at other strides, which the published training does not use.
-_UNUSED_HEADS = ("conv_out_sp2.", "conv_out_sp4.", "conv_out_sp16.")
-_COUNTER = ".num_batches_tracked"
+_COUNTER = "num_batches_tracked"
 
-_BIAS = "attention_bias = true"
+_BIAS = "head_bias = true"
 _COUNTED = (
     "The keys are PaddleSeg's. Its STDC leaves the padding out of its averages; this recipe's does not. If PaddleSeg trained these weights,"
     " the recipe's [architecture] needs count_padding = false."
@@ -54,24 +51,24 @@ def translate(state: Mapping[str, Tensor], config: STDCConfig) -> Translated:
         return after(_of_backbone(state), translate(_of_backbone(state).weights, config))
     paddle = is_paddle(state)
     renaming = _paddle_renaming(state) if paddle else Renaming([])
-    kept, differing, copies = _without_copies(state, _starts(config, paddle))
-    dropped = {what: [key for key in kept if key.startswith(front)] for what, front in _LEFT_OUT.items()}
-    for key in itertools.chain(*dropped.values()):
-        del kept[key]
-    counts = {"second copies of the backbone's tensors": copies} | {what: len(keys) for what, keys in dropped.items()}
-    left_out = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    return Translated(
-        renaming.apply(kept), renaming.theirs if paddle else lambda key: key, paddle, tuple(differing), hint=_hint(kept, config)
-    ).noting(f"Left out: {left_out}." if left_out else "", _COUNTED if paddle and config.count_padding else "")
+    first, differing, copies = _without_copies(state, _starts(config, paddle))
+    kept = {key: value for key, value in first.items() if not key.startswith(_CLASSIFIER)}
+    left_out = {"second copies of the backbone's tensors": copies, "tensors of the ImageNet classifier": len(first) - len(kept)}
+    listed = " and ".join(f"{count} {what}" for what, count in left_out.items() if count)
+    weights, in_file, hint = renaming.apply(kept), renaming.theirs if paddle else lambda key: key, _hint(kept, config)
+    return Translated(weights, in_file, paddle, tuple(differing), hint=hint).noting(
+        f"Left out: {listed}." if listed else "", _COUNTED if paddle and config.count_padding else ""
+    )
 
 
 def with_inplace_norms(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Weights trained with InPlaceABNSync in the heads -> weights for plain batch norms, and how many changed: |weight| + 1e-5 is exact."""
-    norms = [key for key in state if not key.startswith(BACKBONE) and key.endswith(".weight") and _statistics(key) in state]
-    return {**state, **{key: _scale(state[key]) for key in norms}}, len(norms)
+    """Weights trained with InPlaceABNSync in the heads -> weights for plain batch norms, and how many changed: |weight| + 1e-5 is exact.
 
-
-_LEFT_OUT = {"tensors of the ImageNet classifier": _CLASSIFIER, "tensors of detail heads that the training does not use": _UNUSED_HEADS}
+    InPlaceABNSync counts no batches, so a norm with a counter is a plain one and stays.
+    """
+    norms = [key.removesuffix("running_mean") for key in state if key.endswith(".running_mean") and not key.startswith(BACKBONE)]
+    inplace = [f"{norm}weight" for norm in norms if f"{norm}weight" in state and norm + _COUNTER not in state]
+    return {**state, **{key: _scale(state[key]) for key in inplace}}, len(inplace)
 
 
 def _of_backbone(state: Mapping[str, Tensor]) -> Translated:
@@ -80,12 +77,8 @@ def _of_backbone(state: Mapping[str, Tensor]) -> Translated:
 
 
 def _scale(weight: Tensor) -> Tensor:
-    """In float32 at least: FP16 has no room for the sum."""
+    """In float32 at least: FP16 would lose the epsilon."""
     return weight.to(torch.promote_types(weight.dtype, torch.float32)).abs() + INPLACE_EPSILON
-
-
-def _statistics(weight: str) -> str:
-    return weight.removesuffix("weight") + "running_mean"
 
 
 def _paddle_renaming(state: Mapping[str, Tensor]) -> Renaming:
@@ -93,7 +86,7 @@ def _paddle_renaming(state: Mapping[str, Tensor]) -> Renaming:
 
 
 def _starts(config: STDCConfig, paddle: bool) -> dict[str, int]:
-    """Where each stage begins in `features`, added to a copy's number: PaddleSeg's copies count from 0 in each stage, the official do not."""
+    """What to add to a copy's number for its place in `features`: PaddleSeg's copies count from 0 in each stage, the official do not."""
     first, second, _ = config.blocks
     starts = {"2": 0, "4": 1, "8": 2, "16": 2 + first, "32": 2 + first + second}
     return starts if paddle else dict.fromkeys(starts, 0)
@@ -123,8 +116,8 @@ def _equal(key: str, one: Tensor, other: Tensor) -> bool:
 def _hint(state: Mapping[str, Tensor], config: STDCConfig) -> str | None:
     """How the recipe should be if the biases in front of the norms tell that it is the other form of the network."""
     has = any(key.startswith(("ffm.convblk", "cp.arm")) and key.endswith("conv.bias") for key in state)
-    if has and not config.attention_bias:
+    if has and not config.head_bias:
         return f"PaddleSeg's STDC has biases in its heads: say {_BIAS} in the recipe's [architecture]."
-    if config.attention_bias and not has:
+    if config.head_bias and not has:
         return f"The official STDC has no biases in its heads: leave {_BIAS} out of the recipe's [architecture]."
     return None

@@ -1,0 +1,383 @@
+"""Checkpoints of DDRNet and STDC from elsewhere: every form of their keys becomes ours, and the outputs are the official code's.
+
+The golden outputs are of weights that follow from the official keys. A form of a file is right if the imported tensors have the golden
+weights' hash; the outputs of each hash are computed once.
+"""
+
+from __future__ import annotations
+
+import pickle
+import runpy
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from paddleseg import PaddleDDRNet, PaddleSTDC, fill, state_of
+from torch import Tensor, nn
+
+from rtformer_deploy.cli import main
+from rtformer_deploy.commands.import_weights import Imported, import_weights
+from rtformer_deploy.errors import RecipeError, WeightsError
+from rtformer_deploy.formats.recipe import load_recipe
+from rtformer_deploy.nn import build_network, ddrnet_keys, stdc_keys, translate
+from rtformer_deploy.nn.foreign import Renaming, unwrap
+from rtformer_deploy.nn.weights import load_into, weights_hash
+
+Arrays = dict[str, NDArray[Any]]
+RECIPES = {
+    "ddrnet23_slim": "ddrnet23-slim-cityscapes",
+    "ddrnet23": "ddrnet23-cityscapes",
+    "stdc1_seg": "stdc1-50-cityscapes",
+    "stdc2_seg": "stdc2-75-cityscapes",
+}
+COUNTER = "num_batches_tracked"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Golden:
+    """The reference data of the peers: seeded weights by official keys, and what the official code gives for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.seeded = folder, runpy.run_path(str(folder / "seeded_weights.py"))
+        self._official: dict[str, Arrays] = {}
+        self._errors: dict[tuple[str, str], float] = {}
+
+    def official(self, net: str, *drop: str) -> Arrays:
+        """The official checkpoint; `drop` leaves out rows of the keys file: aux, unused, alias."""
+        if net not in self._official:
+            self._official[net] = self.seeded["load"](str(self.folder / f"keys_{net}.txt"))
+        notes = {key: note for key, _, note in self.seeded["read_keys"](str(self.folder / f"keys_{net}.txt"))}
+        kind = {key: "alias" if note.startswith("=") else note for key, note in notes.items()}
+        return {key: value for key, value in self._official[net].items() if kind[key] not in drop}
+
+    def error(self, net: str, imported: Imported, rule: str = "") -> float:
+        """The largest difference of the imported network's logits to the golden ones, relative to the largest logit."""
+        recipe = load_recipe(RECIPES[net])
+        network = build_network(recipe.arch, 19, aux=False).eval()
+        load_into(network, imported.weights, "imported")
+        place = weights_hash(network, recipe.arch), rule
+        if place not in self._errors:
+            golden = np.load(self.folder / f"{net}{rule}_1x3x256x512.npz")
+            with torch.inference_mode():
+                logits = network(torch.from_numpy(self.seeded["make_input"](golden["seed"], golden["shape"]))).numpy()
+            self._errors[place] = float(np.abs(logits - golden["logits_lowres"]).max() / np.abs(golden["logits_lowres"]).max())
+        return self._errors[place]
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> Golden:
+    folder = shared / "golden" / "peers"
+    if not folder.is_dir():
+        pytest.skip("needs the reference data of the peers")
+    return Golden(folder)
+
+
+def write(arrays: Mapping[str, NDArray[Any]], path: Path, wrap: str | None = None) -> Path:
+    """A checkpoint of the kind that the suffix says. Equal arrays of a .pth share their storage, as torch.save writes a module twice used."""
+    if path.suffix == ".pdparams":
+        path.write_bytes(pickle.dumps({**arrays, "StructuredToParameterName@@": {key: key for key in arrays}}, 4))
+        return path
+    once: dict[int, Tensor] = {}
+    state = {key: once.setdefault(id(value), torch.from_numpy(value)) for key, value in arrays.items()}
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file({key: value.clone() for key, value in state.items()}, path)
+    else:
+        torch.save({wrap: state, "epoch": 3} if wrap else state, path)
+    return path
+
+
+def shared_copies(arrays: Arrays) -> Arrays:
+    """The same arrays, where a second copy in the backbone is the array of its first."""
+    first = {}
+    for key in arrays:
+        match = stdc_keys._COPY.fullmatch(key)
+        first[key] = key if match is None else f"cp.backbone.features.{match[2]}.{match[3]}"
+    return {key: arrays[first[key]] for key in arrays}
+
+
+def renamed(arrays: Arrays, change: Callable[[str], str]) -> Arrays:
+    return {change(key): value for key, value in arrays.items()}
+
+
+def recipe_with(tmp_path: Path, name: str, **options: object) -> str:
+    """A recipe of the project with other options of its architecture, as a file."""
+    text = Path(load_recipe_path(name)).read_text()
+    lines = [f"{key} = {'true' if value is True else 'false' if value is False else repr(value)}\n" for key, value in options.items()]
+    kept = [line for line in text.splitlines(keepends=True) if line.split(" = ")[0] not in options]
+    kept.insert(kept.index("[architecture]\n") + 1, "".join(lines).replace("'", '"'))
+    path = tmp_path / "other.toml"
+    path.write_text("".join(kept))
+    return str(path)
+
+
+def load_recipe_path(name: str) -> Path:
+    from rtformer_deploy.content import content_dir
+
+    return content_dir("models") / f"{name}.toml"
+
+
+OFFICIAL_DDRNET: dict[str, tuple[str, Callable[[str], str], str | None]] = {
+    "plain.pth": ("", lambda key: key, None),
+    "wrapped.pth": ("", lambda key: f"model.{key}", "state_dict"),
+    "parallel.pth": ("", lambda key: f"module.model.{key}", None),
+    "evaluation.safetensors": ("aux", lambda key: f"model.{key}", None),
+    "module.safetensors": ("", lambda key: f"module.{key}", None),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL_DDRNET)
+def test_official_checkpoints_of_ddrnet(golden: Golden, tmp_path: Path, name: str) -> None:
+    drop, change, wrap = OFFICIAL_DDRNET[name]
+    arrays = renamed(golden.official("ddrnet23_slim", drop), change)
+    if "model." in change(""):  # the trainer's module holds the loss too
+        arrays[f"{change('').removesuffix('model.')}loss.criterion.weight"] = np.ones(19, np.float32)
+    imported = import_weights(write(arrays, tmp_path / name, wrap), RECIPES["ddrnet23_slim"])
+    assert golden.error("ddrnet23_slim", imported) <= 1e-5
+    assert imported.parameters == 5_695_987
+    assert [note for note in imported.notes if "loss" in note] == list(imported.notes)
+    assert len(imported.notes) == ("model." in change(""))
+
+
+@pytest.mark.parametrize("aux", [True, False], ids=["with", "without"])
+def test_paddlesegs_checkpoints_of_ddrnet(golden: Golden, tmp_path: Path, aux: bool) -> None:
+    official = golden.official("ddrnet23", "" if aux else "aux")
+    arrays = {ddrnet_keys.PADDLE.theirs(key): value for key, value in official.items() if not key.endswith(COUNTER)}
+    paddle = state_of(PaddleDDRNet(19, 64, 128, 128, aux=aux))
+    assert {key: value.shape for key, value in arrays.items()} == {key: value.shape for key, value in paddle.items()}
+    imported = import_weights(write(arrays, tmp_path / "model.pdparams"), RECIPES["ddrnet23"])
+    assert golden.error("ddrnet23", imported) <= 1e-5
+    assert 'padding = "same" and count_padding = false' in imported.notes[0]
+
+
+STDC_FORMS: dict[str, tuple[str, ...]] = {
+    "model_maxmIOU50.pth": (),
+    "converted.safetensors": (),
+    "evaluation.pth": ("aux",),
+    "canonical.safetensors": ("alias", "unused"),
+}
+
+
+@pytest.mark.parametrize("net", ["stdc1_seg", "stdc2_seg"])
+@pytest.mark.parametrize("name", STDC_FORMS)
+def test_official_checkpoints_of_stdc(golden: Golden, tmp_path: Path, net: str, name: str) -> None:
+    if net == "stdc2_seg" and name != "model_maxmIOU50.pth":
+        pytest.skip("STDC2's keys differ from STDC1's in their numbers alone")
+    arrays = shared_copies(golden.official(net, *STDC_FORMS[name]))
+    imported = import_weights(write(arrays, tmp_path / name), RECIPES[net])
+    assert golden.error(net, imported, "_inplaceabn") <= 1e-5
+    assert f"{9 if 'aux' in STDC_FORMS[name] else 15} norms of the heads got |weight| + 0.00001" in imported.notes[-1]
+    left_out = [note for note in imported.notes if note.startswith("Left out")]
+    assert left_out == ([] if "alias" in STDC_FORMS[name] else [f"Left out: {len(golden.official(net)) - CANONICAL[net]} " + LEFT_OUT])
+
+
+LEFT_OUT = "second copies of the backbone's tensors and 13 tensors of the ImageNet classifier."
+CANONICAL = {"stdc1_seg": 222 + 36 + 13, "stdc2_seg": 366 + 36 + 13}
+
+
+def test_norms_that_count_their_batches_are_plain(golden: Golden, tmp_path: Path) -> None:
+    """As the official TensorRT model has them, and whoever trains without InPlaceABNSync."""
+    arrays = golden.official("stdc1_seg", "alias", "unused")
+    arrays |= {key.replace("running_mean", COUNTER): np.int64(5) * np.ones((), np.int64) for key in arrays if key.endswith("running_mean")}
+    imported = import_weights(write(arrays, tmp_path / "plain.pth"), RECIPES["stdc1_seg"])
+    assert golden.error("stdc1_seg", imported) <= 1e-5
+    assert "stay as they are" in imported.notes[-1]
+
+
+def test_an_imported_file_is_not_changed_again(golden: Golden, tmp_path: Path) -> None:
+    arrays = golden.official("stdc1_seg", "alias", "unused")
+    first = import_weights(write(arrays, tmp_path / "a.pth"), RECIPES["stdc1_seg"])
+    first.save(tmp_path / "b.safetensors")
+    second = import_weights(tmp_path / "b.safetensors", RECIPES["stdc1_seg"])
+    assert not second.notes
+    assert all(torch.equal(value, first.weights[key]) for key, value in second.weights.items())
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["now", "before"])
+def test_paddlesegs_checkpoints_of_stdc(golden: Golden, tmp_path: Path, before: bool) -> None:
+    """Its biases are zero here: the official code, whose outputs are known, has none. In-place norms it never has."""
+    renaming = stdc_keys.PADDLE_BEFORE if before else stdc_keys.PADDLE
+    official = golden.official("stdc1_seg", "alias", "unused")
+    arrays = {renaming.theirs(key): value for key, value in official.items() if not key.endswith(COUNTER)}
+    paddle = state_of(PaddleSTDC(19, 64, (2, 2, 2), before=before))
+    biases = {key: np.zeros(value.shape, np.float32) for key, value in paddle.items() if key not in arrays}
+    assert len(biases) == 22
+    assert all(key.endswith(".bias") for key in biases)
+    if before:  # when its backbone had second copies too, whose numbers begin at 0 in each stage
+        starts = {"x2": 0, "x4": 1, "x8": 2, "x16": 4, "x32": 6}
+        for stage, place, start in (("x2", 0, 0), ("x8", 3, 2), ("x32", 6, 6)):
+            front = f"cp.backbone.features.{place}."
+            assert starts[stage] == start
+            copies = {key: value for key, value in arrays.items() if key.startswith(front)}
+            arrays |= {key.replace(front, f"cp.backbone.{stage}.0.{place - start}."): value.copy() for key, value in copies.items()}
+    else:
+        assert {key: value.shape for key, value in (arrays | biases).items()} == {key: value.shape for key, value in paddle.items()}
+    recipe = recipe_with(tmp_path, RECIPES["stdc1_seg"], head_bias=True)
+    imported = import_weights(write(arrays | biases, tmp_path / "model.pdparams"), recipe)
+    network = build_network(load_recipe(recipe).arch, 19, aux=False)
+    load_into(network, imported.weights, "imported")
+    without = {key: value for key, value in imported.weights.items() if value.dim() == 4 or not bool((value == 0).all())}
+    assert golden.error("stdc1_seg", Imported(without, {}, "", 19, 0)) <= 1e-5
+    assert "count_padding = false" in imported.notes[-1]
+    assert not any("InPlaceABNSync" in note for note in imported.notes)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (72, 104), (8, 8)])
+def test_paddlesegs_ddrnet_is_computed_as_there(size: tuple[int, int]) -> None:
+    reference = PaddleDDRNet(5, 8, 8, 8, aux=True).eval()
+    arch = {"name": "ddrnet", "planes": 8, "spp_planes": 8, "head_planes": 8, "padding": "same", "count_padding": False}
+    assert difference(reference, arch, size) <= 1e-5
+    for wrong in ({"padding": "both"}, {"count_padding": True}):
+        assert difference(reference, arch | wrong, (64, 96)) > 1e-3
+
+
+@pytest.mark.parametrize("size", [(64, 96), (51, 77)])
+def test_paddlesegs_stdc_is_computed_as_there(size: tuple[int, int]) -> None:
+    reference = PaddleSTDC(5, 8, (1, 2, 1)).eval()
+    arch = {"name": "stdc", "base_channels": 8, "blocks": [1, 2, 1], "head_bias": True, "count_padding": False}
+    assert difference(reference, arch, size) <= 1e-5
+    assert difference(reference, arch | {"count_padding": True}, size) > 1e-3
+
+
+def difference(reference: nn.Module, arch: Mapping[str, Any], size: tuple[int, int]) -> float:
+    """The largest difference of our network with the reference's weights to the reference, relative to its largest logit."""
+    fill(reference, 0)
+    state = {key: torch.from_numpy(value) for key, value in state_of(reference).items()}
+    network = build_network(arch, 5).eval()
+    load_into(network, translate(state, arch), "PaddleSeg's")
+    view = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        wanted, found = reference(view), network(view)
+    assert wanted.shape == found.shape
+    return float((wanted - found).abs().max() / wanted.abs().max())
+
+
+def small(arch: Mapping[str, Any]) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {key: value for key, value in build_network(arch, 5).state_dict().items() if not key.endswith(COUNTER)}
+
+
+SMALL_DDRNET = {"name": "ddrnet", "planes": 8, "spp_planes": 8, "head_planes": 8}
+SMALL_STDC = {"name": "stdc", "base_channels": 8, "blocks": [1, 2, 1]}
+
+
+def test_every_key_that_does_not_fit_is_named_as_in_the_file() -> None:
+    state = {f"model.{ddrnet_keys.PADDLE.theirs(key)}": value for key, value in small(SMALL_DDRNET).items()}
+    del state["model.conv1.1._conv.weight"], state["model.spp.scale1.1._mean"]
+    state["model.down3._conv.weight"] = torch.zeros(1)
+    state["model.down4.2._conv.weight"] = torch.zeros(1)
+    with pytest.raises(WeightsError) as error:
+        load_into(build_network(SMALL_DDRNET, 5), translate(state, SMALL_DDRNET), "theirs.pdparams")
+    assert str(error.value) == (
+        "theirs.pdparams does not fit this network:\n"
+        "  missing (2):\n    model.conv1.1._conv.weight\n    model.spp.scale1.1._mean\n"
+        "  unexpected (1):\n    model.down4.2._conv.weight\n"
+        "  misshapen (1):\n    model.down3._conv.weight is [1], not [32, 16, 3, 3]"
+    )
+
+
+def test_second_copies_that_differ_are_listed() -> None:
+    state = small(SMALL_STDC)
+    copies = {f"cp.backbone.x16.0.3{key.removeprefix('cp.backbone.features.3')}": key for key in state if "features.3." in key}
+    state |= {copy: state[key].clone() for copy, key in copies.items()}
+    assert not translate(state, SMALL_STDC).differing
+    changed = sorted(copies)[:2]
+    for copy in changed:
+        state[copy] = state[copy] + 1
+    del state["cp.backbone.features.4.conv_list.0.conv.weight"]
+    with pytest.raises(WeightsError) as error:
+        load_into(build_network(SMALL_STDC, 5), translate(state, SMALL_STDC), "mine.pth")
+    listed = f"  second copies with other values (2):\n    {changed[0]}\n    {changed[1]}\n  missing (1):\n    cp.backbone.features.4."
+    assert listed in str(error.value)
+
+
+def test_a_file_with_the_copies_alone_is_whole() -> None:
+    state = small(SMALL_STDC)
+    stages = {"0": "x2", "1": "x4", "2": "x8", "3": "x16", "4": "x16", "5": "x32"}
+    front = "cp.backbone.features."
+
+    def copy(key: str) -> str:
+        number, _, rest = key.removeprefix(front).partition(".")
+        return f"cp.backbone.{stages[number]}.0.{number}.{rest}" if key.startswith(front) else key
+
+    translated = translate({copy(key): value for key, value in state.items()}, SMALL_STDC)
+    assert translated.weights.keys() == state.keys()
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_biases_tell_which_stdc_it_is(biased: bool) -> None:
+    state, arch = small(SMALL_STDC | {"head_bias": biased}), SMALL_STDC | {"head_bias": not biased}
+    with pytest.raises(WeightsError, match="unexpected" if biased else "missing") as error:
+        load_into(build_network(arch, 5), translate(state, arch), "mine.pth")
+    assert error.value.hint is not None
+    assert ("say head_bias = true" if biased else "leave head_bias = true out") in error.value.hint
+
+
+def test_the_other_network_is_named(golden: Golden, tmp_path: Path) -> None:
+    file = write(golden.official("ddrnet23", "aux"), tmp_path / "best_val.pth")
+    with pytest.raises(WeightsError) as error:
+        import_weights(file, RECIPES["ddrnet23_slim"])
+    assert str(error.value) == (
+        f"{file} holds the weights of another network: their keys and shapes are those of ddrnet23-cityscapes (ddrnet23)."
+    )
+    assert error.value.hint == "Name the recipe they belong to: --recipe ddrnet23-cityscapes"
+    with pytest.raises(WeightsError, match=r"those of ddrnet23-cityscapes"):
+        import_weights(file, RECIPES["stdc1_seg"])
+    with pytest.raises(WeightsError, match=r"does not fit this network:\n  missing"):
+        import_weights(write({"a.weight": np.ones(2, np.float32)}, tmp_path / "nothing.pth"), RECIPES["stdc1_seg"])
+
+
+def test_the_command_tells_what_it_did(golden: Golden, tmp_path: Path) -> None:
+    file = write(golden.official("stdc1_seg"), tmp_path / "model_maxmIOU50.safetensors")
+    call = ["import-weights", str(file), "--recipe", RECIPES["stdc1_seg"], "-o", str(tmp_path / "out.safetensors")]
+    result = CliRunner().invoke(main, call)
+    assert result.exit_code == 0, result.output
+    assert "8,275,104 parameters" in result.output
+    assert LEFT_OUT in " ".join(result.output.split())
+    assert "15 norms of the heads" in result.output
+
+
+def test_wrappers_come_off_only_if_every_key_has_them() -> None:
+    one = torch.ones(1)
+    assert unwrap({"module.model.a": one, "module.model.b": one}).weights.keys() == {"a", "b"}
+    assert unwrap({"model.a": one, "b": one}).weights.keys() == {"model.a", "b"}
+    read = unwrap({"module.model.a": one, "module.loss.b": one})
+    assert read.weights.keys() == {"a"}
+    assert read.in_file("c") == "module.model.c"
+    assert not unwrap({}).weights
+
+
+def test_a_key_whose_new_name_is_taken_stays() -> None:
+    renaming = Renaming([("x*._conv", "x*.0")])
+    one = torch.ones(1)
+    assert renaming.apply({"x1.0.weight": one, "x1._conv.weight": one, "x2._conv._mean": one}).keys() == {
+        "x1.0.weight",
+        "x1._conv.weight",
+        "x2.0.running_mean",
+    }
+    assert renaming.theirs("x2.0.running_mean") == "x2._conv._mean"
+
+
+def test_in_place_norms_are_stdcs_alone() -> None:
+    with pytest.raises(RecipeError, match="No checkpoint of ddrnet was trained with in-place norms"):
+        translate(small(SMALL_DDRNET), SMALL_DDRNET, inplace_norms=True)
+
+
+def test_training_begins_from_the_backbone_alone() -> None:
+    state = small(SMALL_STDC)
+    backbone = {key.removeprefix("cp.backbone."): value for key, value in state.items() if key.startswith("cp.backbone.")}
+    translated = translate({f"module.{key}": value for key, value in (backbone | {"linear.weight": torch.ones(1)}).items()}, SMALL_STDC)
+    assert translated.weights.keys() == {key for key in state if key.startswith("cp.backbone.")}
+    assert translated.in_file("cp.backbone.features.0.conv.weight") == "module.features.0.conv.weight"
