@@ -42,7 +42,9 @@ def up(x: Tensor, size: Sequence[int]) -> Tensor:
 class ConvNorm(nn.Module):
     """layers.ConvBN and layers.ConvBNReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool, relu: bool = True, same: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, bias: bool, relu: bool = True, same: bool = False
+    ) -> None:
         super().__init__()
         self._conv = nn.Conv2d(inputs, outputs, kernel, stride, 0 if same else kernel // 2, bias=bias)
         self._batch_norm = nn.BatchNorm2d(outputs)
@@ -82,7 +84,9 @@ class Residual(nn.Module):
 
 
 def basic(inputs: int, inner: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(Residual(inputs, inner, stride, wide=False, last_relu=True), Residual(inner, inner, 1, wide=False, last_relu=False))
+    return nn.Sequential(
+        Residual(inputs, inner, stride, wide=False, last_relu=True), Residual(inner, inner, 1, wide=False, last_relu=False)
+    )
 
 
 def first(*layers: nn.Module, inputs: int, outputs: int, kernel: int = 1) -> nn.Sequential:
@@ -208,7 +212,7 @@ class PaddleBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = []
-        for number, feature in enumerate(self.features):
+        for feature in self.features:
             x = feature(x)
             outputs.append(x)
         return [outputs[end] for end in self.ends]
@@ -275,7 +279,7 @@ class STDCHead(nn.Module):
 
 
 class PaddleSTDC(nn.Module):
-    """Normalised RGB -> logits at 1/8. The auxiliary heads are always there; `before` gives two of them the names of before November 2021."""
+    """Normalised RGB -> logits at 1/8. The auxiliary heads are always there; `before`: two have the names of before November 2021."""
 
     def __init__(self, classes: int, base: int, blocks: Sequence[int], *, before: bool = False) -> None:
         super().__init__()

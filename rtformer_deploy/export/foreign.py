@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ..errors import MissingPackageError, WeightsError
 from ..formats.recipe import Recipe, load_recipe, recipe_names
@@ -59,12 +60,19 @@ def whose(state: Mapping[str, Tensor], besides: Recipe) -> Recipe | None:
     return next((recipe for recipe in alike if len(recipe.labels.names) == classes), alike[0])
 
 
+class _WithoutValues(TorchFunctionMode):
+    """Networks made within have no initial values. They have none on the device "meta" anyway, where random ones are slow to not make."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
 def _share(state: Mapping[str, Tensor], recipe: Recipe) -> float:
     """How much of the weights and of the recipe's network are the same; 0 if its library is not installed here."""
     weights = translate(state, recipe.arch).weights
     classes = architecture_row(recipe.arch).classes_of(weights) or len(recipe.labels.names)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutValues():
             return fitting_share(build_network(recipe.arch, classes), weights)
     except MissingPackageError:
         return 0.0
