@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import MissingPackageError, WeightsError
@@ -61,10 +61,13 @@ def whose(state: Mapping[str, Tensor], besides: Recipe) -> Recipe | None:
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Networks made within have no initial values. They have none on the device "meta" anyway, where random ones are slow to not make."""
+    """Leaves out the initial values of networks made within. On the device "meta" they have none, but it takes seconds to find that out."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func is Tensor.normal_ else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is Tensor.normal_ or getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _share(state: Mapping[str, Tensor], recipe: Recipe) -> float:
