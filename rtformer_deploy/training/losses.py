@@ -22,14 +22,15 @@ class Loss:
 
     `ohem` keeps the pixels whose true class has a probability below it, and at least a sixteenth of the scored ones (online hard
     example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class. `auxiliaries` says what the outputs
-    behind the logits are for: classes have a cross-entropy like the logits', boundaries have STDC's detail loss.
+    behind the logits are for: classes have a cross-entropy like the logits', boundaries have STDC's detail loss. `corners`: the logits are
+    interpolated from corner to corner.
     """
 
     ignore: int
     weights: Tensor | None = None
     ohem: float | None = None
     auxiliaries: tuple[Auxiliary, ...] = (Auxiliary("aux", weight=0.4),)
-    align_corners: bool = False
+    corners: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ class Loss:
         scored = labels != self.ignore
         if not scored.any():  # a mean over nothing would be NaN, for good
             return logits.sum() * 0.0
-        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=self.align_corners)
+        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=self.corners)
         if self.ohem is None:
             return F.cross_entropy(full, labels, self.weights, ignore_index=self.ignore)
         losses = F.cross_entropy(full, labels, ignore_index=self.ignore, reduction="none")[scored]
