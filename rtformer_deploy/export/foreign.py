@@ -32,7 +32,7 @@ def read_weights(file: Path, recipe: Recipe) -> Translated:
 
 @contextmanager
 def naming_the_network(file: Path, recipe: Recipe) -> Iterator[None]:
-    """Where weights are loaded into a recipe's network: if they do not fit but are another recipe's, the WeightsError says that alone."""
+    """Where weights are loaded into a recipe's network: if they do not fit but are another recipe's, the WeightsError begins with that."""
     try:
         yield
     except WeightsError as error:
@@ -41,7 +41,8 @@ def naming_the_network(file: Path, recipe: Recipe) -> Iterator[None]:
             raise
         named = f"{other.name} ({other.variant})" if other.variant else other.name
         hint = f"Name the recipe they belong to: --recipe {other.name}"
-        raise WeightsError(f"{file} holds the weights of another network: their keys and shapes are those of {named}.", hint) from error
+        what = f"{file} does not fit this network: its keys and shapes are those of {named}. Beside {recipe.name}:"
+        raise WeightsError(what, hint, details=error.details) from error
 
 
 def whose(state: Mapping[str, Tensor], besides: Recipe) -> Recipe | None:

@@ -24,6 +24,7 @@ from rtformer_deploy.cli import main
 from rtformer_deploy.commands.import_weights import Imported, import_weights
 from rtformer_deploy.content import content_dir
 from rtformer_deploy.errors import RecipeError, WeightsError
+from rtformer_deploy.export.weights_choice import choose_network
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.nn import build_network, ddrnet_keys, stdc_keys, translate
 from rtformer_deploy.nn.foreign import Renaming, unwrap
@@ -320,10 +321,20 @@ def test_the_other_network_is_named(golden: Golden, tmp_path: Path) -> None:
     file = write(golden.official("ddrnet23_slim", "aux"), tmp_path / "best_val_smaller.pth")
     with pytest.raises(WeightsError) as error:
         import_weights(file, RECIPES["ddrnet23"])
-    named = "those of ddrnet23-slim-cityscapes (ddrnet23-slim)."
-    assert error.value.what == f"{file} holds the weights of another network: their keys and shapes are {named}"
+    named = "its keys and shapes are those of ddrnet23-slim-cityscapes (ddrnet23-slim)"
+    assert error.value.what == f"{file} does not fit this network: {named}. Beside ddrnet23-cityscapes:"
     assert error.value.hint == "Name the recipe they belong to: --recipe ddrnet23-slim-cityscapes"
-    assert not error.value.details
+    assert error.value.details[0] == "  misshapen (253):"
+
+
+def test_an_export_takes_a_checkpoint_as_import_weights_does(golden: Golden, tmp_path: Path) -> None:
+    said: list[str] = []
+    file = write(golden.official("stdc1_seg", "alias", "unused"), tmp_path / "model_maxmIOU50.pth")
+    choice = choose_network(recipe=RECIPES["stdc1_seg"], weights=file, say=said.append)
+    imported = import_weights(file, RECIPES["stdc1_seg"])
+    assert tuple(said) == imported.notes
+    state = choice.network.state_dict()
+    assert all(torch.equal(value, imported.weights[key]) for key, value in state.items() if not key.endswith(COUNTER))
 
 
 def test_weights_of_no_known_network_are_listed(tmp_path: Path) -> None:

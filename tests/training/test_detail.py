@@ -20,7 +20,7 @@ def counted_target(label: NDArray[np.int64]) -> NDArray[np.float32]:
     padded = np.pad(label, 1)
 
     def edge(y: int, x: int) -> bool:
-        return 9 * padded[y + 1, x + 1] - padded[y : y + 3, x : x + 3].sum() > 0
+        return bool(9 * padded[y + 1, x + 1] - padded[y : y + 3, x : x + 3].sum() > 0)
 
     target = np.zeros((height, width), np.float32)
     for y in range(height):
