@@ -60,7 +60,8 @@ def translate(state: Mapping[str, Tensor], arch: Mapping[str, Any], *, inplace_n
     """
     row = architecture_row(arch)
     unwrapped = unwrap(state)
-    translated = after(unwrapped, row.translate(unwrapped.weights, row.options(_options(arch))))
+    renamed = row.translate(unwrapped.weights, row.options(_options(arch)))
+    translated = after(unwrapped, renamed if isinstance(renamed, Translated) else Translated(renamed))
     if not inplace_norms or translated.paddle:
         return translated
     if row.inplace_norms is None:

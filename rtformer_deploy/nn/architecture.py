@@ -40,8 +40,8 @@ class Auxiliary:
     weight: float = 1.0
 
 
-def _as_they_are(state: Mapping[str, Tensor], config: Any) -> Translated:
-    return Translated(dict(state))
+def _as_they_are(state: StateDict, config: Any) -> StateDict:
+    return state
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Architecture:
     stride         how much smaller the logits are than the input
     step           height and width of the input are multiples of it
     translate      (tensors by the keys of another project's checkpoint, options) -> the same by this network's keys; what already
-                   has these keys, or fits neither, comes back as it is
+                   has these keys, or fits neither, comes back as it is. A `Translated` says more, such as what was left out
     inplace_norms  weights that were trained with InPlaceABNSync -> the same for plain batch norms, and how many norms changed;
                    None: the network is not trained so
     """
@@ -73,7 +73,7 @@ class Architecture:
     training_only: frozenset[str] = frozenset()
     stride: int = 8
     step: int = 1
-    translate: Callable[[Mapping[str, Tensor], Any], Translated] = _as_they_are
+    translate: Callable[[StateDict, Any], StateDict | Translated] = _as_they_are
     inplace_norms: Callable[[Mapping[str, Tensor]], tuple[StateDict, int]] | None = None
 
     def options(self, values: Mapping[str, Any]) -> Configuration:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from .foreign import Renaming, Translated, is_paddle
 
 if TYPE_CHECKING:
+    from .architecture import StateDict
     from .ddrnet import DDRNetConfig
 
 #: PaddleSeg's names and ours.
@@ -45,16 +43,16 @@ PADDLE = Renaming(
 _PADDLES_OWN = 'padding = "same" and count_padding = false'
 _BY_PADDLE = (
     "The keys are PaddleSeg's. Its DDRNet pads down3 on one side and its averages leave the padding out; this recipe's does not."
-    f" If PaddleSeg trained these weights, the recipe's [architecture] needs {_PADDLES_OWN}."
+    f" If PaddleSeg trained these weights, the recipe's [architecture] needs {_PADDLES_OWN}, and its [input] PaddleSeg's mean and std."
 )
 _NOT_BY_PADDLE = (
     f"The keys are the official ones, and the recipe says {_PADDLES_OWN}, as PaddleSeg's DDRNet has it: the official network has neither."
 )
 
 
-def translate(state: Mapping[str, Tensor], config: DDRNetConfig) -> Translated:
+def translate(state: StateDict, config: DDRNetConfig) -> Translated:
     """A DDRNet checkpoint, official or PaddleSeg's, without prefixes -> its tensors by our keys."""
     as_paddle = config.padding == "same" and not config.count_padding
     if not is_paddle(state):
-        return Translated(dict(state)).noting(_NOT_BY_PADDLE if as_paddle else "")
+        return Translated(state).noting(_NOT_BY_PADDLE if as_paddle else "")
     return Translated(PADDLE.apply(state), PADDLE.theirs, paddle=True).noting("" if as_paddle else _BY_PADDLE)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .foreign import Renaming, Translated, after, is_paddle
 
 if TYPE_CHECKING:
+    from .architecture import StateDict
     from .stdc import STDCConfig
 
 BACKBONE = "cp.backbone."
@@ -41,11 +42,11 @@ _COUNTER = "num_batches_tracked"
 _BIAS = "head_bias = true"
 _COUNTED = (
     "The keys are PaddleSeg's. Its STDC leaves the padding out of its averages; this recipe's does not. If PaddleSeg trained these weights,"
-    " the recipe's [architecture] needs count_padding = false."
+    " the recipe's [architecture] needs count_padding = false, and its [input] PaddleSeg's mean and std."
 )
 
 
-def translate(state: Mapping[str, Tensor], config: STDCConfig) -> Translated:
+def translate(state: StateDict, config: STDCConfig) -> Translated:
     """An STDC checkpoint, official or PaddleSeg's, without prefixes -> its tensors by our keys."""
     if all(not key.startswith("cp.") for key in state) and any(key.startswith("features.") for key in state):
         return after(_of_backbone(state), translate(_of_backbone(state).weights, config))

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
 from helpers import hide
 from safetensors.numpy import load_file
 from small_training import write_dataset
 
-from rtformer_deploy.cli import main
 from rtformer_deploy.commands.train import train
 from rtformer_deploy.errors import UsageError
 from rtformer_deploy.formats.recipe import Recipe, load_labels
@@ -102,12 +100,3 @@ def test_training_begins_with_another_projects_checkpoint(dataset: Path, tmp_pat
     assert sorted(line.split(":")[0] for line in seen[0]) == [
         f"{head}.conv2.{kind}" for head in ("final_layer", "seghead_extra") for kind in ("bias", "weight")
     ]
-
-
-def test_sizes_that_the_network_does_not_take_are_refused_at_once(dataset: Path, tmp_path: Path) -> None:
-    call = ["train", "--recipe", "ddrnet23-slim-cityscapes", "--dataset", str(dataset), "--root", str(dataset.parent)]
-    for option in ("--size", "--crop", "--final-crop"):
-        refused = CliRunner().invoke(main, [*call, "-o", str(tmp_path / "run"), "--batch", "2", option, "48x60"])
-        assert refused.exit_code == 1, refused.output
-        assert "multiples of 8" in refused.output
-    assert not (tmp_path / "run").exists()
