@@ -126,7 +126,6 @@ OFFICIAL_DDRNET: dict[str, tuple[bool, str, str | None]] = {
     "wrapped.pth": (True, "model.", "state_dict"),
     "parallel.pth": (True, "module.model.", None),
     "evaluation.safetensors": (False, "model.", None),
-    "module.safetensors": (True, "module.", None),
 }
 
 
@@ -145,7 +144,6 @@ def test_official_checkpoints_of_ddrnet(golden: Golden, tmp_path: Path, name: st
 
 STDC_FORMS: dict[str, tuple[str, ...]] = {
     "model_maxmIOU50.pth": (),
-    "converted.safetensors": (),
     "evaluation.pth": ("aux",),
     "canonical.safetensors": ("alias", "unused"),
 }
