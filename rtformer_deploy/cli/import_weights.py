@@ -19,6 +19,8 @@ from .terminal import echo
 def command(file: Path, recipe: str, num_classes: int | None, half: bool, output: Path | None) -> None:
     """Read FILE (.pdparams, .pth, .safetensors), check every key and shape against the recipe's network, write safetensors.
 
+    Checkpoints of the network's authors and of PaddleSeg are translated to its keys.
+
     A .pdparams file is a pickle: it is read without running anything in it, and one that holds more than arrays is refused.
     Some options of a network change no shape, so they cannot be told from the weights: name the right recipe.
 
@@ -36,4 +38,6 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
 
     imported = import_weights(file, recipe, num_classes, half)
     imported.save(output)
+    for note in imported.notes:
+        echo(note)
     echo(f"{output}: {imported.parameters:,} parameters, {imported.classes} classes, {imported.recipe}.")

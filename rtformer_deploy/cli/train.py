@@ -34,7 +34,7 @@ from .terminal import echo
 @click.option("--drop-path", type=parse.Number(0, 1, max_open=True), default=None, help="Set the stochastic depth [default: the recipe's].")
 @click.option("--bn-momentum", type=parse.Number(0, 1), default=0.1, help="Set how far a batch moves the running statistics.")
 @click.option("--ema", type=parse.Number(0, 1, max_open=True), default=0.999, help="Set the decay of the averaged weights.")
-@click.option("--aux", type=parse.Number(min=0), default=0.4, help="Weigh the auxiliary head's loss.")
+@click.option("--aux", type=parse.Number(min=0), default=None, help="Weigh each auxiliary loss [default: the network's].")
 @click.option("--ohem", type=parse.Number(0, 1, min_open=True, max_open=True), default=None, help="Train on pixels below this probability.")
 @click.option("--balance", type=parse.Number(), default=0.0, help="Weigh classes by 1 / ln(BALANCE + share), as 1.02; 0: evenly.")
 @click.option("--scale", type=(parse.Number(), parse.Number()), default=(0.5, 2.0), help="Zoom at random in this range.")

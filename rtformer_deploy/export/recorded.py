@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WeightsError, shorten
+from ..formats.model_file import SPEC_KEY
 from ..formats.recipe import Recipe, load_recipe, numbered_labels, recipe_names, recipes_of
 from ..formats.weights_file import recipe_in
 from ..nn import inference_configuration
@@ -33,6 +34,11 @@ def named_recipe(weights: Path) -> Recipe | None:
             f"Name its file once, the copy then says what it is: rtformer-deploy import-weights {weights} --recipe FILE.toml",
         )
     return load_recipe(name)
+
+
+def is_own(weights: Path) -> bool:
+    """Whether this project wrote a weights file, so that its keys are ours. Raises WeightsError."""
+    return not {SPEC_KEY, "recipe"}.isdisjoint(_metadata(weights))
 
 
 def check_named(described: Recipe, name: str, weights: Path) -> Recipe:

@@ -11,9 +11,10 @@ from torch import nn
 from ..errors import UsageError, WeightsError
 from ..files import read_bytes, sha256
 from ..formats.recipe import Labels, Recipe, load_recipe, numbered_labels, recipes_of, variants
-from ..nn import StateDict, architecture_row, build_network, translate_keys
+from ..nn import StateDict, Translated, architecture_row, build_network
 from ..nn.weights import load_into, load_weights, weights_hash
 from ..types import Head, ModelSpec, Say
+from .foreign import naming_the_network, read_weights
 from .recorded import check_named, check_variant, described_recipe, named_recipe
 
 #: The size of the images that give random weights their running statistics.
@@ -67,8 +68,11 @@ def choose_network(
     if random_seed is not None:
         return _random(chosen, classes, random_seed)
     file = weights or _shipped(chosen)
-    state = translate_keys(load_weights(file), chosen.arch)
-    return _with_weights(chosen, _labels(chosen, classes, state, file), state, file)
+    read = read_weights(file, chosen)
+    for note in read.notes:
+        say(note)
+    with naming_the_network(file, chosen):
+        return _with_weights(chosen, _labels(chosen, classes, read.weights, file), read, file)
 
 
 def network_in(path: Path) -> Choice:
@@ -140,7 +144,7 @@ def _random(recipe: Recipe, classes: int | None, seed: int) -> Choice:
     return Choice(network, recipe, labels, f"random, seed {seed}", weights_hash(network, recipe.arch))
 
 
-def _with_weights(recipe: Recipe, labels: Labels, state: StateDict, file: Path) -> Choice:
+def _with_weights(recipe: Recipe, labels: Labels, state: StateDict | Translated, file: Path) -> Choice:
     network = build_network(recipe.arch, len(labels.names), aux=False).eval()
     load_into(network, state, str(file))
     return Choice(network, recipe, labels, file.name, weights_hash(network, recipe.arch))

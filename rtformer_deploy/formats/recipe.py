@@ -26,9 +26,10 @@ from ..types import (
     TensorSpec,
 )
 from .build_table import BuildFile, BuildTable, build_of
-from .conversion import convert_strict
+from .conversion import convert_known, convert_strict
 from .dataset_file import Labels, load_labels, numbered_labels
 from .documents import DocumentError, read_toml
+from .explain import shown
 from .model_spec import check_size
 from .names import check_name, is_name
 from .normalisation import normalisation_fault
@@ -48,6 +49,7 @@ __all__ = [
     "variants",
 ]
 
+_IMPORT = "import"
 _TUNE_IT = "Tune this model: rtformer-deploy tune."
 
 
@@ -56,7 +58,7 @@ class Recipe:
     """One deployable: architecture, labels, input, weights, and how its engine is built.
 
     `dataset` is a dataset's name, or the path of its TOML file; `size` is (H, W); `weights` the path of the weights that come with it;
-    `variant` what `--variant` calls its network.
+    `variant` what `--variant` calls its network. `inplace_norms` says that its official checkpoints were trained with InPlaceABNSync.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Recipe:
     weights_sha256: str | None = None
     build: BuildTable = field(default_factory=BuildTable)
     variant: str | None = None
+    inplace_norms: bool = False
 
     def spec(
         self,
@@ -121,6 +124,13 @@ class _Weights:
 
     file: PathText | None = None
     sha256: Sha256 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Import:
+    """[import]: what is special about the checkpoints that other projects publish."""
+
+    inplace_norms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +202,9 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
     """
     folder = path.parent
     try:
-        file = convert_strict(data, _File)
+        file = convert_strict({key: value for key, value in data.items() if key != _IMPORT}, _File)
         file.check()
+        imports = _imports(data.get(_IMPORT, {}))
         return Recipe(
             name=file.name,
             arch=file.architecture,
@@ -207,9 +218,20 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
             weights_sha256=file.weights.sha256,
             build=build_of(file.build, folder),
             variant=file.variant,
+            inplace_norms=imports.inplace_norms,
         )
     except DocumentError as error:
         raise RecipeError(f"{path}: {error}.") from error
+
+
+def _imports(table: object) -> _Import:
+    """The table [import], converted apart: its name is a word of Python's, so no field can have it. Raises DocumentError."""
+    if not isinstance(table, Mapping):
+        raise DocumentError(f"{_IMPORT} {shown(table)}; expected a table")
+    try:
+        return convert_known(table, _Import)
+    except DocumentError as error:
+        raise DocumentError(f"[{_IMPORT}] {error}") from error
 
 
 def check_model(recipe: Recipe, spec: ModelSpec, weights_sha256: str) -> None:

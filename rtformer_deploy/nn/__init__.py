@@ -6,15 +6,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import RecipeError, shorten
 from . import ddrnet, rtformer, stdc
 from .architecture import Architecture, Auxiliary, StateDict
+from .foreign import Translated, after, unwrap
 from .rtformer import RTFormer, RTFormerConfig
 
 #: name -> everything that the project knows of the network
 ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in (rtformer.ARCHITECTURE, ddrnet.ARCHITECTURE, stdc.ARCHITECTURE)}
+
+
+_INPLACE = "{} norms of the heads got |weight| + 0.00001 as their weight, as InPlaceABNSync computes."
+_PLAIN = "The norms of the heads count their batches, as plain ones do and InPlaceABNSync does not: their weights stay as they are."
 
 
 def architecture_row(arch: Mapping[str, Any]) -> Architecture:
@@ -48,10 +53,21 @@ def inference_configuration(arch: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in full_configuration(arch).items() if key not in left_out}
 
 
-def translate_keys(state: StateDict, arch: Mapping[str, Any]) -> StateDict:
-    """Tensors by the keys of another project's checkpoint -> the same by the keys of this architecture's network. Raises RecipeError."""
+def translate(state: Mapping[str, Tensor], arch: Mapping[str, Any], *, inplace_norms: bool = False) -> Translated:
+    """Tensors of a checkpoint of any project -> the same by the keys of this architecture's network. Raises RecipeError.
+
+    `inplace_norms` says that checkpoints with the official keys were trained with InPlaceABNSync.
+    """
     row = architecture_row(arch)
-    return row.translate(state, row.options(_options(arch)))
+    unwrapped = unwrap(state)
+    renamed = row.translate(unwrapped.weights, row.options(_options(arch)))
+    translated = after(unwrapped, renamed if isinstance(renamed, Translated) else Translated(renamed))
+    if not inplace_norms or translated.paddle:
+        return translated
+    if row.inplace_norms is None:
+        raise RecipeError(f"No checkpoint of {row.name} was trained with in-place norms.", "Leave inplace_norms out of [import].")
+    weights, count = row.inplace_norms(translated.weights)
+    return dataclasses.replace(translated, weights=weights).noting(_INPLACE.format(count) if count else _PLAIN)
 
 
 def _options(arch: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,10 +81,11 @@ __all__ = [
     "RTFormer",
     "RTFormerConfig",
     "StateDict",
+    "Translated",
     "architecture_of",
     "architecture_row",
     "build_network",
     "full_configuration",
     "inference_configuration",
-    "translate_keys",
+    "translate",
 ]

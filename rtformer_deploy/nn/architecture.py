@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import RecipeError
 from ..formats.conversion import convert_known
 from ..formats.documents import DocumentError
+from .foreign import Translated
 
 #: Tensors by name, as `nn.Module.state_dict` gives them.
 StateDict = dict[str, Tensor]
@@ -58,7 +59,9 @@ class Architecture:
     stride         how much smaller the logits are than the input
     step           height and width of the input are multiples of it
     translate      (tensors by the keys of another project's checkpoint, options) -> the same by this network's keys; what already
-                   has these keys, or fits neither, comes back as it is
+                   has these keys, or fits neither, comes back as it is. A `Translated` says more, such as what was left out
+    inplace_norms  weights that were trained with InPlaceABNSync -> the same for plain batch norms, and how many norms changed;
+                   None: the network is not trained so
     """
 
     name: str
@@ -70,7 +73,8 @@ class Architecture:
     training_only: frozenset[str] = frozenset()
     stride: int = 8
     step: int = 1
-    translate: Callable[[StateDict, Any], StateDict] = _as_they_are
+    translate: Callable[[StateDict, Any], StateDict | Translated] = _as_they_are
+    inplace_norms: Callable[[Mapping[str, Tensor]], tuple[StateDict, int]] | None = None
 
     def options(self, values: Mapping[str, Any]) -> Configuration:
         """The values of a recipe's [architecture], without the name -> the network's options. Raises RecipeError."""

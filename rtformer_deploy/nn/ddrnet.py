@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .architecture import Architecture, Auxiliary
 from .blocks import DAPPM, SameConv2d, SegHead, conv, conv_norm, stage, stem
+from .ddrnet_keys import translate
 from .layers import resize_to
 
 Padding = Literal["both", "same"]
@@ -127,4 +128,5 @@ ARCHITECTURE = Architecture(
     auxiliaries=(Auxiliary("aux", weight=0.4),),
     aux=("seghead_extra.",),
     step=8,
+    translate=translate,
 )

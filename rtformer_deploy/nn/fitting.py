@@ -10,10 +10,11 @@ from torch import Tensor
 
 from . import architecture_row, build_network
 from .architecture import StateDict
+from .foreign import Translated
 from .weights import check_values, load_into
 
 
-def count_fitting(weights: Mapping[str, Tensor], arch: Mapping[str, Any], classes: int, source: str) -> int:
+def count_fitting(weights: Mapping[str, Tensor] | Translated, arch: Mapping[str, Any], classes: int, source: str) -> int:
     """Loads weights into a network -> how many parameters it deploys, without what only training uses and without running statistics.
 
     Raises WeightsError, which lists every key that does not fit. `source` names the weights.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from .architecture import Architecture, Auxiliary
 from .blocks import conv
+from .stdc_keys import translate, with_inplace_norms
 
 Count = Annotated[int, Meta(ge=1, le=64)]
 
@@ -246,5 +247,7 @@ ARCHITECTURE = Architecture(
     config=STDCConfig,
     classifier="conv_out.conv_out.weight",
     auxiliaries=(Auxiliary("context8"), Auxiliary("context16"), Auxiliary("detail", "boundary")),
-    aux=("conv_out16.", "conv_out32.", "conv_out_sp"),
+    aux=("conv_out16.", "conv_out32.", "conv_out_sp16.", "conv_out_sp8.", "conv_out_sp4.", "conv_out_sp2."),
+    translate=translate,
+    inplace_norms=with_inplace_norms,
 )

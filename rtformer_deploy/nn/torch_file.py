@@ -51,6 +51,13 @@ _REFUSED = {
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 
+#: STDC's backbone has each of its tensors under two names.
+_MOST_NAMES = 4
+
+#: A view within its storage: offset, size and stride.
+_Place = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Storage:
     key: str
@@ -73,6 +80,10 @@ class _View:
         reach = sum((size - 1) * stride for size, stride in zip(self.size, self.stride, strict=True))
         return self.offset if 0 in self.size else self.offset + reach + 1
 
+    def place(self) -> _Place:
+        """What tells it from other views of the storage."""
+        return self.offset, self.size, self.stride
+
     def part(self) -> slice:
         """Its bytes in the storage."""
         return slice(self.offset * self.storage.dtype.itemsize, self.end * self.storage.dtype.itemsize)
@@ -82,7 +93,9 @@ _Read = Callable[[_Storage], bytes]
 
 
 def parse_torch(data: bytes, name: str) -> dict[str, Tensor]:
-    """The bytes of a `.pth` file as tensors by key, each with memory of its own; `name` is used in error messages. Raises WeightsError.
+    """The bytes of a `.pth` file as tensors by key; `name` is used in error messages. Raises WeightsError.
+
+    A tensor that a network holds under several names is one here too; all others have memory of their own.
 
     If there is a dictionary under "state_dict" or "model", it is used instead of the whole.
     """
@@ -236,9 +249,17 @@ def _view(key: str, value: object) -> _View:
 
 
 def _refuse_sharing(views: Mapping[str, _View]) -> None:
-    """Raises RefusedError if two tensors share bytes. Each tensor is copied, so thousands of views of one storage would fill the memory."""
+    """Raises RefusedError if two tensors share bytes but are not the same. Thousands of views of one storage would fill the memory, since
+    each is copied; and a tensor has a few names at most, since each name is checked."""
     for keys in _by_storage(views).values():
-        parts = sorted((part.start, part.stop, key) for key in keys if (part := views[key].part()).start < part.stop)
+        same: defaultdict[_Place, list[str]] = defaultdict(list)
+        for key in keys:
+            if 0 not in views[key].size:
+                same[views[key].place()].append(key)
+        crowded = next((names for names in same.values() if len(names) > _MOST_NAMES), None)
+        if crowded is not None:
+            raise RefusedError(f"{shorten(crowded[0])!r} has {len(crowded)} names")
+        parts = sorted((part.start, part.stop, names[0]) for names in same.values() for part in (views[names[0]].part(),))
         for (_, end, one), (start, _, other) in itertools.pairwise(parts):
             if start < end:
                 raise RefusedError(f"{shorten(one)!r} and {shorten(other)!r} overlap: they share values")
@@ -256,7 +277,12 @@ def _tensors(views: Mapping[str, _View], read: _Read) -> dict[str, Tensor]:
     tensors = {}
     for keys in _by_storage(views).values():
         data = read(views[keys[0]].storage)
-        tensors.update({key: _tensor(views[key], data) for key in keys})
+        made: dict[_Place, Tensor] = {}
+        for key in keys:
+            place = views[key].place()
+            if place not in made:
+                made[place] = _tensor(views[key], data)
+            tensors[key] = made[place]
     return {key: tensors[key] for key in views}
 
 

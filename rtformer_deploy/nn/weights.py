@@ -18,6 +18,7 @@ from ..files import MODEL_BYTES, read_bytes, write_atomic
 from ..formats.safetensors_file import check_header, not_safetensors, open_safetensors
 from . import architecture_of
 from .architecture import StateDict
+from .foreign import Translated
 from .pdparams import parse_pdparams
 from .torch_file import parse_torch
 
@@ -69,30 +70,27 @@ def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str,
     write_atomic(path, safetensors.torch.save(tensors, dict(metadata)))
 
 
-def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_into(network: nn.Module, state: Mapping[str, Tensor] | Translated, source: str) -> None:
     """Copies weights into a network; raises one WeightsError that lists every missing, unexpected and misshapen key.
 
-    What only training uses may be missing as a whole on either side.
+    What only training uses may be missing as a whole on either side. Translated weights are spoken of by the keys in their file.
     """
-    wanted = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
-    loaded = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
-    aux = _training_keys(network)
-    if not (_keys_of(wanted, aux) and _keys_of(loaded, aux)):
-        wanted = {key: value for key, value in wanted.items() if not key.startswith(aux)}
-        loaded = {key: value for key, value in loaded.items() if not key.startswith(aux)}
-    problems = [
-        *_listed("missing", sorted(wanted.keys() - loaded.keys())),
-        *_listed("unexpected", sorted(loaded.keys() - wanted.keys())),
-        *_listed("misshapen", _misshapen(wanted, loaded)),
-        *_listed("of integers", sorted(key for key in wanted.keys() & loaded.keys() if not _same_kind(wanted[key], loaded[key]))),
-    ]
+    translated = state if isinstance(state, Translated) else Translated(dict(state))
+    wanted, loaded = _compared(network, translated.weights)
+    problems = [*_listed("second copies with other values", sorted(translated.differing)), *_misfits(wanted, loaded, translated.in_file)]
     if problems:
-        raise WeightsError(
-            f"{source} does not fit this network:", "Name the recipe the weights were trained with: --recipe.", details=problems
-        )
+        hint = translated.hint or "Name the recipe the weights were trained with: --recipe."
+        raise WeightsError(f"{source} does not fit this network:", hint, details=problems)
     with torch.no_grad():
         for key, target in wanted.items():
             target.copy_(loaded[key])
+
+
+def fitting_share(network: nn.Module, state: Mapping[str, Tensor]) -> float:
+    """The share of keys, a network's and the weights' together, that are in both and of one shape. 1: the weights fit."""
+    wanted, loaded = _compared(network, state)
+    fitting = sum(key in loaded and loaded[key].shape == value.shape for key, value in wanted.items())
+    return fitting / max(1, len(wanted.keys() | loaded.keys()))
 
 
 def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
@@ -160,13 +158,31 @@ def _training_keys(network: nn.Module) -> tuple[str, ...]:
     return () if row is None else row.aux
 
 
-def _keys_of(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> bool:
-    return any(key.startswith(prefixes) for key in state)
+def _compared(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[StateDict, StateDict]:
+    """What a network has and what weights have, without counters and without each part for training that one of the two lacks."""
+    wanted = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
+    loaded = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
+    lacking = tuple(part for part in _training_keys(network) if not (_keys_of(wanted, part) and _keys_of(loaded, part)))
+    if lacking:
+        wanted = {key: value for key, value in wanted.items() if not key.startswith(lacking)}
+        loaded = {key: value for key, value in loaded.items() if not key.startswith(lacking)}
+    return wanted, loaded
 
 
-def _misshapen(wanted: Mapping[str, Tensor], loaded: Mapping[str, Tensor]) -> list[str]:
-    both = sorted(wanted.keys() & loaded.keys())
-    return [f"{k} is {list(loaded[k].shape)}, not {list(wanted[k].shape)}" for k in both if loaded[k].shape != wanted[k].shape]
+def _keys_of(state: Mapping[str, Tensor], prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in state)
+
+
+def _misfits(wanted: Mapping[str, Tensor], loaded: Mapping[str, Tensor], in_file: Callable[[str], str]) -> list[str]:
+    """What does not fit, a block of lines for each kind; keys are given as the file has them."""
+    both = wanted.keys() & loaded.keys()
+    other_shape = [key for key in both if loaded[key].shape != wanted[key].shape]
+    return [
+        *_listed("missing", sorted(map(in_file, wanted.keys() - loaded.keys()))),
+        *_listed("unexpected", sorted(map(in_file, loaded.keys() - wanted.keys()))),
+        *_listed("misshapen", sorted(f"{in_file(k)} is {list(loaded[k].shape)}, not {list(wanted[k].shape)}" for k in other_shape)),
+        *_listed("of integers", sorted(in_file(key) for key in both if not _same_kind(wanted[key], loaded[key]))),
+    ]
 
 
 def _same_kind(wanted: Tensor, loaded: Tensor) -> bool:

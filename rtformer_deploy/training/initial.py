@@ -8,16 +8,21 @@ import torch
 from torch import nn
 
 from ..errors import WeightsError
-from ..nn import StateDict
+from ..nn import Translated
 
 
-def load_fitting(network: nn.Module, loaded: StateDict, path: Path) -> list[str]:
+def load_fitting(network: nn.Module, read: Translated, path: Path) -> list[str]:
     """Copies every tensor of the same name and shape; returns what was left out, one line each. `path` names the tensors' file.
 
     Raises WeightsError if less than half of the network's values fit: these are another network's weights.
     """
+    if read.differing:
+        raise WeightsError(
+            f"{path} holds second copies with other values:", "Download it again.", details=[f"  {key}" for key in read.differing]
+        )
+    loaded = read.weights
     targets = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-    left_out, copied = [], 0
+    left_out, copied = list(read.notes), 0
     with torch.no_grad():
         for name, value in targets.items():
             if name not in loaded:
@@ -29,7 +34,8 @@ def load_fitting(network: nn.Module, loaded: StateDict, path: Path) -> list[str]
             else:
                 value.copy_(loaded[name])
                 copied += value.numel()
-    left_out += [f"{name}: only in the file" for name in sorted(loaded.keys() - targets.keys()) if not name.endswith("num_batches_tracked")]
+    unused = (name for name in sorted(loaded.keys() - targets.keys()) if not name.endswith("num_batches_tracked"))
+    left_out += [f"{read.in_file(name)}: only in the file" for name in unused]
     total = sum(value.numel() for value in targets.values())
     if 2 * copied < total:
         raise WeightsError(

@@ -1,7 +1,8 @@
-"""Low-resolution logits and label maps -> the training loss."""
+"""What a network gives while training, and label maps -> the training loss."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -11,31 +12,54 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..nn.architecture import Auxiliary
+from .detail import detail_losses
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Cross-entropy of the logits, interpolated to the labels' size; with `ohem`, of the hard pixels only.
+    """Cross-entropy of the logits, interpolated to the labels' size, and a share of the loss of each auxiliary output.
 
     `ohem` keeps the pixels whose true class has a probability below it, and at least a sixteenth of the scored ones (online hard
-    example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class.
+    example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class. `auxiliaries` says what the outputs
+    behind the logits are for: classes have a cross-entropy like the logits', boundaries have STDC's detail loss. `corners`: the logits are
+    interpolated from corner to corner.
     """
 
     ignore: int
     weights: Tensor | None = None
     ohem: float | None = None
-    aux: float = 0.4
+    auxiliaries: tuple[Auxiliary, ...] = (Auxiliary("aux", weight=0.4),)
+    corners: bool = False
 
-    def __call__(self, logits: Tensor, aux: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits and auxiliary logits (N, C, h, w) and labels (N, H, W) -> (main + aux share, main, auxiliary) loss."""
-        main, extra = self.one(logits, labels), self.one(aux, labels)
-        return main + self.aux * extra, main, extra
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the loss's parts, in their order."""
+        return ("main", *itertools.chain.from_iterable(map(_parts_of, self.auxiliaries)))
+
+    def __call__(self, *outputs_and_labels: Tensor) -> tuple[Tensor, ...]:
+        """Logits (N, C, h, w), the auxiliary outputs, and labels (N, H, W) at the end -> the whole loss, then its parts as `names` has
+        them, without their weights."""
+        logits, *outputs, labels = outputs_and_labels
+        total = main = self.one(logits, labels)
+        parts = [main]
+        for auxiliary, output in zip(self.auxiliaries, outputs, strict=True):
+            for part in self._auxiliary(auxiliary, output, labels):
+                total = total + auxiliary.weight * part
+                parts.append(part)
+        return total, *parts
+
+    def _auxiliary(self, auxiliary: Auxiliary, output: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        if auxiliary.predicts == "boundary":
+            return detail_losses(output, labels, self.ignore)
+        return (self.one(output, labels),)
 
     def one(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of one map of logits over the scored pixels."""
         scored = labels != self.ignore
         if not scored.any():  # a mean over nothing would be NaN, for good
             return logits.sum() * 0.0
-        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=self.corners)
         if self.ohem is None:
             return F.cross_entropy(full, labels, self.weights, ignore_index=self.ignore)
         losses = F.cross_entropy(full, labels, ignore_index=self.ignore, reduction="none")[scored]
@@ -50,6 +74,11 @@ class Loss:
         assert self.ohem is not None
         count = max(1, losses.numel() // 16)
         return min(-math.log(self.ohem), float(losses.kthvalue(losses.numel() - count + 1).values))
+
+
+def _parts_of(auxiliary: Auxiliary) -> tuple[str, ...]:
+    name = auxiliary.name
+    return (f"{name}_bce", f"{name}_dice") if auxiliary.predicts == "boundary" else (name,)
 
 
 def class_weights(shares: NDArray[np.float64], offset: float) -> Tensor:

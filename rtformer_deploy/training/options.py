@@ -25,6 +25,7 @@ class TrainOptions:
     of names: the last third of the training frames that have it are not trained on but scored, as a second check. `rare` is the share
     of views made around a rare class, `paste` the share onto which another view's rare classes are pasted. `bit_depth` is that of the
     frames' files, as in `load_image`.
+    `aux` is the weight of each auxiliary loss (None: the network's own).
     `bn_momentum` is torch's: how much a batch moves the running statistics (PaddleSeg trains RTFormer with 0.9).
     """
 
@@ -45,7 +46,7 @@ class TrainOptions:
     drop_path: float | None = None
     bn_momentum: float = 0.1
     ema: float = 0.999
-    aux: float = 0.4
+    aux: float | None = None
     ohem: float | None = None
     balance: float = 0.0
     scale: tuple[float, float] = (0.5, 2.0)

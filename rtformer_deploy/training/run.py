@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ..datasets import Dataset
 from ..errors import DeployError, UsageError
 from ..evaluation.census import Census, take_census
+from ..export.foreign import read_weights
 from ..formats.recipe import Recipe
-from ..nn import StateDict, architecture_row, build_network, full_configuration, translate_keys
-from ..nn.weights import load_weights
+from ..nn import Auxiliary, StateDict, architecture_row, build_network, full_configuration
 from .augment import Augmentation
 from .checkpoint import TrainingState, restore
 from .ema import Average
@@ -56,6 +56,7 @@ class TrainingRun:
         census: Census | None = None,
     ) -> None:
         _settle(options)
+        auxiliaries, options = _weighed(architecture_row(recipe.arch).auxiliaries, options)
         self.recipe, self.options, self.fit, self.checks = recipe, options, fit, checks
         self.device = torch.device(options.device)
         self.size = options.size or recipe.size
@@ -63,7 +64,7 @@ class TrainingRun:
         torch.manual_seed(options.seed)
         self.arch = _architecture(recipe, options, self.size)
         network = build_network(self.arch, len(recipe.labels.names))
-        self.left_out = None if init is None else load_fitting(network, translate_keys(load_weights(init), self.arch), init)
+        self.left_out = None if init is None else load_fitting(network, read_weights(init, recipe), init)
         network = to_channels_last(network.to(self.device))
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -73,7 +74,7 @@ class TrainingRun:
             census = None
         elif census is None:
             census = take_census(fit, options.threads)
-        self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, options.aux)
+        self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, auxiliaries)
         if census is not None and options.balance:
             self.loss = dataclasses.replace(self.loss, weights=class_weights(census.shares, options.balance).to(self.device))
         augmentation = Augmentation(scale=options.scale, colour=options.colour)
@@ -146,8 +147,9 @@ class TrainingRun:
             group["lr"] = self.schedule.learning_rate(state.step)
         state.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits, aux = state.network(self.normalise(views))
-        total, main, extra = self.loss(logits, aux, torch.from_numpy(labels).to(self.device).long())
+            outputs = state.network(self.normalise(views))
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        total, *parts = self.loss(*outputs, torch.from_numpy(labels).to(self.device).long())
         if not torch.isfinite(total):
             raise DeployError(f"The loss of step {state.step + 1} is {total.item()}: the run diverged.", "Begin again with a lower --lr.")
         state.optimizer.zero_grad(set_to_none=True)
@@ -156,7 +158,8 @@ class TrainingRun:
         state.optimizer.step()
         state.average.update(state.network, state.step)
         state.step += 1
-        return {"loss": total.item(), "main": main.item(), "aux": extra.item(), "gradient": float(norm)}
+        named = zip(self.loss.names, parts, strict=True)
+        return {"loss": total.item(), **{name: part.item() for name, part in named}, "gradient": float(norm)}
 
     def scores(self, network: nn.Module) -> dict[str, Any]:
         """A network's scores on every check, by split."""
@@ -205,6 +208,14 @@ def _architecture(recipe: Recipe, options: TrainOptions, size: tuple[int, int]) 
     if "drop_path" not in full_configuration(recipe.arch):
         raise UsageError(f"The architecture {recipe.arch['name']} has no drop path.", "Leave --drop-path out.")
     return dict(recipe.arch) | {"drop_path": options.drop_path}
+
+
+def _weighed(auxiliaries: tuple[Auxiliary, ...], options: TrainOptions) -> tuple[tuple[Auxiliary, ...], TrainOptions]:
+    """The network's auxiliary outputs with the options' weight, if there is one, and the options with the weight that all outputs have."""
+    if options.aux is not None:
+        return tuple(dataclasses.replace(each, weight=options.aux) for each in auxiliaries), options
+    weights = {each.weight for each in auxiliaries}
+    return auxiliaries, dataclasses.replace(options, aux=weights.pop()) if len(weights) == 1 else options
 
 
 def _settle(options: TrainOptions) -> None:

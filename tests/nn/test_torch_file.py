@@ -144,6 +144,17 @@ def test_tensors_that_share_values_are_refused(second: slice) -> None:
         parse_torch(saved({"a": base[:60], "b": base[second]}), "a.pth")
 
 
+@BOTH
+def test_a_tensor_with_two_names_is_read_once(archive: bool) -> None:
+    """STDC's official checkpoints are like that. Names cost time, so a tensor has a few at most."""
+    tensor = torch.arange(6.0).view(2, 3)
+    found = parse_torch(saved({"a": tensor, "b": tensor, "c": torch.ones(2)}, archive), "a.pth")
+    assert equal(found, {"a": tensor, "b": tensor, "c": torch.ones(2)})
+    assert found["a"] is found["b"]
+    with pytest.raises(WeightsError, match="'n0' has 5 names"):
+        parse_torch(saved({f"n{number}": tensor for number in range(5)}, archive), "a.pth")
+
+
 def test_other_files_of_torch_are_refused() -> None:
     file = io.BytesIO()
     with warnings.catch_warnings():
