@@ -24,7 +24,8 @@ from ..errors import DatasetError, EngineError
 from ..files import json_bytes, make_folder, remove, sha256, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
-from ..formats.ranges import check_ranges, load_ranges, preprocessing, ranges_hash, save_ranges
+from ..formats.preprocessing import preprocessing
+from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent
 from ..machine import cpu_name, environment

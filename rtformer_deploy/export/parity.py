@@ -93,7 +93,10 @@ def first_difference(network: nn.Module, model: ir.Model, spec: ModelSpec, image
 def _at_head(logits: Tensor, spec: ModelSpec) -> Tensor:
     if spec.head == "lowres":
         return logits
-    return F.interpolate(logits, size=spec.size, mode="bilinear", align_corners=False)
+    if not spec.resize_corners:
+        return F.interpolate(logits, size=spec.frame_size, mode="bilinear", align_corners=False)
+    full = F.interpolate(logits, size=spec.size, mode="bilinear", align_corners=True)
+    return full if spec.frame_size == spec.size else F.interpolate(full, size=spec.frame_size, mode="bilinear", align_corners=True)
 
 
 def _margin(logits: Tensor) -> Tensor:

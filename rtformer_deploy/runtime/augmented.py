@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..image.geometry import Axis, Size, output_axes
-from ..image.upsample import checked, interpolate_plane
+from ..image.geometry import Size
+from ..image.upsample import reading
 from ..types import Frame, LabelMap, ModelSpec
 from .whole_logits import LogitsRunner, check_has_logits
 
@@ -58,14 +58,12 @@ class _View:
     """One look at a frame: its logits, and how the frame's pixels read them."""
 
     def __init__(self, logits: NDArray[np.float32], size: Size, spec: ModelSpec, *, mirrored: bool) -> None:
-        self._logits, self._mirrored = checked(logits), mirrored
-        self._rows: Axis
-        self._columns: Axis
-        self._rows, self._columns = output_axes((logits.shape[1], logits.shape[2]), size, spec.size, spec.resize)
+        self._read = reading(logits, size, spec.size, spec.resize, corners=spec.resize_corners)
+        self._mirrored = mirrored
 
     def softmax(self, rows: slice) -> NDArray[np.float32]:
         """Some rows of the frame -> (classes, rows, W)."""
-        values = np.stack([interpolate_plane(plane, self._rows, self._columns, rows) for plane in self._logits])
+        values = np.stack([self._read.plane(index, rows) for index in range(len(self._read.logits))])
         values -= values.max(axis=0)
         np.exp(values, out=values)
         values /= values.sum(axis=0)
