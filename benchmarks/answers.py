@@ -39,9 +39,10 @@ def measure(images: Path, size: Size, rounds: int, threads: int) -> Json:
         for turn in range(-3, rounds):
             frame = frames[turn % len(frames)]
             logits, (labels,) = runner.logits([frame])[0], runner.run([frame])
+            corners = runner.spec.resize_corners
             took = {
                 "frame": timed(partial(runner.run, [frame])),
-                "confidence": timed(partial(confidence_map, logits, size, spec.size, spec.resize, threads=threads)),
+                "confidence": timed(partial(confidence_map, logits, size, spec.size, spec.resize, corners=corners, threads=threads)),
                 "polygons": timed(partial(polygons_of, labels)),
             }
             for name, seconds in took.items() if turn >= 0 else ():

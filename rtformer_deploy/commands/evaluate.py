@@ -71,9 +71,10 @@ def _open(request: EvaluateRequest, stack: contextlib.ExitStack) -> Predictor:
     """What predicts: the model's own runner, or views of each frame through it. `stack` closes what is opened."""
     if request.tiles is not None and (request.flip or request.scales):
         raise UsageError("--tiles cannot be combined with --flip and --scales.")
-    if request.scales:
-        runners = [stack.enter_context(runner) for runner in open_scales(request.model, request.scales, request.threads)]
-        return AugmentedRunner(runners, request.flip)
+    if request.scales or (request.model.suffix == ".safetensors" and request.tiles is None):
+        scales = request.scales or (1.0,)
+        runners = [stack.enter_context(runner) for runner in open_scales(request.model, scales, request.threads)]
+        return AugmentedRunner(runners, request.flip) if request.scales or request.flip else runners[0]
     runner = open_any(request.model, device=request.device, threads=request.threads, external=request.external)
     stack.enter_context(runner)
     if request.tiles is not None:

@@ -11,6 +11,7 @@ from ..errors import UsageError
 from ..image.geometry import Size
 from ..image.upsample import reading
 from ..types import Frame, LabelMap, ModelSpec
+from .scaled import runner_for
 from .whole_logits import LogitsRunner, check_has_logits
 
 _ROWS = 64  # rows of the frame that are held for all classes at once
@@ -40,7 +41,7 @@ class AugmentedRunner:
 
     def _label(self, frame: Frame) -> LabelMap:
         size = (frame.shape[0], frame.shape[1])
-        views = [view for runner in self._runners for view in self._views(runner, frame)]
+        views = [view for runner in self._runners for view in self._views(runner_for(runner, size), frame)]
         labels = np.empty(size, np.uint8)
         for top in range(0, size[0], _ROWS):
             rows = slice(top, min(top + _ROWS, size[0]))

@@ -17,13 +17,15 @@ class Loss:
     """Cross-entropy of the logits, interpolated to the labels' size; with `ohem`, of the hard pixels only.
 
     `ohem` keeps the pixels whose true class has a probability below it, and at least a sixteenth of the scored ones (online hard
-    example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class.
+    example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class. `corners`: the logits are interpolated
+    from corner to corner, as a recipe's `resize_corners` says.
     """
 
     ignore: int
     weights: Tensor | None = None
     ohem: float | None = None
     aux: float = 0.4
+    corners: bool = False
 
     def __call__(self, logits: Tensor, aux: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits and auxiliary logits (N, C, h, w) and labels (N, H, W) -> (main + aux share, main, auxiliary) loss."""
@@ -35,7 +37,7 @@ class Loss:
         scored = labels != self.ignore
         if not scored.any():  # a mean over nothing would be NaN, for good
             return logits.sum() * 0.0
-        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=False)
+        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=self.corners)
         if self.ohem is None:
             return F.cross_entropy(full, labels, self.weights, ignore_index=self.ignore)
         losses = F.cross_entropy(full, labels, ignore_index=self.ignore, reduction="none")[scored]
