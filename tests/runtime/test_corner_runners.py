@@ -136,7 +136,7 @@ def test_the_plugins_head_stays_with_half_pixels() -> None:
 
 def test_confidence_and_logits_of_a_stream(network: Network, runner: FrameRunner) -> None:
     loop = Loop([], runner, LoopOptions(smooth=0.5, logits=True, confidence=True))
-    result = loop._from_logits(SimpleNamespace(text="a"), StreamFrame(FRAMES[0], "a", 0, None))  # type: ignore[arg-type]
+    result = loop._from_logits(SimpleNamespace(text="a"), StreamFrame(FRAMES[0], "a", 0, None))
     logits = official(network, FRAMES[0])
     assert_official(result.labels, logits)
     assert result.confidence is not None
