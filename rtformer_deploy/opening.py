@@ -33,9 +33,9 @@ def open_any(
 ) -> FrameRunner:
     """A plan, an ONNX model (through ONNX Runtime) or a network's safetensors (through PyTorch) -> a Runner.
 
-    `device`, `threads`, `lanes` and `graphs` are those of `backends.open_engine`; `external` describes an ONNX model from elsewhere. With
-    `strict` a plan whose layers do not have the precision that was asked for raises PrecisionError. Raises a DeployError that says
-    why a file cannot be opened here.
+    Weights are opened at their recipe's size. `device`, `threads`, `lanes` and `graphs` are those of `backends.open_engine`; `external`
+    describes an ONNX model from elsewhere. With `strict` a plan whose layers do not have the precision that was asked for raises
+    PrecisionError. Raises a DeployError that says why a file cannot be opened here.
     """
     path = Path(path)
     if path.suffix == ".safetensors":

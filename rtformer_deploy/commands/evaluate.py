@@ -47,8 +47,9 @@ class EvaluateRequest:
 def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) -> Evaluation:
     """Scores a plan, an ONNX model or a network's weights on a labelled split and writes the files that were asked for.
 
-    Every label is read before the first frame is run. Raises OutputError and MissingPackageError before the work, what opening the model
-    and the dataset raise, DatasetError if there is nothing to score, and what `evaluate` raises.
+    Weights see each frame at their recipe's `scale`, if it is below 1; what has one size resizes every frame to it. Every label is read
+    before the first frame is run. Raises OutputError and MissingPackageError before the work, what opening the model and the dataset
+    raise, DatasetError if there is nothing to score, and what `evaluate` raises.
     """
     inputs = [*model_inputs(request.model), *file_inputs(request.dataset, request.external.classes)]
     check_outputs(outputs((request.json_path, SCORES), (request.picture_path, DRAWING)), inputs)

@@ -101,9 +101,9 @@ def odd_calls(module: Any, rng: random.Random, count: int) -> int:
         levels = np.zeros((32, 40), np.uint8)
         confidence = [grid, 3, 4, 5, levels, 32, 40, rows.cells, rows.weight, columns.low, columns.high, columns.weight, 2]
         large = np.zeros((3, 6, 8), np.float32)
-        interpolate = [grid, 3, 4, 5, large, 6, 8, *(table for axis in finer for table in (axis.low, axis.high, axis.weight)), 2]
-        functions = [(module.interpolate, interpolate), (module.upsample_argmax, upsample), (module.preprocess, preprocess)]
-        functions += [(module.confidence, confidence), (module.outlines, [labels, 32, 40, 1])]
+        interpolate: list[Any] = [grid, 3, 4, 5, large, 6, 8, *(table for axis in finer for table in (axis.low, axis.high, axis.weight)), 2]
+        functions: list[tuple[Any, list[Any]]] = [(module.upsample_argmax, upsample), (module.preprocess, preprocess)]
+        functions += [(module.confidence, confidence), (module.outlines, [labels, 32, 40, 1]), (module.interpolate, interpolate)]
         function, arguments = rng.choice(functions)
         for at in rng.sample(range(len(arguments)), rng.randint(1, 3)):
             if not isinstance(arguments[at], tuple):
