@@ -33,6 +33,7 @@ def measure(images: Path, size: Size, rounds: int, threads: int) -> Json:
     spec = choice.recipe.spec(size=size, labels=choice.labels, weights=choice.origin, sha256=choice.sha256)
     exported = export_model(choice.network, spec)
     engine = build_engine(exported.model, spec, "openvino", BuildOptions(precision="int8", threads=threads), ranges=shipped_ranges(spec))
+    confidence = partial(confidence_map, size=size, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners, threads=threads)
     frames = harness.frames_at(images, size, 8)
     times: dict[str, list[float]] = {"frame": [], "confidence": [], "polygons": []}
     with open_engine(engine, threads=threads) as runner:
@@ -41,7 +42,7 @@ def measure(images: Path, size: Size, rounds: int, threads: int) -> Json:
             logits, (labels,) = runner.logits([frame])[0], runner.run([frame])
             took = {
                 "frame": timed(partial(runner.run, [frame])),
-                "confidence": timed(partial(confidence_map, logits, size, spec.size, spec.resize, threads=threads)),
+                "confidence": timed(partial(confidence, logits)),
                 "polygons": timed(partial(polygons_of, labels)),
             }
             for name, seconds in took.items() if turn >= 0 else ():

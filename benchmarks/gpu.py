@@ -48,7 +48,7 @@ def prepare(folder: Path, case: Mapping[str, Any], frame: Frame, names: Sequence
     choice = harness.network_of(case)
     spec = choice.spec(size=case["size"])
     np.save(folder / "frame.npy", frame)
-    np.save(folder / "input.npy", preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None])
+    np.save(folder / "input.npy", preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)[None])
     (folder / "case.json").write_text(json.dumps(case))
     engines: Json = {}
     options = BuildOptions(precision="fp16")

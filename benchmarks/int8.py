@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,8 @@ def quantise_with_peer(python: str, folder: Path, paths: Sequence[Path], spec: M
     """ModelOpt's INT8 model as peer.onnx; its time and memory."""
     from rtformer_deploy.image.frames import load_image, preprocess
 
-    np.save(folder / "inputs.npy", np.stack([preprocess(load_image(path), spec.size, spec.mean, spec.std, spec.resize) for path in paths]))
+    prepare = partial(preprocess, spec_size=spec.size, mean=spec.mean, std=spec.std, resize=spec.resize, corners=spec.resize_corners)
+    np.save(folder / "inputs.npy", np.stack([prepare(load_image(path)) for path in paths]))
     script = Path(__file__).with_name("int8_peer.py")
     files = [str(folder / name) for name in ("flat.onnx", "inputs.npy", "peer.onnx")]
     return printed_json([python, str(script), *files], "the peer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from .graph.functions import inline_functions
 from .machine import require
 from .pipeline import complete_precision, refuse_mismatch, spec_of
 from .runtime.frame_runner import FrameRunner
-from .types import BuildOptions, Engine
+from .runtime.scaled import ScaledRunner
+from .runtime.whole_logits import OpenLogitsRunner
+from .types import BuildOptions, Engine, ModelSpec
 
 
 def open_any(
@@ -31,13 +33,14 @@ def open_any(
 ) -> FrameRunner:
     """A plan, an ONNX model (through ONNX Runtime) or a network's safetensors (through PyTorch) -> a Runner.
 
-    `device`, `threads`, `lanes` and `graphs` are those of `backends.open_engine`; `external` describes an ONNX model from elsewhere. With
-    `strict` a plan whose layers do not have the precision that was asked for raises PrecisionError. Raises a DeployError that says
-    why a file cannot be opened here.
+    Weights are opened at their recipe's size. `device`, `threads`, `lanes` and `graphs` are those of `backends.open_engine`; `external`
+    describes an ONNX model from elsewhere. With `strict` a plan whose layers do not have the precision that was asked for raises
+    PrecisionError. Raises a DeployError that says why a file cannot be opened here.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return _open_network(path, threads)[0]
+        open_at, spec = _network(path, threads)
+        return open_at(spec.size)
     engine = engine_of(path, device=device, threads=threads, strict=strict, external=external)
     return open_engine(engine, device=device, threads=threads, lanes=lanes, graphs=graphs)
 
@@ -74,23 +77,32 @@ def _build_in_memory(path: Path, threads: int | None, external: ExternalModel | 
     return replace(engine, info=replace(engine.info, notes=stamp_notes(model)))
 
 
-def open_scales(path: Path, scales: Sequence[float], threads: int | None = None) -> list[FrameRunner]:
-    """A network's safetensors -> a Runner for each scale, whose input has the scale times the recipe's height and width.
+def open_scales(path: Path, scales: Sequence[float], threads: int | None = None) -> list[OpenLogitsRunner]:
+    """A network's safetensors -> a runner for each scale, whose input has the scale times the recipe's height and width.
 
-    Raises UsageError for any other file: an engine and an ONNX model have one size.
+    If the recipe has a `scale` of its own, the input has both times the height and width of each frame instead. Raises UsageError for any
+    other file: an engine and an ONNX model have one size.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         what = f"Scales need a network's weights (.safetensors), which take any size; {path} has one size."
         raise UsageError(what, "Leave --scales out, or name the weights.")
-    return _open_network(path, threads, scales)
+    open_at, spec = _network(path, threads)
+    if spec.scale < 1:
+        return [ScaledRunner(spec, spec.scale * scale, open_at) for scale in scales]
+    height, width = spec.size
+    return [open_at((round(height * scale), round(width * scale))) for scale in scales]
 
 
-def _open_network(path: Path, threads: int | None, scales: Sequence[float] = (1.0,)) -> list[FrameRunner]:
+def _network(path: Path, threads: int | None) -> tuple[Callable[[tuple[int, int]], FrameRunner], ModelSpec]:
+    """A network's safetensors -> what opens it at an input size, and its spec at the recipe's."""
     require("torch", "export", "Opening a network's weights")
     from .backends.torch.run import open_network
     from .export.weights_choice import network_in
 
     choice = network_in(path)
-    sizes = [None if scale == 1 else choice.scaled_size(scale) for scale in scales]
-    return [open_network(choice.network, choice.spec(size=size), threads=threads) for size in sizes]
+
+    def open_at(size: tuple[int, int]) -> FrameRunner:
+        return open_network(choice.network, choice.spec(size=choice.nearest_size(size)), threads=threads)
+
+    return open_at, choice.spec()

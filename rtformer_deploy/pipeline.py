@@ -25,6 +25,7 @@ from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
 from .image.frames import load_image
 from .image.samples import drawn_street, sample_photograph
+from .lanes.supported import ON_A_CPU, lane_fault
 from .machine import require
 from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
 
@@ -119,15 +120,21 @@ def build_engine(
         engine.info,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
         options={**engine.info.options, **strictness},
-        notes=(*engine.info.notes, *stamp_notes(model)),
+        notes=(*engine.info.notes, *stamp_notes(model), *opening_notes(spec, backend)),
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
         refuse_mismatch(engine)
-    if can_run_here(engine):
+    if can_run_here(engine) and not opening_notes(spec, backend):
         share = flips(engine, model, spec, options)
         engine = replace(engine, info=replace(engine.info, flips=share))
     return engine
+
+
+def opening_notes(spec: ModelSpec, backend: Backend) -> tuple[str, ...]:
+    """What to know before an engine of a spec is built with a backend: that it cannot be opened yet; empty if it can."""
+    fault = lane_fault(spec) if backend_row(backend).on_gpu else None
+    return () if fault is None else (f"The engine can be built, but not opened: {fault} {ON_A_CPU}",)
 
 
 def complete_precision(engine: Engine, device: int = 0) -> Engine:
@@ -174,7 +181,7 @@ def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOption
 def probe_frame(spec: ModelSpec) -> Frame:
     """The frame that a fresh engine is tried on: the photograph that comes with the project, or a drawn street."""
     photograph = sample_photograph()
-    return drawn_street(spec.size) if photograph is None else load_image(photograph)
+    return drawn_street(spec.frame_size) if photograph is None else load_image(photograph)
 
 
 def spec_of(model: ir.Model, name: str, external: ExternalModel | None = None) -> ModelSpec:

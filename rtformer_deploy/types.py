@@ -49,6 +49,8 @@ Mean = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Std = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Amax = Annotated[float, Meta(ge=0, le=3.4e38)]  # a float32
 Share = Annotated[float, Meta(ge=0, le=1)]
+#: The share of a frame's height and width that a network sees.
+Scale = Annotated[float, Meta(ge=0.01, le=1)]
 Classes = Annotated[tuple[ClassName, ...], Meta(min_length=1, max_length=255)]
 Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Meta(min_length=1, max_length=255)]
 #: One option of an architecture: what a TOML table of a recipe holds, without tables in it.
@@ -93,6 +95,16 @@ class TensorSpec:
     dtype: Text
 
 
+def frame_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(H, W) of an input -> (H, W) of the frames of which it is `scale`, to the nearest pixel."""
+    return round(size[0] / scale), round(size[1] / scale)
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(H, W) of a frame -> (H, W) of its input at `scale`, rounded down as STDC's evaluation does; at least one pixel."""
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a model is, from its architecture to the pixels that it expects. Every file that we write carries it as text.
@@ -101,6 +113,9 @@ class ModelSpec:
     RGB triple for each class. `input` is (N, 3, H, W) float32, normalised RGB; `output` is what `head` says: "lowres" logits at
     the network's stride, "logits" at full size, uint8 "labels". `weights` names the weights' origin, `sha256` is
     their hash (see `nn.weights.weights_hash`).
+
+    `mean`, `std`, `resize`, `resize_corners` and `scale` say how frames become the input and the output becomes label maps; see
+    `image.geometry`. With `scale` below 1 the input is that share of a frame's height and width, and "full size" is `frame_size`.
     """
 
     name: FileName
@@ -113,6 +128,8 @@ class ModelSpec:
     mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
     std: tuple[Std, Std, Std] = IMAGENET_STD
     resize: Resize = "stretch"
+    resize_corners: bool = False
+    scale: Scale = 1.0
     weights: str | None = None
     sha256: Sha256 | None = None
 
@@ -123,6 +140,11 @@ class ModelSpec:
         assert isinstance(height, int), "an engine has one spatial size"
         assert isinstance(width, int), "an engine has one spatial size"
         return height, width
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(H, W) of the frames of which the input is `scale`; the input's own with a scale of 1."""
+        return frame_size(self.size, self.scale)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -147,7 +169,7 @@ class Ranges:
     """What calibration measured: tensor -> the largest absolute value that INT8 is to hold (`amax`).
 
     `images` is how many were shown; `weights_sha256` the hash of the weights and the configuration they belong to (see
-    `formats.model_file.weights_sha256`), `model` their name. `mean`, `std` and `resize` are how the images were prepared, as in a
+    `formats.model_file.weights_sha256`), `model` their name. `mean` to `scale` are how the images were prepared, as in a
     ModelSpec. Ranges hold for these weights with this preprocessing, at every size: see `formats.ranges.check_ranges`.
     """
 
@@ -159,6 +181,8 @@ class Ranges:
     mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
     std: tuple[Std, Std, Std] = IMAGENET_STD
     resize: Resize = "stretch"
+    resize_corners: bool = False
+    scale: Scale = 1.0
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -33,7 +33,7 @@ def command(stop_on_error: bool, **values: Any) -> None:
     """Measure the range of every tensor of MODEL (default model.onnx) on images, for build-engine --int8.
 
     An interrupted run goes on where it stopped. The ranges belong to the weights, the configuration and the preprocessing: they hold
-    at every input size and are refused for other weights, or another mean, std or resize.
+    at every input size and are refused for other weights, or another mean, std, resize, resize_corners or scale.
     """
     from ..commands.calibrate import CalibrateRequest, calibrate_file
     from ..image.odd_files import OddFiles

@@ -26,9 +26,9 @@ from .outputs import check_outputs, file_inputs, model_inputs, outputs
 class BenchRequest:
     """What to measure: an engine plan, or an ONNX model (`external` is about one from elsewhere), for `seconds` after `warmup` seconds.
 
-    `image` is measured at its own size, as `reader` reads it; without one the bundled photograph, or a drawn street, is measured at the
-    engine's. `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` for each frame. Raises UsageError for a
-    paced batch, or a deadline without `fps`.
+    `image` is measured at its own size, as `reader` reads it; without one the bundled photograph, or a drawn street, is measured at
+    `frame_size` of the engine. `fps` adds a paced run of one frame at a time, as long again, with `deadline_ms` for each frame. Raises
+    UsageError for a paced batch, or a deadline without `fps`.
     """
 
     model: Path
@@ -70,7 +70,7 @@ def bench_path(request: BenchRequest, progress: Progress = no_progress) -> Repor
     with open_any(
         request.model, device=request.device, threads=request.threads, lanes=request.lanes, graphs=request.graphs, external=request.external
     ) as runner:
-        frame, source = (sample_frame(runner.spec.size), sample_source()) if image is None else (image, printable(str(request.image)))
+        frame, source = (sample_frame(runner.spec.frame_size), sample_source()) if image is None else (image, printable(str(request.image)))
         with watch_over(request.device if on_gpu(runner) else None) as gpu:
             report = bench(runner, [frame] * request.batch, seconds=request.seconds, warmup=request.warmup, progress=progress)
         paced = None

@@ -16,7 +16,7 @@ from ..formats.model_file import load_model, stamp_notes, weights_sha256
 from ..formats.recipe import Recipe, check_model, load_recipe
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
-from ..pipeline import build_engine, spec_of
+from ..pipeline import build_engine, opening_notes, spec_of
 from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
 from .choices import RangesSource, pick_backend, pick_ranges
@@ -69,6 +69,8 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         check_model(recipe, spec, weights_sha256(model, spec))
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     backend = pick_backend(request.backend, feedback.say)
+    for note in opening_notes(spec, backend):
+        feedback.say(note)
     options = _options(request, mix, spec)
     check_options(options, backend)  # before the calibration images are read
     if recipe is not None:
@@ -185,7 +187,9 @@ def _tell(engine: Engine, output: Path, say: Say) -> None:
     precision = info.precision
     counts = ", ".join(f"{count} in {name}" for name, count in sorted(precision.layers.items()))
     say(f"Precision: {precision.asked} {precision.state}" + (f" ({precision.detail or counts})" if precision.detail or counts else ""))
-    if info.flips is None:
+    if info.flips is None and opening_notes(info.spec, info.backend):
+        say("Not run here; its classes were not compared with ONNX Runtime.")
+    elif info.flips is None:
         say("Not run here: it needs the GPU it was built for; its classes were not compared with ONNX Runtime.")
     else:
         say(f"Against ONNX Runtime on the model: {info.flips:.4%} of the pixels change class.")

@@ -19,6 +19,7 @@ from ..errors import CalibrationError, ImageError
 from ..files import IMAGE_BYTES, sha256, sha256_of
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_model, serialize_model, weights_sha256
+from ..formats.preprocessing import prepared
 from ..formats.ranges import save_ranges
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
@@ -82,7 +83,7 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     if dead:
         feedback.say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
     weights, shown = weights_sha256(model, spec), len(counted.hashes)
-    ranges = Ranges(amax, request.method, shown, weights, spec.name, spec.mean, spec.std, spec.resize)
+    ranges = Ranges(amax, request.method, shown, weights, spec.name, **prepared(spec))
     if request.output is not None:
         save_ranges(ranges, request.output)
     checkpoint.remove()
@@ -118,9 +119,7 @@ def _basis(model: ir.Model, spec: ModelSpec, reader: ImageReader) -> dict[str, A
     return {
         "model": sha256(serialize_model(model)),
         "size": spec.size,
-        "mean": spec.mean,
-        "std": spec.std,
-        "resize": spec.resize,
+        **prepared(spec),
         "bit depth": reader.bit_depth,
     }
 
@@ -143,7 +142,7 @@ def _show_all(
         image = _read(images[name], reader, odd)
         if image is not None:
             frame, digest = image
-            ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)
+            ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
             collector.show(np.repeat(ready[None], repeats, 0), str(images[name]))
             counted.hashes[name] = digest
             counted.coloured = counted.coloured or bool(np.any(frame != frame[0, 0]))

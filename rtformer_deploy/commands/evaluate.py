@@ -47,8 +47,9 @@ class EvaluateRequest:
 def evaluate_file(request: EvaluateRequest, progress: Progress = no_progress) -> Evaluation:
     """Scores a plan, an ONNX model or a network's weights on a labelled split and writes the files that were asked for.
 
-    Every label is read before the first frame is run. Raises OutputError and MissingPackageError before the work, what opening the model
-    and the dataset raise, DatasetError if there is nothing to score, and what `evaluate` raises.
+    Weights see each frame at their recipe's `scale`, if it is below 1; what has one size resizes every frame to it. Every label is read
+    before the first frame is run. Raises OutputError and MissingPackageError before the work, what opening the model and the dataset
+    raise, DatasetError if there is nothing to score, and what `evaluate` raises.
     """
     inputs = [*model_inputs(request.model), *file_inputs(request.dataset, request.external.classes)]
     check_outputs(outputs((request.json_path, SCORES), (request.picture_path, DRAWING)), inputs)
@@ -71,9 +72,10 @@ def _open(request: EvaluateRequest, stack: contextlib.ExitStack) -> Predictor:
     """What predicts: the model's own runner, or views of each frame through it. `stack` closes what is opened."""
     if request.tiles is not None and (request.flip or request.scales):
         raise UsageError("--tiles cannot be combined with --flip and --scales.")
-    if request.scales:
-        runners = [stack.enter_context(runner) for runner in open_scales(request.model, request.scales, request.threads)]
-        return AugmentedRunner(runners, request.flip)
+    if request.scales or (request.model.suffix == ".safetensors" and request.tiles is None):
+        scales = request.scales or (1.0,)
+        runners = [stack.enter_context(runner) for runner in open_scales(request.model, scales, request.threads)]
+        return AugmentedRunner(runners, request.flip) if request.scales or request.flip else runners[0]
     runner = open_any(request.model, device=request.device, threads=request.threads, external=request.external)
     stack.enter_context(runner)
     if request.tiles is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import UsageError
 from ..formats.model_file import save_model
+from ..formats.preprocessing import scale_fault
 from ..machine import require
 from ..pipeline import Exported, export_model
 from ..types import Head, Say
@@ -45,6 +47,9 @@ def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
     )  # fmt: skip
     spec = choice.spec(size=request.size, batch=request.batch, head=request.head)
     height, width = spec.size
+    fault = scale_fault(spec.size, spec.scale)
+    if fault is not None:
+        raise UsageError(f"{spec.name}: {fault}.", "Choose another --size, or leave it out.")
     what = f"{height}x{width}, batch {request.batch}, head {request.head}, opset {request.opset}"
     say(f"Exporting {spec.name} ({choice.origin}) at {what} ...")
     exported = export_model(choice.network, spec, request.opset)

@@ -13,6 +13,7 @@ from ..errors import DeployError, EngineError, ModelError, WeightsError
 from ..files import PLAN_BYTES, read_bytes, sha256
 from ..formats.documents import DocumentError, parse_json
 from ..formats.engine_file import load_info, sidecar
+from ..formats.preprocessing import prepared
 from ..types import EngineInfo, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -128,9 +129,7 @@ def _spec(spec: ModelSpec) -> dict[str, Any]:
         "classes": f"{len(spec.classes)}: {', '.join(spec.classes)}",
         "input_size": f"{height}x{width}",
         "head": spec.head,
-        "mean": list(spec.mean),
-        "std": list(spec.std),
-        "resize": spec.resize,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in prepared(spec).items()},
         "weights": spec.weights,
         "weights_sha256": spec.sha256,
     }

@@ -24,13 +24,14 @@ from ..errors import DatasetError, EngineError
 from ..files import json_bytes, make_folder, remove, sha256, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
-from ..formats.ranges import check_ranges, load_ranges, preprocessing, ranges_hash, save_ranges
+from ..formats.preprocessing import preprocessing
+from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
 from ..pictures import why_not_drawn
-from ..pipeline import spec_of
+from ..pipeline import opening_notes, spec_of
 from ..tuning.blocks import find_blocks
 from ..tuning.journal import Journal, refuse_overwriting
 from ..tuning.measure import Workshop
@@ -85,7 +86,7 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     if len(dataset.labels.names) != len(spec.classes):
         raise DatasetError(f"{spec.name} tells {len(spec.classes)} classes apart and {dataset.name} has {len(dataset.labels.names)}.")
     backend = pick_backend(request.backend, feedback.say)
-    _refuse_unrunnable(backend, request.device, feedback.say)
+    _refuse_unrunnable(spec, backend, request.device, feedback.say)
     folder = make_folder(request.output)
     reason = why_not_drawn("tune.svg")
     if reason is not None:
@@ -115,7 +116,9 @@ def _check_files(request: TuneRequest) -> None:
     check_outputs(planned, inputs, folder=folder)
 
 
-def _refuse_unrunnable(backend: Backend, device: int, say: Say) -> None:
+def _refuse_unrunnable(spec: ModelSpec, backend: Backend, device: int, say: Say) -> None:
+    for note in opening_notes(spec, backend):
+        raise EngineError(f"tune runs every engine it builds. {note}")
     if backend_row(backend).on_gpu:
         devices = gpus()
         if devices and device >= len(devices):

@@ -83,7 +83,7 @@ def compare_image(a: FrameRunner, b: FrameRunner, decode: Callable[[], Frame]) -
 def _pass(runner: FrameRunner, frame: Frame) -> _Passed:
     spec, engine = runner.spec, runner.sessions[0].engine
     levels = (1 / 255,) * 3  # undoes the division by 255
-    resized = preprocess(frame, spec.size, (0.0, 0.0, 0.0), levels, spec.resize, threads=runner.threads)
+    resized = preprocess(frame, spec.size, (0.0, 0.0, 0.0), levels, spec.resize, corners=spec.resize_corners, threads=runner.threads)
     preprocess_frames([frame], spec, engine.input, runner.threads)
     normalised = engine.input[0].copy()
     engine.start(runner.engine_batch(1))
@@ -101,7 +101,7 @@ def _decoded(one: _Passed, other: _Passed) -> Stage:
 
 
 def _resized(one: _Passed, other: _Passed, a: ModelSpec, b: ModelSpec) -> Stage:
-    how = f"A is resized to {_shape(a.size)} ({a.resize}), B to {_shape(b.size)} ({b.resize})"
+    how = f"A is resized to {_shape(a.size)} ({_way(a)}), B to {_shape(b.size)} ({_way(b)})"
     if a.size != b.size:
         return Stage("resize", True, float("inf"), how)
     most = float(np.abs(one.resized - other.resized).max())
@@ -157,9 +157,9 @@ def _at_frame_size(one: _Passed, a: ModelSpec, other: _Passed | None = None, b: 
     best, second = np.full(size, -np.inf, np.float32), np.full(size, -np.inf, np.float32)
     theirs = None
     if other is not None and b is not None and other.logits is not None:
-        theirs = upsampled(other.logits, size, b.size, b.resize)
+        theirs = upsampled(other.logits, size, b.size, b.resize, corners=b.resize_corners)
     largest = 0.0
-    for plane in upsampled(one.logits, size, a.size, a.resize):
+    for plane in upsampled(one.logits, size, a.size, a.resize, corners=a.resize_corners):
         second = np.maximum(second, np.minimum(best, plane))
         best = np.maximum(best, plane)
         if theirs is not None:
@@ -170,6 +170,10 @@ def _at_frame_size(one: _Passed, a: ModelSpec, other: _Passed | None = None, b: 
 def _without_logits(one: _Passed, other: _Passed) -> str:
     names = " and ".join(name for name, passed in (("A", one), ("B", other)) if passed.logits is None)
     return f"{names} built with --head labels: no logits"
+
+
+def _way(spec: ModelSpec) -> str:
+    return f"{spec.resize}, from corner to corner" if spec.resize_corners else spec.resize
 
 
 def _shape(shape: tuple[int, ...]) -> str:

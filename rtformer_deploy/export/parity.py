@@ -93,7 +93,10 @@ def first_difference(network: nn.Module, model: ir.Model, spec: ModelSpec, image
 def _at_head(logits: Tensor, spec: ModelSpec) -> Tensor:
     if spec.head == "lowres":
         return logits
-    return F.interpolate(logits, size=spec.size, mode="bilinear", align_corners=False)
+    if not spec.resize_corners:
+        return F.interpolate(logits, size=spec.frame_size, mode="bilinear", align_corners=False)
+    full = F.interpolate(logits, size=spec.size, mode="bilinear", align_corners=True)
+    return full if spec.frame_size == spec.size else F.interpolate(full, size=spec.frame_size, mode="bilinear", align_corners=True)
 
 
 def _margin(logits: Tensor) -> Tensor:
@@ -106,6 +109,8 @@ def _margin(logits: Tensor) -> Tensor:
 
 def _run_for(model: ir.Model, spec: ModelSpec, image: NDArray[np.float32], names: list[str]) -> list[NDArray[np.float32]]:
     """The values of inner tensors. A copy of the model gets them as outputs."""
+    if not names:  # ONNX Runtime would give every output
+        return []
     proto = ir.serde.serialize_model(model)
     present = {output.name for output in proto.graph.output}
     for name in names:

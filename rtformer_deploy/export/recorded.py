@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import WeightsError, shorten
 from ..formats.model_file import SPEC_KEY
+from ..formats.preprocessing import prepared
 from ..formats.recipe import Recipe, load_recipe, numbered_labels, recipe_names, recipes_of
 from ..formats.weights_file import recipe_in
 from ..nn import inference_configuration
@@ -78,12 +79,9 @@ def _metadata(weights: Path) -> dict[str, str]:
 
 def _differences(described: Recipe, named: Recipe) -> list[str]:
     """One text for each thing that differs, the weights' first."""
-    pairs: dict[str, tuple[object, object]] = {
-        "classes": (described.labels.names, named.labels.names),
-        "mean": (described.mean, named.mean),
-        "std": (described.std, named.std),
-        "resize": (described.resize, named.resize),
-    }
+    pairs: dict[str, tuple[object, object]] = {"classes": (described.labels.names, named.labels.names)}
+    ways = prepared(named)
+    pairs |= {key: (value, ways[key]) for key, value in prepared(described).items()}
     one, other = _network(described.arch), _network(named.arch)
     pairs |= {key: (one.get(key), other.get(key)) for key in sorted(one.keys() | other.keys())}
     return [f"{key} {_text(mine)}, not {_text(theirs)}" for key, (mine, theirs) in pairs.items() if mine != theirs]

@@ -39,10 +39,9 @@ class Choice:
             size=size, batch=batch, head=head, stride=row.stride, labels=self.labels, weights=self.origin, sha256=self.sha256
         )
 
-    def scaled_size(self, scale: float) -> tuple[int, int]:
-        """The recipe's height and width times `scale`, or the nearest size that the network takes."""
-        height, width = self.recipe.size
-        return architecture_row(self.recipe.arch).nearest_size((height * scale, width * scale))
+    def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (H, W) nearest to `size` that the network takes."""
+        return architecture_row(self.recipe.arch).nearest_size(size)
 
 
 def choose_network(

@@ -14,9 +14,10 @@ from ..types import Engine, EngineInfo, PrecisionFound
 from .conversion import VERSION, convert_tolerant
 from .documents import JSON_BYTES, DocumentError, parse_json
 from .engine_info import check_info
+from .preprocessing import needed_version, written
 
-#: The version of the sidecar that is written.
-_VERSION = 1
+#: The newest version of the sidecar. Version 1 has no `resize_corners` and `scale` in its spec.
+_VERSION = 2
 #: What is kept of a sidecar's notes, which commands print: a builder's line is shorter.
 _MOST_NOTES, _NOTE_LENGTH = 20, 500
 
@@ -50,7 +51,9 @@ def save_precision(precision: PrecisionFound, path: Path) -> None:
 
 
 def _document(info: EngineInfo) -> bytes:
-    return _json({VERSION: _VERSION, **info.to_json()})
+    values = info.to_json()
+    spec = written(info.spec, values["spec"])
+    return _json({VERSION: needed_version(info.spec, _VERSION), **values, "spec": spec})
 
 
 def _json(data: dict[str, Any]) -> bytes:

@@ -15,10 +15,11 @@ from ..types import ModelSpec
 from .conversion import VERSION, convert_tolerant
 from .documents import DocumentError, parse_json
 from .model_spec import check_spec
+from .preprocessing import needed_version, written
 
 SPEC_KEY = "rtformer_deploy.spec"
-#: The version of the stamp that is written.
-_VERSION = 1
+#: The newest version of the stamp. Version 1 has no `resize_corners` and `scale`.
+_VERSION = 2
 #: The hash of a model's file in `ir.Model.meta`, which stays in memory.
 _FILE_KEY = "rtformer_deploy.file_sha256"
 
@@ -90,7 +91,9 @@ def _graph_sha256(model: ir.Model) -> str:
 
 def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:
     """Puts the ModelSpec into the model's metadata_props."""
-    model.metadata_props[SPEC_KEY] = json.dumps({VERSION: _VERSION, **spec.to_json()}, separators=(",", ":"))
+    model.metadata_props[SPEC_KEY] = json.dumps(
+        {VERSION: needed_version(spec, _VERSION), **written(spec, spec.to_json())}, separators=(",", ":")
+    )
 
 
 def read_spec(model: ir.Model) -> ModelSpec | None:

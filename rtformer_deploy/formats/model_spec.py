@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..types import MOST_BATCH_PIXELS, MOST_PIXELS, MOST_SIDE, ModelSpec, TensorSpec
 from .documents import DocumentError
 from .normalisation import normalisation_fault
+from .preprocessing import scale_fault
 
 
 def check_spec(spec: ModelSpec, where: str = "") -> None:
@@ -15,6 +16,10 @@ def check_spec(spec: ModelSpec, where: str = "") -> None:
     if fault is not None:
         raise DocumentError(f"{where}{fault}")
     _check_input(spec.input, f"{where}input")
+    check_size(*spec.frame_size, f"{where}input over scale")
+    fault = scale_fault(spec.size, spec.scale)
+    if fault is not None:
+        raise DocumentError(f"{where}input: {fault}")
     _check_output(spec, f"{where}output")
 
 

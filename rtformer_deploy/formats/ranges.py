@@ -1,7 +1,8 @@
 """Writes ranges as JSON that diffs well, reads them, and checks that they belong to a model.
 
-version 2    what `Ranges` holds
-version 1    has no `version`, `mean`, `std` and `resize`, and may call `weights_sha256` by an older name, `model_sha256`
+version 3    what `Ranges` holds
+version 2    has no `resize_corners` and `scale`
+version 1    has also no `version`, `mean`, `std` and `resize`, and may call `weights_sha256` by an older name, `model_sha256`
 """
 
 from __future__ import annotations
@@ -10,37 +11,27 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..content import content_dir
 from ..errors import CalibrationError
 from ..files import read_text, sha256, write_atomic
-from ..types import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Ranges, Resize, Say
+from ..types import IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Ranges, Say
 from .conversion import convert_known, split_version
 from .documents import DocumentError, parse_json
+from .preprocessing import ASSUMED, FIELDS, needed_version, prepared, preprocessing, written
 
-VERSION = 2
-#: What a file of version 1 does not say, and nearly every model used then.
-_ASSUMED: Mapping[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": "stretch"}
+VERSION = 3
+#: What a file of version 1 does not say, and nearly every model used then; version 2 says the first three.
+_ASSUMED: Mapping[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": "stretch", **ASSUMED}
 #: Some fifty thousand tensors.
 _MOST_BYTES = 4 * 2**20
 _AGAIN = "Measure them again: rtformer-deploy calibrate."
 
 
-class _Prepared(Protocol):
-    """What says how images are prepared: Ranges, a ModelSpec, a Recipe."""
-
-    @property
-    def mean(self) -> tuple[float, float, float]: ...
-    @property
-    def std(self) -> tuple[float, float, float]: ...
-    @property
-    def resize(self) -> Resize: ...
-
-
 def to_bytes(ranges: Ranges) -> bytes:
     """Ranges as JSON bytes: one tensor per line, sorted by name."""
-    return _document({"version": VERSION, **ranges.to_json()})
+    return _document({"version": needed_version(ranges, VERSION), **written(ranges, ranges.to_json())})
 
 
 def save_ranges(ranges: Ranges, path: Path) -> None:
@@ -57,7 +48,7 @@ def load_ranges(path: Path, say: Say = print) -> Ranges:
     try:
         version, values = split_version(parse_json(text, _MOST_BYTES))
         if version <= VERSION:
-            ranges = convert_known(_of_version_2(values) if version > 1 else _as_version_2(values), Ranges)
+            ranges = convert_known(_completed(values, version), Ranges)
     except DocumentError as error:
         raise CalibrationError(f"{path} is not a ranges file: {error}.", _AGAIN) from error
     if version > VERSION:
@@ -73,14 +64,14 @@ def load_ranges(path: Path, say: Say = print) -> Ranges:
 def ranges_hash(ranges: Ranges) -> str:
     """The SHA-256 of ranges, by which sidecars and recipes name them.
 
-    It is that of the file in version 1, so that ranges of that version keep their hash. The preprocessing is part of it only if it is
-    not the one that version 1 assumes.
+    It is that of the file in the earliest version that says all there is, so that ranges of earlier versions keep their hash. What is
+    assumed of a version is not part of it.
     """
     data = ranges.to_json()
     data["model_sha256"] = data.pop("weights_sha256")
-    if all(data[key] == value for key, value in _ASSUMED.items()):
-        for key in _ASSUMED:
-            del data[key]
+    for assumed in (ASSUMED, _ASSUMED):
+        if all(data.get(key, value) == value for key, value in assumed.items()):
+            data = {key: value for key, value in data.items() if key not in assumed}
     return sha256(_document(data))
 
 
@@ -95,16 +86,9 @@ def check_ranges(ranges: Ranges, spec: ModelSpec, weights_sha256: str) -> None:
             f"the model is {spec.name}, {weights_sha256[:12]}.",
             _AGAIN if spec.sha256 else f"{_AGAIN} Ranges of a model from elsewhere in a file of version 1 no longer fit.",
         )
-    if (ranges.mean, ranges.std, ranges.resize) != (spec.mean, spec.std, spec.resize):
-        raise CalibrationError(
-            f"These ranges were measured with {preprocessing(ranges)}; the model {spec.name} takes {preprocessing(spec)}.", _AGAIN
-        )
-
-
-def preprocessing(source: _Prepared) -> str:
-    """How images are prepared, for a message."""
-    mean, std = (",".join(map(str, values)) for values in (source.mean, source.std))
-    return f"mean {mean}, std {std} and resize {source.resize}"
+    if prepared(ranges) != prepared(spec):
+        measured, takes = preprocessing(ranges), preprocessing(spec)
+        raise CalibrationError(f"These ranges were measured with {measured}; the model {spec.name} takes {takes}.", _AGAIN)
 
 
 def shipped_ranges(spec: ModelSpec) -> Ranges | None:
@@ -116,17 +100,15 @@ def shipped_ranges(spec: ModelSpec) -> Ranges | None:
     return ranges if spec.sha256 == ranges.weights_sha256 else None
 
 
-def _of_version_2(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same values. Raises DocumentError if the preprocessing, for which `Ranges` has defaults, is missing."""
-    for key in _ASSUMED.keys() - values.keys():
+def _completed(values: Mapping[str, Any], version: int) -> Mapping[str, Any]:
+    """What a version says -> what this one says. Raises DocumentError if it does not say a part of the preprocessing that it should."""
+    if version == 1:
+        renamed = {"weights_sha256" if key == "model_sha256" else key: value for key, value in values.items()}
+        return {**renamed, **_ASSUMED}
+    complete = {**ASSUMED, **values} if version == 2 else values
+    for key in (name for name in FIELDS if name not in complete):
         raise DocumentError(f"it has no {key}")
-    return values
-
-
-def _as_version_2(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What version 1 says -> what version 2 says."""
-    renamed = {"weights_sha256" if key == "model_sha256" else key: value for key, value in values.items()}
-    return {**renamed, **_ASSUMED}
+    return complete
 
 
 def _document(data: dict[str, Any]) -> bytes:

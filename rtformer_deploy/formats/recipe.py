@@ -20,10 +20,12 @@ from ..types import (
     ModelSpec,
     PathText,
     Resize,
+    Scale,
     Sha256,
     Side,
     Std,
     TensorSpec,
+    frame_size,
 )
 from .build_table import BuildFile, BuildTable, build_of
 from .conversion import convert_known, convert_strict
@@ -33,7 +35,7 @@ from .explain import shown
 from .model_spec import check_size
 from .names import check_name, is_name
 from .normalisation import normalisation_fault
-from .ranges import preprocessing
+from .preprocessing import prepared, preprocessing, scale_fault
 
 __all__ = [
     "Labels",
@@ -57,8 +59,9 @@ _TUNE_IT = "Tune this model: rtformer-deploy tune."
 class Recipe:
     """One deployable: architecture, labels, input, weights, and how its engine is built.
 
-    `dataset` is a dataset's name, or the path of its TOML file; `size` is (H, W); `weights` the path of the weights that come with it;
-    `variant` what `--variant` calls its network. `inplace_norms` says that its official checkpoints were trained with InPlaceABNSync.
+    `dataset` is a dataset's name, or the path of its TOML file; `size` is the input's (H, W); `weights` the path of the weights that come
+    with it; `variant` what `--variant` calls its network. `mean` to `scale` are those of a ModelSpec. `inplace_norms` says that its
+    official checkpoints were trained with InPlaceABNSync.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Recipe:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     resize: Resize = "stretch"
+    resize_corners: bool = False
+    scale: float = 1.0
     weights: Path | None = None
     weights_sha256: str | None = None
     build: BuildTable = field(default_factory=BuildTable)
@@ -98,11 +103,13 @@ class Recipe:
             classes=labels.names,
             palette=labels.palette,
             input=TensorSpec("input", (batch, 3, height, width), "float32"),
-            output=output_spec(head, len(labels.names), batch, (height, width), stride),
+            output=output_spec(head, len(labels.names), batch, (height, width), stride, scale=self.scale),
             head=head,
             mean=self.mean,
             std=self.std,
             resize=self.resize,
+            resize_corners=self.resize_corners,
+            scale=self.scale,
             weights=weights,
             sha256=sha256,
         )
@@ -116,6 +123,8 @@ class _Input:
     mean: tuple[Mean, Mean, Mean] = IMAGENET_MEAN
     std: tuple[Std, Std, Std] = IMAGENET_STD
     resize: Resize = "stretch"
+    resize_corners: bool = False
+    scale: Scale = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,18 +161,22 @@ class _File:
         if not isinstance(self.architecture.get("name"), str):
             raise DocumentError("architecture has no name")
         check_size(*self.input.size, "input.size")
-        fault = normalisation_fault(self.input.mean, self.input.std)
-        if fault is not None:
+        check_size(*frame_size(self.input.size, self.input.scale), "input.size over input.scale")
+        faults = (normalisation_fault(self.input.mean, self.input.std), scale_fault(self.input.size, self.input.scale))
+        for fault in filter(None, faults):
             raise DocumentError(f"[input] {fault}")
 
 
-def output_spec(head: Head, classes: int, batch: int | str, size: tuple[int, int], stride: int = 8) -> TensorSpec:
-    """Name, shape and type of the output that a head gives: logits at the network's stride, full-size logits or uint8 labels."""
+def output_spec(head: Head, classes: int, batch: int | str, size: tuple[int, int], stride: int = 8, *, scale: float = 1.0) -> TensorSpec:
+    """Name, shape and type of the output that a head gives: logits at the network's stride, or logits or uint8 labels of the frame's size.
+
+    `size` is the input's, which is `scale` of the frame's.
+    """
     height, width = size
     if head == "labels":
-        return TensorSpec("labels", (batch, height, width), "uint8")
+        return TensorSpec("labels", (batch, *frame_size(size, scale)), "uint8")
     if head == "logits":
-        return TensorSpec("logits", (batch, classes, height, width), "float32")
+        return TensorSpec("logits", (batch, classes, *frame_size(size, scale)), "float32")
     return TensorSpec("logits", (batch, classes, -(-height // stride), -(-width // stride)), "float32")
 
 
@@ -214,6 +227,8 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
             mean=file.input.mean,
             std=file.input.std,
             resize=file.input.resize,
+            resize_corners=file.input.resize_corners,
+            scale=file.input.scale,
             weights=None if file.weights.file is None else folder / file.weights.file,
             weights_sha256=file.weights.sha256,
             build=build_of(file.build, folder),
@@ -246,7 +261,8 @@ def check_model(recipe: Recipe, spec: ModelSpec, weights_sha256: str) -> None:
             f" {weights_sha256[:12]}.",
             _TUNE_IT,
         )
-    if wanted is not None and (recipe.mean, recipe.std, recipe.resize) != (spec.mean, spec.std, spec.resize):
-        raise RecipeError(f"The mix was tuned with {preprocessing(recipe)}; the model {name} takes {preprocessing(spec)}.", _TUNE_IT)
+    if wanted is not None and prepared(recipe) != prepared(spec):
+        tuned, takes = preprocessing(recipe), preprocessing(spec)
+        raise RecipeError(f"The mix was tuned with {tuned}; the model {name} takes {takes}.", _TUNE_IT)
     if wanted is None and recipe.name != name:
         raise RecipeError(f"The recipe is {recipe.name}'s; the model is {name}.")

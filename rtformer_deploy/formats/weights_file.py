@@ -2,6 +2,9 @@
 
 The document has the fields of a ModelSpec as an ONNX file carries them, and three more: `version`, `dataset` (the name of the
 dataset that the weights were trained on) and `ignore_index`. `weights` and `sha256` are empty, because they follow from the file.
+
+version 2    has `resize_corners` and `scale`
+version 1    says neither: false and 1
 """
 
 from __future__ import annotations
@@ -18,15 +21,18 @@ from .documents import DocumentError, parse_json
 from .model_file import SPEC_KEY
 from .model_spec import check_spec
 from .names import check_name, clean_name
+from .preprocessing import needed_version, written
 from .recipe import Labels, Recipe
 
-VERSION = 1
+VERSION = 2
 
 
 def weights_metadata(recipe: Recipe) -> dict[str, str]:
     """A recipe -> the metadata that says what its weights are; `recipe_in` reads it. It names no path: the dataset's file is its name."""
     dataset = clean_name(Path(recipe.dataset).stem) if recipe.dataset.endswith(".toml") else recipe.dataset
-    document = {"version": VERSION, **recipe.spec().to_json(), "dataset": dataset, "ignore_index": recipe.labels.ignore_index}
+    spec = recipe.spec()
+    values = {**written(spec, spec.to_json()), "dataset": dataset, "ignore_index": recipe.labels.ignore_index}
+    document = {"version": needed_version(spec, VERSION), **values}
     return {SPEC_KEY: json.dumps(document, separators=(",", ":"), ensure_ascii=False), "recipe": recipe.name}
 
 
@@ -42,7 +48,7 @@ def recipe_in(metadata: Mapping[str, str], source: str) -> Recipe | None:
         version, values = split_version(parse_json(text))
         if version > VERSION:
             raise WeightsError(
-                f"{source} describes its weights in version {version} of the format; this rtformer-deploy reads version {VERSION}.",
+                f"{source} describes its weights in version {version} of the format; this rtformer-deploy reads up to {VERSION}.",
                 "Update it: pip install --upgrade rtformer-deploy",
             )
         document = convert_known(values, _Document)
@@ -60,6 +66,8 @@ def recipe_in(metadata: Mapping[str, str], source: str) -> Recipe | None:
         mean=document.mean,
         std=document.std,
         resize=document.resize,
+        resize_corners=document.resize_corners,
+        scale=document.scale,
     )
 
 

@@ -12,13 +12,14 @@ from .edit import initializer
 def set_head(model: ir.Model, spec: ModelSpec) -> ir.Model:
     """Changes the output of a model from `logits` at the network's stride to what `spec.head` and `spec.output` say; changes the model.
 
-    The upsampling is bilinear with half-pixel centres; labels are uint8, and a tie goes to the lowest class.
+    The upsampling is bilinear: with half-pixel centres straight to the frame's size, or with `spec.resize_corners` from corner to corner,
+    first to the input's size. Labels are uint8, and a tie goes to the lowest class.
     """
     logits = model.graph.outputs[0]
     if spec.head != "lowres":
         logits.name = _module(logits)
         model.graph.outputs.clear()
-        full = _resize(model, logits, spec)
+        full = _upsampled(model, logits, spec)
         model.graph.outputs.append(full if spec.head == "logits" else _argmax(model, full))
     output = model.graph.outputs[0]
     output.name = spec.output.name
@@ -27,18 +28,26 @@ def set_head(model: ir.Model, spec: ModelSpec) -> ir.Model:
     return model
 
 
-def _resize(model: ir.Model, logits: ir.Value, spec: ModelSpec) -> ir.Value:
-    height, width = spec.size
+def _upsampled(model: ir.Model, logits: ir.Value, spec: ModelSpec) -> ir.Value:
+    if not spec.resize_corners:
+        return _resize(model, logits, spec, spec.frame_size, "half_pixel")
+    full = _resize(model, logits, spec, spec.size, "align_corners")
+    return full if spec.frame_size == spec.size else _resize(model, full, spec, spec.frame_size, "align_corners", "_1")
+
+
+def _resize(model: ir.Model, logits: ir.Value, spec: ModelSpec, size: tuple[int, int], places: str, number: str = "") -> ir.Value:
+    """Logits -> the same at a (height, width) `size`; `number` follows the names of what is added."""
+    height, width = size
     batch = spec.input.shape[0]
     if isinstance(batch, int):
-        sizes = initializer(model.graph, "head/sizes", np.array([batch, len(spec.classes), height, width], np.int64))
+        sizes = initializer(model.graph, f"head/sizes{number}", np.array([batch, len(spec.classes), height, width], np.int64))
     else:  # sizes for two axes would be enough, but TensorRT does not take them with a dynamic batch
-        start = _append(model, ir.node("Shape", [logits], {"start": 0, "end": 2}), "head/Shape", ir.DataType.INT64)
-        size = initializer(model.graph, "head/size", np.array([height, width], np.int64))
-        sizes = _append(model, ir.node("Concat", [start, size], {"axis": 0}), "head/Concat", ir.DataType.INT64)
-    attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        start = _append(model, ir.node("Shape", [logits], {"start": 0, "end": 2}), f"head/Shape{number}", ir.DataType.INT64)
+        last = initializer(model.graph, f"head/size{number}", np.array([height, width], np.int64))
+        sizes = _append(model, ir.node("Concat", [start, last], {"axis": 0}), f"head/Concat{number}", ir.DataType.INT64)
+    attributes = {"mode": "linear", "coordinate_transformation_mode": places}
     node = ir.node("Resize", [logits, None, None, sizes], attributes)
-    return _append(model, node, "head/Resize", ir.DataType.FLOAT)
+    return _append(model, node, f"head/Resize{number}", ir.DataType.FLOAT)
 
 
 def _argmax(model: ir.Model, logits: ir.Value) -> ir.Value:

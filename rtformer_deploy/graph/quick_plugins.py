@@ -25,10 +25,14 @@ def use_quick_plugins(model: ir.Model) -> ir.Model:
                 node.attributes[name] = ir.AttrString(name, value)
     model.functions.pop((DOMAIN, "GroupedDoubleNorm", ""), None)
     names = {node.name: node for node in model.graph}
-    if "head/ArgMax" in names:
+    if "head/ArgMax" in names and _has_half_pixels(names["head/Resize"]):  # the plugin reads no other grid
         _replace_head(model, names["head/Resize"].inputs[0])
         model.opset_imports[DOMAIN] = 1
     return model
+
+
+def _has_half_pixels(resize: ir.Node) -> bool:
+    return resize.attributes.get_string("coordinate_transformation_mode") == "half_pixel"
 
 
 def _replace_head(model: ir.Model, logits: ir.Value | None) -> None:

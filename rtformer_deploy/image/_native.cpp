@@ -1,5 +1,6 @@
 // The hot ends of a frame on the CPU as a small CPython extension on the limited API (abi3): buffers in, checked; buffers
-// filled by the loops of _native_rows.hpp and _native_confidence.hpp, areas outlined by _native_outlines.hpp, the GIL released.
+// filled by the loops of _native_rows.hpp, _native_confidence.hpp and _native_interpolate.hpp, areas outlined by
+// _native_outlines.hpp, the GIL released.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -72,6 +73,25 @@ PyObject* fill_rows(const Job& job, int threads, void (*kernel)(const Job&, Own&
     }
     Py_BEGIN_ALLOW_THREADS
     share_rows(job.height + 1, threads, [&](int thread, int first, int last) { kernel(job, scratch[thread], first, last); });
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+// Shares `rows` out among up to `threads` threads that hold two rows of `row` floats each, without the GIL.
+template <typename Job>
+PyObject* fill_shared(const Job& job, int rows, size_t row, int threads, void (*kernel)(const Job&, float* const*, int, int)) {
+    std::vector<float> values;
+    try {
+        threads = std::min({threads, kMaxThreads, rows});
+        values.resize(2 * row * static_cast<size_t>(threads));
+    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
+        return PyErr_NoMemory();
+    }
+    Py_BEGIN_ALLOW_THREADS
+    share_rows(rows, threads, [&](int thread, int first, int last) {
+        float* const held[2] = {values.data() + 2 * row * thread, values.data() + row * (2 * static_cast<size_t>(thread) + 1)};
+        kernel(job, held, first, last);
+    });
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -161,21 +181,42 @@ PyObject* preprocess(PyObject*, PyObject* args) {
             return refuse("a row or column lies outside the frame");
         }
     }
-    const size_t row = resizes ? static_cast<size_t>(3) * job.columns : 0;
-    std::vector<float> values;
-    try {
-        threads = std::min({threads, kMaxThreads, job.rows});
-        values.resize(2 * row * static_cast<size_t>(threads));
-    } catch (const std::exception&) {  // no memory, or a size beyond a vector's
-        return PyErr_NoMemory();
+    return fill_shared(job, job.rows, resizes ? static_cast<size_t>(3) * job.columns : 0, threads, kernels.preprocess);
+}
+
+PyObject* interpolate(PyObject*, PyObject* args) {
+    PyObject *logits, *out, *row_low, *row_high, *row_weight, *column_low, *column_high, *column_weight;
+    Interpolate job{};
+    int threads;
+    if (!PyArg_ParseTuple(args, "OiiiOiiOOOOOOi", &logits, &job.classes, &job.height, &job.width, &out, &job.out_height, &job.out_width,
+                          &row_low, &row_high, &row_weight, &column_low, &column_high, &column_weight, &threads)) {
+        return nullptr;
     }
-    Py_BEGIN_ALLOW_THREADS
-    share_rows(job.rows, threads, [&](int thread, int first, int last) {
-        float* const held[2] = {values.data() + 2 * row * thread, values.data() + row * (2 * static_cast<size_t>(thread) + 1)};
-        kernels.preprocess(job, held, first, last);
-    });
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    if (!are_sides({job.height, job.width, job.out_height, job.out_width}) || job.classes < 1 || job.classes > kMaxClasses || threads < 1) {
+        return refuse("sizes and threads are at least 1, classes at most 256, a side at most 2^28");
+    }
+    Buffer buffers[8];
+    PyObject* const objects[8] = {logits, row_low, row_high, row_weight, column_low, column_high, column_weight, out};
+    if (!take_all(buffers, objects)) return nullptr;
+    if (!buffers[0].holds<float>({job.classes, job.height, job.width}) || !buffers[1].holds<int>({job.out_height}) ||
+        !buffers[2].holds<int>({job.out_height}) || !buffers[3].holds<float>({job.out_height}) || !buffers[4].holds<int>({job.out_width}) ||
+        !buffers[5].holds<int>({job.out_width}) || !buffers[6].holds<float>({job.out_width}) ||
+        !buffers[7].holds<float>({job.classes, job.out_height, job.out_width})) {
+        return refuse("a buffer has another size or alignment than was said");
+    }
+    job.logits = buffers[0].as<const float>();
+    job.row_low = buffers[1].as<const int>();
+    job.row_high = buffers[2].as<const int>();
+    job.row_weight = buffers[3].as<const float>();
+    job.column_low = buffers[4].as<const int>();
+    job.column_high = buffers[5].as<const int>();
+    job.column_weight = buffers[6].as<const float>();
+    job.out = buffers[7].as<float>();
+    if (!within(job.row_low, job.out_height, job.height) || !within(job.row_high, job.out_height, job.height) ||
+        !within(job.column_low, job.out_width, job.width) || !within(job.column_high, job.out_width, job.width)) {
+        return refuse("a row or column lies outside the grid");
+    }
+    return fill_shared(job, job.out_height, static_cast<size_t>(job.out_width), threads, kernels.interpolate);
 }
 
 PyObject* confidence(PyObject*, PyObject* args) {
@@ -247,6 +288,7 @@ PyObject* limit_instruction_set(PyObject*, PyObject* args) {
 PyMethodDef methods[] = {
     {"upsample_argmax", upsample_argmax, METH_VARARGS, "Logits (C, h, w) to labels (H, W); see rtformer_deploy.native."},
     {"preprocess", preprocess, METH_VARARGS, "An RGB frame to normalised planes; see rtformer_deploy.native."},
+    {"interpolate", interpolate, METH_VARARGS, "Logits (C, h, w) to logits (C, H, W), from low, high and weight of rows and columns."},
     {"confidence", confidence, METH_VARARGS, "Logits (C, h, w) to the winner's softmax in 8 bits (H, W)."},
     {"outlines", outlines, METH_VARARGS, "Labels (H, W) to corners and rings of their areas, as bytes."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that the loops run on here."},

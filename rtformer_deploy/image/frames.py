@@ -15,7 +15,7 @@ from ..types import Frame, LabelMap, Resize
 from . import native
 from .decode import decode_image, load_image
 from .folders import images_in
-from .geometry import Axis, Size, Window, input_axes, nearest, window
+from .geometry import Axis, Size, Window, input_axes, nearest_labels, window
 from .png import save_png
 from .upsample import upsample_argmax, upsample_argmax_reference
 
@@ -42,12 +42,15 @@ def preprocess(
     resize: Resize = "stretch",
     out: NDArray[np.float32] | None = None,
     *,
+    corners: bool = False,
     threads: int | None = None,
 ) -> NDArray[np.float32]:
     """A frame of any size -> the engine's input (3, H, W) float32, written into `out` if there is one.
 
-    Bilinear with half-pixel centres and no antialiasing, computed in float32 (OpenCV's INTER_LINEAR); then /255, minus `mean`, over
-    `std`. `letterbox` keeps the picture's proportions; the rest is 0. A frame of the right size is not interpolated.
+    Bilinear with half-pixel centres and no antialiasing, computed in float32 (OpenCV's INTER_LINEAR), or with `corners` from corner to
+    corner (PyTorch's align_corners); then /255, minus `mean`, over `std`. Normalising first would give the same up to rounding: within
+    16 * 2^-24 * (1 + mean) / std. `letterbox` keeps the picture's proportions; the rest is 0. A frame of the right size is not
+    interpolated.
     `threads` None uses every CPU. Raises ImageError for an array that is not a frame.
     """
     frame = _checked(frame)
@@ -58,7 +61,7 @@ def preprocess(
         raise ValueError(f"out should be float32 {(3, *spec_size)}; it is {target.dtype} {target.shape}")
     if (part.height, part.width) != spec_size:
         target.fill(0.0)
-    rows, columns = input_axes(size, part)
+    rows, columns = input_axes(size, part, corners)
     scale, bias = normalisation(mean, std)
     if native.available():
         native.preprocess(frame, target, part, rows, columns, scale, bias, native.usable_threads(threads))
@@ -76,12 +79,11 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[
     return (1.0 / (255.0 * deviation)).astype(np.float32), (-np.asarray(mean, np.float64) / deviation).astype(np.float32)
 
 
-def resize_labels(labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch") -> LabelMap:
+def resize_labels(
+    labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch", *, corners: bool = False
+) -> LabelMap:
     """Labels (h, w) over the engine's input -> labels (H, W) at the frame's `size`, each pixel has the nearest label; always a copy."""
-    part = window(size, input_size, resize)
-    rows, columns = labels.shape[0] / input_size[0], labels.shape[1] / input_size[1]
-    y = nearest(labels.shape[0], size[0], part.height / size[0] * rows, part.top * rows)
-    x = nearest(labels.shape[1], size[1], part.width / size[1] * columns, part.left * columns)
+    y, x = nearest_labels((labels.shape[0], labels.shape[1]), size, input_size, resize, corners)
     return labels.astype(np.uint8, copy=False)[y[:, None], x]
 
 

@@ -1,8 +1,9 @@
 """Where the pixels of one grid lie in another: frame -> engine input, and logits -> frame.
 
-All maps are bilinear with half-pixel centres: the centre of sample i lies at i + 0.5, and positions outside the grid take the
-value at its edge. `stretch` maps the whole frame onto the whole input; `letterbox` scales it by the smaller of the two ratios and
-centres it.
+All maps are bilinear. With half-pixel centres, the usual way, the centre of sample i lies at i + 0.5, and positions outside the grid
+take the value at its edge; logits are read once, straight from their grid. With `corners` (PyTorch's align_corners) the outermost
+samples of both grids lie on each other, and logits are read in two steps: at the input's size, then at the frame's from there. `stretch`
+maps the whole frame onto the whole input; `letterbox` scales it by the smaller of the two ratios and centres it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ..types import Resize
 
 Size = tuple[int, int]  # (H, W)
+Indices = NDArray[np.intp]
 
 #: The native code works on tiles of 8 pixels and may read the weights of 7 pixels after the last, without using them.
 WEIGHT_PADDING = 7
@@ -46,6 +48,10 @@ class Axis:
     padded_weight: NDArray[np.float32]
 
 
+#: How the rows and the columns of a bilinear map read their source.
+Axes = tuple[Axis, Axis]
+
+
 def window(size: Size, input_size: Size, resize: Resize) -> Window:
     """A frame's (H, W) and the engine's -> where the resized picture lies in the engine's input."""
     height, width = input_size
@@ -57,13 +63,35 @@ def window(size: Size, input_size: Size, resize: Resize) -> Window:
     return Window((height - inner_height) // 2, (width - inner_width) // 2, inner_height, inner_width)
 
 
-def input_axes(size: Size, part: Window) -> tuple[Axis, Axis]:
+def input_axes(size: Size, part: Window, corners: bool = False) -> Axes:
     """Rows and columns of the picture in the engine's input, read from a frame of (H, W) `size`."""
+    if corners:
+        return corner_axis(size[0], part.height), corner_axis(size[1], part.width)
     return axis(size[0], part.height, size[0] / part.height), axis(size[1], part.width, size[1] / part.width)
 
 
-def output_axes(grid: Size, size: Size, input_size: Size, resize: Resize) -> tuple[Axis, Axis]:
-    """Rows and columns of a frame of (H, W) `size`, read from logits of (h, w) `grid` that cover the engine's whole input."""
+def output_steps(grid: Size, size: Size, input_size: Size, resize: Resize, corners: bool = False) -> tuple[Axes, ...]:
+    """The maps, one or two, that read a frame of (H, W) `size` from logits of (h, w) `grid` over the engine's whole input, in order.
+
+    With `corners` a grid that is smaller than the input is first read at the input's size. A grid that has that size already, or a
+    frame that has it, takes one step.
+    """
+    if not corners:
+        return (output_axes(grid, size, input_size, resize),)
+    steps: list[Axes] = []
+    if grid[0] < input_size[0] or grid[1] < input_size[1]:
+        steps.append((corner_axis(grid[0], input_size[0]), corner_axis(grid[1], input_size[1])))
+        grid = input_size
+    part = window(size, input_size, resize)
+    if not steps or part != Window(0, 0, *size):
+        rows = _corners_of(part.top, part.height, input_size[0], grid[0])
+        columns = _corners_of(part.left, part.width, input_size[1], grid[1])
+        steps.append((corner_axis(grid[0], size[0], *rows), corner_axis(grid[1], size[1], *columns)))
+    return tuple(steps)
+
+
+def output_axes(grid: Size, size: Size, input_size: Size, resize: Resize) -> Axes:
+    """Rows and columns of a frame of (H, W) `size`, read with half-pixel centres from logits of (h, w) `grid` over the whole input."""
     part = window(size, input_size, resize)
     rows = grid[0] / input_size[0]  # logits per pixel of the input
     columns = grid[1] / input_size[1]
@@ -77,7 +105,33 @@ def output_axes(grid: Size, size: Size, input_size: Size, resize: Resize) -> tup
 def axis(samples: int, positions: int, scale: float, start: float = 0.0) -> Axis:
     """The map from `positions` places to `samples` samples: place p's centre lies at start + (p + 0.5) * scale of the samples' axis."""
     at = start + (np.arange(positions) + 0.5) * scale - 0.5
-    at = np.clip(at, -0.5, samples - 0.5)
+    return _axis_at(samples, np.clip(at, -0.5, samples - 0.5))
+
+
+@lru_cache(maxsize=64)
+def corner_axis(samples: int, positions: int, first: float = 0.0, last: float | None = None) -> Axis:
+    """The map from `positions` places to `samples` samples whose outermost places lie on the samples `first` and `last` (None: the last).
+
+    A single place lies on `first`.
+    """
+    at = _spread(positions, first, samples - 1 if last is None else last)
+    return _axis_at(samples, np.clip(at, 0, samples - 1))
+
+
+def _spread(positions: int, first: float, last: float) -> NDArray[np.float64]:
+    """Evenly spread places: the first lies at `first`, the last, if there is another, at `last`. Whole numbers come out whole."""
+    places: NDArray[np.float64] = first + np.arange(positions) * (last - first) / max(1, positions - 1)
+    return places
+
+
+def _corners_of(start: int, length: int, input_length: int, samples: int) -> tuple[float, float]:
+    """Where the outermost pixels of a window in the input lie among `samples` samples that cover the input from corner to corner."""
+    steps = max(1, input_length - 1)
+    return start * (samples - 1) / steps, (start + length - 1) * (samples - 1) / steps
+
+
+def _axis_at(samples: int, at: NDArray[np.float64]) -> Axis:
+    """The map to places at `at`, ascending, in the samples' own coordinates, where sample i lies at i."""
     below = np.floor(at).astype(np.int32)
     low, high = np.clip(below, 0, samples - 1), np.clip(below + 1, 0, samples - 1)
     weight = np.where(low == high, 0.0, at - below).astype(np.float32)
@@ -93,8 +147,20 @@ def cell_at(axis: Axis) -> NDArray[np.int32]:
     return np.repeat(np.arange(axis.cells.size - 1, dtype=np.int32), np.diff(axis.cells))
 
 
-def nearest(samples: int, positions: int, scale: float, start: float = 0.0) -> NDArray[np.intp]:
-    """For each of `positions` places the index of the sample whose extent holds the place's centre."""
-    at = np.floor(start + (np.arange(positions) + 0.5) * scale)
-    indices: NDArray[np.intp] = np.clip(at, 0, samples - 1).astype(np.intp)
+def nearest_labels(grid: Size, size: Size, input_size: Size, resize: Resize, corners: bool = False) -> tuple[Indices, Indices]:
+    """For the rows and the columns of a frame of (H, W) `size` the nearest of a label map (h, w) `grid` over the engine's input."""
+    part = window(size, input_size, resize)
+    sides = zip(grid, size, input_size, (part.top, part.left), (part.height, part.width), strict=True)
+    rows, columns = (_nearest(*side, corners) for side in sides)
+    return rows, columns
+
+
+def _nearest(samples: int, positions: int, input_length: int, start: int, length: int, corners: bool) -> Indices:
+    """For each of `positions` places of a side the index of the nearest sample; between two, the later one."""
+    if corners:
+        at = np.floor(_spread(positions, *_corners_of(start, length, input_length, samples)) + 0.5)
+    else:
+        share = samples / input_length  # samples per pixel of the input
+        at = np.floor(start * share + (np.arange(positions) + 0.5) * (length / positions * share))
+    indices: Indices = np.clip(at, 0, samples - 1).astype(np.intp)
     return indices

@@ -55,6 +55,15 @@ def upsample_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis, thre
     return labels
 
 
+def interpolate(logits: NDArray[np.float32], rows: Axis, columns: Axis, threads: int) -> NDArray[np.float32]:
+    """Contiguous logits (C, h, w) and the places' rows and columns in them -> the logits there (C, H, W)."""
+    assert _module is not None, "ask available() first"
+    out = np.empty((logits.shape[0], rows.weight.size, columns.weight.size), np.float32)
+    tables = rows.low, rows.high, rows.weight, columns.low, columns.high, columns.weight
+    _module.interpolate(logits, *logits.shape, out, *out.shape[1:], *tables, threads)
+    return out
+
+
 def confidence(logits: NDArray[np.float32], rows: Axis, columns: Axis, threads: int) -> NDArray[np.uint8]:
     """Finite, contiguous logits (C, h, w) and the frame's rows and columns in them -> the winner's softmax in 8 bits (H, W)."""
     assert _module is not None, "ask available() first"

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..types import LabelMap, Resize
-from .geometry import Axis, Size, Window, output_axes
-from .upsample import checked, interpolate_plane, upsample_argmax
+from .geometry import Size, Window
+from .upsample import Reading, reading, upsample_argmax
 
 
 def tile_windows(size: Size, tile: Size, overlap: int) -> list[Window]:
-    """A frame's (H, W), the engine's and the least overlap in pixels -> the tiles, row by row, spread evenly.
+    """A frame's (H, W), a tile's and the least overlap in pixels -> the tiles, row by row, spread evenly.
 
-    A tile has the engine's size, or the frame's if that is smaller. Raises UsageError if the overlap is above three quarters of the
+    A tile is cut to the frame if that is smaller. Raises UsageError if the overlap is above three quarters of the
     tile's shorter side: the number of tiles grows with the square of 1 / (side - overlap), to one a pixel.
     """
     most = min(tile) * 3 // 4
@@ -36,6 +36,7 @@ def join_tiles(
     input_size: Size,
     resize: Resize,
     *,
+    corners: bool = False,
     threads: int | None = None,
 ) -> LabelMap:
     """The tiles' logits (C, h, w) -> the frame's labels (H, W).
@@ -46,8 +47,11 @@ def join_tiles(
     labels = np.empty(size, np.uint8)
     for part, values in zip(windows, logits, strict=True):
         place = labels[part.top : part.top + part.height, part.left : part.left + part.width]
-        place[...] = upsample_argmax(values, (part.height, part.width), input_size, resize, threads=threads)
-    tiles = [_Tile.of(part, checked(values), input_size, resize, size) for part, values in zip(windows, logits, strict=True)]
+        place[...] = upsample_argmax(values, (part.height, part.width), input_size, resize, corners=corners, threads=threads)
+    tiles = [
+        _Tile.of(part, reading(values, (part.height, part.width), input_size, resize, corners=corners), size)
+        for part, values in zip(windows, logits, strict=True)
+    ]
     rows = _edges((part.top, part.top + part.height) for part in windows)
     columns = _edges((part.left, part.left + part.width) for part in windows)
     for top, bottom in itertools.pairwise(rows):
@@ -60,19 +64,16 @@ def join_tiles(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tile:
-    """A tile's logits (C, h, w), how its pixels read them, and each row's and column's weight in an overlap."""
+    """A tile, how its pixels read its logits, and each row's and column's weight in an overlap."""
 
     part: Window
-    logits: NDArray[np.float32]
-    rows: Axis
-    columns: Axis
+    read: Reading
     row_weight: NDArray[np.float32]
     column_weight: NDArray[np.float32]
 
     @classmethod
-    def of(cls, part: Window, logits: NDArray[np.float32], input_size: Size, resize: Resize, size: Size) -> _Tile:
-        rows, columns = output_axes((logits.shape[1], logits.shape[2]), (part.height, part.width), input_size, resize)
-        return cls(part, logits, rows, columns, _ramp(part.top, part.height, size[0]), _ramp(part.left, part.width, size[1]))
+    def of(cls, part: Window, read: Reading, size: Size) -> _Tile:
+        return cls(part, read, _ramp(part.top, part.height, size[0]), _ramp(part.left, part.width, size[1]))
 
     def covers(self, y: int, x: int) -> bool:
         part = self.part
@@ -81,7 +82,7 @@ class _Tile:
     def plane(self, index: int, rows: slice, columns: slice) -> NDArray[np.float32]:
         """One class's logits at some rows and columns of the frame, times their weight."""
         weight = self.row_weight[rows, None] * self.column_weight[columns]
-        return interpolate_plane(self.logits[index], self.rows, self.columns, rows, columns) * weight
+        return self.read.plane(index, rows, columns) * weight
 
 
 def _blended(tiles: Sequence[_Tile], rows: tuple[int, int], columns: tuple[int, int]) -> LabelMap:
@@ -96,7 +97,7 @@ def _blended(tiles: Sequence[_Tile], rows: tuple[int, int], columns: tuple[int, 
     ]
     labels = np.zeros((rows[1] - rows[0], columns[1] - columns[0]), np.uint8)
     best = np.full(labels.shape, -np.inf, np.float32)
-    for index in range(tiles[0].logits.shape[0]):
+    for index in range(tiles[0].read.logits.shape[0]):
         values = sum((tile.plane(index, *where) for tile, *where in parts), np.zeros(labels.shape, np.float32))
         wins = values > best
         best[wins] = values[wins]

@@ -3,11 +3,14 @@
 Interpolation is a convex combination of four corners, so if the four logits around a pixel agree on the class, the pixel has that
 class. Only the other cells are interpolated, and in those only the classes that may win. Rounding is the same as in the full
 computation. The result can differ only if rounding turns a class that wins at all four corners into a tie.
+
+With `corners` (align_corners) the logits are first interpolated to the engine's input size, all of them, and are the grid from there on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +18,36 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..types import LabelMap, Resize
 from . import native
-from .geometry import Axis, Size, output_axes
+from .geometry import Axes, Axis, Size, output_steps
 
 MAX_CLASSES = 256  # labels are uint8
 
 
 def upsample_argmax(
-    logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch", *, threads: int | None = None
+    logits: NDArray[np.float32],
+    size: Size,
+    input_size: Size,
+    resize: Resize = "stretch",
+    *,
+    corners: bool = False,
+    threads: int | None = None,
 ) -> LabelMap:
     """Logits (C, h, w) over the engine's input -> labels (H, W) at the frame's `size`; any stride, up or down.
 
-    `input_size` is the engine's (H, W), `resize` how the frame was resized to it; `threads` None uses every CPU. Runs the native
-    code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
+    `input_size` is the engine's (H, W), `resize` and `corners` how the frame was resized to it; `threads` None uses every CPU. Runs the
+    native code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
     """
-    logits = checked(logits)
-    rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
+    grid, rows, columns = reading(logits, size, input_size, resize, corners=corners).last_step(threads)
     if native.available():
-        return native.upsample_argmax(logits, rows, columns, native.usable_threads(threads))
-    return sparse_argmax(logits, rows, columns)
+        return native.upsample_argmax(grid, rows, columns, native.usable_threads(threads))
+    return sparse_argmax(grid, rows, columns)
 
 
-def upsample_argmax_reference(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch") -> LabelMap:
+def upsample_argmax_reference(
+    logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch", *, corners: bool = False
+) -> LabelMap:
     """The definition of `upsample_argmax`: interpolates every class at every pixel, then takes the argmax."""
-    planes = upsampled(logits, size, input_size, resize)
+    planes = upsampled(logits, size, input_size, resize, corners=corners)
     best = next(planes)
     labels = np.zeros(size, np.uint8)
     for index, values in enumerate(planes, 1):
@@ -47,12 +57,49 @@ def upsample_argmax_reference(logits: NDArray[np.float32], size: Size, input_siz
     return labels
 
 
-def upsampled(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch") -> Iterator[NDArray[np.float32]]:
+def upsampled(
+    logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch", *, corners: bool = False
+) -> Iterator[NDArray[np.float32]]:
     """Logits (C, h, w) -> one plane (H, W) at the frame's `size` for each class, one after another. Raises EngineError as above."""
+    read = reading(logits, size, input_size, resize, corners=corners)
+    for index in range(logits.shape[0]):
+        yield read.plane(index)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """How the pixels of a frame read their logits (C, h, w): bilinearly, in one step, or in two with the engine's input size between."""
+
+    logits: NDArray[np.float32]
+    steps: tuple[Axes, ...]
+
+    def plane(self, index: int, rows: slice = slice(None), columns: slice = slice(None)) -> NDArray[np.float32]:
+        """One class at all pixels of the frame (H, W), or at some of its rows and columns; nothing else is interpolated."""
+        plane, last = self.logits[index], self.steps[-1]
+        if len(self.steps) == 1:
+            return interpolate_plane(plane, *last, rows, columns)
+        needed = [_samples(axis, part) for axis, part in zip(last, (rows, columns), strict=True)]
+        between = interpolate_plane(plane, *self.steps[0], *needed)
+        return _interpolate(between, *last, rows, columns, needed[0].start, needed[1].start)
+
+    def last_step(self, threads: int | None = None) -> tuple[NDArray[np.float32], Axis, Axis]:
+        """The logits (C, h', w') that the last step reads, and its rows and columns. `threads` None uses every CPU."""
+        if len(self.steps) == 1:
+            return self.logits, *self.steps[0]
+        return interpolated(self.logits, *self.steps[0], threads=threads), *self.steps[1]
+
+
+def reading(logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch", *, corners: bool = False) -> Reading:
+    """Logits (C, h, w) over the engine's input -> how a frame of `size` reads them. Raises EngineError as `checked` does."""
     logits = checked(logits)
-    rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
-    for plane in logits:
-        yield interpolate_plane(plane, rows, columns)
+    return Reading(logits, output_steps((logits.shape[1], logits.shape[2]), size, input_size, resize, corners))
+
+
+def interpolated(logits: NDArray[np.float32], rows: Axis, columns: Axis, *, threads: int | None = None) -> NDArray[np.float32]:
+    """Finite, contiguous logits (C, h, w) -> every class at every place of the axes, (C, H, W). `threads` None uses every CPU."""
+    if native.available():
+        return native.interpolate(logits, rows, columns, native.usable_threads(threads))
+    return np.stack([interpolate_plane(plane, rows, columns) for plane in logits])
 
 
 def sparse_argmax(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> LabelMap:
@@ -105,8 +152,21 @@ def interpolate_plane(
     plane: NDArray[np.float32], rows: Axis, columns: Axis, some_rows: slice = slice(None), some_columns: slice = slice(None)
 ) -> NDArray[np.float32]:
     """One class (h, w) -> (H, W), or some of its rows and columns: the columns first, then the rows."""
-    wide = lerp(plane[:, columns.low[some_columns]], plane[:, columns.high[some_columns]], columns.weight[some_columns])
-    return lerp(wide[rows.low[some_rows]], wide[rows.high[some_rows]], rows.weight[some_rows, None])
+    return _interpolate(plane, rows, columns, some_rows, some_columns)
+
+
+def _interpolate(
+    plane: NDArray[np.float32], rows: Axis, columns: Axis, some_rows: slice, some_columns: slice, top: int = 0, left: int = 0
+) -> NDArray[np.float32]:
+    """As `interpolate_plane`; the plane's first sample is the one at row `top` and column `left` of the axes."""
+    low, high = columns.low[some_columns] - left, columns.high[some_columns] - left
+    wide = lerp(plane[:, low], plane[:, high], columns.weight[some_columns])
+    return lerp(wide[rows.low[some_rows] - top], wide[rows.high[some_rows] - top], rows.weight[some_rows, None])
+
+
+def _samples(axis: Axis, part: slice) -> slice:
+    """The samples that some places of an axis read."""
+    return slice(int(axis.low[part][0]), int(axis.high[part][-1]) + 1)
 
 
 def _by_size(

@@ -11,6 +11,7 @@ from ..errors import EngineError
 from ..image.geometry import Size, Window, cell_at, input_axes, output_axes, window
 from ..image.upsample import MAX_CLASSES
 from ..types import ModelSpec
+from .supported import lane_fault
 
 #: The tables of a frame, in their order in the blob. The output tables exist only if the engine gives logits.
 INPUT_TABLES = ("row_low", "row_weight", "column_low", "column_weight")
@@ -46,8 +47,12 @@ class FrameTables:
 def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
     """The tables for a frame of (H, W) `size`, the same ones that the CPU code reads.
 
-    Raises EngineError if the logits' shape is not known. An engine that gives labels has no output tables.
+    Raises EngineError if the logits' shape is not known, or no kernel reads frames as the spec says. An engine that gives labels has no
+    output tables.
     """
+    fault = lane_fault(spec)
+    if fault is not None:
+        raise EngineError(fault)
     part = window(size, spec.size, spec.resize)
     rows, columns = input_axes(size, part)
     tables: dict[str, NDArray[np.int32] | NDArray[np.float32]] = dict(

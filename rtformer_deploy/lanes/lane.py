@@ -196,8 +196,8 @@ class Lane(EngineLane):
 
     def _resized_labels(self) -> list[LabelMap]:
         spec = self._share.engine.info.spec
-        outputs = zip(self._target.array, self._placed, strict=False)
-        return [resize_labels(labels.copy(), placed.tables.size, spec.size, spec.resize) for labels, placed in outputs]
+        resize = functools.partial(resize_labels, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners)
+        return [resize(labels.copy(), placed.tables.size) for labels, placed in zip(self._target.array, self._placed, strict=False)]
 
     def _checked_labels(self, device_labels: list[DeviceLabels] | None) -> list[Any]:
         check_flag(self._memory.flag())

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..image.geometry import Axis, Size, output_axes
-from ..image.upsample import checked, interpolate_plane
+from ..image.geometry import Size
+from ..image.upsample import reading
 from ..types import Frame, LabelMap, ModelSpec
+from .scaled import runner_for
 from .whole_logits import LogitsRunner, check_has_logits
 
 _ROWS = 64  # rows of the frame that are held for all classes at once
@@ -40,7 +41,7 @@ class AugmentedRunner:
 
     def _label(self, frame: Frame) -> LabelMap:
         size = (frame.shape[0], frame.shape[1])
-        views = [view for runner in self._runners for view in self._views(runner, frame)]
+        views = [view for runner in self._runners for view in self._views(runner_for(runner, size), frame)]
         labels = np.empty(size, np.uint8)
         for top in range(0, size[0], _ROWS):
             rows = slice(top, min(top + _ROWS, size[0]))
@@ -58,14 +59,12 @@ class _View:
     """One look at a frame: its logits, and how the frame's pixels read them."""
 
     def __init__(self, logits: NDArray[np.float32], size: Size, spec: ModelSpec, *, mirrored: bool) -> None:
-        self._logits, self._mirrored = checked(logits), mirrored
-        self._rows: Axis
-        self._columns: Axis
-        self._rows, self._columns = output_axes((logits.shape[1], logits.shape[2]), size, spec.size, spec.resize)
+        self._read = reading(logits, size, spec.size, spec.resize, corners=spec.resize_corners)
+        self._mirrored = mirrored
 
     def softmax(self, rows: slice) -> NDArray[np.float32]:
         """Some rows of the frame -> (classes, rows, W)."""
-        values = np.stack([interpolate_plane(plane, self._rows, self._columns, rows) for plane in self._logits])
+        values = np.stack([self._read.plane(index, rows) for index in range(len(self._read.logits))])
         values -= values.max(axis=0)
         np.exp(values, out=values)
         values /= values.sum(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,20 @@ Size = tuple[int, int]  # (H, W)
 def preprocess_frames(frames: Sequence[Frame], spec: ModelSpec, out: NDArray[np.float32], threads: int | None = None) -> None:
     """Writes frames of any size, resized and normalised, to the first images of `out` (N, 3, H, W). `threads` None: all cores."""
     for index, frame in enumerate(frames):
-        image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=out[index], threads=threads)
+        image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out[index], corners=spec.resize_corners, threads=threads)
 
 
 def label_maps(output: NDArray[Any], sizes: Sequence[Size], spec: ModelSpec, threads: int | None = None) -> list[LabelMap]:
     """An engine's output to label maps of these sizes (H, W). Further images are padding and are skipped. `threads` None: all cores.
 
-    Logits of any stride are interpolated once, straight to the frame's size, followed by argmax. Labels are resized with nearest neighbour.
+    Logits of any stride are interpolated to the frame's size, straight or with `spec.resize_corners` in two steps, followed by argmax.
+    Labels are resized with nearest neighbour.
     """
     outputs = zip(output, sizes, strict=False)
     if spec.head == "labels":
-        return [image.resize_labels(labels, size, spec.size, spec.resize) for labels, size in outputs]
-    return [image.upsample_argmax(logits, size, spec.size, spec.resize, threads=threads) for logits, size in outputs]
+        return [image.resize_labels(labels, size, spec.size, spec.resize, corners=spec.resize_corners) for labels, size in outputs]
+    upsample = partial(image.upsample_argmax, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners, threads=threads)
+    return [upsample(logits, size) for logits, size in outputs]
 
 
 class CpuSession:

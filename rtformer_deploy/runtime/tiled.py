@@ -1,4 +1,4 @@
-"""A runner that cuts large frames into overlapping tiles of the engine's size."""
+"""A runner that cuts large frames into overlapping tiles, each as large as the frames that the engine is meant for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .whole_logits import LogitsRunner, check_has_logits
 
 
 class TiledRunner:
-    """Implements `types.Runner`: frames larger than the engine go through it tile by tile, others as usual.
+    """Implements `types.Runner`: frames larger than the engine's (`spec.frame_size`) go through it tile by tile, others as usual.
 
     Tiles overlap by at least `overlap` pixels, and their logits are blended there. An engine built with `--head labels` has no
     logits and raises UsageError. The runner inside stays the caller's, who closes it.
@@ -21,7 +21,7 @@ class TiledRunner:
 
     def __init__(self, runner: LogitsRunner, overlap: int) -> None:
         check_has_logits(runner.spec, "Tiles need")
-        tile_windows(runner.spec.size, runner.spec.size, overlap)
+        tile_windows(runner.spec.frame_size, runner.spec.frame_size, overlap)
         self._runner, self._overlap = runner, overlap
         self.spec: ModelSpec = runner.spec
         self.threads: int | None = getattr(runner, "threads", None)
@@ -58,9 +58,9 @@ class TiledRunner:
     def _label(self, frame: Frame) -> LabelMap:
         spec = self.spec
         size = (frame.shape[0], frame.shape[1])
-        windows = tile_windows(size, spec.size, self._overlap)
+        windows = tile_windows(size, spec.frame_size, self._overlap)
         if len(windows) == 1:
             return self._runner.run([frame])[0]
         tiles = [frame[part.top : part.top + part.height, part.left : part.left + part.width] for part in windows]
         logits = self._runner.logits(tiles)
-        return join_tiles(size, windows, list(logits), spec.size, spec.resize, threads=self.threads)
+        return join_tiles(size, windows, list(logits), spec.size, spec.resize, corners=spec.resize_corners, threads=self.threads)

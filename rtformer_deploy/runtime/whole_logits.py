@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 from ..errors import UsageError
 from ..types import Frame, LabelMap, Logits, ModelSpec
@@ -18,6 +18,14 @@ class LogitsRunner(Protocol):
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...
 
     def logits(self, frames: Sequence[Frame]) -> Logits: ...
+
+
+class OpenLogitsRunner(LogitsRunner, Protocol):
+    """A LogitsRunner that is closed when its context ends."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
 
 
 def check_has_logits(spec: ModelSpec, wanted_by: str) -> None:

@@ -50,7 +50,7 @@ class EngineHost:
 
     def warm_up(self) -> None:
         """Runs one blank frame and one full batch, so that no request pays for a library's first run."""
-        height, width = self._runner.spec.size
+        height, width = self._runner.spec.frame_size
         for count in sorted({1, self._runner.max_batch}):
             self._runner.run([np.zeros((height, width, 3), np.uint8)] * count)
 

@@ -118,7 +118,7 @@ def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | 
     with open_engine(engine, device=device, threads=threads, graphs=False) as runner:
         batch = runner.engine_batch(1)
         images = runner.sessions[0].engine.input[:batch]
-        preprocess_frames([sample_frame(runner.spec.size)] * batch, runner.spec, images, runner.threads)
+        preprocess_frames([sample_frame(runner.spec.frame_size)] * batch, runner.spec, images, runner.threads)
         images = images.copy()
         return images, statistics.median(_latencies(runner, batch, rounds))
 

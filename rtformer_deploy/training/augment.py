@@ -19,13 +19,16 @@ class Augmentation:
     """How strong the random changes are.
 
     `scale` is the range of the zoom (log-uniform), `aspect` the largest relative stretch of one axis, `colour` the strength of
-    brightness, contrast, saturation, tint and gamma changes (0: none).
+    brightness, contrast, saturation, tint and gamma changes (0: none). At a zoom of 1 a view shows a frame at `frame_scale` of its size;
+    `corners`: frames are resized from corner to corner. Both are a recipe's `scale` and `resize_corners`.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
     aspect: float = 0.1
     flip: bool = True
     colour: float = 0.4
+    frame_scale: float = 1.0
+    corners: bool = False
 
 
 def random_view(
@@ -53,16 +56,20 @@ def random_view(
 def _warp(
     shape: tuple[int, ...], size: tuple[int, int], options: Augmentation, rng: np.random.Generator, around: tuple[int, int] | None
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The 2x3 matrix from frame to view pixels; pixel centres lie at halves."""
-    zoom = math.exp(rng.uniform(math.log(options.scale[0]), math.log(options.scale[1])))
+    """The 2x3 matrix from frame to view pixels; pixel centres lie at halves, or with `corners` at whole numbers."""
+    half = 0.0 if options.corners else 0.5
+    zoom = options.frame_scale * math.exp(rng.uniform(math.log(options.scale[0]), math.log(options.scale[1])))
     stretch = math.exp(rng.uniform(-1, 1) * math.log1p(options.aspect))
     matrix = np.zeros((2, 3))
     for axis, factor in ((0, zoom * math.sqrt(stretch)), (1, zoom / math.sqrt(stretch))):
-        scaled, length = shape[1 - axis] * factor, size[1 - axis]  # axis 0 is x, 1 is y
-        centre = None if around is None else (around[1 - axis] + 0.5) * factor
+        side, length = shape[1 - axis], size[1 - axis]  # axis 0 is x, 1 is y
+        scaled = side * factor
+        if options.corners and side > 1 and scaled > 1:  # the last pixel then lies on the last of `scaled` pixels
+            factor = (scaled - 1) / (side - 1)
+        centre = None if around is None else (around[1 - axis] + half) * factor
         offset = _offset(scaled, length, centre, rng)
         matrix[axis, axis] = factor
-        matrix[axis, 2] = 0.5 * factor - offset - 0.5
+        matrix[axis, 2] = half * factor - offset - half
     if options.flip and rng.random() < 0.5:
         matrix[0] *= -1
         matrix[0, 2] += size[1] - 1

@@ -58,6 +58,11 @@ class TrainingRun:
         _settle(options)
         auxiliaries, options = _weighed(architecture_row(recipe.arch).auxiliaries, options)
         self.recipe, self.options, self.fit, self.checks = recipe, options, fit, checks
+        if options.size is not None and recipe.scale < 1:
+            raise UsageError(
+                f"{recipe.name} sees every frame at {recipe.scale:g} of its own size, so it cannot be scored at one size.",
+                "Leave --size out; --crop sets the size of the views.",
+            )
         self.device = torch.device(options.device)
         self.size = options.size or recipe.size
         self.schedule = make_schedule(options, self.size)
@@ -74,10 +79,10 @@ class TrainingRun:
             census = None
         elif census is None:
             census = take_census(fit, options.threads)
-        self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, auxiliaries)
+        self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, auxiliaries, recipe.resize_corners)
         if census is not None and options.balance:
             self.loss = dataclasses.replace(self.loss, weights=class_weights(census.shares, options.balance).to(self.device))
-        augmentation = Augmentation(scale=options.scale, colour=options.colour)
+        augmentation = Augmentation(scale=options.scale, colour=options.colour, frame_scale=recipe.scale, corners=recipe.resize_corners)
         self.batches = Batches(fit, self.schedule, augmentation, Sampling(options.rare, options.paste), census, options.seed)
         self.normalise = Normalise(recipe.mean, recipe.std, self.device)
 
@@ -163,7 +168,8 @@ class TrainingRun:
 
     def scores(self, network: nn.Module) -> dict[str, Any]:
         """A network's scores on every check, by split."""
-        return {check.split: score(network, check, self.size, self.normalise).to_json() for check in self.checks}
+        spec, threads = self.recipe.spec(size=self.size), self.options.threads
+        return {check.split: score(network, check, spec, self.device, threads).to_json() for check in self.checks}
 
     def averaged(self, dtype: torch.dtype) -> nn.Module:
         """A network for inference with the averaged weights, rounded to `dtype` and computing in float32."""

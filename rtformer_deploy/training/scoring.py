@@ -1,16 +1,16 @@
-"""Scores a network during training: prepares the frames and counts one confusion matrix."""
+"""Scores a network during training: prepares the frames as every command does and counts one confusion matrix."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..datasets import Dataset
 from ..evaluation.metrics import Scores, confusion, scores
+from ..image.frames import preprocess, upsample_argmax
+from ..types import ModelSpec, scaled_size
 
 
 class Normalise:
@@ -26,17 +26,22 @@ class Normalise:
 
 
 @torch.inference_mode()
-def score(network: nn.Module, dataset: Dataset, size: tuple[int, int], normalise: Normalise) -> Scores:
-    """A network in evaluation mode and a dataset -> its scores, compared at each label's own size."""
+def score(network: nn.Module, dataset: Dataset, spec: ModelSpec, device: torch.device, threads: int | None = None) -> Scores:
+    """A network in evaluation mode on `device` and a dataset -> its scores, compared at each label's own size.
+
+    Frames and labels are resized as the spec says and as `evaluate` does with the weights. `threads` None uses every CPU for that.
+    """
     classes = len(dataset.labels.names)
     matrix = np.zeros((classes, classes), np.int64)
     for index in range(len(dataset)):
         frame, label = dataset.load(index)
-        if frame.shape[:2] != size:
-            frame = np.asarray(cv2.resize(frame, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
-        logits = network(normalise(frame[None]))
-        full = F.interpolate(logits, label.shape, mode="bilinear", align_corners=False)
-        matrix += confusion(label, full.argmax(1)[0].to(torch.uint8).cpu().numpy(), classes, dataset.labels.ignore_index)
+        height, width = frame.shape[:2]
+        size = spec.size if spec.scale == 1 else scaled_size((height, width), spec.scale)
+        ready = preprocess(frame, size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners, threads=threads)
+        image = torch.from_numpy(ready)[None].to(device).contiguous(memory_format=torch.channels_last)
+        logits = network(image)[0].float().cpu().numpy()
+        predicted = upsample_argmax(logits, (height, width), size, spec.resize, corners=spec.resize_corners, threads=threads)
+        matrix += confusion(label, predicted, classes, dataset.labels.ignore_index)
     return scores(matrix, dataset.labels.names)
 
 

@@ -9,6 +9,7 @@ import tomlkit
 from tomlkit.items import Array, Table
 
 from ..formats.build_table import PrecisionMix
+from ..formats.preprocessing import prepared, written
 from ..types import ModelSpec
 from .blocks import Block, globs
 from .search import Mix
@@ -33,7 +34,7 @@ def recipe_text(
     document.add("name", tomlkit.item(spec.name))
     document.add("dataset", tomlkit.item(dataset))
     document.add("architecture", _table(spec.arch))
-    document.add("input", _table({"size": spec.size, "mean": spec.mean, "std": spec.std, "resize": spec.resize}))
+    document.add("input", _table({"size": spec.size, **written(spec, prepared(spec))}))
     table = _table({"precision": named.precision, **build})
     if named.exclude:
         table.add("keep", _names(named.exclude, [(f"{block.name}: {mix[block.name]}", globs(block.convolutions)) for block in blocks]))

@@ -14,7 +14,8 @@ from helpers import Batch, tiny_model, tiny_spec
 from rtformer_deploy.errors import CalibrationError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.model_file import weights_sha256
-from rtformer_deploy.formats.ranges import check_ranges, load_ranges, preprocessing, ranges_hash, save_ranges, to_bytes
+from rtformer_deploy.formats.preprocessing import preprocessing
+from rtformer_deploy.formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges, to_bytes
 from rtformer_deploy.types import Ranges
 
 RANGES = Ranges({"input": 2.5, "conv0": 0.0}, "mse", 3, "ab" * 32, "tiny")
@@ -67,8 +68,8 @@ def version_1(path: Path, key: str = "model_sha256") -> str:
 
 
 def test_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "ranges.json").write_text('{"version": 3, "unknown": []}')
-    with pytest.raises(CalibrationError, match=r"ranges\.json is a ranges file of version 3; this rtformer-deploy reads versions 1 to 2"):
+    (tmp_path / "ranges.json").write_text('{"version": 4, "unknown": []}')
+    with pytest.raises(CalibrationError, match=r"ranges\.json is a ranges file of version 4; this rtformer-deploy reads versions 1 to 3"):
         load_ranges(tmp_path / "ranges.json")
 
 

@@ -11,7 +11,8 @@ from helpers import tiny_spec
 
 from rtformer_deploy.errors import CalibrationError, RecipeError, UsageError
 from rtformer_deploy.formats.build_table import BuildTable, PrecisionMix, ranges_of_build
-from rtformer_deploy.formats.ranges import preprocessing, save_ranges
+from rtformer_deploy.formats.preprocessing import preprocessing
+from rtformer_deploy.formats.ranges import save_ranges
 from rtformer_deploy.formats.recipe import check_model, load_recipe, recipe_names, recipes_of, variants
 from rtformer_deploy.types import ModelSpec, Ranges
 

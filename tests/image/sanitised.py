@@ -47,17 +47,17 @@ def proper_calls(module: Any, rng: random.Random) -> int:
         logits = draw.standard_normal((classes, *size)).astype(np.float32)
         engine = (size[0] * 8, size[1] * 8)
         frame = draw.integers(0, 256, (rng.randint(1, 200), rng.randint(1, 200), 3), np.uint8)
-        resize = rng.choice(layouts)
+        resize, corners = rng.choice(layouts), index % 4 > 1
         threads = rng.randint(1, 4)
-        sure = confidence_map(logits, frame.shape[:2], engine, resize, threads=threads)
+        sure = confidence_map(logits, frame.shape[:2], engine, resize, corners=corners, threads=threads)
         map_of_few = draw.integers(0, rng.randint(1, 4), frame.shape[:2], np.uint8)
         rings = native.outlines(map_of_few, index % 2 == 0)
-        given = image.upsample_argmax(logits, frame.shape[:2], engine, resize, threads=threads)
-        ready = image.preprocess(frame, engine, IMAGENET_MEAN, IMAGENET_STD, resize, threads=threads)
+        given = image.upsample_argmax(logits, frame.shape[:2], engine, resize, corners=corners, threads=threads)
+        ready = image.preprocess(frame, engine, IMAGENET_MEAN, IMAGENET_STD, resize, corners=corners, threads=threads)
         native._module = None
-        np.testing.assert_array_equal(given, image.upsample_argmax(logits, frame.shape[:2], engine, resize))
-        np.testing.assert_array_equal(ready, image.preprocess(frame, engine, IMAGENET_MEAN, IMAGENET_STD, resize))
-        np.testing.assert_array_equal(sure, confidence_map(logits, frame.shape[:2], engine, resize))
+        np.testing.assert_array_equal(given, image.upsample_argmax(logits, frame.shape[:2], engine, resize, corners=corners))
+        np.testing.assert_array_equal(ready, image.preprocess(frame, engine, IMAGENET_MEAN, IMAGENET_STD, resize, corners=corners))
+        np.testing.assert_array_equal(sure, confidence_map(logits, frame.shape[:2], engine, resize, corners=corners))
         assert rings == outlines(map_of_few, index % 2 == 0)
         native._module = module
         calls += 4
@@ -86,9 +86,10 @@ def odd_value(rng: random.Random, value: Any) -> Any:
 
 def odd_calls(module: Any, rng: random.Random, count: int) -> int:
     """Right calls with one to three arguments replaced: refused, or done within the buffers."""
-    from rtformer_deploy.image.geometry import output_axes
+    from rtformer_deploy.image.geometry import corner_axis, output_axes
 
     rows, columns = output_axes((4, 5), (32, 40), (32, 40), "stretch")
+    finer = corner_axis(4, 6), corner_axis(5, 8)
     for index in range(count):
         module.limit_instruction_set(index % 3)
         labels, out = np.zeros((32, 40), np.uint8), np.zeros((3, 4, 6), np.float32)
@@ -99,8 +100,10 @@ def odd_calls(module: Any, rng: random.Random, count: int) -> int:
         preprocess = [frame, 8, 9, out, 4, 6, 0, 0, 4, 6, low[:4], weight[:4], low, weight, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0), 2]
         levels = np.zeros((32, 40), np.uint8)
         confidence = [grid, 3, 4, 5, levels, 32, 40, rows.cells, rows.weight, columns.low, columns.high, columns.weight, 2]
-        functions = [(module.upsample_argmax, upsample), (module.preprocess, preprocess)]
-        functions += [(module.confidence, confidence), (module.outlines, [labels, 32, 40, 1])]
+        large = np.zeros((3, 6, 8), np.float32)
+        interpolate: list[Any] = [grid, 3, 4, 5, large, 6, 8, *(table for axis in finer for table in (axis.low, axis.high, axis.weight)), 2]
+        functions: list[tuple[Any, list[Any]]] = [(module.upsample_argmax, upsample), (module.preprocess, preprocess)]
+        functions += [(module.confidence, confidence), (module.outlines, [labels, 32, 40, 1]), (module.interpolate, interpolate)]
         function, arguments = rng.choice(functions)
         for at in rng.sample(range(len(arguments)), rng.randint(1, 3)):
             if not isinstance(arguments[at], tuple):

@@ -12,6 +12,7 @@ from ...lanes.health import GpuHealth
 from ...lanes.kernels import FrameKernels
 from ...lanes.lane import Lane
 from ...lanes.shared import LaneShare, on_device
+from ...lanes.supported import ON_A_CPU, lane_fault
 from ...runtime.session import Session, rebuild_hint
 from ...types import Engine, EngineInfo, PrecisionFound
 from ..verdict import judge
@@ -27,6 +28,17 @@ _NO_LAYER_TYPES = "; the opened plan's layers tell no types"
 
 def check(info: EngineInfo) -> None:
     """Raises EngineError or MissingPackageError, with the command that fixes it, if a plan of this kind cannot be opened here."""
+    _refuse_without_kernels(info)
+    _check_plan(info)
+
+
+def _refuse_without_kernels(info: EngineInfo) -> None:
+    fault = lane_fault(info.spec)
+    if fault is not None:
+        raise EngineError(fault, ON_A_CPU)
+
+
+def _check_plan(info: EngineInfo) -> None:
     refuse_what_cannot_open(info)
     import_cuda()
 
@@ -42,6 +54,7 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
     `graphs`: use CUDA graphs if they can be captured. With TensorRT-RTX each lane runs once here, one after the other. Raises EngineError
     with TensorRT's own messages, UsageError if there is no such GPU, MissingPackageError without cuda.core or NVRTC.
     """
+    _refuse_without_kernels(engine.info)
     gpu = choose_gpu(engine.info, device)
     cuda = import_cuda()
     sessions: list[Lane] = []
@@ -90,7 +103,7 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
 
     If the layers do not report it, the network's precision is kept and `detail` says so. Raises the same errors as opening.
     """
-    check(engine.info)
+    _check_plan(engine.info)
     choose_gpu(engine.info, device)
     with on_device(import_cuda(), device):
         plan = open_plan(engine)
