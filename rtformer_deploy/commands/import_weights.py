@@ -51,7 +51,7 @@ def import_weights(file: Path, recipe_name: str, classes: int | None = None, hal
     with naming_the_network(file, recipe):
         parameters = count_fitting(read, recipe.arch, count, str(file))
     labels = recipe.labels if count == len(recipe.labels.names) else numbered_labels(count)
-    metadata = weights_metadata(replace(recipe, labels=labels)) | {
+    metadata = weights_metadata(replace(recipe, labels=labels), row.stride) | {
         "source": file.name,
         "source_sha256": sha256(read_bytes(file, WeightsError, "weights")),
     }

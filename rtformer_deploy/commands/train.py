@@ -17,7 +17,7 @@ from ..files import make_folder, remove, write_atomic
 from ..formats.recipe import Recipe, load_labels
 from ..formats.weights_file import weights_metadata
 from ..image.reader import ImageReader
-from ..nn import StateDict
+from ..nn import StateDict, architecture_row
 from ..nn.weights import save_weights
 from ..pictures import why_not_drawn
 from ..training.checkpoint import save
@@ -148,7 +148,8 @@ def _ship(run: TrainingRun, path: Path, record: Watch) -> None:
 
 def _save_weights(run: TrainingRun, weights: StateDict, path: Path, more: Mapping[str, str] = MappingProxyType({})) -> None:
     """Writes a run's weights with what they are."""
-    metadata = weights_metadata(dataclasses.replace(run.recipe, arch=run.arch, size=run.size))
+    recipe = dataclasses.replace(run.recipe, arch=run.arch, size=run.size)
+    metadata = weights_metadata(recipe, architecture_row(run.arch).stride)
     save_weights(weights, path, {**metadata, "steps": str(run.state.step), **more})
 
 

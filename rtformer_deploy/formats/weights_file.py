@@ -27,10 +27,13 @@ from .recipe import Labels, Recipe
 VERSION = 2
 
 
-def weights_metadata(recipe: Recipe) -> dict[str, str]:
-    """A recipe -> the metadata that says what its weights are; `recipe_in` reads it. It names no path: the dataset's file is its name."""
+def weights_metadata(recipe: Recipe, stride: int = 8) -> dict[str, str]:
+    """A recipe and its network's stride -> the metadata that says what its weights are; `recipe_in` reads it.
+
+    It names no path: the dataset's file is its name.
+    """
     dataset = clean_name(Path(recipe.dataset).stem) if recipe.dataset.endswith(".toml") else recipe.dataset
-    spec = recipe.spec()
+    spec = recipe.spec(stride=stride)
     values = {**written(spec, spec.to_json()), "dataset": dataset, "ignore_index": recipe.labels.ignore_index}
     document = {"version": needed_version(spec, VERSION), **values}
     return {SPEC_KEY: json.dumps(document, separators=(",", ":"), ensure_ascii=False), "recipe": recipe.name}

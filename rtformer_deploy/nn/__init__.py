@@ -9,13 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import RecipeError, shorten
-from . import ddrnet, rtformer, stdc
+from . import ddrnet, rtformer, segformer, stdc
 from .architecture import Architecture, Auxiliary, StateDict
 from .foreign import Translated, after, unwrap
 from .rtformer import RTFormer, RTFormerConfig
 
 #: name -> everything that the project knows of the network
-ARCHITECTURES: dict[str, Architecture] = {row.name: row for row in (rtformer.ARCHITECTURE, ddrnet.ARCHITECTURE, stdc.ARCHITECTURE)}
+ARCHITECTURES: dict[str, Architecture] = {
+    row.name: row for row in (rtformer.ARCHITECTURE, ddrnet.ARCHITECTURE, stdc.ARCHITECTURE, segformer.ARCHITECTURE)
+}
 
 
 _INPLACE = "{} norms of the heads got |weight| + 0.00001 as their weight, as InPlaceABNSync computes."

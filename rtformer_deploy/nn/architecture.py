@@ -58,6 +58,7 @@ class Architecture:
     training_only  the options that do not change inference
     stride         how much smaller the logits are than the input
     step           height and width of the input are multiples of it
+    least          height and width of the input are at least this; a multiple of `step`
     translate      (tensors by the keys of another project's checkpoint, options) -> the same by this network's keys; what already
                    has these keys, or fits neither, comes back as it is. A `Translated` says more, such as what was left out
     inplace_norms  weights that were trained with InPlaceABNSync -> the same for plain batch norms, and how many norms changed;
@@ -73,6 +74,7 @@ class Architecture:
     training_only: frozenset[str] = frozenset()
     stride: int = 8
     step: int = 1
+    least: int = 1
     translate: Callable[[StateDict, Any], StateDict | Translated] = _as_they_are
     inplace_norms: Callable[[Mapping[str, Tensor]], tuple[StateDict, int]] | None = None
 
@@ -101,14 +103,16 @@ class Architecture:
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises RecipeError unless the network takes inputs of this height and width."""
-        if any(side % self.step for side in size):
-            nearest = "x".join(map(str, self.nearest_size(size)))
-            raise RecipeError(
-                f"{self.name} takes heights and widths that are multiples of {self.step}, and {size[0]}x{size[1]} is not.",
-                f"The nearest size is {nearest}.",
-            )
+        if self.nearest_size(size) == size:
+            return
+        bounds = [f"are multiples of {self.step}"] * (self.step > 1) + [f"are at least {self.least}"] * (self.least > self.step)
+        nearest = "x".join(map(str, self.nearest_size(size)))
+        raise RecipeError(
+            f"{self.name} takes heights and widths that {' and '.join(bounds)}, and {size[0]}x{size[1]} is not.",
+            f"The nearest size is {nearest}.",
+        )
 
     def nearest_size(self, size: tuple[float, float]) -> tuple[int, int]:
         """The size nearest to (H, W) that the network takes."""
-        height, width = (max(self.step, round(side / self.step) * self.step) for side in size)
+        height, width = (max(self.step, self.least, round(side / self.step) * self.step) for side in size)
         return height, width

@@ -5,8 +5,8 @@ The package is an extra and is imported when a network is built, so that every o
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import DeployError, first_line
 from ..formats.documents import DocumentError
 from ..machine import require
-from .weights import StateDict
+from .architecture import Architecture, StateDict
 
 _INSTALL = "pip install --upgrade 'rtformer-deploy[segformer]'"
 _MOST_PARAMETERS = 200_000_000  # SegFormer-B5 has 85 million
@@ -114,24 +114,44 @@ class SegFormer(nn.Module):
 
 
 def package_keys(state: StateDict, config: SegFormerConfig) -> StateDict:
-    """Tensors of a checkpoint of any version of transformers -> the same by the keys of the installed version, as its own loading does."""
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming, rename_source_key
-
+    """A checkpoint of any version of transformers -> the same by the keys of the installed version, as its own loading renames them."""
     with torch.device("meta"):
         model = _package_model(depths=config.depths)
-    renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
-    return {rename_source_key(key, renamings, [])[0]: value for key, value in state.items()}
+    with _usable_package():
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+        renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
+        return {rename_source_key(key, renamings, [])[0]: value for key, value in state.items()}
 
 
 def _package_model(**options: Any) -> Any:
     """SegformerForSemanticSegmentation with fresh weights, from the values of its configuration."""
     require("transformers", "segformer", "SegFormer")
-    try:
+    with _usable_package():
         from transformers import SegformerConfig, SegformerForSemanticSegmentation
-    except (ImportError, RuntimeError) as error:  # RuntimeError: what transformers makes of an ImportError in its own files
-        raise DeployError(f"The package transformers cannot be used: {first_line(error)}.", f"Run: {_INSTALL}") from error
-    model = SegformerForSemanticSegmentation(SegformerConfig(**options))
-    if not hasattr(model.segformer, "stages"):
-        raise DeployError("The installed transformers is too old: the layers of SegFormer have other names before 5.9.", f"Run: {_INSTALL}")
+
+        model = SegformerForSemanticSegmentation(SegformerConfig(**options))
+        model.segformer.get_submodule("stages")  # before 5.9 its layers had other names
     return model
+
+
+@contextlib.contextmanager
+def _usable_package() -> Iterator[None]:
+    """Raises DeployError if the installed transformers is not one whose SegFormer this is."""
+    try:
+        yield
+    except (ImportError, AttributeError, RuntimeError) as error:  # RuntimeError: an ImportError in one of its own files
+        raise DeployError(f"The installed package transformers cannot be used: {first_line(error)}", f"Run: {_INSTALL}") from error
+
+
+ARCHITECTURE = Architecture(
+    name="segformer",
+    network=SegFormer,
+    config=SegFormerConfig,
+    classifier="decode_head.classifier.weight",
+    training_only=frozenset({"drop_path", "dropout"}),
+    stride=SegFormer.stride,
+    least=_LEAST,
+    translate=package_keys,
+)
