@@ -1,11 +1,12 @@
-"""Q/DQ placement: makes the convolutions of an FP32 model read eight-bit activations and weights, scaled by the ranges.
+"""Q/DQ placement: makes the layers of an FP32 model read eight-bit activations and weights, scaled by the ranges.
 
-The quantisation is symmetric: one scale for each activation tensor and for each output channel of weights. No Q/DQ stands between a
-convolution and the BatchNorm, ReLU or Add after it. Run it before functions are inlined, while the `rtformer` nodes are still there.
+Layers are convolutions, and products with a constant matrix: the linear layers of a transformer. The quantisation is symmetric: one
+scale for each activation tensor and for each output channel of weights. No Q/DQ stands between a layer and the BatchNorm, ReLU or Add
+after it. Run it before functions are inlined, while the `rtformer` nodes are still there.
 Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
-    openvino     uint8 activations, before convolutions only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
+    openvino     uint8 activations, before layers only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
     onnxruntime  the same, and the result of a convolution (with its ReLU) is quantised too: its int8 kernel writes eight bits, and a
                  convolution without a Q after it runs in FP32 on dequantised values, slower than without any Q/DQ
 """
@@ -28,6 +29,8 @@ from .edit import constant, initializer, label
 from .functions import DOMAIN
 
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
+#: The operators with weights -> the axis of their weights that is the output channel.
+_OUTPUT_AXIS = {"Conv": 0, "MatMul": 1}
 _FEWEST = 16  # channels, unless they are a multiple of 8
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
 
@@ -44,21 +47,22 @@ class _Work:
 
 
 def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Sequence[str] = ()) -> ir.Model:
-    """Puts Q/DQ around the convolutions, except for those whose name matches a glob in `exclude`; changes the model.
+    """Puts Q/DQ around the layers, except for those whose name matches a glob in `exclude`; changes the model.
 
     Raises CalibrationError if a tensor has no range, ModelError if a glob matches nothing or nothing is left to quantise; the model
     may then be half changed.
     """
     _check_names(model, exclude)
-    convolutions = [node for node in model.graph if quantizable(node, model, exclude) and ranges_of(node, ranges) > 0]
-    if not convolutions:
-        raise ModelError("Nothing in the model can be quantised: every convolution is excluded.", "Keep fewer nodes, or build with --fp16.")
+    layers = [node for node in model.graph if quantizable(node, model, exclude) and ranges_of(node, ranges) > 0]
+    if not layers:
+        raise ModelError("Nothing in the model can be quantised: every layer is excluded.", "Keep fewer nodes, or build with --fp16.")
     work = _Work(model.graph, ranges, placement)
-    skips = [(node, index) for node, index in residual_skips(model, convolutions) if placement == "tensorrt"]
-    results = [value for value in map(_result, convolutions) if placement == "onnxruntime" and _amax(ranges, str(value.name)) > 0]
-    read = [node.inputs[0] for node in convolutions] + [node.inputs[index] for node, index in skips] + results
+    skips = [(node, index) for node, index in residual_skips(model, layers) if placement == "tensorrt"]
+    results = [_result(node) for node in layers if placement == "onnxruntime" and node.op_type == "Conv"]
+    results = [value for value in results if _amax(ranges, str(value.name)) > 0]
+    read = [node.inputs[0] for node in layers] + [node.inputs[index] for node, index in skips] + results
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
-    for node in convolutions:
+    for node in layers:
         node.replace_input_with(0, _activation(work, node.inputs[0]))
         node.replace_input_with(1, _weight(work, node))
     for node, index in skips:
@@ -70,19 +74,14 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
 
 
 def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = ()) -> bool:
-    """Whether a node is a convolution that INT8 makes faster without much loss.
+    """Whether a node is a layer that INT8 makes faster without much loss.
 
     Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), neighbours of an `rtformer` node, whose values are too fine,
-    the classifier's last convolution, and names that match a glob in `exclude`.
+    the classifier, and names that match a glob in `exclude`.
     """
-    if node.op_type != "Conv" or node.domain != "" or any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
+    if not has_weights(node) or any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
         return False
-    weight = node.inputs[1]
-    if weight is None or weight.const_value is None or weight.shape is None:
-        return False
-    group = node.attributes["group"].as_int() if "group" in node.attributes else 1
-    outputs, inputs = weight.const_value.shape.numpy()[0], weight.const_value.shape.numpy()[1] * group
-    if any(channels < _FEWEST and channels % 8 for channels in (outputs, inputs)):
+    if any(channels < _FEWEST and channels % 8 for channels in _channels(node)):
         return False
     producer = None if node.inputs[0] is None else node.inputs[0].producer()
     readers = [reader for reader, _ in node.outputs[0].uses()]
@@ -91,9 +90,30 @@ def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = ()) -> 
     return not _is_last(node, model)
 
 
-def residual_skips(model: ir.Model, convolutions: Iterable[ir.Node]) -> list[tuple[ir.Node, int]]:
+def has_weights(node: ir.Node) -> bool:
+    """Whether a node is a convolution with constant weights, or a product with a constant matrix."""
+    if node.op_type not in _OUTPUT_AXIS or node.domain != "":
+        return False
+    weight = node.inputs[1]
+    if weight is None or weight.const_value is None or weight.shape is None:
+        return False
+    return node.op_type == "Conv" or len(weight.shape) == 2
+
+
+def _channels(node: ir.Node) -> tuple[int, int]:
+    """The output and input channels of a layer."""
+    weight = node.inputs[1]
+    assert weight is not None
+    assert weight.const_value is not None
+    shape = weight.const_value.shape.numpy()
+    if node.op_type == "MatMul":
+        return shape[1], shape[0]
+    return shape[0], shape[1] * (node.attributes["group"].as_int() if "group" in node.attributes else 1)
+
+
+def residual_skips(model: ir.Model, layers: Iterable[ir.Node]) -> list[tuple[ir.Node, int]]:
     """Each residual Add after a quantised convolution, and the index of its other input, the skip."""
-    quantised = set(convolutions)
+    quantised = {node for node in layers if node.op_type == "Conv"}
     skips = []
     for node in model.graph:
         if node.op_type != "Add" or len(node.inputs) != 2:
@@ -133,7 +153,7 @@ def _read_quantised(work: _Work, value: ir.Value) -> None:
 
 
 def ranges_of(node: ir.Node, ranges: Ranges) -> float:
-    """The range of a convolution's input. Raises CalibrationError if it was not measured."""
+    """The range of a layer's input. Raises CalibrationError if it was not measured."""
     value = node.inputs[0]
     return _amax(ranges, "" if value is None else str(value.name))
 
@@ -179,23 +199,25 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
 
 
 def _weight(work: _Work, node: ir.Node) -> ir.Value:
-    """A convolution's weights, stored as int8 with one scale per output channel, and dequantised."""
+    """A layer's weights, stored as int8 with one scale per output channel, and dequantised."""
     value = node.inputs[1]
     weights = constant(value)
     assert value is not None
     assert weights is not None
     name, array = f"{label(node)}/weight", weights.astype(np.float64)
-    largest = np.abs(array).reshape(len(array), -1).max(1)
+    axis = _OUTPUT_AXIS[node.op_type]
+    largest = np.abs(array).max(tuple(each for each in range(array.ndim) if each != axis))
     if not np.isfinite(largest).all():
         raise ModelError(f"The weight {value.name} holds NaN or infinity.")
     scales = _scales(np.where(largest > 0, largest, 1.0) / 127, work.placement)
-    quantized = np.clip(np.rint(array / scales.astype(np.float64)[:, None, None, None]), -127, 127).astype(np.int8)
+    across = np.expand_dims(scales.astype(np.float64), [each for each in range(array.ndim) if each != axis])
+    quantized = np.clip(np.rint(array / across), -127, 127).astype(np.int8)
     inputs = [
         initializer(work.graph, f"{name}/int8", quantized),
         initializer(work.graph, f"{name}/scale", scales),
-        initializer(work.graph, f"{name}/zero_point", np.zeros(len(array), np.int8)),
+        initializer(work.graph, f"{name}/zero_point", np.zeros(len(scales), np.int8)),
     ]
-    dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}/dequantize")
+    dequantize = ir.node("DequantizeLinear", inputs, {"axis": axis}, name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
     work.graph.insert_before(node, dequantize)
     return dequantize.outputs[0]
@@ -219,14 +241,14 @@ def _is_positive(value: ir.Value) -> bool:
 
 
 def _is_last(node: ir.Node, model: ir.Model) -> bool:
-    """Whether a convolution is the classifier: no other convolution is between it and the model's output."""
+    """Whether a layer is the classifier: no other layer is between it and the model's output."""
     seen: set[ir.Node] = set()
     queue = [output.producer() for output in model.graph.outputs]
     while queue:
         current = queue.pop()
         if current is node:
             return True
-        if current is None or current in seen or current.op_type == "Conv":
+        if current is None or current in seen or current.op_type == "Conv" or has_weights(current):
             continue
         seen.add(current)
         queue += [value.producer() for value in current.inputs if value is not None]

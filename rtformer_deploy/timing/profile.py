@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..backends import layer_times, open_engine
 from ..errors import UsageError
-from ..graph.names import home
+from ..graph.names import home, homes
 from ..image.samples import sample_frame
 from ..runtime.cpu_session import preprocess_frames
 from ..runtime.frame_runner import FrameRunner
@@ -24,6 +25,7 @@ from ..types import Engine
 
 #: Blocks for layers outside every module: the library's own copies between memory layouts, and layers whose name has one part only.
 LAYOUT, NO_MODULE = "(layout changes)", "(no module)"
+_MOST = 50  # layers in a module that is one block
 _LAYOUT_KIND = re.compile(r"reorder|reformat", re.IGNORECASE)
 
 
@@ -67,16 +69,21 @@ class Profile:
     def blocks(self) -> tuple[BlockTime, ...]:
         """The layers by module (see `block_of`), the slowest first."""
         members: dict[str, list[LayerTime]] = {}
+        modules = self._modules()
         for layer in self.layers:
-            members.setdefault(block_of(layer), []).append(layer)
+            members.setdefault(block_of(layer, modules), []).append(layer)
         blocks = [BlockTime(name, len(layers), sum(layer.ms for layer in layers)) for name, layers in members.items()]
         return tuple(sorted(blocks, key=lambda block: block.ms, reverse=True))
+
+    def _modules(self) -> dict[str, str]:
+        return homes((layer.name for layer in self.layers), _MOST)
 
     def summary(self) -> str:
         """One sentence: what profiling costs."""
         return f"The layers sum to {self.layers_ms:.2f} ms; the engine alone, without profiling, takes {self.whole_ms:.2f} ms."
 
     def to_json(self) -> dict[str, Any]:
+        modules = self._modules()
         return {
             "model": self.model,
             "backend": self.backend,
@@ -85,7 +92,7 @@ class Profile:
             "rounds": self.rounds,
             "whole_ms": self.whole_ms,
             "layers_ms": self.layers_ms,
-            "layers": [_layer_json(layer, self.share(layer.ms)) for layer in self.layers],
+            "layers": [_layer_json(layer, self.share(layer.ms), block_of(layer, modules)) for layer in self.layers],
             "blocks": [
                 {"name": block.name, "layers": block.layers, "ms": block.ms, "share": self.share(block.ms)} for block in self.blocks()
             ],
@@ -106,11 +113,11 @@ def profile_engine(engine: Engine, *, rounds: int = 20, device: int = 0, threads
     return Profile(spec.name, engine.info.backend, spec.size, len(images), rounds, layers, whole_ms)
 
 
-def block_of(layer: LayerTime) -> str:
-    """The module a layer belongs to, at most two parts deep, or LAYOUT or NO_MODULE."""
+def block_of(layer: LayerTime, modules: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The module a layer belongs to, by `modules` or two parts deep, or LAYOUT or NO_MODULE."""
     if _LAYOUT_KIND.match(layer.kind):
         return LAYOUT
-    return home(layer.name) if re.search(r"[./]", layer.name) else NO_MODULE
+    return modules.get(layer.name, home(layer.name)) if re.search(r"[./]", layer.name) else NO_MODULE
 
 
 def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | None) -> tuple[NDArray[np.float32], float]:
@@ -135,13 +142,13 @@ def _latencies(runner: FrameRunner, batch: int, rounds: int) -> Sequence[float]:
     return times
 
 
-def _layer_json(layer: LayerTime, share: float) -> dict[str, Any]:
+def _layer_json(layer: LayerTime, share: float, block: str) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
         "kernel": layer.kernel,
         "precision": layer.precision,
-        "block": block_of(layer),
+        "block": block,
         "ms": layer.ms,
         "share": share,
         "runs_ms": list(layer.runs_ms),
