@@ -86,7 +86,7 @@ def network_in(path: Path) -> Choice:
             f"{path} does not say which network its weights belong to.",
             f"Name its recipe once, the copy then says it: rtformer-deploy import-weights {path} --recipe NAME",
         )
-    state = translate_keys(load_weights(path), recipe.arch)
+    state = load_weights(path)
     hint = f"Say again what they are: rtformer-deploy import-weights {path} --recipe NAME"
     labels = _labels(recipe, None if described else architecture_row(recipe.arch).classes_of(state), state, path, hint)
     return _with_weights(recipe, labels, state, path)

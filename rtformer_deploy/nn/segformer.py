@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
 from ..errors import DeployError, first_line
 from ..formats.documents import DocumentError
 from ..machine import require
-from .architecture import Architecture, StateDict
+from .architecture import Architecture
+from .segformer_keys import translate
 
 _INSTALL = "pip install --upgrade 'rtformer-deploy[segformer]'"
 _MOST_PARAMETERS = 200_000_000  # SegFormer-B5 has 85 million
@@ -113,18 +113,6 @@ class SegFormer(nn.Module):
         return logits
 
 
-def package_keys(state: StateDict, config: SegFormerConfig) -> StateDict:
-    """A checkpoint of any version of transformers -> the same by the keys of the installed version, as its own loading renames them."""
-    with torch.device("meta"):
-        model = _package_model(depths=config.depths)
-    with _usable_package():
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import WeightRenaming, rename_source_key
-
-        renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
-        return {rename_source_key(key, renamings, [])[0]: value for key, value in state.items()}
-
-
 def _package_model(**options: Any) -> Any:
     """SegformerForSemanticSegmentation with fresh weights, from the values of its configuration."""
     require("transformers", "segformer", "SegFormer")
@@ -153,5 +141,5 @@ ARCHITECTURE = Architecture(
     training_only=frozenset({"drop_path", "dropout"}),
     stride=SegFormer.stride,
     least=_LEAST,
-    translate=package_keys,
+    translate=translate,
 )
