@@ -15,7 +15,7 @@ from .terminal import echo
 @click.command("export")
 @click.option("--variant", metavar="NAME", help="Take the recipe of this network (slim, base, ...): the one with weights, if any.")
 @click.option("--recipe", metavar="NAME", help="Export this recipe, by name (rtformer-slim-cityscapes, ...) or TOML file.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams or .pth file.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams, .pth or .bin file.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
 @click.option("--random-weights", is_flag=True, help="Use random weights: for a dry run, or to measure speed.")
 @click.option("--seed", type=parse.SEED, default=0, show_default=True, help="Seed the random weights.")

@@ -17,7 +17,7 @@ from .terminal import echo
 @click.option("--half", is_flag=True, help="Store FP16, half the size.")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Write here [default: FILE's name with .safetensors, in this folder].")
 def command(file: Path, recipe: str, num_classes: int | None, half: bool, output: Path | None) -> None:
-    """Read FILE (.pdparams, .pth, .safetensors), check every key and shape against the recipe's network, write safetensors.
+    """Read FILE (.pdparams, .pth, .bin, .safetensors), check every key and shape against the recipe's network, write safetensors.
 
     Checkpoints of the network's authors and of PaddleSeg are translated to its keys.
 

@@ -70,7 +70,7 @@ PACKAGES = (
         "print(f'CUDA {m.version.cuda}, GPU usable: {m.cuda.is_available()}' if m.version.cuda else 'CPU build')",
     ),
     Package("onnxscript", "onnxscript", "export", _plain("onnxscript")),
-    Package("transformers", "transformers", "SegFormer", _plain("transformers")),
+    Package("transformers", "transformers", "networks of transformers", _plain("transformers")),
     Package("tensorrt", "tensorrt", "TensorRT engines", "import tensorrt as m; m.Logger(); print(m.__version__)"),
     Package("pillow-heif", "pillow_heif", "HEIC images", _plain("pillow_heif")),
     Package("shapely", "shapely", "simpler polygons", _plain("shapely")),

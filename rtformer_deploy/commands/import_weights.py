@@ -34,7 +34,7 @@ class Imported:
 
 
 def import_weights(file: Path, recipe_name: str, classes: int | None = None, half: bool = False) -> Imported:
-    """A .pdparams, .pth or .safetensors file -> checked weights of the recipe's network, with the ModelSpec that the recipe gives them.
+    """A .pdparams, .pth, .bin or .safetensors file -> checked weights of the recipe's network, with its ModelSpec by the recipe.
 
     Checkpoints of the network's authors and of PaddleSeg are translated to its keys.
     Raises WeightsError with every key that does not fit, or if a safetensors file says that it is something else.

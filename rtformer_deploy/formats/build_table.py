@@ -2,7 +2,7 @@
 
 [build]
 precision = "int8"           what the engine is built as: "int8", "fp16" or "fp32"
-keep = ["layer1.0.bn1"]      convolutions that INT8 leaves out (globs): FP16 on TensorRT, FP32 on a CPU
+keep = ["layer1.0.bn1"]      layers that INT8 leaves out (globs): FP16 on TensorRT, FP32 on a CPU
 fp32 = ["layer1.0.bn1"]      operators that TensorRT computes in FP32 (globs); on a CPU what is not INT8 is FP32 anyway
 ranges = "ranges.json"       a file beside the recipe; if missing, the ranges that come with the project
 backend, weights_sha256, ranges_sha256    what the mix was tuned on (earlier versions wrote model_sha256 for weights_sha256)

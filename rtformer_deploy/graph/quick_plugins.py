@@ -36,7 +36,7 @@ def _has_half_pixels(resize: ir.Node) -> bool:
 
 
 def _replace_head(model: ir.Model, logits: ir.Value | None) -> None:
-    """Replaces the nodes between the stride-8 logits and the labels by one node."""
+    """Replaces the nodes between the network's logits and the labels by one node."""
     graph = model.graph
     labels = graph.outputs[0]
     size = _extent(labels)

@@ -22,7 +22,7 @@ from .foreign import Translated
 from .pdparams import parse_pdparams
 from .torch_file import parse_torch
 
-_SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt")
+_SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt", ".bin")
 _COUNTER = "num_batches_tracked"
 _MOST_AXES = 8
 _LONGEST_KEY = 200
@@ -32,7 +32,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, to
 
 
 def load_weights(path: Path) -> StateDict:
-    """A .safetensors, .pdparams or .pth/.pt file -> tensors by torch's key names, on the CPU, in the file's types.
+    """A .safetensors, .pdparams or .pth/.pt/.bin file -> tensors by torch's key names, on the CPU, in the file's types.
 
     Raises WeightsError, also if a value is not a finite number. No code in the file runs, and reading takes at most a few times the
     file's size in memory.

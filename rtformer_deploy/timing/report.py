@@ -57,7 +57,7 @@ class Report:
     """One bench run. `stages` are medians in ms of a step (empty in throughput mode, where stages overlap).
 
     `engine_without_copies` is the device's own time (None: a CPU engine, which copies nothing, or throughput mode);
-    `mixed_cells` is the share of logit cells whose corners disagree (None if the engine gives no stride-8 logits);
+    `mixed_cells` is the share of logit cells whose corners disagree (None if the engine gives no small logits);
     `peak_memory_mb` the peak resident memory in MiB above what the process held before the engine was opened (None: not asked for);
     `paced` is the run at a fixed rate, `gpu` what was sampled of the GPU (None: not asked for, or a CPU);
     `notes` say what a reader must know before comparing.

@@ -114,7 +114,7 @@ def test_checkpoints_with_old_and_new_keys_give_the_same_weights(tmp_path: Path,
     new.mkdir()
     (new / "config.json").write_bytes((tmp_path / "old" / "config.json").read_bytes())
     safetensors.torch.save_file(state, new / "model.safetensors", {"format": "pt"})
-    torch.save(state, tmp_path / "weights.pth")
+    torch.save(load_weights(tmp_path / "old" / "model.safetensors"), tmp_path / "pytorch_model.bin")
     assert "segformer.encoder.block.1.0.attention.self.sr.weight" in load_weights(tmp_path / "old" / "model.safetensors")
     for folder in (tmp_path / "old", new):
         own = SegformerForSemanticSegmentation.from_pretrained(folder).state_dict()
@@ -122,7 +122,7 @@ def test_checkpoints_with_old_and_new_keys_give_the_same_weights(tmp_path: Path,
         assert imported.parameters == sum(value.numel() for value in model.parameters())
         assert {key: value for key, value in imported.weights.items() if key not in own or not torch.equal(value, own[key])} == {}
         assert own.keys() == imported.weights.keys()
-    assert import_weights(tmp_path / "weights.pth", recipe).weights.keys() == state.keys()
+    assert import_weights(tmp_path / "pytorch_model.bin", recipe).weights.keys() == state.keys()
 
 
 @installed
