@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -12,8 +15,10 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelError, first_line
 from ..files import read_bytes, sha256, write_atomic
 from ..types import ModelSpec
+from .bounds import check_bounds
 from .conversion import VERSION, convert_tolerant
 from .documents import DocumentError, parse_json
+from .external_data import pull_in
 from .model_spec import check_spec
 
 SPEC_KEY = "rtformer_deploy.spec"
@@ -24,27 +29,61 @@ _FILE_KEY = "rtformer_deploy.file_sha256"
 
 
 def load_model(path: Path) -> ir.Model:
-    """An ONNX file as an onnx_ir.Model. Raises ModelError if it is missing, empty, cut short or not an ONNX model."""
-    data = read_bytes(Path(path), ModelError, "an ONNX model")
-    model = parse_model(data, str(path))
-    model.meta[_FILE_KEY] = sha256(data)
+    """An ONNX file, with the data files beside it, as an onnx_ir.Model.
+
+    Raises ModelError if it is missing, empty, cut short, not an ONNX model, or larger than is read.
+    """
+    return _load(Path(path), read_bytes(Path(path), ModelError, "an ONNX model"))
+
+
+def _load(path: Path, data: bytes) -> ir.Model:
+    proto = _parse(data, str(path))
+    digest = hashlib.sha256(data)
+    pull_in(proto, path, len(data), digest.update)
+    model = _checked(proto, str(path))
+    model.meta[_FILE_KEY] = digest.hexdigest()
     return model
 
 
 def parse_model(data: bytes, name: str = "the model") -> ir.Model:
-    """ONNX bytes as an onnx_ir.Model; `name` is used in error messages. Raises ModelError."""
+    """ONNX bytes, with all weights in them, as an onnx_ir.Model; `name` is used in error messages. Raises ModelError."""
+    return _checked(_parse(data, name), name)
+
+
+def _parse(data: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
-        raise ModelError(f"{name} is not an ONNX model, or was cut short.", "Export it again: rtformer-deploy export.") from error
+        what = f"{name} is not an ONNX model, was cut short, or nests its graphs too deep."
+        raise ModelError(what, "Export it again: rtformer-deploy export.") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{name} is not an ONNX model: it holds no graph.")
+    check_bounds(proto, name)
+    return proto
+
+
+def _checked(proto: onnx.ModelProto, name: str) -> ir.Model:
     try:
-        onnx.checker.check_model(proto)
+        with _declaring_shapes(proto.graph):
+            onnx.checker.check_model(proto)
         return ir.serde.deserialize_model(proto)
     except Exception as error:  # the checker and the deserialiser may raise anything on a bad file
         raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _declaring_shapes(graph: onnx.GraphProto) -> Iterator[None]:
+    """Gives outputs without a shape one while the checker looks, which asks for it; builders find out the shape themselves."""
+    kinds = [value.type.tensor_type for value in graph.output if value.type.HasField("tensor_type")]
+    without = [kind for kind in kinds if not kind.HasField("shape")]
+    for kind in without:
+        kind.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for kind in without:
+            kind.ClearField("shape")
 
 
 def serialize_model(model: ir.Model) -> bytes:
@@ -62,7 +101,7 @@ def save_model(model: ir.Model, path: Path) -> None:
 def file_sha256(model: ir.Model) -> str:
     """A model -> the SHA-256 of the file that it was last read from or saved to, or else of what `save_model` would write.
 
-    Call it before a pass changes the model.
+    If weights were in files beside it, the hash goes on over them. Call it before a pass changes the model.
     """
     return str(model.meta.get(_FILE_KEY) or sha256(serialize_model(model)))
 
