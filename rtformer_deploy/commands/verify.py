@@ -12,7 +12,7 @@ from ..errors import DatasetError, ImageError, UsageError
 from ..evaluation.verify import Item, Verification, verify
 from ..files import json_bytes, printable, write_atomic
 from ..formats.external_model import ExternalModel
-from ..formats.model_file import load_model, read_spec
+from ..formats.model_file import load_stamped
 from ..image.frames import images_in, save_png
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
@@ -96,7 +96,7 @@ def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
 
 def external_for(path: Path, external: ExternalModel) -> ExternalModel:
     """What the user says about models from elsewhere, for this file: nothing if the file carries its own metadata."""
-    elsewhere = path.suffix == ".onnx" and external.is_set() and read_spec(load_model(path)) is None
+    elsewhere = path.suffix == ".onnx" and external.is_set() and load_stamped(path) is None
     return external if elsewhere else ExternalModel()
 
 

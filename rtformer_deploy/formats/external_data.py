@@ -17,6 +17,8 @@ import onnx_ir as ir
 from ..errors import ModelError, shorten
 from ..files import MODEL_BYTES, read_part, size_of_file
 
+#: The most bytes of a model with its data; one ONNX file, and so a plan, holds 2 GiB with the names and the graph.
+_MOST_BYTES = MODEL_BYTES - 2**24
 _SHOWN = 80  # characters of a name in a message
 
 
@@ -31,9 +33,9 @@ def pull_in(proto: onnx.ModelProto, path: Path, size: int, seen: Callable[[bytes
             continue
         expected = _bytes(tensor, path)
         size += expected
-        if size > MODEL_BYTES:
+        if size > _MOST_BYTES:
             raise ModelError(
-                f"{path} and its data files hold more than {MODEL_BYTES // 2**30} GiB, which one ONNX file or plan cannot.",
+                f"{path} and its data files hold more than 2 GiB, which one ONNX file or plan cannot.",
                 "Store the weights as FP16, or take a smaller model.",
             )
         data = _read(tensor, path, expected)

@@ -18,7 +18,7 @@ from ..types import ModelSpec
 from .bounds import check_bounds
 from .conversion import VERSION, convert_tolerant
 from .documents import DocumentError, parse_json
-from .external_data import pull_in
+from .external_data import pull_in, tensors_of
 from .model_spec import check_spec
 
 SPEC_KEY = "rtformer_deploy.spec"
@@ -36,6 +36,13 @@ def load_model(path: Path) -> ir.Model:
     return _load(Path(path), read_bytes(Path(path), ModelError, "an ONNX model"))
 
 
+def load_stamped(path: Path) -> ir.Model | None:
+    """An ONNX file that carries a ModelSpec as a model, as `load_model`; None for another one, which is hardly looked at."""
+    data = read_bytes(Path(path), ModelError, "an ONNX model")
+    model = _load(Path(path), data) if SPEC_KEY.encode() in data else None
+    return model if model is not None and SPEC_KEY in model.metadata_props else None
+
+
 def _load(path: Path, data: bytes) -> ir.Model:
     proto = _parse(data, str(path))
     digest = hashlib.sha256(data)
@@ -47,7 +54,10 @@ def _load(path: Path, data: bytes) -> ir.Model:
 
 def parse_model(data: bytes, name: str = "the model") -> ir.Model:
     """ONNX bytes, with all weights in them, as an onnx_ir.Model; `name` is used in error messages. Raises ModelError."""
-    return _checked(_parse(data, name), name)
+    proto = _parse(data, name)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of(proto)):
+        raise ModelError(f"{name} keeps weights in other files, and nobody knows where those are.", "Open it by its path.")
+    return _checked(proto, name)
 
 
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
@@ -65,11 +75,23 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
 
 def _checked(proto: onnx.ModelProto, name: str) -> ir.Model:
     try:
-        with _declaring_shapes(proto.graph):
-            onnx.checker.check_model(proto)
-        return ir.serde.deserialize_model(proto)
+        try:
+            _check(proto)
+            return ir.serde.deserialize_model(proto)
+        except onnx.checker.ValidationError as error:
+            if "topologically sorted" not in str(error):
+                raise
+        model = ir.serde.deserialize_model(proto)
+        model.graph.sort()  # ONNX Runtime takes nodes in any order
+        _check(ir.serde.serialize_model(model))
+        return model
     except Exception as error:  # the checker and the deserialiser may raise anything on a bad file
         raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}") from error
+
+
+def _check(proto: onnx.ModelProto) -> None:
+    with _declaring_shapes(proto.graph):
+        onnx.checker.check_model(proto)
 
 
 @contextlib.contextmanager
