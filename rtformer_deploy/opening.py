@@ -11,7 +11,7 @@ from .backends import REFERENCE, build, open_engine
 from .errors import OutputError, UsageError
 from .formats.engine_file import load_engine, save_precision
 from .formats.external_model import ExternalModel
-from .formats.model_file import file_sha256, stamp_notes
+from .formats.model_file import file_sha256, is_model, stamp_notes
 from .graph.functions import inline_functions
 from .machine import require
 from .pipeline import complete_precision, read_model, refuse_mismatch
@@ -47,7 +47,7 @@ def engine_of(
 ) -> Engine:
     """A plan, or an ONNX model that ONNX Runtime is to run -> the Engine, not opened yet; see `open_any`."""
     path = Path(path)
-    if path.suffix == ".onnx":
+    if is_model(path):
         return _build_in_memory(path, threads, external)
     engine = _with_precision(load_engine(path), path, device)
     if strict or engine.info.options.get("strict"):

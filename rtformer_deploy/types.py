@@ -103,8 +103,8 @@ class ModelSpec:
     the network's stride, "logits" at full size, uint8 "labels". `weights` names the weights' origin, `sha256` is
     their hash (see `nn.weights.weights_hash`).
 
-    If there is a `threshold`, `output` has one channel, and `classes` are two: the object, where that channel is above the threshold, and
-    before it the background. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
+    `threshold`: the model told two classes apart by one channel, background and, above the threshold, object. When it was read it got one
+    for each, so that the larger wins. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
     """
 
     name: FileName

@@ -181,9 +181,17 @@ def _version(package: str) -> str:
 def build_command(request: TuneRequest, backend: str) -> str:
     """The command that builds what a finished run chose."""
     external, more = request.external, []
-    for flag, value in (("--classes", external.classes), ("--mean", external.mean), ("--std", external.std), ("--input", external.input)):
+    said = {
+        "--classes": external.classes,
+        "--mean": external.mean,
+        "--std": external.std,
+        "--input": external.input,
+        "--output-name": external.output_name,
+        "--threshold": external.threshold,
+    }
+    for flag, value in said.items():
         if value is not None:
-            more += [flag, value if isinstance(value, str) else ",".join(map(str, value))]
+            more += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     words = [str(request.model), "--recipe", str(request.output / "recipe.toml"), "--backend", backend, *more]
     return "rtformer-deploy build-engine " + shlex.join(words)
 

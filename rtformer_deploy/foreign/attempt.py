@@ -25,6 +25,7 @@ from ..errors import DeployError, ModelError, first_line
 from ..files import read_text, temporary_folder, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model
+from ..graph.clean import LEAST_OPSET
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
 from .ends import BATCH, Prepared, prepare
@@ -45,10 +46,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What the run showed of the file with this hash (see `file_sha256`): every tensor that a node gave, and which batch it takes."""
+    """What the run showed of the file with this hash (see `file_sha256`): every tensor that a node gave, and which batch it takes.
+
+    `convert`: the model still gives the same in a newer opset; see `graph.clean`.
+    """
 
     sha256: str
     batch: int | str
+    convert: bool = True
     tensors: Mapping[str, Seen] = field(default_factory=dict)
 
 
@@ -76,27 +81,34 @@ def attempt(path: Path, external: ExternalModel) -> Observed:
     """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError."""
     model = load_model(path)
     digest, original = file_sha256(model), serialize_model(model)
+    old = model.opset_imports.get("", LEAST_OPSET) < LEAST_OPSET
     prepared = prepare(model, path.name, external)
-    plain = serialize_model(inline_functions(clone(prepared.model)))
-    sizes = [1, 1, 2] if prepared.batch == BATCH else [int(prepared.batch)] * 2
-    images = [_image(prepared, batch, noisy=index != 1) for index, batch in enumerate(sizes)]
+    image = _image(prepared, 1 if prepared.batch == BATCH else int(prepared.batch), noisy=True)
     try:
         with _naming_memory():
-            _open(original)
-    except OutOfMemoryError:
+            session = _open(original)
+    except (OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        return _without_onnxruntime(prepared, plain, images[0], digest, error)
-    expected = _run_original(original, prepared, images[0], path.name)
-    outputs, tensors = _run(plain, prepared, images, path.name)
-    if not _agree(expected, outputs[0]) and _agree(expected, _run_original(original, prepared, images[0], path.name)):
-        raise ModelError(
-            f"{path.name} gives something else once it is put in order: this is a fault of rtformer-deploy.", "Report it with the model."
-        )
+        return _without_onnxruntime(prepared, image, digest, error)
+    expected = _run_original(session, prepared, image, path.name)
+    outputs, tensors = _run(prepared, path.name)
+    convert = not old or _agree(expected, outputs[0])
+    if not convert:
+        prepared = prepare(load_model(path), path.name, external, convert=False)
+        outputs, tensors = _run(prepared, path.name)
+    if not _agree(expected, outputs[0]) and _agree(expected, _run_original(session, prepared, image, path.name)):
+        what = f"{path.name} gives something else once it is put in order: this is a fault of rtformer-deploy."
+        raise ModelError(what, "Report it with the model.")
     with _explaining(path.name):
-        _open(plain, optimised=True)
+        _open(_plain(prepared), optimised=True)
     batch: int | str = prepared.batch if prepared.batch != BATCH or len(outputs) == 3 else 1
-    return Observed(digest, batch, tensors)
+    return Observed(digest, batch, convert, tensors)
+
+
+def _plain(prepared: Prepared) -> bytes:
+    """The prepared model without any functions, as ONNX bytes."""
+    return serialize_model(inline_functions(clone(prepared.model)))
 
 
 def _image(prepared: Prepared, batch: int, *, noisy: bool) -> NDArray[Any]:
@@ -106,10 +118,9 @@ def _image(prepared: Prepared, batch: int, *, noisy: bool) -> NDArray[Any]:
     return values.astype(prepared.source.dtype.numpy())
 
 
-def _run_original(data: bytes, prepared: Prepared, image: NDArray[Any], name: str) -> NDArray[Any]:
+def _run_original(session: Any, prepared: Prepared, image: NDArray[Any], name: str) -> NDArray[Any]:
     """What the file itself gives; inputs that its output does not depend on get zeros."""
     with _explaining(name):
-        session = _open(data)
         feeds = {each.name: _zeros(each) for each in session.get_inputs()}
         return np.asarray(session.run([prepared.target.name], {**feeds, str(prepared.source.name): image})[0])
 
@@ -120,16 +131,17 @@ def _zeros(port: Any) -> NDArray[Any]:
     return np.zeros([size if isinstance(size, int) and size > 0 else 1 for size in port.shape], kinds.get(kind, kind))
 
 
-def _run(
-    data: bytes, prepared: Prepared, images: Sequence[NDArray[Any]], name: str
-) -> tuple[list[NDArray[Any]], dict[str, Seen]]:
-    """The outputs for the images, and what ONNX Runtime's profile tells of the tensors between. A third image is a batch of two.
+def _run(prepared: Prepared, name: str) -> tuple[list[NDArray[Any]], dict[str, Seen]]:
+    """The outputs for noise, for zeros and, if the batch is open, for two noises at once; and what ONNX Runtime's profile tells of the
+    tensors between.
 
-    If that one fails the model takes single images only, whatever it says of its batch, and there are two outputs.
+    If the last one fails, the model takes single images only, whatever it says of its batch, and there are two outputs.
     """
+    sizes = [1, 1, 2] if prepared.batch == BATCH else [int(prepared.batch)] * 2
+    images = [_image(prepared, batch, noisy=index != 1) for index, batch in enumerate(sizes)]
     outputs: list[NDArray[Any]] = []
     with temporary_folder() as folder, _explaining(name):
-        session = _open(data, profile=str(folder / "profile"))
+        session = _open(_plain(prepared), profile=str(folder / "profile"))
         for index, image in enumerate(images):
             with _naming_memory():
                 try:
@@ -179,21 +191,22 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _without_onnxruntime(prepared: Prepared, data: bytes, image: NDArray[Any], digest: str, error: Exception) -> Observed:
+def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str, error: Exception) -> Observed:
     """What OpenVINO shows of a model that ONNX Runtime does not open. Raises ModelError if neither does."""
     import io
 
     import openvino as ov
 
     try:
-        compiled = ov.Core().compile_model(ov.Core().read_model(io.BytesIO(data)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        model = ov.Core().read_model(io.BytesIO(_plain(prepared)))
+        compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         output = compiled([image])[0]
     except Exception as other:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
         raise ModelError(
             f"Neither ONNX Runtime nor OpenVINO runs this model: {first_line(error)}", details=[f"OpenVINO: {first_line(other)}"]
         ) from error
     shape = (BATCH if prepared.batch == BATCH else output.shape[0], *output.shape[1:])
-    return Observed(digest, prepared.batch, {str(prepared.target.name): Seen(ir.DataType.from_numpy(output.dtype).name, shape)})
+    return Observed(digest, prepared.batch, True, {str(prepared.target.name): Seen(ir.DataType.from_numpy(output.dtype).name, shape)})
 
 
 def _open(data: bytes, *, optimised: bool = False, profile: str | None = None) -> Any:

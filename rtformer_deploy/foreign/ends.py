@@ -48,12 +48,13 @@ class Prepared:
         return Prepared(self.model, self.size, batch, self.channels_last)
 
 
-def prepare(model: ir.Model, name: str, external: ExternalModel) -> Prepared:
-    """A model as it was read, and what the user says about it -> the model in order; `model` changes.
+def prepare(model: ir.Model, name: str, external: ExternalModel, *, convert: bool = True) -> Prepared:
+    """A model as it was read, and what the user says about it -> the model in order; `model` changes. Without `convert` it keeps
+    its opset.
 
     Raises ModelError if it does not say which output or size to take, or cannot be fed one image; the message lists what to say.
     """
-    model = clean(model, name)
+    model = clean(model, name, convert=convert)
     keep_output(model, _pick_output(model, name, external.output_name))
     wanted_name, wanted_size = external.parse_input()
     source = _pick_input(model, name, wanted_name)

@@ -48,6 +48,11 @@ class Meaning:
         """How many channels the scores have; None for labels."""
         return None if self.kind == "labels" else int(self.shape[1])
 
+    @property
+    def shape_of_classes(self) -> tuple[int | str, ...]:
+        """The shape once one channel has become two."""
+        return self.shape if self.threshold is None else (self.shape[0], 2, *self.shape[2:])
+
 
 def read_meaning(prepared: Prepared, seen: Seen, name: str, classes: int | None, threshold: float | None) -> Meaning:
     """A prepared model and what a run showed of its output -> what that is; `classes` is how many the user says there are.

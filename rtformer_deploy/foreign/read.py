@@ -38,8 +38,7 @@ def read_foreign(path: Path, external: ExternalModel) -> tuple[ir.Model, ModelSp
         observed = observe(path, file_hash, external, again=True)
         model = load_model(path)
     digest = model.meta.copy()
-    prepared = prepare(model, path.name, external)
-    prepared = prepared.fix_batch(observed.batch)
+    prepared = prepare(model, path.name, external, convert=observed.convert).fix_batch(observed.batch)
     _fill(prepared.model, observed)
     meaning, labels = _understand(prepared, observed.tensors[str(prepared.target.name)], external, path.name)
     finished = _finish(prepared, meaning)
@@ -48,14 +47,15 @@ def read_foreign(path: Path, external: ExternalModel) -> tuple[ir.Model, ModelSp
 
 
 def _fill(model: ir.Model, observed: Observed) -> None:
-    """Gives every tensor whose type or shape does not follow from the input's the one that was seen."""
+    """Gives every tensor whose type or size does not follow from the input's the one that was seen."""
     for node in model.graph:
         for output in node.outputs:
             seen = observed.tensors.get(str(output.name))
             if seen is None:
                 continue
-            output.dtype = ir.DataType[seen.dtype]
-            output.shape = ir.Shape(seen.shape) if seen.shape or output.shape is None else output.shape
+            output.dtype = output.dtype or ir.DataType[seen.dtype]
+            if seen.shape and (output.shape is None or any(not isinstance(size, int) for size in output.shape)):
+                output.shape = ir.Shape(seen.shape)
 
 
 def _understand(prepared: Prepared, seen: Seen, external: ExternalModel, name: str) -> tuple[Meaning, Labels]:
@@ -92,9 +92,40 @@ def _finish(prepared: Prepared, meaning: Meaning) -> ir.Model:
         graph.append(node)
         output = node.outputs[0]
         output.name = name if number == len(meaning.steps) else f"{name}/{number}"
-    output.shape = ir.Shape(meaning.shape)
+    if meaning.threshold is not None:
+        output = _two_channels(graph, output, meaning, name)
+    output.shape = ir.Shape(meaning.shape_of_classes)
     graph.outputs[0] = output
     return prepared.model
+
+
+def _two_channels(graph: ir.Graph, score: ir.Value, meaning: Meaning, name: str) -> ir.Value:
+    """One channel x with the threshold t -> one for the background and one for the object, which is larger where x > t.
+
+    Probabilities become 2t - x and x: for t = 0.5 those of both. Logits become -(x - t)/2 and (x - t)/2, whose softmax is the sigmoid.
+    """
+    assert meaning.threshold is not None
+    if score.name == name:
+        score.name = f"{name}/raw"
+
+    def add(operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        node = ir.node(operator, inputs, attributes, name=f"{name}/{operator}_{len(graph)}")
+        node.outputs[0].name, node.outputs[0].dtype = node.name, ir.DataType.FLOAT
+        graph.append(node)
+        return node.outputs[0]
+
+    def number(value: float) -> ir.Value:
+        return initializer(graph, f"{name}/constant_{len(graph)}", np.array(value, np.float32))
+
+    if meaning.probabilities:
+        background, thing = add("Sub", number(2 * meaning.threshold), score), score
+    else:
+        above = add("Sub", score, number(meaning.threshold)) if meaning.threshold else score
+        thing = add("Mul", above, number(0.5))
+        background = add("Neg", thing)
+    both = add("Concat", background, thing, axis=1)
+    both.name = name
+    return both
 
 
 def _node(graph: ir.Graph, step: Step, value: ir.Value, name: str) -> ir.Node:
@@ -145,7 +176,7 @@ def _spec(model: ir.Model, prepared: Prepared, meaning: Meaning, labels: Labels,
         classes=labels.names,
         palette=labels.palette,
         input=TensorSpec(str(source.name), (prepared.batch, 3, *prepared.size), "float32"),
-        output=TensorSpec(str(target.name), meaning.shape, str(target.dtype.numpy().name)),
+        output=TensorSpec(str(target.name), meaning.shape_of_classes, str(target.dtype.numpy().name)),
         head=head,
         mean=external.mean,
         std=external.std,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..types import MOST_BATCH_PIXELS, EngineInfo
 from .documents import DocumentError
-from .model_spec import channels_of, check_spec
+from .model_spec import check_spec
 
 
 def check_info(info: EngineInfo) -> None:
@@ -27,5 +27,5 @@ def check_info(info: EngineInfo) -> None:
         spec.output.dtype,
     ):
         raise DocumentError("outputs are not the one that spec.output describes")
-    if spec.head != "labels" and target.shape[1] != channels_of(spec):
+    if spec.head != "labels" and target.shape[1] != len(spec.classes):
         raise DocumentError(f"outputs[0] gives {target.shape[1]} classes; spec.classes names {len(spec.classes)}")

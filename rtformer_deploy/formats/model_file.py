@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from ..errors import ModelError, first_line
-from ..files import read_bytes, sha256, write_atomic
+from ..files import holds, read_bytes, sha256, write_atomic
 from ..types import ModelSpec
 from .bounds import check_bounds
 from .conversion import VERSION, convert_tolerant
@@ -34,6 +35,12 @@ def load_model(path: Path) -> ir.Model:
     Raises ModelError if it is missing, empty, cut short, not an ONNX model, or larger than is read.
     """
     return _load(Path(path), read_bytes(Path(path), ModelError, "an ONNX model"))
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is taken for an ONNX model: by its name, or, without a sidecar beside it, by its first byte."""
+    beside = path.with_name(path.name + ".json")
+    return path.suffix.lower() == ".onnx" or (not os.path.isfile(beside) and holds(path, b"\x08", b""))
 
 
 def load_stamped(path: Path) -> ir.Model | None:

@@ -42,15 +42,10 @@ def _check_output(spec: ModelSpec, where: str) -> None:
             raise DocumentError(f"{where} is {_text(tensor)}; expected labels, NxHxW")
     elif len(tensor.shape) != 4 or tensor.dtype != "float32":
         raise DocumentError(f"{where} is {_text(tensor)}; expected logits, float32 NxCxHxW")
-    elif isinstance(tensor.shape[1], int) and tensor.shape[1] != channels_of(spec):
+    elif isinstance(tensor.shape[1], int) and tensor.shape[1] != len(spec.classes):
         raise DocumentError(f"{where} gives {tensor.shape[1]} classes; classes names {len(spec.classes)}")
     if spec.threshold is not None and (spec.head == "labels" or len(spec.classes) != 2):
-        raise DocumentError(f"{where.removesuffix('output')}threshold belongs to one channel of scores and two classes")
-
-
-def channels_of(spec: ModelSpec) -> int:
-    """How many channels the scores of a model have: one for each class, or, with a threshold, one for both."""
-    return len(spec.classes) if spec.threshold is None else 1
+        raise DocumentError(f"{where.removesuffix('output')}threshold belongs to scores of two classes")
 
 
 def _text(tensor: TensorSpec) -> str:

@@ -27,14 +27,19 @@ from .functions import DOMAIN
 
 #: The first opset in which Q/DQ have an axis and every operator takes the arguments that the passes write.
 LEAST_OPSET = 13
+#: The first opset in which Resize says how coordinates correspond, and rounds by default. Before it they were asymmetric and cut off.
+_RESIZE_OPSET = 11
 _LEAST_IR = 8  # of files of that opset; from 4 on an initializer need not be an input
 
 
-def clean(model: ir.Model, name: str) -> ir.Model:
-    """A model as it was read -> a model in order, which may be another object. Raises ModelError if it cannot be put in order."""
+def clean(model: ir.Model, name: str, *, convert: bool = True) -> ir.Model:
+    """A model as it was read -> a model in order, which may be another object. Without `convert` it keeps its opset.
+
+    Raises ModelError if it cannot be put in order.
+    """
     try:
         InlinePass(lambda function: function.domain != DOMAIN)(model)
-        model = _convert_opset(model)
+        model = _convert_opset(model) if convert else model
         RemoveInitializersFromInputsPass()(model)
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         lift_constants(model)  # gives each a tensor of its own
@@ -93,6 +98,16 @@ def _convert_opset(model: ir.Model) -> ir.Model:
     except Exception:  # the converter raises anything; such a model builds as it is, but not to INT8
         return model
     result = ir.serde.deserialize_model(converted)
+    if model.opset_imports[""] < _RESIZE_OPSET:
+        _keep_resizes(result)
     result.meta.update(model.meta)
     result.metadata_props.update(model.metadata_props)
     return result
+
+
+def _keep_resizes(model: ir.Model) -> None:
+    """Makes each Resize compute what it did before opset 11: onnx's converter leaves the new defaults."""
+    for node in model.graph.all_nodes():
+        if node.op_type == "Resize" and node.domain == "":
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString("coordinate_transformation_mode", "asymmetric")
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "floor")
