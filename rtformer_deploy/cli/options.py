@@ -147,12 +147,24 @@ def external(command: Command) -> Command:
         std=click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "set the standard deviation of RGB."),
         input=click.option("--input", metavar="[NAME:]HxW", help=elsewhere + "name its input, its size, or both."),
         output_name=click.option("--output-name", metavar="NAME", help=elsewhere + "say which of its outputs holds the classes."),
-        threshold=click.option("--threshold", type=parse.Number(), metavar="X", help=elsewhere + "set what an object's one channel exceeds."),
+        threshold=click.option(
+            "--threshold", type=parse.Number(), metavar="X", help=elsewhere + "set what an object's one channel exceeds."
+        ),
         try_seconds=click.option(
-            "--try-seconds", type=parse.Number(0, min_open=True), default=60, show_default=True, metavar="N", help=elsewhere + "limit its first run."
+            "--try-seconds",
+            type=parse.Number(0, min_open=True),
+            default=60,
+            show_default=True,
+            metavar="N",
+            help=elsewhere + "limit its first run.",
         ),
         try_memory=click.option(
-            "--try-memory", type=parse.Number(0, min_open=True), default=8, show_default=True, metavar="GIB", help=elsewhere + "limit its memory."
+            "--try-memory",
+            type=parse.Number(0, min_open=True),
+            default=8,
+            show_default=True,
+            metavar="GIB",
+            help=elsewhere + "limit its memory.",
         ),
     )(command)
 
