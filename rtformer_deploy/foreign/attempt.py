@@ -84,20 +84,16 @@ def attempt(path: Path, external: ExternalModel) -> Observed:
     old = model.opset_imports.get("", LEAST_OPSET) < LEAST_OPSET
     prepared = prepare(model, path.name, external)
     image = _image(prepared, 1 if prepared.batch == BATCH else int(prepared.batch), noisy=True)
-    try:
-        with _naming_memory():
-            session = _open(original)
-    except (OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        return _without_onnxruntime(prepared, image, digest, error)
-    expected = _run_original(session, prepared, image, path.name)
+    session = _open_if_possible(original)
+    expected = None if session is None else _run_original(session, prepared, image, path.name)
+    if session is None and _open_if_possible(_plain(prepared)) is None:
+        return _without_onnxruntime(prepared, image, digest)
     outputs, tensors = _run(prepared, path.name)
-    convert = not old or _agree(expected, outputs[0])
+    convert = not old or expected is None or _agree(expected, outputs[0])
     if not convert:
         prepared = prepare(load_model(path), path.name, external, convert=False)
         outputs, tensors = _run(prepared, path.name)
-    if not _agree(expected, outputs[0]) and _agree(expected, _run_original(session, prepared, image, path.name)):
+    if expected is not None and not _agree(expected, outputs[0]) and _agree(expected, _run_original(session, prepared, image, path.name)):
         what = f"{path.name} gives something else once it is put in order: this is a fault of rtformer-deploy."
         raise ModelError(what, "Report it with the model.")
     with _explaining(path.name):
@@ -191,7 +187,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str, error: Exception) -> Observed:
+def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str) -> Observed:
     """What OpenVINO shows of a model that ONNX Runtime does not open. Raises ModelError if neither does."""
     import io
 
@@ -202,11 +198,25 @@ def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str, e
         compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         output = compiled([image])[0]
     except Exception as other:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
-        raise ModelError(
-            f"Neither ONNX Runtime nor OpenVINO runs this model: {first_line(error)}", details=[f"OpenVINO: {first_line(other)}"]
-        ) from error
+        try:
+            _open(_plain(prepared))
+        except Exception as error:
+            what = f"Neither ONNX Runtime nor OpenVINO runs this model: {first_line(error)}"
+            raise ModelError(what, details=[f"OpenVINO: {first_line(other)}"]) from error
+        raise
     shape = (BATCH if prepared.batch == BATCH else output.shape[0], *output.shape[1:])
     return Observed(digest, prepared.batch, True, {str(prepared.target.name): Seen(ir.DataType.from_numpy(output.dtype).name, shape)})
+
+
+def _open_if_possible(data: bytes) -> Any:
+    """An ONNX Runtime session, or None if ONNX Runtime refuses the model. Raises OutOfMemoryError."""
+    try:
+        with _naming_memory():
+            return _open(data)
+    except (OutOfMemoryError, MemoryError):
+        raise
+    except Exception:  # ONNX Runtime's exceptions share no base of their own
+        return None
 
 
 def _open(data: bytes, *, optimised: bool = False, profile: str | None = None) -> Any:

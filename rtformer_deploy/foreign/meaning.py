@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..graph.edit import constant
 from .attempt import Dim, Seen
-from .ends import BATCH, FLOATS, Prepared, describe
+from .ends import BATCH, FLOATS, Prepared
 
 #: Operators between what makes the output's numbers and the output, which leave the numbers' kind as it is.
 _PASSING = frozenset({

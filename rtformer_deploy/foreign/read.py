@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..files import MODEL_BYTES, sha256_of
+from ..formats.documents import DocumentError
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model
 from ..formats.model_spec import check_spec
-from ..formats.documents import DocumentError
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
 from ..graph.edit import initializer

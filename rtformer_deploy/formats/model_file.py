@@ -105,8 +105,8 @@ def _check(proto: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _declaring_shapes(graph: onnx.GraphProto) -> Iterator[None]:
-    """Gives outputs without a shape one while the checker looks, which asks for it; builders find out the shape themselves."""
-    kinds = [value.type.tensor_type for value in graph.output if value.type.HasField("tensor_type")]
+    """Gives inputs and outputs without a shape one while the checker looks, which asks for it."""
+    kinds = [value.type.tensor_type for value in (*graph.input, *graph.output) if value.type.HasField("tensor_type")]
     without = [kind for kind in kinds if not kind.HasField("shape")]
     for kind in without:
         kind.shape.SetInParent()
