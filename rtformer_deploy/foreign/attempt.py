@@ -7,22 +7,23 @@ model in order gives is compared with what the file gives.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import DeployError, ModelError, first_line
-from ..files import read_text, temporary_folder, write_atomic
+from ..files import RECORD_BYTES, read_text, size_of_file, temporary_folder, write_atomic
+from ..formats.conversion import convert
+from ..formats.documents import parse_json
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model
 from ..graph.clean import LEAST_OPSET
@@ -33,6 +34,7 @@ from .ends import BATCH, Prepared, prepare
 #: A dimension that was seen: a number, BATCH if it is the batch's, None if it is not the same for every picture.
 Dim = int | str | None
 _NO_MEMORY = ("bad_alloc", "ailed to allocate memory", "Cannot allocate memory", "MemoryError")
+_GRACE = 10.0  # seconds after which the process ends itself if nobody did
 _TOLERANCE = 1e-4  # of the largest value
 
 
@@ -61,20 +63,37 @@ class OutOfMemoryError(Exception):
     """The model took all the memory that it may."""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which file to try, and what the user says about it."""
+
+    model: str
+    external: ExternalModel
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the run showed, or the lines of an error, or that there was too little memory."""
+
+    observed: Observed | None = None
+    error: tuple[str, str | None, tuple[str, ...]] | None = None
+    out_of_memory: bool = False
+
+
 def main(request_path: str, answer_path: str) -> None:
-    """Reads a request (see `trial`) and writes the Observed, or the error, as JSON."""
-    request = json.loads(read_text(Path(request_path), ModelError, "a request"))
-    parent = os.getppid()
-    threading.Thread(target=_end_with, args=(parent, time.monotonic() + request["external"]["try_seconds"] + 10), daemon=True).start()
-    external = ExternalModel(**{key: tuple(value) if isinstance(value, list) else value for key, value in request["external"].items()})
+    """Reads a Request and writes the Answer, as JSON files."""
+    request = convert(parse_json(read_text(Path(request_path), ModelError, "a request")), Request)
+    external = request.external
+    deadline = time.monotonic() + external.try_seconds + _GRACE
+    threading.Thread(target=_end_with, args=(os.getppid(), deadline), daemon=True).start()
     _limit_memory(external.try_memory)
     try:
-        answer: dict[str, Any] = {"observed": asdict(attempt(Path(request["model"]), external))}
+        answer = Answer(attempt(Path(request.model), external))
     except DeployError as error:
-        answer = {"error": {"what": error.what, "hint": error.hint, "details": list(error.details)}}
+        answer = Answer(error=(error.what, error.hint, error.details))
     except (MemoryError, OutOfMemoryError):
-        answer = {"memory": True}
-    write_atomic(Path(answer_path), json.dumps(answer).encode())
+        answer = Answer(out_of_memory=True)
+    write_atomic(Path(answer_path), msgspec.json.encode(answer))
 
 
 def attempt(path: Path, external: ExternalModel) -> Observed:
@@ -147,10 +166,18 @@ def _run(prepared: Prepared, name: str) -> tuple[list[NDArray[Any]], dict[str, S
                         raise
         if len(outputs) == 3 and (outputs[2].ndim == 0 or outputs[2].shape[0] != 2 or outputs[0].shape[0] != 1):
             outputs.pop()
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        events = _events(Path(session.end_profiling()))
     tensors = _tensors(events, prepared.model, len(outputs))
     tensors[str(prepared.target.name)] = _seen([(ir.DataType.from_numpy(each.dtype).name, each.shape) for each in outputs])
     return outputs, tensors
+
+
+def _events(profile: Path) -> list[dict[str, Any]]:
+    """The events of ONNX Runtime's profile; none if a loop made it too long to read."""
+    if size_of_file(profile, ModelError) > RECORD_BYTES:
+        return []
+    events: list[dict[str, Any]] = parse_json(read_text(profile, ModelError, "a profile", RECORD_BYTES), RECORD_BYTES)
+    return events
 
 
 def _tensors(events: Sequence[Mapping[str, Any]], model: ir.Model, runs: int) -> dict[str, Seen]:
@@ -280,7 +307,3 @@ def _end_with(parent: int, deadline: float) -> None:
     while os.getppid() == parent and time.monotonic() < deadline:
         time.sleep(0.5)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:3])

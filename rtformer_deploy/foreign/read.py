@@ -142,8 +142,7 @@ class _Ends:
         new = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
         readers, value, nodes = list(old.uses()), new, []
         steps = [Step("Transpose", (0, 2, 3, 1))] * prepared.channels_last
-        if old.dtype != ir.DataType.FLOAT:
-            assert old.dtype is not None
+        if old.dtype is not None and old.dtype != ir.DataType.FLOAT:
             steps.append(Step("Cast", (int(old.dtype),)))
         for step in steps:
             nodes.append(self._step(step, value, name))
@@ -164,7 +163,8 @@ class _Ends:
         else:
             node = ir.node("Cast", [value], {"to": step.values[0]}, name=called)
         node.outputs[0].name = called
-        node.outputs[0].dtype = ir.DataType(step.values[0]) if step.operator == "Cast" else value.dtype
+        kind = ir.DataType(step.values[0]) if step.operator == "Cast" else value.dtype
+        node.outputs[0].type = None if kind is None else ir.TensorType(kind)
         return node
 
     def _operator(self, operator: str, name: str, *inputs: ir.Value, **attributes: int) -> ir.Value:

@@ -6,7 +6,6 @@ A file from elsewhere may loop for ever, take all memory, or crash the library t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import subprocess
@@ -19,12 +18,12 @@ from typing import Any
 import msgspec
 
 from ..errors import ModelError, OutputError, shorten
-from ..files import make_folder, read_text, sha256, temporary_folder, write_atomic
+from ..files import RECORD_BYTES, make_folder, read_text, sha256, temporary_folder, write_atomic
 from ..formats.conversion import convert
 from ..formats.documents import DocumentError, parse_json
 from ..formats.external_model import ExternalModel
 from ..machine import cache_folder, own_version, versions
-from .attempt import Observed
+from .attempt import Answer, Observed, Request
 
 _CODE = "import sys; from rtformer_deploy.foreign.attempt import main; main(*sys.argv[1:])"
 _EVERY = 0.02  # seconds between two looks at the process
@@ -59,21 +58,25 @@ def _earlier(path: Path) -> Observed | None:
     if not os.path.isfile(path):
         return None
     try:
-        return convert(parse_json(read_text(path, ModelError, "the result of a trial run"), 2**25), Observed)
+        return convert(_parsed(path), Observed)
     except (DocumentError, ModelError):
         return None
 
 
 def _run(path: Path, external: ExternalModel) -> Observed:
     with temporary_folder() as folder:
-        request, answer = folder / "request.json", folder / "answer.json"
-        said = {"model": str(path.resolve()), "external": dataclasses.asdict(external)}
-        write_atomic(request, json.dumps(said).encode())
-        with open(folder / "errors", "wb") as lines, _process(lines, str(request), str(answer)) as process:
+        request, answer, lines = folder / "request.json", folder / "answer.json", folder / "errors.txt"
+        write_atomic(request, msgspec.json.encode(Request(os.path.abspath(path), external)))
+        with open(lines, "wb") as errors, _process(errors, str(request), str(answer)) as process:
             _watch(process, path.name, external)
         if not os.path.isfile(answer):
-            raise _ended(process.returncode, (folder / "errors").read_bytes(), path.name, external)
-        return _read(parse_json(read_text(answer, ModelError, "the result of a trial run"), 2**25), path.name, external)
+            text = read_text(lines, ModelError, "what a trial run printed", RECORD_BYTES, errors="replace")
+            raise _ended(process.returncode, text, path.name, external)
+        return _read(convert(_parsed(answer), Answer), path.name, external)
+
+
+def _parsed(path: Path) -> object:
+    return parse_json(read_text(path, ModelError, "the result of a trial run", RECORD_BYTES), RECORD_BYTES)
 
 
 @contextlib.contextmanager
@@ -108,13 +111,13 @@ def _watch(process: subprocess.Popen[bytes], name: str, external: ExternalModel)
             process.wait(_EVERY)
 
 
-def _read(answer: Any, name: str, external: ExternalModel) -> Observed:
-    if "memory" in answer:
+def _read(answer: Answer, name: str, external: ExternalModel) -> Observed:
+    if answer.error is not None:
+        what, hint, details = answer.error
+        raise ModelError(what, hint, details=details)
+    if answer.observed is None:
         raise _too_large(name, external)
-    if "error" in answer:
-        error = answer["error"]
-        raise ModelError(error["what"], error["hint"], details=error["details"])
-    return convert(answer["observed"], Observed)
+    return answer.observed
 
 
 def _too_large(name: str, external: ExternalModel) -> ModelError:
@@ -124,9 +127,8 @@ def _too_large(name: str, external: ExternalModel) -> ModelError:
     )
 
 
-def _ended(code: int, lines: bytes, name: str, external: ExternalModel) -> ModelError:
-    """The error for a process that ended without an answer."""
-    text = lines.decode(errors="replace")
+def _ended(code: int, text: str, name: str, external: ExternalModel) -> ModelError:
+    """The error for a process that ended without an answer; `text` is what it printed."""
     if "bad_alloc" in text or "MemoryError" in text:
         return _too_large(name, external)
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")

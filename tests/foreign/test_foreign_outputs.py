@@ -93,7 +93,7 @@ def wanted(output: NDArray[Any], words: list[str]) -> NDArray[Any]:
     if "--classes" in words and output.shape[-1] != 4:
         return np.round(output.astype(np.float64)).reshape(output.shape[1:3] if output.shape[-1] == 1 else output.shape[-2:])
     scores = output if output.ndim == 4 else output[None]
-    return scores[0].argmax(2 if scores.shape[-1] == 4 else 0)
+    return np.asarray(scores[0].argmax(2 if scores.shape[-1] == 4 else 0))
 
 
 @pytest.mark.parametrize("name", MADE)
