@@ -29,10 +29,13 @@ from ..formats.model_file import file_sha256, load_model, serialize_model
 from ..graph.clean import LEAST_OPSET
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
+from ..types import Backend
 from .ends import BATCH, Prepared, prepare
 
 #: A dimension that was seen: a number, BATCH if it is the batch's, None if it is not the same for every picture.
 Dim = int | str | None
+#: The backend that computes while it builds.
+OPENVINO: Backend = "openvino"
 _NO_MEMORY = ("bad_alloc", "ailed to allocate memory", "Cannot allocate memory", "MemoryError")
 _GRACE = 10.0  # seconds after which the process ends itself if nobody did
 _TOLERANCE = 1e-4  # of the largest value
@@ -65,10 +68,11 @@ class OutOfMemoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Which file to try, and what the user says about it."""
+    """Which file to try, what the user says about it, and which backend is to build it, if that is to be tried too."""
 
     model: str
     external: ExternalModel
+    builder: Backend | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,30 @@ def main(request_path: str, answer_path: str) -> None:
     except (MemoryError, OutOfMemoryError):
         answer = Answer(out_of_memory=True)
     write_atomic(Path(answer_path), msgspec.json.encode(answer))
+    if answer.observed is None or request.builder != OPENVINO or _builds(Path(request.model), external, answer.observed):
+        write_atomic(built_mark(Path(answer_path)), b"")
 
 
-def attempt(path: Path, external: ExternalModel) -> Observed:
-    """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError."""
+def built_mark(answer: Path) -> Path:
+    """The file beside an answer that says that the builder came to an end too."""
+    return answer.with_suffix(".built")
+
+
+def _builds(path: Path, external: ExternalModel, observed: Observed) -> bool:
+    """Whether OpenVINO, which computes constants when it compiles, gets along with the memory. What it refuses, the build will say."""
+    prepared = prepare(load_model(path), path.name, external, convert=observed.convert).fix_batch(observed.batch)
+    try:
+        _compile(prepared)
+    except Exception as error:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
+        return not _is_memory(error)
+    return True
+
+
+def attempt(path: Path, external: ExternalModel, builder: Backend | None = None) -> Observed:
+    """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError.
+
+    `builder` does not count here: only a process of its own can be stopped while a library builds.
+    """
     model = load_model(path)
     digest, original = file_sha256(model), serialize_model(model)
     old = model.opset_imports.get("", LEAST_OPSET) < LEAST_OPSET
@@ -162,7 +186,7 @@ def _run(prepared: Prepared, name: str) -> tuple[list[NDArray[Any]], dict[str, S
                 try:
                     outputs.append(np.asarray(session.run([prepared.target.name], {str(prepared.source.name): image})[0]))
                 except Exception as error:
-                    if index < 2 or any(text in str(error) for text in _NO_MEMORY):
+                    if index < 2 or _is_memory(error):
                         raise
         if len(outputs) == 3 and (outputs[2].ndim == 0 or outputs[2].shape[0] != 2 or outputs[0].shape[0] != 1):
             outputs.pop()
@@ -216,14 +240,8 @@ _TYPES = {
 
 def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str) -> Observed:
     """What OpenVINO shows of a model that ONNX Runtime does not open. Raises ModelError if neither does."""
-    import io
-
-    import openvino as ov
-
     try:
-        model = ov.Core().read_model(io.BytesIO(_plain(prepared)))
-        compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        output = compiled([image])[0]
+        output = _compile(prepared)([image])[0]
     except Exception as other:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
         try:
             _open(_plain(prepared))
@@ -233,6 +251,16 @@ def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str) -
         raise
     shape = (BATCH if prepared.batch == BATCH else output.shape[0], *output.shape[1:])
     return Observed(digest, prepared.batch, True, {str(prepared.target.name): Seen(ir.DataType.from_numpy(output.dtype).name, shape)})
+
+
+def _compile(prepared: Prepared) -> Any:
+    """An openvino.CompiledModel on the CPU, as the backend makes it."""
+    import io
+
+    import openvino as ov
+
+    model = ov.Core().read_model(io.BytesIO(_plain(prepared)))
+    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def _open_if_possible(data: bytes) -> Any:
@@ -267,12 +295,16 @@ def _agree(expected: NDArray[Any], found: NDArray[Any]) -> bool:
     return bool(np.allclose(expected, found, rtol=0, atol=_TOLERANCE * scale, equal_nan=True))
 
 
+def _is_memory(error: Exception) -> bool:
+    return any(text in f"{type(error).__name__} {error}" for text in _NO_MEMORY)
+
+
 @contextlib.contextmanager
 def _naming_memory() -> Any:
     try:
         yield
     except Exception as error:
-        if any(text in f"{type(error).__name__} {error}" for text in _NO_MEMORY):
+        if _is_memory(error):
             raise OutOfMemoryError from error
         raise
 

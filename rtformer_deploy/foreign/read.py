@@ -18,7 +18,7 @@ from ..formats.model_spec import check_spec
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
 from ..graph.edit import initializer
-from ..types import Head, ModelSpec, TensorSpec
+from ..types import Backend, Head, ModelSpec, TensorSpec
 from .attempt import Observed, Seen
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
@@ -28,16 +28,17 @@ from .trial import observe
 _TWO = ("background", "object")
 
 
-def read_foreign(path: Path, external: ExternalModel) -> tuple[ir.Model, ModelSpec]:
+def read_foreign(path: Path, external: ExternalModel, builder: Backend | None = None) -> tuple[ir.Model, ModelSpec]:
     """A file -> its model, with one image (N, 3, H, W) float32 in and scores or labels out, and its ModelSpec.
 
-    The model runs once in a process of its own first, if it never did. Raises ModelError, which names what is missing or wrong.
+    The model runs once in a process of its own first, if it never did, and what `builder` does is tried there too. Raises ModelError,
+    which names what is missing or wrong.
     """
     file_hash = sha256_of(path, ModelError, "an ONNX model", MODEL_BYTES)
-    observed = observe(path, file_hash, external)
+    observed = observe(path, file_hash, external, builder)
     model = load_model(path)
     if file_sha256(model) != observed.sha256:  # the data beside the file is not what it was
-        observed = observe(path, file_hash, external, again=True)
+        observed = observe(path, file_hash, external, builder, again=True)
         model = load_model(path)
     digest = model.meta.copy()
     prepared = prepare(model, path.name, external, convert=observed.convert).fix_batch(observed.batch)

@@ -23,34 +23,38 @@ from ..formats.conversion import convert
 from ..formats.documents import DocumentError, parse_json
 from ..formats.external_model import ExternalModel
 from ..machine import cache_folder, own_version, versions
-from .attempt import Answer, Observed, Request
+from ..types import Backend
+from .attempt import OPENVINO, Answer, Observed, Request, built_mark
 
 _CODE = "import sys; from rtformer_deploy.foreign.attempt import main; main(*sys.argv[1:])"
 _EVERY = 0.02  # seconds between two looks at the process
 
 
-def observe(path: Path, file_hash: str, external: ExternalModel, *, again: bool = False) -> Observed:
+def observe(path: Path, file_hash: str, external: ExternalModel, builder: Backend | None = None, *, again: bool = False) -> Observed:
     """An ONNX file, its hash and what the user says about it -> what one run of it showed; from an earlier run if there was one.
 
-    `again` runs it in any case: data beside the file has changed. Raises ModelError if it cannot be read or run, or takes longer or more
-    memory than it may.
+    `builder` is the backend that is to build it: OpenVINO computes what is constant while it builds, so it is tried too. `again` runs the
+    model in any case: data beside the file has changed. Raises ModelError if it cannot be read or run, or takes longer or more memory
+    than it may.
     """
+    builder = builder if builder == OPENVINO else None
     place = cache_folder()
-    kept = None if place is None else place / "tried" / f"{_key(file_hash, external)}.json"
-    earlier = None if again or kept is None else _earlier(kept)
+    keys = [_key(file_hash, external, each) for each in dict.fromkeys((builder, OPENVINO))]
+    kept = [] if place is None else [place / "tried" / f"{key}.json" for key in keys]
+    earlier = None if again else next(filter(None, map(_earlier, kept)), None)
     if earlier is not None:
         return earlier
-    observed = _run(path, external)
-    if kept is not None:
+    observed = _run(path, external, builder)
+    if kept:
         with contextlib.suppress(OutputError):  # if it cannot be kept, the model is tried again next time
-            write_atomic(make_folder(kept.parent) / kept.name, msgspec.json.encode(observed))
+            write_atomic(make_folder(kept[0].parent) / kept[0].name, msgspec.json.encode(observed))
     return observed
 
 
-def _key(file_hash: str, external: ExternalModel) -> str:
+def _key(file_hash: str, external: ExternalModel, builder: Backend | None) -> str:
     """What the result depends on."""
-    made_by = [own_version(), versions(("onnxruntime-gpu", "onnxruntime", "onnx", "onnx-ir"))]
-    return sha256(json.dumps([file_hash, external.input, external.output_name, made_by]).encode())
+    made_by = [own_version(), versions(("onnxruntime-gpu", "onnxruntime", "onnx", "onnx-ir", "openvino"))]
+    return sha256(json.dumps([file_hash, external.input, external.output_name, builder, made_by]).encode())
 
 
 def _earlier(path: Path) -> Observed | None:
@@ -63,16 +67,19 @@ def _earlier(path: Path) -> Observed | None:
         return None
 
 
-def _run(path: Path, external: ExternalModel) -> Observed:
+def _run(path: Path, external: ExternalModel, builder: Backend | None) -> Observed:
     with temporary_folder() as folder:
         request, answer, lines = folder / "request.json", folder / "answer.json", folder / "errors.txt"
-        write_atomic(request, msgspec.json.encode(Request(os.path.abspath(path), external)))
+        write_atomic(request, msgspec.json.encode(Request(os.path.abspath(path), external, builder)))
         with open(lines, "wb") as errors, _process(errors, str(request), str(answer)) as process:
-            _watch(process, path.name, external)
+            stopped = _watch(process, path.name, external)
         if not os.path.isfile(answer):
             text = read_text(lines, ModelError, "what a trial run printed", RECORD_BYTES, errors="replace")
-            raise _ended(process.returncode, text, path.name, external)
-        return _read(convert(_parsed(answer), Answer), path.name, external)
+            raise stopped or _ended(process.returncode, text, path.name, external)
+        observed = _read(convert(_parsed(answer), Answer), path.name, external)
+        if not os.path.isfile(built_mark(answer)):
+            raise _not_built(path.name, external)
+        return observed
 
 
 def _parsed(path: Path) -> object:
@@ -92,23 +99,24 @@ def _process(lines: Any, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def _watch(process: subprocess.Popen[bytes], name: str, external: ExternalModel) -> None:
-    """Waits for the process. Raises ModelError once it takes more time or memory than it may."""
+def _watch(process: subprocess.Popen[bytes], name: str, external: ExternalModel) -> ModelError | None:
+    """Waits for the process. Returns the error once it takes more time or memory than it may."""
     import psutil
 
     deadline, most = time.monotonic() + external.try_seconds, external.try_memory * 2**30
     watched = psutil.Process(process.pid)
     while process.poll() is None:
         if time.monotonic() > deadline:
-            raise ModelError(
+            return ModelError(
                 f"{name} does not finish: one picture took more than {external.try_seconds:g} s in a trial run.",
                 "If it is only slow, give it more time: --try-seconds N.",
             )
         with contextlib.suppress(psutil.Error):  # it has just ended
             if watched.memory_info().rss > most:
-                raise _too_large(name, external)
+                return _too_large(name, external)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_EVERY)
+    return None
 
 
 def _read(answer: Answer, name: str, external: ExternalModel) -> Observed:
@@ -124,6 +132,14 @@ def _too_large(name: str, external: ExternalModel) -> ModelError:
     return ModelError(
         f"{name} takes too much memory: one picture needed more than {external.try_memory:g} GiB in a trial run.",
         "If that is what it needs, allow more: --try-memory GIB.",
+    )
+
+
+def _not_built(name: str, external: ExternalModel) -> ModelError:
+    limits = f"{external.try_seconds:g} s or {external.try_memory:g} GiB"
+    return ModelError(
+        f"OpenVINO does not build {name} within {limits} of a trial run, in which ONNX Runtime ran it.",
+        "Choose --backend onnxruntime, or allow more: --try-seconds N, --try-memory GIB.",
     )
 
 

@@ -113,6 +113,31 @@ def test_an_error_in_a_trial_run_is_the_commands_error(tmp_path: Path) -> None:
     assert "Reshape" in result.output
 
 
+@pytest.mark.own_process
+def test_what_openvino_computes_while_it_builds_is_bounded_too(tmp_path: Path) -> None:
+    """A branch that is never taken: ONNX Runtime leaves it alone, and OpenVINO fills 16 GiB."""
+    taken = helper.make_graph([node("Identity", ["x"], ["o"])], "e", [], [value("o", None)])
+    never = helper.make_graph(
+        [node("Expand", ["one", "many"], ["b"]), node("ReduceSum", ["b"], ["m"], keepdims=0), node("Add", ["x", "m"], ["t"])],
+        "t",
+        [],
+        [value("t", None)],
+        [number("one", 1, np.float32), number("many", [2**32])],
+    )
+    nodes = [
+        node("ReduceMax", ["x"], ["m0"], keepdims=0),
+        node("Greater", ["m0", "most"], ["c"]),
+        node("If", ["c"], ["y"], then_branch=never, else_branch=taken),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [number("most", 1e9, np.float32)], outputs=[value("y", IMAGE)])
+    words = [str(path), "-o", str(tmp_path / "e.plan"), *SAID, "--try-memory", "1.5"]
+    result = CliRunner().invoke(main, ["build-engine", "--backend", "openvino", *words])
+    assert result.exit_code == 1
+    assert "OpenVINO does not build m.onnx within 60 s or 1.5 GiB of a trial run, in which ONNX Runtime ran it." in result.output
+    result = CliRunner().invoke(main, ["build-engine", "--backend", "onnxruntime", *words])
+    assert result.exit_code == 0, result.output
+
+
 def test_a_model_that_onnx_runtime_refuses_is_tried_with_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = save(tmp_path / "m.onnx", *net())
