@@ -48,6 +48,7 @@ Batch = Annotated[int, Meta(ge=1, le=4096)]
 Mean = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Std = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Amax = Annotated[float, Meta(ge=0, le=3.4e38)]  # a float32
+Threshold = Annotated[float, Meta(ge=-3e38, le=3e38)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 #: The share of a frame's height and width that a network sees.
 Scale = Annotated[float, Meta(ge=0.01, le=1)]
@@ -116,6 +117,9 @@ class ModelSpec:
 
     `mean`, `std`, `resize`, `resize_corners` and `scale` say how frames become the input and the output becomes label maps; see
     `image.geometry`. With `scale` below 1 the input is that share of a frame's height and width, and "full size" is `frame_size`.
+
+    `threshold`: the model told two classes apart by one channel, background and, above the threshold, object. When it was read it got one
+    for each, so that the larger wins. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
     """
 
     name: FileName
@@ -132,6 +136,8 @@ class ModelSpec:
     scale: Scale = 1.0
     weights: str | None = None
     sha256: Sha256 | None = None
+    threshold: Threshold | None = None
+    probabilities: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

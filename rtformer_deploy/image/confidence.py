@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Resize
+from ..types import ModelSpec, Resize
 from . import native
 from .geometry import Axis, Size
-from .upsample import lerp, reading
+from .upsample import Reading, lerp, reading
 
 #: The levels of a confidence map (H, W): 255 is certain; 1 / classes of it is the least that a winner can have.
 ConfidenceMap = NDArray[np.uint8]
@@ -25,17 +25,34 @@ def confidence_map(
     *,
     corners: bool = False,
     threads: int | None = None,
+    probabilities: bool = False,
 ) -> ConfidenceMap:
     """Logits (C, h, w) over the engine's input -> the winner's softmax at the frame's `size`, uint8 (H, W): 255 times it, rounded.
 
     The logits are interpolated as for the label map, then comes the softmax. Sizes, `resize`, `corners` and `threads` are those of
-    `upsample_argmax`. Runs the native code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN or
-    infinite.
+    `upsample_argmax`. With `probabilities` the values went through a softmax or a sigmoid already and are taken as they are. Runs the
+    native code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
     """
-    grid, rows, columns = reading(logits, size, input_size, resize, corners=corners).last_step(threads)
+    read = reading(logits, size, input_size, resize, corners=corners)
+    if probabilities:
+        return _largest(read)
+    grid, rows, columns = read.last_step(threads)
     if native.available():
         return native.confidence(grid, rows, columns, native.usable_threads(threads))
     return _confidence(grid, rows, columns)
+
+
+def confidence_of(logits: NDArray[np.float32], size: Size, spec: ModelSpec, threads: int | None = None) -> ConfidenceMap:
+    """An engine's logits (C, h, w) for a frame of `size`, and what the engine is -> `confidence_map`."""
+    corners, likely = spec.resize_corners, spec.probabilities
+    return confidence_map(logits, size, spec.size, spec.resize, corners=corners, threads=threads, probabilities=likely)
+
+
+def _largest(read: Reading) -> ConfidenceMap:
+    best = read.plane(0)
+    for index in range(1, len(read.logits)):
+        np.maximum(best, read.plane(index), out=best)
+    return (np.clip(best, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def _confidence(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> ConfidenceMap:

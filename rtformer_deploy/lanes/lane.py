@@ -196,7 +196,9 @@ class Lane(EngineLane):
 
     def _resized_labels(self) -> list[LabelMap]:
         spec = self._share.engine.info.spec
-        resize = functools.partial(resize_labels, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners)
+        resize = functools.partial(
+            resize_labels, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners, classes=len(spec.classes)
+        )
         return [resize(labels.copy(), placed.tables.size) for labels, placed in zip(self._target.array, self._placed, strict=False)]
 
     def _checked_labels(self, device_labels: list[DeviceLabels] | None) -> list[Any]:

@@ -60,12 +60,13 @@ class _View:
 
     def __init__(self, logits: NDArray[np.float32], size: Size, spec: ModelSpec, *, mirrored: bool) -> None:
         self._read = reading(logits, size, spec.size, spec.resize, corners=spec.resize_corners)
-        self._mirrored = mirrored
+        self._mirrored, self._probabilities = mirrored, spec.probabilities
 
     def softmax(self, rows: slice) -> NDArray[np.float32]:
-        """Some rows of the frame -> (classes, rows, W)."""
+        """Some rows of the frame -> (classes, rows, W); what is probabilities already stays as it is."""
         values = np.stack([self._read.plane(index, rows) for index in range(len(self._read.logits))])
-        values -= values.max(axis=0)
-        np.exp(values, out=values)
-        values /= values.sum(axis=0)
+        if not self._probabilities:
+            values -= values.max(axis=0)
+            np.exp(values, out=values)
+            values /= values.sum(axis=0)
         return values[:, :, ::-1] if self._mirrored else values

@@ -32,7 +32,10 @@ def label_maps(output: NDArray[Any], sizes: Sequence[Size], spec: ModelSpec, thr
     """
     outputs = zip(output, sizes, strict=False)
     if spec.head == "labels":
-        return [image.resize_labels(labels, size, spec.size, spec.resize, corners=spec.resize_corners) for labels, size in outputs]
+        resized = partial(
+            image.resize_labels, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners, classes=len(spec.classes)
+        )
+        return [resized(labels, size) for labels, size in outputs]
     upsample = partial(image.upsample_argmax, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners, threads=threads)
     return [upsample(logits, size) for logits, size in outputs]
 

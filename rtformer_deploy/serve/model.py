@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..image.confidence import ConfidenceMap, confidence_map
+from ..image.confidence import ConfidenceMap, confidence_of
 from ..runtime.cpu_session import label_maps
 from ..types import EngineInfo, Frame, LabelMap, ModelSpec
 from .batcher import Answer, Batcher, BatchResult, Kind, Place
@@ -131,8 +131,7 @@ class Model:
     def _from_logits(self, frame: Frame, logits: NDArray[np.float32]) -> Segmented:
         spec, threads, size = self.spec, self._host.runner.threads, (frame.shape[0], frame.shape[1])
         (labels,) = label_maps(logits[None], [size], spec, threads)
-        confidence = confidence_map(logits, size, spec.size, spec.resize, corners=spec.resize_corners, threads=threads)
-        return Segmented(frame, labels, confidence)
+        return Segmented(frame, labels, confidence_of(logits, size, spec, threads))
 
 
 def forget_locals(error: BaseException) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeployError
-from ..image.confidence import ConfidenceMap, confidence_map
+from ..image.confidence import ConfidenceMap, confidence_of
 from ..image.reader import silent
 from ..image.selection import Selection, with_unsure
 from ..lanes.surfaces import in_one_place
@@ -182,7 +182,7 @@ class Loop:
         (labels,) = label_maps(logits[None], [size], spec, threads)
         confidence = None
         if self.options.needs_confidence:
-            confidence = confidence_map(logits, size, spec.size, spec.resize, corners=spec.resize_corners, threads=threads)
+            confidence = confidence_of(logits, size, spec, threads)
         return self._result(source, item, labels, logits if self.options.logits else None, confidence)
 
     def _result(
