@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import CalibrationError, ModelError, PrecisionError
@@ -15,15 +16,21 @@ from .formats.external_model import ExternalModel, external_spec, fix_size, tens
 from .formats.model_file import file_sha256, read_spec, stamp_notes, stamp_spec, weights_sha256
 from .formats.ranges import check_ranges, ranges_hash
 from .graph.edit import clone
+from .graph.finite import refuse_broken_weights
+from .graph.foreign_qdq import settle_foreign_qdq
 from .graph.fp16 import FP32_OPERATORS, to_fp16
-from .graph.functions import add_functions, inline_functions
+from .graph.fp32 import holds_half, to_fp32
+from .graph.functions import add_functions, inline_foreign_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
+from .graph.notes import notes_of
+from .graph.opset import raise_opset
 from .graph.qdq import to_qdq
+from .graph.quantised import quantised
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
-from .image.frames import load_image
+from .image.frames import load_image, preprocess
 from .image.samples import drawn_street, sample_photograph
 from .machine import require
 from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
@@ -66,26 +73,34 @@ def prepare_model(
     ranges: Ranges | None = None,
     exclude: Sequence[str] = (),
     fp32: Sequence[str] = (),
+    probe: NDArray[np.float32] | None = None,
 ) -> ir.Model:
     """A model -> a copy that its builder accepts: Q/DQ for INT8, FP16 in the graph for TensorRT (strongly typed), no functions.
 
-    `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. The
-    model itself does not change: it is cloned once, here, and the passes change the clone.
+    `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. With
+    `probe` (see `probe_input`), what FP16 cannot hold of it stays in FP32 too. The model itself does not change: it is cloned once, here,
+    and the passes change the clone and leave notes on it. Raises ModelError, among others if a weight is NaN.
     """
     row = backend_row(backend)
-    model = clone(model)
+    refuse_broken_weights(model)
+    model = inline_foreign_functions(clone(model))
+    if holds_half(model):
+        to_fp32(model)
+    settle_foreign_qdq(model, row.on_gpu)
+    if row.on_gpu and options.precision != "fp32" and (options.precision == "int8" or quantised(model)):
+        raise_opset(model)
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
         to_qdq(model, ranges, row.placement, exclude)
     plugins = options.plugins and row.plugins  # the other builders refuse them
     if row.on_gpu and options.precision != "fp32":
-        to_fp16(model, fp32, () if plugins else FP32_OPERATORS)
+        to_fp16(model, fp32, () if plugins else FP32_OPERATORS, probe)
     if plugins:
         use_quick_plugins(model)
     inline_functions(model)
-    quantised = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
-    if quantised and not row.on_gpu:
+    has_qdq = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
+    if has_qdq and not row.on_gpu:
         flatten_gathers(model)
     return model
 
@@ -112,14 +127,14 @@ def build_engine(
         ranges = None
     if ranges is not None:
         check_ranges(ranges, spec, weights_sha256(model, spec))
-    prepared = prepare_model(model, backend, options, ranges, keep, fp32)
+    prepared = prepare_model(model, backend, options, ranges, keep, fp32, probe_input(spec))
     engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
     strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
     info = replace(
         engine.info,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
         options={**engine.info.options, **strictness},
-        notes=(*engine.info.notes, *stamp_notes(model)),
+        notes=(*engine.info.notes, *notes_of(prepared), *stamp_notes(model)),
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
@@ -175,6 +190,13 @@ def probe_frame(spec: ModelSpec) -> Frame:
     """The frame that a fresh engine is tried on: the photograph that comes with the project, or a drawn street."""
     photograph = sample_photograph()
     return drawn_street(spec.size) if photograph is None else load_image(photograph)
+
+
+def probe_input(spec: ModelSpec) -> NDArray[np.float32]:
+    """The probe frame as the model takes it: (N, 3, H, W), N being the batch (1 if it is free)."""
+    batch = spec.input.shape[0]
+    image = preprocess(probe_frame(spec), spec.size, spec.mean, spec.std, spec.resize)
+    return np.repeat(image[None], batch if isinstance(batch, int) else 1, 0)
 
 
 def spec_of(model: ir.Model, name: str, external: ExternalModel | None = None) -> ModelSpec:

@@ -20,6 +20,10 @@ from .conversion import convert_known, split_version
 from .documents import DocumentError, parse_json
 
 VERSION = 2
+#: The levels of eight bits on each side of zero.
+LEVELS = 127
+#: FP32's smallest normal number. Below it a scale loses its digits, and 1 / scale may be infinite.
+SMALLEST_NORMAL = 2.0**-126
 #: What a file of version 1 does not say, and nearly every model used then.
 _ASSUMED: Mapping[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": "stretch"}
 #: Some fifty thousand tensors.
@@ -36,6 +40,11 @@ class _Prepared(Protocol):
     def std(self) -> tuple[float, float, float]: ...
     @property
     def resize(self) -> Resize: ...
+
+
+def has_scale(amax: float) -> bool:
+    """Whether a range is large enough for a scale. If not, the tensor counts as zero."""
+    return amax / LEVELS >= SMALLEST_NORMAL
 
 
 def to_bytes(ranges: Ranges) -> bytes:
