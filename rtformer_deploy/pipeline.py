@@ -24,7 +24,7 @@ from .graph.functions import add_functions, inline_foreign_functions, inline_fun
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
-from .graph.notes import notes_of
+from .graph.notes import add_note, notes_of
 from .graph.opset import raise_opset
 from .graph.qdq import to_qdq
 from .graph.quantised import quantised
@@ -87,7 +87,10 @@ def prepare_model(
     if holds_half(model):
         to_fp32(model)
     settle_foreign_qdq(model, row.on_gpu)
-    if row.on_gpu and options.precision != "fp32" and (options.precision == "int8" or quantised(model)):
+    before = quantised(model)
+    if before is not None and options.precision != "int8":
+        add_note(model, f"The model is quantised already ({before}); the engine keeps that.")
+    if row.on_gpu and (options.precision == "int8" or (options.precision == "fp16" and before is not None)):
         raise_opset(model)
     if options.precision == "int8":
         if ranges is None:

@@ -158,6 +158,7 @@ def _onnx(path: Path, data: bytes) -> Description:
 def _graph(model: ir.Model, nodes: list[ir.Node]) -> dict[str, Any]:
     producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
     from ..graph.functions import DOMAIN
+    from ..graph.quantised import quantised
 
     return {
         "producer": producer or None,
@@ -165,6 +166,7 @@ def _graph(model: ir.Model, nodes: list[ir.Node]) -> dict[str, Any]:
         "opset": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
         "node_count": len(nodes),
         "rtformer_nodes": sum(node.domain == DOMAIN for node in nodes),
+        "quantised": quantised(model) or "no",
     }
 
 

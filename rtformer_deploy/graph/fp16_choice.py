@@ -22,7 +22,7 @@ from .edit import label
 from .fp16_constants import fit_constants
 from .fp16_probe import Probe, run_probe
 from .functions import DOMAIN
-from .notes import add_note
+from .notes import add_note, note_finite
 
 #: (domain, name) of the operators that still compute in FP32.
 FP32_OPERATORS = frozenset({(DOMAIN, "GroupedDoubleNorm")})
@@ -44,6 +44,8 @@ def choose_fp32(
     free = with_bodies | asked | _independent(model.graph)
     fitted = fit_constants(model.graph, [node for node in nodes if node not in asked and node not in with_bodies])
     ranges = Probe() if probe is None else run_probe(model, probe)
+    if probe is not None and ranges.finite:
+        note_finite(model)
     beyond = set(fitted.fp32) | {node for node in nodes if node not in fitted.masks and _is_beyond(node, ranges, fitted.masks)}
     beyond |= {producer for node in beyond if (producer := _weight_dequantiser(node)) is not None}
     _tell(model, "FP16 clamps {} of the model, which stand for a very large number", "constant", fitted.clamped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 _KEY = "rtformer_deploy.notes"
+_FINITE = "rtformer_deploy.finite_in_fp32"
 
 
 def add_note(model: ir.Model, text: str) -> None:
@@ -17,3 +18,13 @@ def notes_of(model: ir.Model) -> tuple[str, ...]:
     """The notes that passes have left on a model, in their order."""
     notes: tuple[str, ...] = model.meta.get(_KEY, ())
     return notes
+
+
+def note_finite(model: ir.Model) -> None:
+    """Keeps that every output was finite when the model ran in FP32."""
+    model.meta[_FINITE] = True
+
+
+def expects_finite(model: ir.Model) -> bool:
+    """Whether the model's outputs were finite in FP32, so that they must be in every other precision."""
+    return bool(model.meta.get(_FINITE, False))
