@@ -14,7 +14,7 @@ from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import CalibrationError, ModelError, PrecisionError
 from .formats.external_model import ExternalModel, external_spec, fix_size, tensor_spec
 from .formats.model_file import file_sha256, read_spec, stamp_notes, stamp_spec, weights_sha256
-from .formats.ranges import check_ranges, ranges_hash
+from .formats.ranges import LEVELS, check_ranges, ranges_hash
 from .graph.edit import clone
 from .graph.finite import refuse_broken_weights
 from .graph.foreign_qdq import settle_foreign_qdq
@@ -26,13 +26,13 @@ from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
 from .graph.notes import add_note, notes_of
 from .graph.opset import raise_opset
-from .graph.qdq import to_qdq
+from .graph.qdq import SHORT_LEVELS, to_qdq
 from .graph.quantised import quantised
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
 from .image.frames import load_image, preprocess
 from .image.samples import drawn_street, sample_photograph
-from .machine import require
+from .machine import require, sums_eight_bits_exactly
 from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def prepare_model(
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        to_qdq(model, ranges, row.placement, exclude)
+        to_qdq(model, ranges, row.placement, exclude, _weight_levels(model, backend))
     plugins = options.plugins and row.plugins  # the other builders refuse them
     if row.on_gpu and options.precision != "fp32":
         to_fp16(model, fp32, () if plugins else FP32_OPERATORS, probe)
@@ -106,6 +106,17 @@ def prepare_model(
     if has_qdq and not row.on_gpu:
         flatten_gathers(model)
     return model
+
+
+def _weight_levels(model: ir.Model, backend: Backend) -> int:
+    """The levels of INT8 weights on each side of zero: fewer for a model from elsewhere if this CPU's sums could overflow.
+
+    OpenVINO has no other way to avoid that; ONNX Runtime has kernels for it. The accuracy of our own models was measured with all levels.
+    """
+    if backend != "openvino" or read_spec(model) is not None or sums_eight_bits_exactly():
+        return LEVELS
+    add_note(model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows.")
+    return SHORT_LEVELS
 
 
 def build_engine(
@@ -210,6 +221,8 @@ def spec_of(model: ir.Model, name: str, external: ExternalModel | None = None) -
     spec = read_spec(model)
     external = external or ExternalModel()
     if spec is None:
+        if holds_half(model):  # in FP16 inside, at its input or its output: a precision is chosen when it is built
+            to_fp32(model)
         spec = external_spec(model, name, external)
         fix_size(model, spec)
         return spec

@@ -93,6 +93,10 @@ class TensorSpec:
     dtype: Text
 
 
+#: The name of the architecture in the ModelSpec of a model from elsewhere.
+FOREIGN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a model is, from its architecture to the pixels that it expects. Every file that we write carries it as text.

@@ -41,17 +41,19 @@ def choose_fp32(
     nodes = list(model.graph)
     asked = _named(nodes, globs) | {node for node in nodes if (node.domain, node.op_type) in operators}
     with_bodies = {node for node in nodes if any(True for _ in bodies(node))}
-    free = with_bodies | asked | _independent(model.graph)
-    fitted = fit_constants(model.graph, [node for node in nodes if node not in asked and node not in with_bodies])
+    named = with_bodies | asked
+    free = _independent(model.graph)
+    fitted = fit_constants(model.graph, [node for node in nodes if node not in named], free)
     ranges = Probe() if probe is None else run_probe(model, probe)
     if probe is not None and ranges.finite:
         note_finite(model)
-    beyond = set(fitted.fp32) | {node for node in nodes if node not in fitted.masks and _is_beyond(node, ranges, fitted.masks)}
+    masks = {node for node in fitted.masks if not _reads_beyond(node, ranges, fitted.masks)}
+    beyond = set(fitted.fp32) | {node for node in nodes if node not in masks and _is_beyond(node, ranges, masks)}
     beyond |= {producer for node in beyond if (producer := _weight_dequantiser(node)) is not None}
     _tell(model, "FP16 clamps {} of the model, which stand for a very large number", "constant", fitted.clamped)
     _tell(model, "{} in FP32, body and all", "node stays", [label(node) for node in nodes if node in with_bodies - asked])
-    _tell(model, "{} in FP32, because FP16 cannot hold the values", "node stays", [label(node) for node in nodes if node in beyond - free])
-    return free | beyond
+    _tell(model, "{} in FP32, because FP16 cannot hold the values", "node stays", [label(node) for node in nodes if node in beyond - named])
+    return named | beyond | free
 
 
 def _tell(model: ir.Model, text: str, noun: str, names: Sequence[str]) -> None:
@@ -62,7 +64,7 @@ def _tell(model: ir.Model, text: str, noun: str, names: Sequence[str]) -> None:
     word, _, verb = noun.partition(" ")
     verb = f" {verb if len(unique) == 1 else verb.removesuffix('s')}" if verb else ""
     count = f"{len(unique)} {word if len(unique) == 1 else word + 's'}{verb}"
-    more = ", ..." if len(unique) > _NAMED else ""
+    more = f" and {len(unique) - _NAMED} more" if len(unique) > _NAMED else ""
     add_note(model, f"{text.format(count)}: {', '.join(unique[:_NAMED])}{more}.")
 
 
@@ -97,8 +99,14 @@ def _independent(graph: ir.Graph) -> set[ir.Node]:
 
 def _is_beyond(node: ir.Node, ranges: Probe, masks: set[ir.Node]) -> bool:
     """Whether a node reads or gives a tensor that FP16 cannot hold."""
-    read = [value for value in node.inputs if value is not None and value.producer() not in masks]
-    return any(ranges.too_large(value.name) or ranges.too_small(value.name) for value in (*read, *node.outputs))
+    if node.op_type in _SHAPES:
+        return False
+    return _reads_beyond(node, ranges, masks) or any(ranges.beyond(value.name) for value in node.outputs)
+
+
+def _reads_beyond(node: ir.Node, ranges: Probe, masks: set[ir.Node]) -> bool:
+    """Whether a node reads a tensor that FP16 cannot hold and that is no mask."""
+    return any(value is not None and value.producer() not in masks and ranges.beyond(value.name) for value in node.inputs)
 
 
 def _weight_dequantiser(node: ir.Node) -> ir.Node | None:

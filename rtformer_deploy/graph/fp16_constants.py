@@ -5,13 +5,14 @@ A mask of -1e9 before a softmax means the same as one of -32752. A factor of 3e5
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..formats.ranges import has_scale
 from .edit import constant, initializer
 from .weights import weight_of
 
@@ -25,7 +26,7 @@ _ADDED = LARGEST / 2
 _BOUNDS = frozenset({"Clip", "Max", "Min", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
 #: Operators after which a very large or very small number has had its effect.
 _ENDS = _BOUNDS | {"Softmax", "LogSoftmax", "Hardmax", "Sigmoid", "Exp", "Tanh", "ReduceMax", "ReduceMin", "MaxPool", "GlobalMaxPool"} | {
-    "ArgMax", "ArgMin", "TopK"
+    "ArgMax", "ArgMin", "TopK", "Shape", "Size"
 }  # fmt: skip
 #: Operators that hand a mask on as it is, or add it to something.
 _PASSES = frozenset({
@@ -45,11 +46,16 @@ class Fitted:
     masks: set[ir.Node] = field(default_factory=set)
 
 
-def fit_constants(graph: ir.Graph, nodes: Iterable[ir.Node]) -> Fitted:
-    """Replaces the constants that `nodes` of the graph read and FP16 cannot hold; changes the graph."""
+def fit_constants(graph: ir.Graph, nodes: Iterable[ir.Node], free: Collection[ir.Node]) -> Fitted:
+    """Replaces the constants that `nodes` of the graph read and FP16 cannot hold; changes the graph.
+
+    Those in `free` compute in FP32 anyway, so only their masks are clamped, as the rest of the graph reads them in FP16.
+    """
     fitted = Fitted()
     copies: dict[tuple[str, float], ir.Value] = {}
     for node in nodes:
+        if node.op_type == "ConstantOfShape":
+            _fit_filler(node, fitted)
         for index, value in enumerate(node.inputs):
             array = constant(value)
             if value is None or array is None or array.dtype != np.float32:
@@ -57,7 +63,7 @@ def fit_constants(graph: ir.Graph, nodes: Iterable[ir.Node]) -> Fitted:
             largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
             if largest > LARGEST:
                 _fit_large(graph, node, index, array, fitted, copies)
-            elif 0 < largest < SMALLEST_NORMAL:
+            elif 0 < largest < SMALLEST_NORMAL and node not in free:
                 _fit_small(graph, node, index, array, fitted, copies)
     return fitted
 
@@ -78,6 +84,18 @@ def _fit_large(
     fitted.masks |= path
 
 
+def _fit_filler(node: ir.Node, fitted: Fitted) -> None:
+    """The same for a mask that ConstantOfShape makes."""
+    array = node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else np.zeros(1, np.float32)
+    if array.dtype != np.float32 or not LARGEST < np.abs(array).max() < np.inf:
+        return
+    path = _path_to_ends(node)
+    if path is not None:
+        node.attributes["value"] = ir.AttrTensor("value", ir.tensor(np.clip(array, -_ADDED, _ADDED)))
+        fitted.clamped.append(str(node.outputs[0].name))
+        fitted.masks |= path
+
+
 def _fit_small(
     graph: ir.Graph, node: ir.Node, index: int, array: NDArray[np.float32], fitted: Fitted, copies: dict[tuple[str, float], ir.Value]
 ) -> None:
@@ -86,7 +104,8 @@ def _fit_small(
     assert value is not None
     weight = weight_of(node)
     if weight is not None and weight.index == index:
-        fitted.fp32[node] = str(value.name)
+        if has_scale(float(np.abs(array).max())):  # else it is as good as zero in FP32, too
+            fitted.fp32[node] = str(value.name)
     elif array.size == 1 and abs(float(array.reshape(-1)[0])) < SMALLEST:
         if node.op_type in _PRODUCTS:
             fitted.fp32[node] = str(value.name)
@@ -94,9 +113,7 @@ def _fit_small(
             node.replace_input_with(index, _copy(graph, str(value.name), SMALLEST, np.copysign(np.float32(SMALLEST), array), copies))
 
 
-def _copy(
-    graph: ir.Graph, name: str, bound: float, array: NDArray[np.float32], copies: dict[tuple[str, float], ir.Value]
-) -> ir.Value:
+def _copy(graph: ir.Graph, name: str, bound: float, array: NDArray[np.float32], copies: dict[tuple[str, float], ir.Value]) -> ir.Value:
     if (name, bound) not in copies:
         copies[name, bound] = initializer(graph, f"{name}/within_{bound:g}", array)
     return copies[name, bound]
@@ -110,6 +127,11 @@ def _mask_path(node: ir.Node, index: int, array: NDArray[np.float32]) -> set[ir.
         return None
     if node.op_type in ("Add", "Sub") and ((np.abs(array) <= LARGEST) & (array != 0)).any():
         return None  # a table of all sizes, not a mask
+    return _path_to_ends(node)
+
+
+def _path_to_ends(node: ir.Node) -> set[ir.Node] | None:
+    """The node, and all that hand its values on until they have had their effect; None if they reach anything else."""
     path: set[ir.Node] = set()
     queue = [node]
     while queue:

@@ -28,13 +28,10 @@ class Probe:
     largest: dict[str, float] = field(default_factory=dict)
     finite: bool = True
 
-    def too_large(self, name: str | None) -> bool:
-        return self.largest.get(str(name), 0.0) > LARGEST / _MARGIN
-
-    def too_small(self, name: str | None) -> bool:
-        """Whether FP16 has fewer digits for the tensor than for others, or none. What is as good as zero in FP32 does not count."""
-        largest = self.largest.get(str(name), 1.0)
-        return has_scale(largest) and largest < SMALLEST_NORMAL
+    def beyond(self, name: str | None) -> bool:
+        """Whether a tensor may exceed FP16, or is so small that FP16 keeps few of its digits. As good as zero in FP32 does not count."""
+        largest = self.largest.get(str(name))
+        return largest is not None and has_scale(largest) and not SMALLEST_NORMAL <= largest <= LARGEST / _MARGIN
 
 
 def run_probe(model: ir.Model, image: NDArray[np.float32]) -> Probe:

@@ -17,7 +17,10 @@ _IR_VERSION = 9
 
 
 def raise_opset(model: ir.Model, version: int = HALF_SCALES) -> ir.Model:
-    """Makes a model use at least this opset (at most HALF_SCALES); changes the model. Raises ModelError if an operator has no newer form."""
+    """Makes a model use at least this opset (at most HALF_SCALES); changes the model.
+
+    Raises ModelError if an operator has no newer form.
+    """
     assert version <= HALF_SCALES
     current = model.opset_imports.get("", version)
     if current >= version:

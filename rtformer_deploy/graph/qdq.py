@@ -38,6 +38,8 @@ OPERATORS: dict[Placement, frozenset[str]] = {
     "openvino": WEIGHTED,
     "onnxruntime": WEIGHTED - {"ConvTranspose"},
 }
+#: Levels of weights of which two, times 255, fit 16 bits together.
+SHORT_LEVELS = 63
 _FEWEST = 16  # channels, unless they are a multiple of 8
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
 
@@ -49,14 +51,16 @@ class _Work:
     graph: ir.Graph
     ranges: Ranges
     placement: Placement
+    weight_levels: int
     shared: dict[str, float] = field(default_factory=dict)
     twins: dict[str, ir.Value] = field(default_factory=dict)
 
 
-def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Sequence[str] = ()) -> ir.Model:
+def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Sequence[str] = (), weight_levels: int = LEVELS) -> ir.Model:
     """Puts Q/DQ around the operators with weights, except for those whose name matches a glob in `exclude`; changes the model.
 
-    What reads a tensor whose range is zero stays in high precision. Raises CalibrationError if a tensor has no range, ModelError if the
+    What reads a tensor whose range is zero stays in high precision. `weight_levels` is how many levels the weights have on each side of
+    zero: 127, or SHORT_LEVELS for a CPU whose sums overflow otherwise. Raises CalibrationError if a tensor has no range, ModelError if the
     model is quantised already, a glob matches nothing or nothing is left to quantise; the model may then be half changed.
     """
     refuse_quantised(model)
@@ -65,7 +69,7 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     operators = [node for node in model.graph if quantizable(node, model, exclude, placement) and ranges_of(node, ranges) > 0]
     if not operators:
         raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(model, ranges, exclude)}.", "Build with --fp16 or --fp32.")
-    work = _Work(model.graph, ranges, placement)
+    work = _Work(model.graph, ranges, placement, weight_levels)
     skips = [
         (node, index)
         for node, index in residual_skips(model, operators)
@@ -238,10 +242,11 @@ def _weight(work: _Work, node: ir.Node, weight: Weight) -> ir.Value:
     if not np.isfinite(largest).all():
         raise ModelError(f"The weight {value.name} holds NaN or infinity.")
     exists = largest / LEVELS >= SMALLEST_NORMAL
-    scales = _scales(np.where(exists, largest, 1.0) / LEVELS, work.placement)
+    most = work.weight_levels
+    scales = _scales(np.where(exists, largest, 1.0) / most, work.placement)
     along = [-1 if axis == weight.axis else 1 for axis in range(array.ndim)]
     levels = np.where(exists.reshape(along), array / scales.astype(np.float64).reshape(along), 0.0)
-    quantized = np.clip(np.rint(levels), -LEVELS, LEVELS).astype(np.int8)
+    quantized = np.clip(np.rint(levels), -most, most).astype(np.int8)
     inputs = [
         initializer(work.graph, f"{name}/int8", quantized),
         initializer(work.graph, f"{name}/scale", scales),

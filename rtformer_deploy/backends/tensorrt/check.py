@@ -16,6 +16,7 @@ from ...errors import BuildError, first_line
 from ...graph.functions import DOMAIN
 from ...graph.notes import expects_finite
 
+_KNOWN = frozenset({"", "ai.onnx", DOMAIN})
 _HINT = "Build with --fp32, or with --backend onnxruntime to see more of it; if neither helps, report this with the model."
 
 
@@ -24,6 +25,12 @@ def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.float32
 
     `data` is the serialised model, `feed` its input. A graph with nodes for our plugins is not run: only TensorRT knows them.
     """
+    foreign = sorted({f"{node.op_type} ({node.domain})" for node in model.graph.all_nodes() if node.domain not in _KNOWN})
+    if foreign:
+        raise BuildError(
+            f"The model has operators that are not ONNX's own, and TensorRT does not know them: {', '.join(foreign)}.",
+            "If ONNX Runtime optimised the model, give the model from before it did. --backend onnxruntime builds it as it is.",
+        )
     if len(data) < onnx.checker.MAXIMUM_PROTOBUF:
         try:
             onnx.checker.check_model(data, full_check=True)
@@ -37,7 +44,8 @@ def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.float32
         raise BuildError(f"The graph that was made for TensorRT does not run on ONNX Runtime: {first_line(error)}", _HINT) from error
     if expects_finite(model) and not all(np.isfinite(each).all() for each in outputs if each.dtype.kind == "f"):
         raise BuildError(
-            "The graph that was made for TensorRT gives NaN or infinity on the sample frame, the model in FP32 does not.", "Build with --fp32."
+            "The graph that was made for TensorRT gives NaN or infinity on the sample frame; in FP32 the model does not.",
+            "Build with --fp32.",
         )
 
 

@@ -35,6 +35,8 @@ def layer_types(trt: Any, network: Any) -> dict[str, int]:
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.DEQUANTIZE:
             source_types[layer.get_output(0).name] = layer.get_input(0).dtype
+        elif layer.type == trt.LayerType.SHUFFLE and layer.get_input(0).name in source_types:  # as before a convolution in one dimension
+            source_types[layer.get_output(0).name] = source_types[layer.get_input(0).name]
         elif layer.type in compute:
             counts[_name(source_types.get(layer.get_input(0).name, layer.get_output(0).dtype))] += 1
     return dict(counts)
