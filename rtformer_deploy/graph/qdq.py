@@ -1,7 +1,7 @@
-"""Q/DQ placement: makes the convolutions of an FP32 model read eight-bit activations and weights, scaled by the ranges.
+"""Q/DQ placement: makes the convolutions and matrix products of an FP32 model read eight-bit activations and weights.
 
-The quantisation is symmetric: one scale for each activation tensor and for each output channel of weights. No Q/DQ stands between a
-convolution and the BatchNorm, ReLU or Add after it. Run it before functions are inlined, while the `rtformer` nodes are still there.
+The quantisation is symmetric: one scale for each activation tensor, from its range, and for each output channel of weights; `weights` says
+along which axis these lie. No Q/DQ stands between a convolution and the BatchNorm, ReLU or Add after it. Run it before functions are inlined, while the `rtformer` nodes are still there.
 Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
@@ -32,15 +32,10 @@ from .quantised import refuse_quantised
 from .weights import WEIGHTED, Weight, weight_of
 
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
-#: What each placement quantises. ONNX Runtime has no eight-bit kernel for a transposed convolution.
-OPERATORS: dict[Placement, frozenset[str]] = {
-    "tensorrt": WEIGHTED,
-    "openvino": WEIGHTED,
-    "onnxruntime": WEIGHTED - {"ConvTranspose"},
-}
 #: Levels of weights of which two, times 255, fit 16 bits together.
 SHORT_LEVELS = 63
 _FEWEST = 16  # channels, unless they are a multiple of 8
+_UNEVEN = 16  # times smaller than the largest channel
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
 
 
@@ -67,16 +62,16 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     _check_names(model, exclude)
     lift_constants(model)
     operators = [node for node in model.graph if quantizable(node, model, exclude, placement) and ranges_of(node, ranges) > 0]
-    if not operators:
-        raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(model, ranges, exclude)}.", "Build with --fp16 or --fp32.")
     work = _Work(model.graph, ranges, placement, weight_levels)
+    if not operators:
+        raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(work, model, exclude)}.", "Build with --fp16 or --fp32.")
     skips = [
         (node, index)
         for node, index in residual_skips(model, operators)
         if placement == "tensorrt" and _amax(ranges, str(node.inputs[index].name)) > 0  # type: ignore[union-attr]
     ]
-    convolutions = [node for node in operators if node.op_type == "Conv"]
-    results = [value for value in map(_result, convolutions) if placement == "onnxruntime" and _amax(ranges, str(value.name)) > 0]
+    stored = [node for node in operators if placement == "onnxruntime" and node.op_type == "Conv" and _is_even(node)]
+    results = [value for value in map(_result, stored) if _amax(ranges, str(value.name)) > 0]
     read = [_data(node) for node in operators] + [node.inputs[index] for node, index in skips] + results
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
     for node in operators:
@@ -99,12 +94,10 @@ def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = (), pla
     the classifier's last convolution, what the placement's builder computes in FP32 anyway, and names that match a glob in `exclude`.
     """
     weight = weight_of(node)
-    if weight is None or node.op_type not in OPERATORS[placement]:
-        return False
-    return _why_not(node, weight, model, exclude) is None
+    return weight is not None and _why_not(node, weight, model, exclude, placement) is None
 
 
-def _why_not(node: ir.Node, weight: Weight, model: ir.Model, exclude: Sequence[str]) -> str | None:
+def _why_not(node: ir.Node, weight: Weight, model: ir.Model, exclude: Sequence[str], placement: Placement) -> str | None:
     """Why an operator with a weight stays out of INT8; None if it does not."""
     if any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
         return "excluded by --keep"
@@ -115,10 +108,27 @@ def _why_not(node: ir.Node, weight: Weight, model: ir.Model, exclude: Sequence[s
     readers = [reader for reader, _ in node.outputs[0].uses()]
     if (producer is not None and producer.domain == DOMAIN) or any(reader.domain == DOMAIN for reader in readers):
         return "beside an attention, whose values are too fine"
+    if placement == "onnxruntime" and (node.op_type == "ConvTranspose" or weight.index == 0):
+        return "for which ONNX Runtime has no eight-bit kernel"
     return "the last before the output" if _is_last(node, model) else None
 
 
-def _why_nothing(model: ir.Model, ranges: Ranges, exclude: Sequence[str]) -> str:
+def _is_even(node: ir.Node) -> bool:
+    """Whether the output channels of a convolution are of like size, going by their weights.
+
+    If more than a tenth of them are much smaller than the largest, storing the result in eight bits with one scale would leave those a
+    few levels only. ONNX Runtime then computes such a convolution in FP32, on dequantised values.
+    """
+    weight = weight_of(node)
+    assert weight is not None
+    array = constant(node.inputs[weight.index])
+    assert array is not None
+    norms = np.sqrt(np.square(array.astype(np.float64)).sum(axis=tuple(axis for axis in range(array.ndim) if axis != weight.axis)))
+    norms = norms[norms > 0]
+    return norms.size == 0 or bool(np.mean(norms < norms.max() / _UNEVEN) <= 0.1)
+
+
+def _why_nothing(work: _Work, model: ir.Model, exclude: Sequence[str]) -> str:
     """What keeps each operator of the model out of INT8, in words."""
     reasons: Counter[str] = Counter()
     for node in model.graph.all_nodes():
@@ -130,7 +140,7 @@ def _why_nothing(model: ir.Model, ranges: Ranges, exclude: Sequence[str]) -> str
         elif node.graph is not model.graph:
             reasons["inside the body of an If, Loop or Scan"] += 1
         else:
-            reasons[_why_not(node, weight, model, exclude) or "whose input was zero on every image"] += 1
+            reasons[_why_not(node, weight, model, exclude, work.placement) or "whose input was zero on every image"] += 1
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it has no convolution and no matrix product"
 
 
