@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import onnx_ir as ir
@@ -33,7 +33,7 @@ from .graph.simplify import simplify
 from .image.frames import load_image, preprocess
 from .image.samples import drawn_street, sample_photograph
 from .machine import require, sums_eight_bits_exactly
-from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
+from .types import FOREIGN, Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,12 +74,14 @@ def prepare_model(
     exclude: Sequence[str] = (),
     fp32: Sequence[str] = (),
     probe: NDArray[np.float32] | None = None,
+    weight_levels: int = LEVELS,
 ) -> ir.Model:
     """A model -> a copy that its builder accepts: Q/DQ for INT8, FP16 in the graph for TensorRT (strongly typed), no functions.
 
     `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. With
-    `probe` (see `probe_input`), what FP16 cannot hold of it stays in FP32 too. The model itself does not change: it is cloned once, here,
-    and the passes change the clone and leave notes on it. Raises ModelError, among others if a weight is NaN.
+    `probe` (see `probe_input`), what FP16 cannot hold of it stays in FP32 too; `weight_levels` is as in `to_qdq`. The model itself does
+    not change: it is cloned once, here, and the passes change the clone and leave notes on it. Raises ModelError, among others if a
+    weight is NaN.
     """
     row = backend_row(backend)
     refuse_broken_weights(model)
@@ -95,7 +97,11 @@ def prepare_model(
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        to_qdq(model, ranges, row.placement, exclude, _weight_levels(model, backend))
+        to_qdq(model, ranges, row.placement, exclude, weight_levels)
+        if weight_levels < LEVELS:
+            add_note(
+                model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows."
+            )
     plugins = options.plugins and row.plugins  # the other builders refuse them
     if row.on_gpu and options.precision != "fp32":
         to_fp16(model, fp32, () if plugins else FP32_OPERATORS, probe)
@@ -108,15 +114,22 @@ def prepare_model(
     return model
 
 
-def _weight_levels(model: ir.Model, backend: Backend) -> int:
-    """The levels of INT8 weights on each side of zero: fewer for a model from elsewhere if this CPU's sums could overflow.
+class Preparation(TypedDict):
+    """What `prepare_model` is told about the picture and the machine."""
 
-    OpenVINO has no other way to avoid that; ONNX Runtime has kernels for it. The accuracy of our own models was measured with all levels.
+    probe: NDArray[np.float32] | None
+    weight_levels: int
+
+
+def preparation(spec: ModelSpec, backend: Backend) -> Preparation:
+    """What suits a model and a backend on this machine: a probe for a GPU's FP16, and weights whose sums do not overflow.
+
+    A CPU that may overflow gets fewer levels of INT8 weights with OpenVINO, which has no other way to avoid it; ONNX Runtime has kernels
+    for it. Our own models keep all levels, with which their accuracy was measured.
     """
-    if backend != "openvino" or read_spec(model) is not None or sums_eight_bits_exactly():
-        return LEVELS
-    add_note(model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows.")
-    return SHORT_LEVELS
+    foreign = spec.arch.get("name") == FOREIGN
+    short = backend == "openvino" and foreign and not sums_eight_bits_exactly()
+    return {"probe": probe_input(spec) if backend_row(backend).on_gpu else None, "weight_levels": SHORT_LEVELS if short else LEVELS}
 
 
 def build_engine(
@@ -141,7 +154,7 @@ def build_engine(
         ranges = None
     if ranges is not None:
         check_ranges(ranges, spec, weights_sha256(model, spec))
-    prepared = prepare_model(model, backend, options, ranges, keep, fp32, probe_input(spec))
+    prepared = prepare_model(model, backend, options, ranges, keep, fp32, **preparation(spec, backend))
     engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
     strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
     info = replace(

@@ -83,10 +83,19 @@ def label(node: ir.Node) -> str:
     return node.name or str(node.outputs[0].name)
 
 
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """All nodes, also in bodies and functions."""
+    for part in _parts(model):
+        yield from part.all_nodes()
+
+
+def _parts(model: ir.Model) -> list[ir.Graph | ir.Function]:
+    return [model.graph, *model.functions.values()]
+
+
 def _values(model: ir.Model) -> Iterator[ir.Value]:
     """All values, also in subgraphs and functions. An input with a default occurs twice."""
-    parts: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for part in parts:
+    for part in _parts(model):
         yield from part.inputs
         for node in part.all_nodes():
             yield from node.outputs

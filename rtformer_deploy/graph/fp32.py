@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .edit import all_nodes
 from .retype import retype_attributes
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -12,7 +13,7 @@ _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 def holds_half(model: ir.Model) -> bool:
     """Whether any tensor of a model is FP16 or BF16."""
-    return any(value.dtype in _HALVES for value in _values(model)) or any(_makes_half(node) for node in _nodes(model))
+    return any(value.dtype in _HALVES for value in _values(model)) or any(_makes_half(node) for node in all_nodes(model))
 
 
 def to_fp32(model: ir.Model) -> ir.Model:
@@ -20,7 +21,7 @@ def to_fp32(model: ir.Model) -> ir.Model:
 
     Every name stays. What was rounded to FP16 is no longer rounded, so values differ by FP16's own error.
     """
-    for node in _nodes(model):
+    for node in all_nodes(model):
         for old in _HALVES:
             retype_attributes(node, old, ir.DataType.FLOAT)
     for value in _values(model):
@@ -33,10 +34,6 @@ def to_fp32(model: ir.Model) -> ir.Model:
     return model
 
 
-def _nodes(model: ir.Model) -> list[ir.Node]:
-    return [node for part in (model.graph, *model.functions.values()) for node in part.all_nodes()]
-
-
 def _values(model: ir.Model) -> list[ir.Value]:
     """The values of a model, each once."""
     found: dict[ir.Value, None] = {}
@@ -44,7 +41,7 @@ def _values(model: ir.Model) -> list[ir.Value]:
         found |= dict.fromkeys((*graph.inputs, *graph.initializers.values()))
     for function in model.functions.values():
         found |= dict.fromkeys(function.inputs)
-    for node in _nodes(model):
+    for node in all_nodes(model):
         found |= dict.fromkeys(node.outputs)
     return list(found)
 

@@ -1,7 +1,8 @@
 """Q/DQ placement: makes the convolutions and matrix products of an FP32 model read eight-bit activations and weights.
 
-The quantisation is symmetric: one scale for each activation tensor, from its range, and for each output channel of weights; `weights` says
-along which axis these lie. No Q/DQ stands between a convolution and the BatchNorm, ReLU or Add after it. Run it before functions are inlined, while the `rtformer` nodes are still there.
+The quantisation is symmetric: one scale for each activation tensor, from its range, and for each output channel of weights (`weights`
+says along which axis these lie). No Q/DQ stands between a convolution and the BatchNorm, ReLU or Add after it. Run it before functions are
+inlined, while the `rtformer` nodes are still there.
 Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution

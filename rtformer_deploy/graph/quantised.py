@@ -7,6 +7,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from ..errors import ModelError
+from .edit import all_nodes
 
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 #: Operators that compute in eight bits themselves.
@@ -16,9 +17,7 @@ _PREFIXES = ("QLinear", "QGemm", "QAttention", "MatMulIntegerToFloat", "DynamicQ
 
 def quantised(model: ir.Model) -> str | None:
     """A model -> how it is quantised, in words; None if it is not."""
-    counts: Counter[str] = Counter()
-    for part in (model.graph, *model.functions.values()):
-        counts.update(node.op_type for node in part.all_nodes() if _is_quantised(node))
+    counts = Counter(node.op_type for node in all_nodes(model) if _is_quantised(node))
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or None
 
 
