@@ -13,8 +13,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from rtformer_deploy.calibrate.collect import Collector, float_tensors
 from rtformer_deploy.formats.external_model import ExternalModel
 from rtformer_deploy.formats.model_file import parse_model, serialize_model
+from rtformer_deploy.graph.edit import clone
+from rtformer_deploy.graph.functions import inline_functions
+from rtformer_deploy.types import Ranges
 
 SIZE = (32, 48)
 CLASSES = 5
@@ -164,3 +168,60 @@ def exact(model: onnx.ModelProto | ir.Model | bytes, feed: Array) -> Array:
 def error(given: Array, wanted: Array) -> float:
     """The norm of the difference over the norm of what is wanted."""
     return float(np.linalg.norm(given.astype(np.float64) - wanted) / np.linalg.norm(wanted.astype(np.float64)))
+
+
+def ranges_of_run(model: ir.Model, feed: Array) -> Ranges:
+    """The largest values of a model on one input."""
+    inlined = inline_functions(clone(model))
+    collector = Collector(inlined, float_tensors(model, inlined), 1)
+    collector.show(feed, "the image")
+    return Ranges({name: histogram.largest for name, histogram in collector.histograms.items()}, "minmax", 1, "0" * 64, "foreign")
+
+
+def three_convolutions(scale: float = 1.0) -> onnx.ModelProto:
+    """Three convolutions of 16 channels and a classifier; the weights of the second are multiplied by `scale`."""
+    make = Maker()
+    last = make.features()
+    for index in (1, 2, 3):
+        make.weight(f"w{index}", CHANNELS, CHANNELS, 3, 3)
+        last = make.add("Relu", [make.add("Conv", [last, f"w{index}"], f"c{index}", pads=[1] * 4)], f"r{index}")
+    for tensor in make.constants:
+        if tensor.name == "w2":
+            tensor.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(tensor) * np.float64(scale)).astype(np.float32), "w2"))
+    return make.finish(make.add("Add", [last, "r1"], "sum"))
+
+
+def unnamed_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with its weights in Constant nodes, and no node with a name."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in copy.graph.initializer]
+    nodes += list(copy.graph.node)
+    del copy.graph.initializer[:]
+    del copy.graph.node[:]
+    for node in nodes:
+        node.ClearField("name")
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def half_inside(proto: onnx.ModelProto, *, ends: bool) -> onnx.ModelProto:
+    """The same model in FP16; with `ends` the image and the scores are FP16 too, else casts join them to FP32."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for tensor in copy.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for value in copy.graph.value_info:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    if ends:
+        for value in (*copy.graph.input, *copy.graph.output):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        return copy
+    for node in copy.graph.node:
+        node.input[:] = ["image/half" if name == "image" else name for name in node.input]
+        node.output[:] = ["scores/half" if name == "scores" else name for name in node.output]
+    copy.graph.node.insert(0, helper.make_node("Cast", ["image"], ["image/half"], name="in", to=TensorProto.FLOAT16))
+    copy.graph.node.append(helper.make_node("Cast", ["scores/half"], ["scores"], name="out", to=TensorProto.FLOAT))
+    return copy

@@ -51,9 +51,12 @@ class Collector:
             self.histograms[str(self._input)].add(image)
         for group in self._groups:
             for tensor, values in zip(group, self._session.run(group, {self._input: image}), strict=True):
-                if not self.histograms[tensor].add(values):
+                try:
+                    self.histograms[tensor].add(values)
+                except ValueError:
                     first = first or tensor
                     broken = broken or tensor in self._outputs or bool(np.isnan(values).any())
+                    self.histograms[tensor].add(values[np.isfinite(values)])
         if broken:
             raise self._not_finite(first, image, name)
 

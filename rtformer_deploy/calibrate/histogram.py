@@ -25,25 +25,22 @@ class Histogram:
         self.largest = 0.0
         self.zeros = 0
 
-    def add(self, values: NDArray[Any]) -> bool:
-        """Counts the finite values of an array of any shape; says whether all of them are."""
+    def add(self, values: NDArray[Any]) -> None:
+        """Counts an array of any shape. Raises ValueError if it holds NaN or infinity."""
         absolute = np.abs(values, dtype=np.float32).ravel()
         largest = float(absolute.max(initial=0.0))
-        finite = math.isfinite(largest)
-        if not finite:
-            absolute = absolute[np.isfinite(absolute)]
-            largest = float(absolute.max(initial=0.0))
+        if not math.isfinite(largest):
+            raise ValueError("not finite")
         nonzero = absolute[absolute > 0]
         self.zeros += absolute.size - nonzero.size
         if nonzero.size == 0:
-            return finite
+            return
         self._grow(largest)
         width = BINS / self.limit  # a power of two, so FP32 gives what FP64 gives as long as it can hold it
         factor: np.float32 | np.float64 = np.float32(width) if width < _LARGEST else np.float64(width)
         index = np.minimum((nonzero * factor).astype(np.int32), BINS - 1)
         self.counts += np.bincount(index, minlength=BINS)
         self.largest = max(self.largest, largest)
-        return finite
 
     @property
     def centres(self) -> NDArray[np.float64]:

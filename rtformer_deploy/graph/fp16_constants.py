@@ -61,7 +61,9 @@ def fit_constants(graph: ir.Graph, nodes: Iterable[ir.Node], free: Collection[ir
             if value is None or array is None or array.dtype != np.float32:
                 continue
             largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
-            if largest > LARGEST:
+            weight = weight_of(node)
+            is_weight = weight is not None and weight.index == index
+            if largest > LARGEST and not is_weight:  # such a weight is an error, unless its node stays in FP32 for another reason
                 _fit_large(graph, node, index, array, fitted, copies)
             elif 0 < largest < SMALLEST_NORMAL and node not in free:
                 _fit_small(graph, node, index, array, fitted, copies)

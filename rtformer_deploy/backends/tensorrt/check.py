@@ -28,20 +28,20 @@ def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.float32
     foreign = sorted({f"{node.op_type} ({node.domain})" for node in model.graph.all_nodes() if node.domain not in _KNOWN})
     if foreign:
         raise BuildError(
-            f"The model has operators that are not ONNX's own, and TensorRT does not know them: {', '.join(foreign)}.",
+            f"TensorRT cannot read the model, as these operators are not ONNX's own: {', '.join(foreign)}.",
             "If ONNX Runtime optimised the model, give the model from before it did. --backend onnxruntime builds it as it is.",
         )
     if len(data) < onnx.checker.MAXIMUM_PROTOBUF:
         try:
             onnx.checker.check_model(data, full_check=True)
         except Exception as error:  # the checker, shape inference and protobuf have no base class in common
-            raise BuildError(f"The graph that was made for TensorRT is not valid ONNX: {first_line(error)}", _HINT) from error
+            raise BuildError(f"TensorRT cannot read the model, as its graph is not valid ONNX: {first_line(error)}", _HINT) from error
     if any(node.domain == DOMAIN for node in model.graph):
         return
     try:
         outputs = _run(data, feed)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        raise BuildError(f"The graph that was made for TensorRT does not run on ONNX Runtime: {first_line(error)}", _HINT) from error
+        raise BuildError(f"TensorRT cannot read the model, as its graph does not run on ONNX Runtime: {first_line(error)}", _HINT) from error
     if expects_finite(model) and not all(np.isfinite(each).all() for each in outputs if each.dtype.kind == "f"):
         raise BuildError(
             "The graph that was made for TensorRT gives NaN or infinity on the sample frame; in FP32 the model does not.",
