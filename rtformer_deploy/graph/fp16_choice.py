@@ -50,22 +50,28 @@ def choose_fp32(
     masks = {node for node in fitted.masks if not _reads_beyond(node, ranges, fitted.masks)}
     beyond = set(fitted.fp32) | {node for node in nodes if node not in masks and _is_beyond(node, ranges, masks)}
     beyond |= {producer for node in beyond if (producer := _weight_dequantiser(node)) is not None}
-    _tell(model, "FP16 clamps {} of the model, which stand for a very large number", "constant", fitted.clamped)
-    _tell(model, "{} in FP32, body and all", "node stays", [label(node) for node in nodes if node in with_bodies - asked])
-    _tell(model, "{} in FP32, because FP16 cannot hold the values", "node stays", [label(node) for node in nodes if node in beyond - named])
+    _tell(
+        model,
+        fitted.clamped,
+        "FP16 clamps",
+        "constant",
+        "that only stands for a very large number",
+        "that only stand for a very large number",
+    )
+    fenced, kept = ([label(node) for node in nodes if node in each] for each in (with_bodies - asked, beyond - named))
+    _tell(model, fenced, "FP16 leaves", "node", "in FP32 with its body", "in FP32 with their bodies")
+    _tell(model, kept, "FP16 leaves", "node", "in FP32, whose values it cannot hold", "in FP32, whose values it cannot hold")
     return named | beyond | free
 
 
-def _tell(model: ir.Model, text: str, noun: str, names: Sequence[str]) -> None:
+def _tell(model: ir.Model, names: Sequence[str], verb: str, noun: str, one: str, several: str) -> None:
     """Adds a note that counts the names and lists the first of them."""
     unique = list(dict.fromkeys(names))
     if not unique:
         return
-    word, _, verb = noun.partition(" ")
-    verb = f" {verb if len(unique) == 1 else verb.removesuffix('s')}" if verb else ""
-    count = f"{len(unique)} {word if len(unique) == 1 else word + 's'}{verb}"
+    what = f"1 {noun} {one}" if len(unique) == 1 else f"{len(unique)} {noun}s {several}"
     more = f" and {len(unique) - _NAMED} more" if len(unique) > _NAMED else ""
-    add_note(model, f"{text.format(count)}: {', '.join(unique[:_NAMED])}{more}.")
+    add_note(model, f"{verb} {what}: {', '.join(unique[:_NAMED])}{more}.")
 
 
 def _named(nodes: Sequence[ir.Node], globs: Sequence[str]) -> set[ir.Node]:

@@ -41,7 +41,9 @@ def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.float32
     try:
         outputs = _run(data, feed)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        raise BuildError(f"TensorRT cannot read the model, as its graph does not run on ONNX Runtime: {first_line(error)}", _HINT) from error
+        raise BuildError(
+            f"TensorRT cannot read the model, as its graph does not run on ONNX Runtime: {first_line(error)}", _HINT
+        ) from error
     if expects_finite(model) and not all(np.isfinite(each).all() for each in outputs if each.dtype.kind == "f"):
         raise BuildError(
             "The graph that was made for TensorRT gives NaN or infinity on the sample frame; in FP32 the model does not.",
