@@ -74,6 +74,13 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(fields.get("flags", fields.get("features", "")).lower().split())
 
 
+def sums_eight_bits_exactly() -> bool:
+    """Whether the CPU's eight-bit products are summed in 32 bits. Older x86 adds pairs of them in 16 bits, which can overflow."""
+    if platform.machine().lower() not in ("x86_64", "amd64", "i686"):
+        return True
+    return bool(cpu_flags() & {"avx512_vnni", "avx512vnni", "avx_vnni", "avx_vnni_int8", "amx_int8"})
+
+
 def own_version() -> str:
     """The version of this program, "unknown" if it runs from its sources and is not installed."""
     return versions(("rtformer-deploy",)).get("rtformer-deploy", "unknown")

@@ -5,32 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import CalibrationError, ModelError, PrecisionError
 from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel, tensor_spec
 from .formats.model_file import file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
-from .formats.ranges import check_ranges, ranges_hash
+from .formats.ranges import LEVELS, check_ranges, ranges_hash
 from .graph.clean import LEAST_OPSET
 from .graph.edit import clone
+from .graph.finite import refuse_broken_weights
+from .graph.foreign_qdq import settle_foreign_qdq
 from .graph.fp16 import FP32_OPERATORS, to_fp16
-from .graph.functions import add_functions, inline_functions
+from .graph.fp32 import holds_half, to_fp32
+from .graph.functions import add_functions, inline_foreign_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
-from .graph.qdq import to_qdq
+from .graph.notes import add_note, notes_of
+from .graph.opset import raise_opset
+from .graph.qdq import SHORT_LEVELS, to_qdq
+from .graph.quantised import quantised
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
-from .image.frames import load_image
+from .image.frames import load_image, preprocess
 from .image.samples import drawn_street, sample_photograph
 from .lanes.supported import ON_A_CPU, lane_fault
-from .machine import require
-from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
+from .machine import require, sums_eight_bits_exactly
+from .types import FOREIGN, Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,27 +77,44 @@ def prepare_model(
     ranges: Ranges | None = None,
     exclude: Sequence[str] = (),
     fp32: Sequence[str] = (),
+    probe: NDArray[np.float32] | None = None,
+    weight_levels: int = LEVELS,
 ) -> ir.Model:
     """A model -> a copy that its builder accepts: Q/DQ for INT8, FP16 in the graph for TensorRT (strongly typed), no functions.
 
-    `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. The
-    model itself does not change: it is cloned once, here, and the passes change the clone.
+    `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. With
+    `probe` (see `probe_input`), what FP16 cannot hold of it stays in FP32 too; `weight_levels` is as in `to_qdq`. The model itself does
+    not change: it is cloned once, here, and the passes change the clone and leave notes on it. Raises ModelError, among others if a
+    weight is NaN.
     """
     row = backend_row(backend)
     _check_opset(model, options)
-    model = clone(model)
+    refuse_broken_weights(model)
+    model = inline_foreign_functions(clone(model))
+    if holds_half(model):
+        to_fp32(model)
+    settle_foreign_qdq(model, row.on_gpu)
+    before = quantised(model)
+    if before is not None and options.precision != "int8":
+        add_note(model, f"The model is quantised already ({before}); the engine keeps that.")
+    if row.on_gpu and (options.precision == "int8" or (options.precision == "fp16" and before is not None)):
+        raise_opset(model)
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        to_qdq(model, ranges, row.placement, exclude)
+        to_qdq(model, ranges, row.placement, exclude, weight_levels)
+        if weight_levels < LEVELS:
+            add_note(
+                model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows."
+            )
     plugins = options.plugins and row.plugins  # the other builders refuse them
     if row.on_gpu and options.precision != "fp32":
-        to_fp16(model, fp32, () if plugins else FP32_OPERATORS)
+        to_fp16(model, fp32, () if plugins else FP32_OPERATORS, probe)
     if plugins:
         use_quick_plugins(model)
     inline_functions(model)
-    quantised = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
-    if quantised and not row.on_gpu:
+    has_qdq = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
+    if has_qdq and not row.on_gpu:
         flatten_gathers(model)
     return model
 
@@ -100,6 +124,24 @@ def _check_opset(model: ir.Model, options: BuildOptions) -> None:
     if options.precision == "int8" and opset < LEAST_OPSET:
         what = f"INT8 needs a model of opset {LEAST_OPSET} or newer; this one has {opset}, and onnx cannot convert it."
         raise ModelError(what, "Export it again with a newer opset, or build without --int8.")
+
+
+class Preparation(TypedDict):
+    """What `prepare_model` is told about the picture and the machine."""
+
+    probe: NDArray[np.float32] | None
+    weight_levels: int
+
+
+def preparation(spec: ModelSpec, backend: Backend) -> Preparation:
+    """What suits a model and a backend on this machine: a probe for a GPU's FP16, and weights whose sums do not overflow.
+
+    A CPU that may overflow gets fewer levels of INT8 weights with OpenVINO, which has no other way to avoid it; ONNX Runtime has kernels
+    for it. Our own models keep all levels, with which their accuracy was measured.
+    """
+    foreign = spec.arch.get("name") == FOREIGN
+    short = backend == "openvino" and foreign and not sums_eight_bits_exactly()
+    return {"probe": probe_input(spec) if backend_row(backend).on_gpu else None, "weight_levels": SHORT_LEVELS if short else LEVELS}
 
 
 def build_engine(
@@ -124,14 +166,14 @@ def build_engine(
         ranges = None
     if ranges is not None:
         check_ranges(ranges, spec, weights_sha256(model, spec))
-    prepared = prepare_model(model, backend, options, ranges, keep, fp32)
+    prepared = prepare_model(model, backend, options, ranges, keep, fp32, **preparation(spec, backend))
     engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
     strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
     info = replace(
         engine.info,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
         options={**engine.info.options, **strictness},
-        notes=(*engine.info.notes, *stamp_notes(model), *opening_notes(spec, backend)),
+        notes=(*engine.info.notes, *notes_of(prepared), *stamp_notes(model), *opening_notes(spec, backend)),
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
@@ -193,6 +235,13 @@ def probe_frame(spec: ModelSpec) -> Frame:
     """The frame that a fresh engine is tried on: the photograph that comes with the project, or a drawn street."""
     photograph = sample_photograph()
     return drawn_street(spec.frame_size) if photograph is None else load_image(photograph)
+
+
+def probe_input(spec: ModelSpec) -> NDArray[np.float32]:
+    """The probe frame as the model takes it: (N, 3, H, W), N being the batch (1 if it is free)."""
+    batch = spec.input.shape[0]
+    image = preprocess(probe_frame(spec), spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
+    return np.repeat(image[None], batch if isinstance(batch, int) else 1, 0)
 
 
 def read_model(path: Path, external: ExternalModel | None = None, backend: Backend | None = None) -> tuple[ir.Model, ModelSpec]:

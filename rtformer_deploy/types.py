@@ -106,6 +106,10 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
+#: The name of the architecture in the ModelSpec of a model from elsewhere.
+FOREIGN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a model is, from its architecture to the pixels that it expects. Every file that we write carries it as text.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from ..errors import CalibrationError
+from ..formats.ranges import has_scale
 from .entropy import entropy
 from .histogram import Histogram
 from .minmax import minmax
@@ -23,3 +26,9 @@ def observer(method: str) -> Callable[[Histogram], float]:
     if method not in OBSERVERS:
         raise CalibrationError(f"There is no calibration method {method!r}.", f"There are: {', '.join(OBSERVERS)}.")
     return OBSERVERS[method]
+
+
+def choose_amax(histogram: Histogram, method: str) -> float:
+    """A histogram -> its range by a method, as FP32; zero if it is too small for a scale. Raises CalibrationError."""
+    amax = float(np.float32(observer(method)(histogram)))
+    return amax if has_scale(amax) else 0.0

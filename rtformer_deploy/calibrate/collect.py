@@ -14,6 +14,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 from ..errors import CalibrationError
 from ..formats.model_file import parse_model, serialize_model
 from .histogram import BINS, Histogram
+from .not_finite import cause
 
 _GROUP = 64 * 2**20  # bytes of inner tensors that are fetched at once
 
@@ -25,43 +26,60 @@ class Collector:
         import onnxruntime as ort
 
         self.histograms = {name: Histogram() for name in names}
-        copy = parse_model(serialize_model(model))
-        self._input = next(value.name for value in copy.graph.inputs if value.name not in copy.graph.initializers)
-        self._groups = _expose(copy, names)
+        self._model = parse_model(serialize_model(model))
+        self._input = next(value.name for value in self._model.graph.inputs if value.name not in self._model.graph.initializers)
+        self._outputs = {value.name for value in self._model.graph.outputs}
+        self._groups = _expose(self._model, names)
         options = ort.SessionOptions()
         options.log_severity_level = 3  # errors
         options.enable_cpu_mem_arena = False  # memory goes back after each run
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
-            self._session: Any = ort.InferenceSession(serialize_model(copy), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(serialize_model(self._model), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise CalibrationError(f"ONNX Runtime cannot run the model with its inner tensors as outputs: {error}") from error
 
     def show(self, image: NDArray[np.float32], name: str) -> None:
-        """Counts every tensor's values for one input (N, 3, H, W). Raises CalibrationError for NaN or infinity."""
+        """Counts every tensor's values for one input (N, 3, H, W).
+
+        Raises CalibrationError for NaN, and for infinity that reaches an output; it names the first tensor that is not finite. Infinity
+        that ends inside, as in a mask before a softmax, is not counted.
+        """
+        first, broken = "", False
         if self._input in self.histograms:
-            self._count(str(self._input), image, name)
+            self.histograms[str(self._input)].add(image)
         for group in self._groups:
             for tensor, values in zip(group, self._session.run(group, {self._input: image}), strict=True):
-                self._count(tensor, values, name)
+                try:
+                    self.histograms[tensor].add(values)
+                except ValueError:
+                    first = first or tensor
+                    broken = broken or tensor in self._outputs or bool(np.isnan(values).any())
+                    self.histograms[tensor].add(values[np.isfinite(values)])
+        if broken:
+            raise self._not_finite(first, image, name)
 
-    def _count(self, tensor: str, values: NDArray[Any], image: str) -> None:
-        try:
-            self.histograms[tensor].add(values)
-        except ValueError as error:
-            raise CalibrationError(
-                f"The tensor {tensor} holds NaN or infinity on {image}.", "The weights are broken; evaluate the model in FP32 first."
-            ) from error
+    def _not_finite(self, tensor: str, image: NDArray[np.float32], name: str) -> CalibrationError:
+        node = next(node for node in self._model.graph for output in node.outputs if output.name == tensor)
+        known = {str(value.name) for value in self._model.graph.outputs}
+        names = list(dict.fromkeys(str(value.name) for value in node.inputs if value is not None and value.name in known))
+        read = dict(zip(names, self._session.run(names, {self._input: image}), strict=True)) if names else {}
+        (values,) = self._session.run([tensor], {self._input: image})
+        if self._input in {value.name for value in node.inputs if value is not None}:
+            read[str(self._input)] = image
+        what, hint = cause(node, read)
+        kind = "NaN" if np.isnan(values).any() else "infinity"
+        return CalibrationError(f"The tensor {tensor} holds {kind} on {name}, and none before it does: {what}.", hint)
 
 
 def float_tensors(model: ir.Model, inlined: ir.Model) -> list[str]:
-    """The names of the FP32 tensors between the nodes of `model`, its input among them; `inlined` is the same model without functions."""
+    """The names of the FP32 and FP16 tensors between the nodes of `model`, its input among them; `inlined` is `model` without functions."""
     ShapeInferencePass()(inlined)
     types = {output.name: output.dtype for node in inlined.graph for output in node.outputs}
     types |= {value.name: value.dtype for value in inlined.graph.inputs if value.name not in inlined.graph.initializers}
     names = [value.name for value in model.graph.inputs] + [output.name for node in model.graph for output in node.outputs]
-    return [name for name in names if name and types.get(name) == ir.DataType.FLOAT]
+    return [name for name in names if name and types.get(name) in (ir.DataType.FLOAT, ir.DataType.FLOAT16)]
 
 
 def state(histograms: Mapping[str, Histogram]) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 2048
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Histogram:
@@ -35,7 +36,9 @@ class Histogram:
         if nonzero.size == 0:
             return
         self._grow(largest)
-        index = np.minimum((nonzero * np.float32(BINS / self.limit)).astype(np.int32), BINS - 1)
+        width = BINS / self.limit  # a power of two, so FP32 gives what FP64 gives as long as it can hold it
+        factor: np.float32 | np.float64 = np.float32(width) if width < _LARGEST else np.float64(width)
+        index = np.minimum((nonzero * factor).astype(np.int32), BINS - 1)
         self.counts += np.bincount(index, minlength=BINS)
         self.largest = max(self.largest, largest)
 

@@ -14,6 +14,7 @@ from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import stamp_notes, weights_sha256
 from ..formats.recipe import Recipe, check_model, load_recipe
+from ..graph.quantised import refuse_quantised
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
 from ..pipeline import build_engine, opening_notes, read_model
@@ -63,7 +64,8 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     recipe = _recipe(request)
     backend = pick_backend(request.backend, feedback.say)
     model, spec = read_model(request.model, request.external, backend)
-    for note in stamp_notes(model):
+    said = stamp_notes(model)
+    for note in said:
         feedback.say(note)
     if recipe is not None:
         check_model(recipe, spec, weights_sha256(model, spec))
@@ -72,12 +74,17 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         feedback.say(note)
     options = _options(request, mix, spec)
     check_options(options, backend)  # before the calibration images are read
+    if options.precision == "int8":
+        refuse_quantised(model)
     if recipe is not None:
         _tell_mix(recipe, backend, feedback.say)
     ranges = _ranges(request, recipe, spec, odd, feedback)
     engine = build_engine(
         model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, progress=feedback.progress
     )
+    for note in engine.info.notes:
+        if note not in said:
+            feedback.say(note)
     if odd.errors:
         engine = replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd))))
     save_engine(engine, request.output)

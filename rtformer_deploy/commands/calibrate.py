@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ..calibrate import DEFAULT_METHOD, observer
+from ..calibrate import DEFAULT_METHOD, choose_amax, observer
 from ..calibrate.checkpoint import Checkpoint, Counted, checkpoint_path
 from ..calibrate.collect import Collector, float_tensors
 from ..errors import CalibrationError, ImageError
@@ -20,9 +20,10 @@ from ..files import IMAGE_BYTES, sha256, sha256_of
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import serialize_model, weights_sha256
 from ..formats.preprocessing import prepared
-from ..formats.ranges import save_ranges
+from ..formats.ranges import LEVELS, SMALLEST_NORMAL, save_ranges
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
+from ..graph.quantised import refuse_quantised
 from ..image.frames import images_in, preprocess
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
@@ -59,12 +60,14 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     has changed. An image that cannot be read goes to `odd` and the ranges are those of the others; without `odd` the first one is an
     error. Raises CalibrationError, ModelError, OutputError.
     """
-    choose, odd = observer(request.method), odd or OddFiles()
+    observer(request.method)  # a method that does not exist is an error before the work
+    odd = odd or OddFiles()
     reader = request.reader or ImageReader(say=feedback.say)
     if request.output is not None:
         inputs = [*model_inputs(request.model), *file_inputs(request.external.classes)]
         check_outputs([Output(request.output, RANGES), Output(checkpoint_path(request.output), CALIBRATION, updated=True)], inputs)
     model, spec = read_model(request.model, request.external)
+    refuse_quantised(model, "calibrate")
     paths = pick_images(request.images, request.limit, request.seed, feedback.say)
     images = {str(path.relative_to(request.images)): path for path in paths}
     odd.total = len(images)
@@ -77,16 +80,22 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
         what = f"No image in {request.images} has more than one colour, so there are no ranges to measure."
         details = [odd.title(), *odd.lines()] if odd.errors else []
         raise CalibrationError(what, "Give images of real scenes.", details=details)
-    amax = {name: float(np.float32(choose(histogram))) for name, histogram in collector.histograms.items()}
+    amax = {name: choose_amax(histogram, request.method) for name, histogram in collector.histograms.items()}
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
-        feedback.say(f"{len(dead)} tensors were zero on every image; what reads them stays in high precision: {', '.join(dead[:5])}")
+        feedback.say(_about_dead(dead))
     weights, shown = weights_sha256(model, spec), len(counted.hashes)
     ranges = Ranges(amax, request.method, shown, weights, spec.name, **prepared(spec))
     if request.output is not None:
         save_ranges(ranges, request.output)
     checkpoint.remove()
     return ranges
+
+
+def _about_dead(names: list[str]) -> str:
+    verb = "1 tensor was" if len(names) == 1 else f"{len(names)} tensors were"
+    tiny = f"(or below {LEVELS * SMALLEST_NORMAL:.1e})"
+    return f"{verb} zero on every image {tiny}; what reads them stays in high precision: {', '.join(names[:5])}"
 
 
 def pick_images(folder: Path, limit: int | None, seed: int, say: Say = print) -> list[Path]:

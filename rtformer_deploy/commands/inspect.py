@@ -159,12 +159,15 @@ def _onnx(path: Path, data: bytes) -> Description:
 
 def _graph(model: ir.Model, nodes: list[ir.Node]) -> dict[str, Any]:
     producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    from ..graph.quantised import quantised
+
     return {
         "producer": producer or None,
         "ir_version": model.ir_version,
         "opset": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
         "node_count": len(nodes),
         "custom_nodes": sum(node.domain not in ("", "ai.onnx") for node in nodes),
+        "quantised": quantised(model) or "no",
     }
 
 

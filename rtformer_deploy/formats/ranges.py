@@ -22,11 +22,20 @@ from .documents import DocumentError, parse_json
 from .preprocessing import ASSUMED, FIELDS, needed_version, prepared, preprocessing, written
 
 VERSION = 3
+#: The levels of eight bits on each side of zero.
+LEVELS = 127
+#: FP32's smallest normal number. Below it a scale loses its digits, and 1 / scale may be infinite.
+SMALLEST_NORMAL = 2.0**-126
 #: What a file of version 1 does not say, and nearly every model used then; version 2 says the first three.
 _ASSUMED: Mapping[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "resize": "stretch", **ASSUMED}
 #: Some fifty thousand tensors.
 _MOST_BYTES = 4 * 2**20
 _AGAIN = "Measure them again: rtformer-deploy calibrate."
+
+
+def has_scale(amax: float) -> bool:
+    """Whether a range is large enough for a scale. If not, the tensor counts as zero."""
+    return amax / LEVELS >= SMALLEST_NORMAL
 
 
 def to_bytes(ranges: Ranges) -> bytes:

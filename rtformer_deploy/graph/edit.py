@@ -39,13 +39,15 @@ def initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     return value
 
 
-def lift_constants(model: ir.Model) -> ir.Model:
-    """Turns the tensors of Constant nodes into initializers; changes the model.
+def lift_constants(model: ir.Model, numbers: bool = False) -> ir.Model:
+    """Turns the tensors of Constant nodes into initializers, in the bodies of If, Loop and Scan too; changes the model.
+
+    `numbers`: also Constants that are written as plain numbers (value_float, value_ints...).
 
     Each initializer gets a tensor of its own. Serialising a model renames its initializers' tensors, and the original of a clone still uses
     the tensor in its Constant.
     """
-    LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
+    LiftConstantsToInitializersPass(lift_all_constants=numbers, size_limit=0)(model)
     for graph in model.graphs():
         for value in graph.initializers.values():
             if value.const_value is not None and value.const_value.name != value.name:
@@ -55,8 +57,25 @@ def lift_constants(model: ir.Model) -> ir.Model:
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array of a constant value; None if the value is computed or missing."""
-    return None if value is None or value.const_value is None else value.const_value.numpy()
+    """The array of a value that an initializer or a Constant node holds; None if the value is computed or missing."""
+    if value is None:
+        return None
+    if value.const_value is not None:
+        return value.const_value.numpy()
+    producer = value.producer()
+    return None if producer is None or producer.op_type != "Constant" or producer.domain != "" else _constant_of(producer)
+
+
+def _constant_of(node: ir.Node) -> NDArray[Any] | None:
+    """The array of a Constant node. Not onnx-ir's `get_const_tensor`, which renames a tensor that a clone shares with its original."""
+    name, attribute = next(iter(node.attributes.items()), ("", None))
+    if attribute is None or attribute.is_ref():
+        return None
+    if name == "value":
+        return attribute.as_tensor().numpy()
+    if name in ("value_float", "value_floats"):
+        return np.array(attribute.value, np.float32)
+    return np.array(attribute.value, np.int64) if name in ("value_int", "value_ints") else None
 
 
 def label(node: ir.Node) -> str:
@@ -64,10 +83,19 @@ def label(node: ir.Node) -> str:
     return node.name or str(node.outputs[0].name)
 
 
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """All nodes, also in bodies and functions."""
+    for part in _parts(model):
+        yield from part.all_nodes()
+
+
+def _parts(model: ir.Model) -> list[ir.Graph | ir.Function]:
+    return [model.graph, *model.functions.values()]
+
+
 def _values(model: ir.Model) -> Iterator[ir.Value]:
     """All values, also in subgraphs and functions. An input with a default occurs twice."""
-    parts: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for part in parts:
+    for part in _parts(model):
         yield from part.inputs
         for node in part.all_nodes():
             yield from node.outputs

@@ -72,6 +72,15 @@ def add_functions(model: ir.Model) -> ir.Model:
     return model
 
 
+def inline_foreign_functions(model: ir.Model) -> ir.Model:
+    """Inlines the functions of other domains, as newer exporters write them, because the passes look at operators; changes the model."""
+    if any(function.domain != DOMAIN for function in model.functions.values()):
+        InlinePass(criteria=lambda function: function.domain != DOMAIN)(model)
+        for identifier in [each for each, function in model.functions.items() if function.domain != DOMAIN]:
+            del model.functions[identifier]
+    return model
+
+
 def inline_functions(model: ir.Model) -> ir.Model:
     """Replaces each node that has a function by the function's body; changes the model."""
     InlinePass()(model)

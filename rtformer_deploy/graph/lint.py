@@ -1,11 +1,17 @@
-"""Finds Q/DQ placements in an ONNX model that prevent a fusion, cost speed or cost accuracy. It builds nothing."""
+"""Finds Q/DQ placements in an ONNX model that prevent a fusion, cost speed or accuracy, or that a builder refuses. It builds nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
+
+from .edit import constant
+from .foreign_qdq import axis_of
+from .opset import HALF_SCALES
+from .weights import WEIGHTED, output_axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +25,16 @@ class Finding:
 
 def lint(model: ir.Model) -> list[Finding]:
     """A model -> what its Q/DQ placement costs, in graph order; empty if there is no Q/DQ, or nothing to say."""
-    if not any(node.op_type == "QuantizeLinear" for node in model.graph):
+    if not any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph):
         return []
-    checks = (_split_fusion, _zero_point, _activation_type, _half_quantised, _nothing_behind, _weight_scale, _concat_scales, _residual)
-    return [finding for node in model.graph for check in checks for finding in check(node)]
+    checks = (_split_fusion, _zero_point, _uint8, _activation_type, _half_quantised, _nothing_behind, _weight_scale, _weight_axis, _bias,
+              _concat_scales, _residual, _gather_table)  # fmt: skip
+    halves = _half_scale if model.opset_imports.get("", HALF_SCALES) < HALF_SCALES else _nothing
+    return [finding for node in model.graph for check in (*checks, halves) for finding in check(node)]
+
+
+def _nothing(node: ir.Node) -> Iterator[Finding]:
+    yield from ()
 
 
 def _split_fusion(node: ir.Node) -> Iterator[Finding]:
@@ -34,12 +46,26 @@ def _split_fusion(node: ir.Node) -> Iterator[Finding]:
 
 def _zero_point(node: ir.Node) -> Iterator[Finding]:
     zero = node.inputs[2] if node.op_type == "QuantizeLinear" and len(node.inputs) > 2 else None
-    if zero is not None and zero.const_value is not None and (zero.const_value.numpy() != 0).any():
+    levels = constant(zero)
+    if levels is not None and (levels != 0).any():
         yield Finding(str(node.name), "TensorRT 10/11, RTX", "the zero point is not 0: the builder refuses asymmetric quantisation.")
 
 
+def _uint8(node: ir.Node) -> Iterator[Finding]:
+    if node.op_type == "QuantizeLinear" and _quantises_to_uint8(node):
+        yield Finding(str(node.name), "TensorRT 10/11, RTX", "uint8 activations: the builder has int8 only.")
+
+
+def _quantises_to_uint8(node: ir.Node) -> bool:
+    zero = node.inputs[2] if len(node.inputs) > 2 else None
+    array = constant(zero)
+    if array is not None:
+        return array.dtype == np.uint8
+    return zero is None and ("output_dtype" not in node.attributes or node.attributes["output_dtype"].as_int() == ir.DataType.UINT8)
+
+
 def _activation_type(node: ir.Node) -> Iterator[Finding]:
-    if node.op_type == "QuantizeLinear" and (len(node.inputs) < 3 or node.outputs[0].dtype == ir.DataType.INT8):
+    if node.op_type == "QuantizeLinear" and not _quantises_to_uint8(node):
         yield Finding(str(node.name), "ONNX Runtime, OpenVINO", "int8 activations: the fast CPU kernels take uint8.")
 
 
@@ -68,8 +94,46 @@ def _nothing_behind(node: ir.Node) -> Iterator[Finding]:
 def _weight_scale(node: ir.Node) -> Iterator[Finding]:
     producer = _producer(node.inputs[1]) if node.op_type == "Conv" else None
     scale = producer.inputs[1] if producer is not None and producer.op_type == "DequantizeLinear" else None
-    if scale is not None and scale.const_value is not None and scale.const_value.size == 1:
+    array = constant(scale)
+    if array is not None and array.size == 1:
         yield Finding(str(node.name), "all", "one scale for all channels of the weights costs accuracy.")
+
+
+def _weight_axis(node: ir.Node) -> Iterator[Finding]:
+    for index, value in enumerate(node.inputs[:2]):
+        producer = _producer(value)
+        if node.op_type not in WEIGHTED or node.domain or producer is None or producer.op_type != "DequantizeLinear":
+            continue
+        levels, scale = (constant(each) for each in producer.inputs[:2])
+        if levels is None or scale is None or scale.size < 2 or axis_of(producer, levels.ndim) == output_axis(node, index, levels.ndim):
+            continue
+        why = f"the weights have scales along axis {axis_of(producer, levels.ndim)}, which is not that of the output channels"
+        yield Finding(
+            str(node.name), "all", f"{why}: no int8 kernel takes them, and some compute them wrongly. build-engine stores them in FP32."
+        )
+
+
+def _bias(node: ir.Node) -> Iterator[Finding]:
+    if node.op_type != "DequantizeLinear" or (levels := constant(node.inputs[0])) is None or levels.dtype != np.int32:
+        return
+    readers = ", ".join(str(reader.name) for reader, _ in node.outputs[0].uses())
+    why = f"the bias of {readers} is dequantised from int32, which the builder refuses. build-engine stores it as numbers."
+    yield Finding(str(node.name), "TensorRT 10/11, RTX", why)
+
+
+def _half_scale(node: ir.Node) -> Iterator[Finding]:
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or node.inputs[1] is None:
+        return
+    array = constant(node.inputs[1])
+    if node.inputs[1].dtype == ir.DataType.FLOAT16 or (array is not None and array.dtype == np.float16):
+        yield Finding(str(node.name), "all", f"its scale is FP16, which ONNX allows from opset {HALF_SCALES} on.")
+
+
+def _gather_table(node: ir.Node) -> Iterator[Finding]:
+    indices = constant(node.inputs[1]) if node.op_type == "Gather" and node.domain == "" else None
+    if indices is not None and indices.ndim > 1:
+        why = "a Gather by a table of indices in a quantised model does not compile. build-engine rewrites it as a Gather by a list."
+        yield Finding(str(node.name), "OpenVINO", why)
 
 
 def _concat_scales(node: ir.Node) -> Iterator[Finding]:
@@ -79,8 +143,9 @@ def _concat_scales(node: ir.Node) -> Iterator[Finding]:
     for value in node.inputs:
         producer = _producer(value)
         scale = None if producer is None else producer.inputs[1]
-        if scale is not None and scale.const_value is not None:
-            scales.add(float(scale.const_value.numpy().max()))
+        array = constant(scale)
+        if array is not None:
+            scales.add(float(array.max()))
     if len(scales) > 1:
         yield Finding(str(node.name), "TensorRT 10/11, RTX", "what it joins has different scales, so it is requantised.")
 

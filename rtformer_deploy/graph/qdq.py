@@ -1,8 +1,8 @@
-"""Q/DQ placement: makes the layers of an FP32 model read eight-bit activations and weights, scaled by the ranges.
+"""Q/DQ placement: makes the convolutions and matrix products of an FP32 model read eight-bit activations and weights.
 
-Layers are convolutions, and products with a constant matrix: the linear layers of a transformer. The quantisation is symmetric: one
-scale for each activation tensor and for each output channel of weights. No Q/DQ stands between a layer and the BatchNorm, ReLU or Add
-after it. Run it before functions are inlined, while the `rtformer` nodes are still there.
+The quantisation is symmetric: one scale for each activation tensor, from its range, and for each output channel of weights (`weights`
+says along which axis these lie). No Q/DQ stands between a convolution and the BatchNorm, ReLU or Add after it. Run it before functions are
+inlined, while the `rtformer` nodes are still there.
 Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
@@ -14,6 +14,7 @@ Three placements:
 from __future__ import annotations
 
 import fnmatch
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,14 +25,18 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import CalibrationError, ModelError
+from ..formats.ranges import LEVELS, SMALLEST_NORMAL, has_scale
 from ..types import Ranges
-from .edit import constant, initializer, label
+from .edit import constant, initializer, label, lift_constants
 from .functions import DOMAIN
+from .quantised import refuse_quantised
+from .weights import WEIGHTED, Weight, weight_of
 
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
-#: The operators with weights -> the axis of their weights that is the output channel.
-_OUTPUT_AXIS = {"Conv": 0, "MatMul": 1}
+#: Levels of weights of which two, times 255, fit 16 bits together.
+SHORT_LEVELS = 63
 _FEWEST = 16  # channels, unless they are a multiple of 8
+_UNEVEN = 16  # times smaller than the largest channel
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
 
 
@@ -42,29 +47,39 @@ class _Work:
     graph: ir.Graph
     ranges: Ranges
     placement: Placement
+    weight_levels: int
     shared: dict[str, float] = field(default_factory=dict)
     twins: dict[str, ir.Value] = field(default_factory=dict)
 
 
-def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Sequence[str] = ()) -> ir.Model:
-    """Puts Q/DQ around the layers, except for those whose name matches a glob in `exclude`; changes the model.
+def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Sequence[str] = (), weight_levels: int = LEVELS) -> ir.Model:
+    """Puts Q/DQ around the operators with weights, except for those whose name matches a glob in `exclude`; changes the model.
 
-    Raises CalibrationError if a tensor has no range, ModelError if a glob matches nothing or nothing is left to quantise; the model
-    may then be half changed.
+    What reads a tensor whose range is zero stays in high precision. `weight_levels` is how many levels the weights have on each side of
+    zero: 127, or SHORT_LEVELS for a CPU whose sums overflow otherwise. Raises CalibrationError if a tensor has no range, ModelError if the
+    model is quantised already, a glob matches nothing or nothing is left to quantise; the model may then be half changed.
     """
+    refuse_quantised(model)
     _check_names(model, exclude)
-    layers = [node for node in model.graph if quantizable(node, model, exclude) and ranges_of(node, ranges) > 0]
-    if not layers:
-        raise ModelError("Nothing in the model can be quantised: every layer is excluded.", "Keep fewer nodes, or build with --fp16.")
-    work = _Work(model.graph, ranges, placement)
-    skips = [(node, index) for node, index in residual_skips(model, layers) if placement == "tensorrt"]
-    results = [_result(node) for node in layers if placement == "onnxruntime" and node.op_type == "Conv"]
-    results = [value for value in results if _amax(ranges, str(value.name)) > 0]
-    read = [node.inputs[0] for node in layers] + [node.inputs[index] for node, index in skips] + results
+    lift_constants(model)
+    operators = [node for node in model.graph if quantizable(node, model, exclude, placement) and ranges_of(node, ranges) > 0]
+    work = _Work(model.graph, ranges, placement, weight_levels)
+    if not operators:
+        raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(work, model, exclude)}.", "Build with --fp16 or --fp32.")
+    skips = [
+        (node, index)
+        for node, index in residual_skips(model, operators)
+        if placement == "tensorrt" and _amax(ranges, str(node.inputs[index].name)) > 0  # type: ignore[union-attr]
+    ]
+    stored = [node for node in operators if placement == "onnxruntime" and node.op_type == "Conv" and _is_even(node)]
+    results = [value for value in map(_result, stored) if _amax(ranges, str(value.name)) > 0]
+    read = [_data(node) for node in operators] + [node.inputs[index] for node, index in skips] + results
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
-    for node in layers:
-        node.replace_input_with(0, _activation(work, node.inputs[0]))
-        node.replace_input_with(1, _weight(work, node))
+    for node in operators:
+        weight = weight_of(node)
+        assert weight is not None
+        node.replace_input_with(weight.data, _activation(work, node.inputs[weight.data]))
+        node.replace_input_with(weight.index, _weight(work, node, weight))
     for node, index in skips:
         node.replace_input_with(index, _activation(work, node.inputs[index]))
     for value in results:
@@ -73,42 +88,67 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     return model
 
 
-def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = ()) -> bool:
-    """Whether a node is a layer that INT8 makes faster without much loss.
+def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = (), placement: Placement = "tensorrt") -> bool:
+    """Whether a node is a convolution or matrix product that INT8 makes faster without much loss.
 
     Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), neighbours of an `rtformer` node, whose values are too fine,
-    the classifier, and names that match a glob in `exclude`.
+    the classifier's last convolution, what the placement's builder computes in FP32 anyway, and names that match a glob in `exclude`.
     """
-    if not has_weights(node) or any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
-        return False
-    if any(channels < _FEWEST and channels % 8 for channels in _channels(node)):
-        return False
-    producer = None if node.inputs[0] is None else node.inputs[0].producer()
+    weight = weight_of(node)
+    return weight is not None and _why_not(node, weight, model, exclude, placement) is None
+
+
+def _why_not(node: ir.Node, weight: Weight, model: ir.Model, exclude: Sequence[str], placement: Placement) -> str | None:
+    """Why an operator with a weight stays out of INT8; None if it does not."""
+    if any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
+        return "excluded by --keep"
+    if any(channels < _FEWEST and channels % 8 for channels in (weight.outputs, weight.inputs)):
+        return f"with fewer than {_FEWEST} channels"
+    data = _data(node)
+    producer = None if data is None else data.producer()
     readers = [reader for reader, _ in node.outputs[0].uses()]
     if (producer is not None and producer.domain == DOMAIN) or any(reader.domain == DOMAIN for reader in readers):
-        return False
-    return not _is_last(node, model)
+        return "beside an attention, whose values are too fine"
+    if placement == "onnxruntime" and (node.op_type == "ConvTranspose" or weight.index == 0):
+        return "for which ONNX Runtime has no eight-bit kernel"
+    return "the last before the output" if _is_last(node, model) else None
 
 
-def has_weights(node: ir.Node) -> bool:
-    """Whether a node is a convolution with constant weights, or a product with a constant matrix."""
-    if node.op_type not in _OUTPUT_AXIS or node.domain != "":
-        return False
-    weight = node.inputs[1]
-    if weight is None or weight.const_value is None or weight.shape is None:
-        return False
-    return node.op_type == "Conv" or len(weight.shape) == 2
+def _is_even(node: ir.Node) -> bool:
+    """Whether the output channels of a convolution are of like size, going by their weights.
 
-
-def _channels(node: ir.Node) -> tuple[int, int]:
-    """The output and input channels of a layer."""
-    weight = node.inputs[1]
+    If more than a tenth of them are much smaller than the largest, storing the result in eight bits with one scale would leave those a
+    few levels only. ONNX Runtime then computes such a convolution in FP32, on dequantised values.
+    """
+    weight = weight_of(node)
     assert weight is not None
-    assert weight.const_value is not None
-    shape = weight.const_value.shape.numpy()
-    if node.op_type == "MatMul":
-        return shape[1], shape[0]
-    return shape[0], shape[1] * (node.attributes["group"].as_int() if "group" in node.attributes else 1)
+    array = constant(node.inputs[weight.index])
+    assert array is not None
+    norms = np.sqrt(np.square(array.astype(np.float64)).sum(axis=tuple(axis for axis in range(array.ndim) if axis != weight.axis)))
+    norms = norms[norms > 0]
+    return norms.size == 0 or bool(np.mean(norms < norms.max() / _UNEVEN) <= 0.1)
+
+
+def _why_nothing(work: _Work, model: ir.Model, exclude: Sequence[str]) -> str:
+    """What keeps each operator of the model out of INT8, in words."""
+    reasons: Counter[str] = Counter()
+    for node in model.graph.all_nodes():
+        weight = weight_of(node)
+        if node.op_type not in WEIGHTED or node.domain:
+            continue
+        if weight is None:
+            reasons["without constant weights"] += 1
+        elif node.graph is not model.graph:
+            reasons["inside the body of an If, Loop or Scan"] += 1
+        else:
+            reasons[_why_not(node, weight, model, exclude, work.placement) or "whose input was zero on every image"] += 1
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it has no convolution and no matrix product"
+
+
+def _data(node: ir.Node) -> ir.Value | None:
+    """What an operator multiplies by its weight."""
+    weight = weight_of(node)
+    return node.inputs[0 if weight is None else weight.data]
 
 
 def residual_skips(model: ir.Model, layers: Iterable[ir.Node]) -> list[tuple[ir.Node, int]]:
@@ -153,8 +193,8 @@ def _read_quantised(work: _Work, value: ir.Value) -> None:
 
 
 def ranges_of(node: ir.Node, ranges: Ranges) -> float:
-    """The range of a layer's input. Raises CalibrationError if it was not measured."""
-    value = node.inputs[0]
+    """The range of what an operator multiplies by its weight. Raises CalibrationError if it was not measured."""
+    value = _data(node)
     return _amax(ranges, "" if value is None else str(value.name))
 
 
@@ -163,7 +203,8 @@ def _amax(ranges: Ranges, name: str) -> float:
         raise CalibrationError(
             f"The ranges have no tensor {name}, which {ranges.model} needs.", "Measure them again: rtformer-deploy calibrate."
         )
-    return ranges.amax[name]
+    amax = ranges.amax[name]
+    return amax if has_scale(amax) else 0.0
 
 
 def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
@@ -174,11 +215,11 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
         return work.twins[name]
     amax = work.shared.get(name, _amax(work.ranges, name))
     if work.placement == "tensorrt":
-        zero, scale = np.array(0, np.int8), amax / 127
+        zero, scale = np.array(0, np.int8), amax / LEVELS
     elif _is_positive(value):
-        zero, scale = np.array(0, np.uint8), amax / 255
+        zero, scale = np.array(0, np.uint8), max(amax / 255, SMALLEST_NORMAL)
     else:
-        zero, scale = np.array(128, np.uint8), amax / 127
+        zero, scale = np.array(128, np.uint8), amax / LEVELS
     scales = _scales(np.array(scale), work.placement)
     parameters = [
         initializer(work.graph, f"{name}/activation_scale", scales),
@@ -198,26 +239,31 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
     return dequantize.outputs[0]
 
 
-def _weight(work: _Work, node: ir.Node) -> ir.Value:
-    """A layer's weights, stored as int8 with one scale per output channel, and dequantised."""
-    value = node.inputs[1]
+def _weight(work: _Work, node: ir.Node, weight: Weight) -> ir.Value:
+    """An operator's weight, stored as int8 with one scale per output channel, and dequantised.
+
+    A channel whose weights are zero, or too small for a scale, becomes zeros.
+    """
+    value = node.inputs[weight.index]
     weights = constant(value)
     assert value is not None
     assert weights is not None
     name, array = f"{label(node)}/weight", weights.astype(np.float64)
-    axis = _OUTPUT_AXIS[node.op_type]
-    largest = np.abs(array).max(tuple(each for each in range(array.ndim) if each != axis))
+    largest = np.abs(array).max(axis=tuple(axis for axis in range(array.ndim) if axis != weight.axis))
     if not np.isfinite(largest).all():
         raise ModelError(f"The weight {value.name} holds NaN or infinity.")
-    scales = _scales(np.where(largest > 0, largest, 1.0) / 127, work.placement)
-    across = np.expand_dims(scales.astype(np.float64), [each for each in range(array.ndim) if each != axis])
-    quantized = np.clip(np.rint(array / across), -127, 127).astype(np.int8)
+    exists = largest / LEVELS >= SMALLEST_NORMAL
+    most = work.weight_levels
+    scales = _scales(np.where(exists, largest, 1.0) / most, work.placement)
+    along = [-1 if axis == weight.axis else 1 for axis in range(array.ndim)]
+    levels = np.where(exists.reshape(along), array / scales.astype(np.float64).reshape(along), 0.0)
+    quantized = np.clip(np.rint(levels), -most, most).astype(np.int8)
     inputs = [
         initializer(work.graph, f"{name}/int8", quantized),
         initializer(work.graph, f"{name}/scale", scales),
         initializer(work.graph, f"{name}/zero_point", np.zeros(len(scales), np.int8)),
     ]
-    dequantize = ir.node("DequantizeLinear", inputs, {"axis": axis}, name=f"{name}/dequantize")
+    dequantize = ir.node("DequantizeLinear", inputs, {"axis": weight.axis}, name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
     work.graph.insert_before(node, dequantize)
     return dequantize.outputs[0]
@@ -241,14 +287,14 @@ def _is_positive(value: ir.Value) -> bool:
 
 
 def _is_last(node: ir.Node, model: ir.Model) -> bool:
-    """Whether a layer is the classifier: no other layer is between it and the model's output."""
+    """Whether an operator is the classifier: no other one with weights is between it and the model's output."""
     seen: set[ir.Node] = set()
     queue = [output.producer() for output in model.graph.outputs]
     while queue:
         current = queue.pop()
         if current is node:
             return True
-        if current is None or current in seen or current.op_type == "Conv" or has_weights(current):
+        if current is None or current in seen or current.op_type == "Conv" or weight_of(current) is not None:
             continue
         seen.add(current)
         queue += [value.producer() for value in current.inputs if value is not None]

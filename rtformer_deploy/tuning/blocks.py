@@ -17,7 +17,8 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..graph.names import home_among, homes
-from ..graph.qdq import has_weights, quantizable, ranges_of
+from ..graph.qdq import quantizable, ranges_of
+from ..graph.weights import weight_of
 from ..types import Ranges
 
 REST = "rest"
@@ -47,7 +48,7 @@ def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
         raise ModelError(f"{unnamed} layers of the model have no name, so no recipe could say which of them are INT8.")
     if not candidates:
         raise ModelError("Nothing in the model can be quantised.", "Build it with --fp16 or --fp32.")
-    work = {node: _multiplications(node) for node in model.graph if node.op_type == "Conv" or has_weights(node)}
+    work = {node: _multiplications(node) for node in model.graph if node.op_type == "Conv" or weight_of(node) is not None}
     total = max(sum(work.values()), 1)
     shares = dict.fromkeys(homes((str(node.name) for node in candidates), _MOST).values(), 0.0)
     modules = {node: home_among(node.name or "", shares) for node in model.graph}
@@ -92,10 +93,11 @@ def _join(shares: dict[str, float]) -> dict[str, str]:
 
 def _multiplications(node: ir.Node) -> int:
     """The multiplications for one image; unknown dimensions count as one."""
-    weight, shape = node.inputs[1], node.outputs[0].shape
+    found, shape = weight_of(node), node.outputs[0].shape
+    weight = node.inputs[1 if found is None else found.index]
     if weight is None or weight.shape is None:
         return 0
-    inner = [] if shape is None else list(shape)[2:] if node.op_type == "Conv" else list(shape)[1:-1]
+    inner = [] if shape is None else list(shape)[2:] if "Conv" in node.op_type else list(shape)[1:-1]
     sides = [side for side in inner if isinstance(side, int)]
     dimensions = [size for size in weight.shape if isinstance(size, int)]
     return int(np.prod(dimensions, dtype=np.int64) * np.prod(sides, dtype=np.int64))

@@ -16,7 +16,7 @@ from ..errors import DatasetError
 from ..evaluation.evaluate import evaluate
 from ..formats.build_table import PrecisionMix
 from ..formats.model_file import file_sha256
-from ..pipeline import prepare_model
+from ..pipeline import preparation, prepare_model
 from ..runtime.frame_runner import FrameRunner
 from ..timing.bench import bench
 from ..types import Backend, BuildOptions, Engine, Frame, ModelSpec, Progress, Ranges
@@ -78,7 +78,8 @@ class Workshop:
         batch = self.spec.input.shape[0]
         sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 1)
         options = BuildOptions(precision=names.precision, batch=sizes, threads=self.threads, device=self.device, mixed=names.mixed)
-        ready = prepare_model(self.model, self.backend, options, self.ranges, names.exclude, names.fp32)
+        names_told = names.exclude, names.fp32
+        ready = prepare_model(self.model, self.backend, options, self.ranges, *names_told, **preparation(self.spec, self.backend))
         return build(ready, self.spec, self.backend, options, model_sha256=file_sha256(self.model))
 
     def open(self, engine: Engine) -> FrameRunner:

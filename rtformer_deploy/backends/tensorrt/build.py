@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ...errors import BuildError
 from ...files import sha256
 from ...formats.model_file import serialize_model
+from ...image.frames import preprocess
+from ...image.samples import sample_frame
 from ...nvidia.driver import GpuInfo, gpu_at, gpus, make_current
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
 from .. import RTX_CAPABILITIES, check_options
 from ..shapes import batch_range, tensors
+from .check import check_graph
 from .library import TrtLibrary, load_library
-from .log import MessageLog
+from .log import MessageLog, as_details, causes_first
 from .messages import BuildMonitor, stopped_by_ctrl_c
 from .plugins import register_quick_plugins
 from .precision import precision_ahead
@@ -40,10 +45,12 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     gpu = _take_gpu(options)
     trt, log = library.module, MessageLog(library.module)
     builder = _create_builder(library, log)
+    data = serialize_model(model)
+    check_graph(model, data, {source.name: _sample(spec, batch[0])})
     if options.plugins:
         register_quick_plugins(trt)
     network = builder.create_network(_strongly_typed(trt))
-    _parse(trt, network, log, serialize_model(model))
+    _parse(trt, network, log, data)
     config = _configure(library, builder, options, gpu)
     _use_timing_cache(config, options.timing_cache, log)
     if not isinstance(source.shape[0], int):
@@ -96,15 +103,22 @@ def _parse(trt: Any, network: Any, log: MessageLog, data: bytes) -> None:
     parser = trt.OnnxParser(network, log.logger)
     if parser.parse(data):
         return
-    lines = [_error_line(parser.get_error(index)) for index in range(parser.num_errors)]
-    raise BuildError("TensorRT cannot read the model:", "rtformer-deploy inspect shows what the model holds.", details=lines or log.lines())
+    told = [line for index in range(parser.num_errors) for line in _told(parser.get_error(index))]
+    hint = "rtformer-deploy inspect shows what the model holds."
+    raise BuildError("TensorRT cannot read the model:", hint, details=as_details(told) if told else log.lines())
 
 
-def _error_line(problem: Any) -> str:
-    """One of the parser's errors as a line: the node, the kind of error, TensorRT's message."""
+def _told(problem: Any) -> list[str]:
+    """One of the parser's errors as lines: the node, the kind of error and the first cause; then the rest of what TensorRT says."""
     node = f"{problem.node_operator() or 'a node'} {problem.node_name()}".strip()
-    words = problem.desc().strip().splitlines() or [problem.func()]
-    return f"  node {problem.node()} ({node}): {problem.code().name} in {problem.func()}: {words[-1]}"
+    first, *rest = causes_first(problem.desc()) or [problem.func()]
+    return [f"node {problem.node()} ({node}): {problem.code().name} in {problem.func()}: {first}", *(f"  {line}" for line in rest)]
+
+
+def _sample(spec: ModelSpec, batch: int) -> NDArray[np.float32]:
+    """The sample frame as the model takes it, (batch, 3, H, W)."""
+    image = preprocess(sample_frame(spec.size), spec.size, spec.mean, spec.std, spec.resize)
+    return np.repeat(image[None], batch, 0)
 
 
 def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: GpuInfo | None) -> Any:

@@ -9,6 +9,7 @@ from ...types import PrecisionFound, PrecisionName
 from ..verdict import describe, judge
 
 _COMPUTE = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
+_MOVING = ("SHUFFLE", "UNSQUEEZE", "SQUEEZE")  # the parser puts them before a convolution in one dimension
 _NAMES = {"FLOAT": "fp32", "HALF": "fp16", "INT8": "int8", "BF16": "bf16", "FP8": "fp8"}
 
 
@@ -29,12 +30,15 @@ def precision_ahead(trt: Any, network: Any, asked: PrecisionName, mixed: bool = 
 def layer_types(trt: Any, network: Any) -> dict[str, int]:
     """How many convolutions and matrix products of the network compute in each precision."""
     compute = {getattr(trt.LayerType, name) for name in _COMPUTE if hasattr(trt.LayerType, name)}
+    moving = {getattr(trt.LayerType, name) for name in _MOVING if hasattr(trt.LayerType, name)}
     source_types: dict[str, Any] = {}
     counts: Counter[str] = Counter()
     for index in range(network.num_layers):  # in the order of the graph, so a producer comes before its consumers
         layer = network.get_layer(index)
         if layer.type == trt.LayerType.DEQUANTIZE:
             source_types[layer.get_output(0).name] = layer.get_input(0).dtype
+        elif layer.type in moving and layer.get_input(0).name in source_types:
+            source_types[layer.get_output(0).name] = source_types[layer.get_input(0).name]
         elif layer.type in compute:
             counts[_name(source_types.get(layer.get_input(0).name, layer.get_output(0).dtype))] += 1
     return dict(counts)
