@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import ModelError, shorten
+from ..formats.documents import DocumentError
 from ..formats.external_model import ExternalModel
+from ..formats.model_spec import check_size
 from ..graph.clean import clean, infer_shapes, keep_output
 
 #: The name of the batch dimension of a model that takes any batch.
@@ -91,6 +93,8 @@ def _pick_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
         raise ModelError(f"{name} has {len(outputs)} outputs: {_inferred(model)}.", "Say which one holds the classes: --output-name NAME")
     if named[0].producer() is None:
         raise ModelError(f"{name}: the output {shorten(str(named[0].name))} does not come from any node of the graph.")
+    if not isinstance(named[0].type, ir.TensorType):
+        raise ModelError(f"{name}: the output {describe(named)} is no tensor of scores or labels.")
     return named[0]
 
 
@@ -135,6 +139,11 @@ def _channels_last(dims: list[int | None], source: ir.Value, name: str) -> bool:
 
 def _size(dims: list[int | None], wanted: tuple[int, int] | None, name: str) -> tuple[int, int] | None:
     """The height and width: the model's own, or those that were asked for where it leaves them open."""
+    if wanted is not None:
+        try:
+            check_size(*wanted, "--input")
+        except DocumentError as error:
+            raise ModelError(f"{name} cannot be used: {error}.") from error
     if wanted is None:
         return None if dims[0] is None or dims[1] is None else (dims[0], dims[1])
     if any(own not in (None, asked) for own, asked in zip(dims, wanted, strict=True)):

@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import UsageError
-from ..types import TensorSpec
+from ..types import TRY_MEMORY, TRY_SECONDS, TensorSpec
 from .normalisation import as_option, normalisation_fault
-
-#: What the first run of such a model may take: seconds, and GiB of memory.
-TRY_SECONDS, TRY_MEMORY = 60.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
