@@ -16,8 +16,6 @@ _MAX_LENGTH = 400  # characters of a line
 _FRAMES = re.compile(
     r"^(ModelImporter\.cpp:\d+: )?(While parsing node number|--- (Begin|End) node ---|Node name: |ERROR: |WARNING The logger passed into)"
 )
-    r"^(WARNING The logger passed into|ModelImporter\.cpp:\d+: )?(While parsing node number|--- (Begin|End) node ---|Node name: |ERROR: )"
-)
 #: What follows from another error, or from there being no GPU; it is no cause unless nothing else is said.
 _AFTER = re.compile(r"CUDA driver version is insufficient|cudaError 35|Cuda Runtime|^Invalid Node - ")
 _PLACE = re.compile(r"^\[\d+\] ")
