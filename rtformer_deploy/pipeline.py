@@ -234,8 +234,6 @@ def spec_of(model: ir.Model, name: str, external: ExternalModel | None = None) -
     spec = read_spec(model)
     external = external or ExternalModel()
     if spec is None:
-        if holds_half(model):  # in FP16 inside, at its input or its output: a precision is chosen when it is built
-            to_fp32(model)
         spec = external_spec(model, name, external)
         fix_size(model, spec)
         return spec

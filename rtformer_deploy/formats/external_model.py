@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from ..errors import ModelError, UsageError
-from ..types import FOREIGN, Head, ModelSpec, TensorSpec
+from ..types import Head, ModelSpec, TensorSpec
 from .names import clean_name
 from .normalisation import as_option, normalisation_fault
 from .recipe import Labels, load_labels, numbered_labels
@@ -61,7 +61,7 @@ def external_spec(model: ir.Model, name: str, external: ExternalModel) -> ModelS
     head: Head = "labels" if output.dtype != "float32" else "logits" if tuple(output.shape[-2:]) == size else "lowres"
     return ModelSpec(
         name=clean_name(name),
-        arch={"name": FOREIGN},
+        arch={"name": "unknown"},
         classes=labels.names,
         palette=labels.palette,
         input=TensorSpec(source.name, (batch, 3, *size), "float32"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from foreign_models import CHANNELS, SIZE, Maker, foreign, image, ranges_of_run
+from elsewhere_models import CHANNELS, SIZE, Maker, foreign, image, ranges_of_run
 
 from rtformer_deploy.calibrate import OBSERVERS, choose_amax
 from rtformer_deploy.calibrate.histogram import Histogram

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from foreign_models import CHANNELS, CLASSES, Maker, error, exact, foreign, image
+from elsewhere_models import CHANNELS, CLASSES, Maker, error, exact, foreign, image
 from onnx import numpy_helper
 
 from rtformer_deploy.errors import ModelError

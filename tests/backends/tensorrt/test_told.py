@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from foreign_models import EXTERNAL, Maker, foreign
+from elsewhere_models import Maker, foreign, spec
 from onnx import ModelProto
 
 from rtformer_deploy.backends import build
 from rtformer_deploy.backends.tensorrt.log import as_details, causes_first
 from rtformer_deploy.errors import BuildError
-from rtformer_deploy.pipeline import prepare_model, spec_of
+from rtformer_deploy.pipeline import prepare_model
 from rtformer_deploy.types import BuildOptions
 
 _CUDA = "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (cudaError 35: CUDA driver version is insufficient)"
@@ -45,12 +45,11 @@ def biased() -> ModelProto:
 def test_the_reason_is_told_though_there_is_no_gpu() -> None:
     pytest.importorskip("tensorrt_rtx")
     model = foreign(biased())
-    spec = spec_of(model, "m.onnx", EXTERNAL)
     with pytest.raises(BuildError) as caught:
-        build(model, spec, "tensorrt-rtx", BuildOptions())  # as it is; prepare_model would store the bias as numbers
+        build(model, spec(), "tensorrt-rtx", BuildOptions())  # as it is; prepare_model would store the bias as numbers
     first = caught.value.details[0]
     assert first.startswith("  node ")
     assert "DequantizeLinear /bias" in first
     assert "input has type Int32" in first
     prepared = prepare_model(model, "tensorrt-rtx", BuildOptions())
-    assert build(prepared, spec, "tensorrt-rtx", BuildOptions()).info.precision.state == "requested"
+    assert build(prepared, spec(), "tensorrt-rtx", BuildOptions()).info.precision.state == "requested"
