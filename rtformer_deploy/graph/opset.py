@@ -10,6 +10,8 @@ from ..errors import ModelError, first_line
 
 #: From here on QuantizeLinear and DequantizeLinear take FP16 scales.
 HALF_SCALES = 19
+#: Before it a Resize did not say how coordinates correspond, and onnx's converter assumes another way.
+_EARLIEST = 11
 #: Up to HALF_SCALES nothing changes from here on but what an operator may do further.
 _COMPATIBLE = 18
 #: The file format that came with opset 19.
@@ -25,6 +27,9 @@ def raise_opset(model: ir.Model, version: int = HALF_SCALES) -> ir.Model:
     current = model.opset_imports.get("", version)
     if current >= version:
         return model
+    if current < _EARLIEST:
+        what = f"The model has opset {current}, which cannot be raised to {version} without changing what a Resize computes."
+        raise ModelError(what, f"Export it again with opset {_EARLIEST} or newer.")
     if current < _COMPATIBLE:
         _convert(model, version)
     model.opset_imports[""] = version

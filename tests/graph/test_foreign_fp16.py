@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from foreign_networks import CHANNELS, SIZE, Maker, error, exact, foreign, image, three_convolutions
+from elsewhere_models import CHANNELS, SIZE, Maker, error, exact, foreign, image, three_convolutions
 from onnx import TensorProto, helper, numpy_helper
 
 from rtformer_deploy.backends.tensorrt.check import check_graph

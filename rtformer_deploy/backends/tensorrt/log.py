@@ -12,8 +12,10 @@ from ...errors import shorten
 _MAX_MESSAGES = 1000  # messages; a runner may live for days
 _MAX_LINES = 20
 _MAX_LENGTH = 400  # characters of a line
-#: Lines of the parser that only say where it was.
-_FRAMES = re.compile(r"^(ModelImporter\.cpp:\d+: )?(While parsing node number|--- (Begin|End) node ---|Node name: |ERROR: )")
+#: Lines of the parser that only say where it was, and one about the logger itself.
+_FRAMES = re.compile(
+    r"^(ModelImporter\.cpp:\d+: )?(While parsing node number|--- (Begin|End) node ---|Node name: |ERROR: |WARNING The logger passed into)"
+)
 #: What follows from another error, or from there being no GPU; it is no cause unless nothing else is said.
 _AFTER = re.compile(r"CUDA driver version is insufficient|cudaError 35|Cuda Runtime|^Invalid Node - ")
 _PLACE = re.compile(r"^\[\d+\] ")
@@ -27,10 +29,13 @@ class MessageLog:
         self.warnings: deque[str] = deque(maxlen=_MAX_MESSAGES)
         self.logger = _logger_class(trt)(self)
 
+    def told(self) -> list[str]:
+        """The errors and then the warnings, a line each, the first cause first."""
+        return [*causes_first("\n".join(self.errors)), *causes_first("\n".join(self.warnings))]
+
     def lines(self) -> list[str]:
-        """The errors and then the warnings as lines of an error, the first cause first; one line says if there are no messages."""
-        told = [*causes_first("\n".join(self.errors)), *causes_first("\n".join(self.warnings))]
-        return as_details(told or ["TensorRT gave no reason"])
+        """What `told` gives, as details of an error; one line says if there are no messages."""
+        return as_details(self.told() or ["TensorRT gave no reason"])
 
     def text(self) -> str:
         """The messages of `lines` in one text; empty if there are none."""

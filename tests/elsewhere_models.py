@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from rtformer_deploy.calibrate.collect import Collector, float_tensors
-from rtformer_deploy.formats.external_model import ExternalModel
 from rtformer_deploy.formats.model_file import parse_model, serialize_model
+from rtformer_deploy.formats.recipe import numbered_labels
 from rtformer_deploy.graph.edit import clone
 from rtformer_deploy.graph.functions import inline_functions
-from rtformer_deploy.types import Ranges
+from rtformer_deploy.types import FOREIGN, ModelSpec, Ranges, TensorSpec
 
 SIZE = (32, 48)
 CLASSES = 5
 CHANNELS = 16
-#: What the command line would say about each of these models.
-EXTERNAL = ExternalModel(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-
 Array = NDArray[Any]
 
 
@@ -38,7 +35,7 @@ class Maker:
     constants: list[onnx.TensorProto] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def constant(self, name: str, array: Array) -> str:
+    def constant(self, name: str, array: Array | np.generic) -> str:
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
@@ -143,6 +140,22 @@ def _convolution(make: Maker, features: str, kind: str) -> onnx.ModelProto:
 def foreign(proto: onnx.ModelProto) -> ir.Model:
     """The model as it is read from a file."""
     return parse_model(proto.SerializeToString())
+
+
+def spec() -> ModelSpec:
+    """The ModelSpec of these models."""
+    labels = numbered_labels(CLASSES)
+    return ModelSpec(
+        name="foreign",
+        arch={"name": FOREIGN},
+        classes=labels.names,
+        palette=labels.palette,
+        input=TensorSpec("image", (1, 3, *SIZE), "float32"),
+        output=TensorSpec("scores", (1, CLASSES, SIZE[0] // 2, SIZE[1] // 2), "float32"),
+        head="lowres",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+    )
 
 
 def image(seed: int = 0) -> NDArray[np.float32]:
