@@ -217,6 +217,20 @@ def read_bytes(path: Path, error: type[DeployError], what: str, limit: int = MOD
     return data
 
 
+def read_part(path: Path, offset: int, size: int, error: type[DeployError], what: str) -> bytes:
+    """`size` bytes of a regular file from `offset` on. Raises `error`, also if the file ends before."""
+    check_readable(path, error, what, VIDEO_BYTES)
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as cause:
+        raise error(f"Cannot read {what} {path}: {cause.strerror or cause}.") from cause
+    if len(data) != size:
+        raise error(f"{path} is too short to be {what}.")
+    return data
+
+
 def read_text(path: Path, error: type[DeployError], what: str, limit: int = DOCUMENT_BYTES, *, errors: str = "strict") -> str:
     """A regular file's UTF-8 text, at most `limit` bytes and maybe empty; `errors` as in bytes.decode. Raises as `read_bytes`."""
     try:

@@ -108,6 +108,17 @@ def versions(names: Iterable[str]) -> dict[str, str]:
     return installed
 
 
+def cache_folder() -> Path | None:
+    """Where what this user's runs found out is kept for the next ones; it need not exist. None if the system names no place."""
+    if sys.platform == "win32":
+        place = os.environ.get("LOCALAPPDATA", "")
+    elif sys.platform == "darwin":
+        place = os.path.expanduser("~/Library/Caches")
+    else:
+        place = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(place) / "rtformer-deploy" if os.path.isabs(place) else None
+
+
 def resident_mb() -> float:
     """Resident memory of this process now, in MiB."""
     import psutil

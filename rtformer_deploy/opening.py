@@ -11,10 +11,10 @@ from .backends import REFERENCE, build, open_engine
 from .errors import OutputError, UsageError
 from .formats.engine_file import load_engine, save_precision
 from .formats.external_model import ExternalModel
-from .formats.model_file import file_sha256, load_model, stamp_notes
+from .formats.model_file import file_sha256, is_model, stamp_notes
 from .graph.functions import inline_functions
 from .machine import require
-from .pipeline import complete_precision, refuse_mismatch, spec_of
+from .pipeline import complete_precision, read_model, refuse_mismatch
 from .runtime.frame_runner import FrameRunner
 from .types import BuildOptions, Engine
 
@@ -47,7 +47,7 @@ def engine_of(
 ) -> Engine:
     """A plan, or an ONNX model that ONNX Runtime is to run -> the Engine, not opened yet; see `open_any`."""
     path = Path(path)
-    if path.suffix == ".onnx":
+    if is_model(path):
         return _build_in_memory(path, threads, external)
     engine = _with_precision(load_engine(path), path, device)
     if strict or engine.info.options.get("strict"):
@@ -65,8 +65,7 @@ def _with_precision(engine: Engine, path: Path, device: int) -> Engine:
 
 
 def _build_in_memory(path: Path, threads: int | None, external: ExternalModel | None) -> Engine:
-    model = load_model(path)
-    spec = spec_of(model, path.name, external)
+    model, spec = read_model(path, external)
     batch = spec.input.shape[0]
     sizes = (batch, batch, batch) if isinstance(batch, int) else (1, 1, 8)
     options = BuildOptions(batch=sizes, threads=threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,11 @@ import onnx_ir as ir
 
 from .backends import REFERENCE, backend_row, build, open_engine
 from .errors import CalibrationError, ModelError, PrecisionError
-from .formats.external_model import ExternalModel, external_spec, fix_size, tensor_spec
-from .formats.model_file import file_sha256, read_spec, stamp_notes, stamp_spec, weights_sha256
+from .foreign.read import read_foreign
+from .formats.external_model import ExternalModel, tensor_spec
+from .formats.model_file import file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
 from .formats.ranges import check_ranges, ranges_hash
+from .graph.clean import LEAST_OPSET
 from .graph.edit import clone
 from .graph.fp16 import FP32_OPERATORS, to_fp16
 from .graph.functions import add_functions, inline_functions
@@ -73,6 +76,7 @@ def prepare_model(
     model itself does not change: it is cloned once, here, and the passes change the clone.
     """
     row = backend_row(backend)
+    _check_opset(model, options)
     model = clone(model)
     if options.precision == "int8":
         if ranges is None:
@@ -88,6 +92,13 @@ def prepare_model(
     if quantised and not row.on_gpu:
         flatten_gathers(model)
     return model
+
+
+def _check_opset(model: ir.Model, options: BuildOptions) -> None:
+    opset = model.opset_imports.get("", LEAST_OPSET)
+    if options.precision == "int8" and opset < LEAST_OPSET:
+        what = f"INT8 needs a model of opset {LEAST_OPSET} or newer; this one has {opset}, and onnx cannot convert it."
+        raise ModelError(what, "Export it again with a newer opset, or build without --int8.")
 
 
 def build_engine(
@@ -177,19 +188,27 @@ def probe_frame(spec: ModelSpec) -> Frame:
     return drawn_street(spec.size) if photograph is None else load_image(photograph)
 
 
-def spec_of(model: ir.Model, name: str, external: ExternalModel | None = None) -> ModelSpec:
-    """The ModelSpec of a model: the one it carries, or, for a model from elsewhere, one made of `external`.
+def read_model(path: Path, external: ExternalModel | None = None) -> tuple[ir.Model, ModelSpec]:
+    """An ONNX file -> its model and its ModelSpec: the one it carries, or, for a model from elsewhere, one made of `external`.
 
-    Such a model gets the size of `external` written into it if it has none. Raises ModelError, naming what is missing.
+    Such a model comes in order: see `graph.clean`. Raises ModelError, naming what is missing or wrong.
     """
-    spec = read_spec(model)
     external = external or ExternalModel()
-    if spec is None:
-        spec = external_spec(model, name, external)
-        fix_size(model, spec)
-        return spec
+    model = load_stamped(path)
+    if model is None:
+        return read_foreign(path, external)
+    spec = spec_of(model, path.name)
     if external.is_set():
-        raise ModelError(f"{name} already carries its metadata ({spec.name}).", "Leave --classes, --mean, --std and --input out.")
+        what = f"{path.name} already carries its metadata ({spec.name})."
+        raise ModelError(what, "Leave --classes, --mean, --std, --input, --output-name and --threshold out.")
+    return model, spec
+
+
+def spec_of(model: ir.Model, name: str) -> ModelSpec:
+    """The ModelSpec that a model carries. Raises ModelError if there is none, or it does not fit the graph."""
+    spec = read_spec(model)
+    if spec is None:
+        raise ModelError(f"{name} was not exported by rtformer-deploy: it carries no metadata.", "Read it with pipeline.read_model.")
     _check_io(model, spec, name)
     return spec
 

@@ -48,6 +48,7 @@ Batch = Annotated[int, Meta(ge=1, le=4096)]
 Mean = Annotated[float, Meta(ge=-1e6, le=1e6)]
 Std = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Amax = Annotated[float, Meta(ge=0, le=3.4e38)]  # a float32
+Threshold = Annotated[float, Meta(ge=-3e38, le=3e38)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Classes = Annotated[tuple[ClassName, ...], Meta(min_length=1, max_length=255)]
 Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Meta(min_length=1, max_length=255)]
@@ -101,6 +102,9 @@ class ModelSpec:
     RGB triple for each class. `input` is (N, 3, H, W) float32, normalised RGB; `output` is what `head` says: "lowres" logits at
     the network's stride, "logits" at full size, uint8 "labels". `weights` names the weights' origin, `sha256` is
     their hash (see `nn.weights.weights_hash`).
+
+    `threshold`: the model told two classes apart by one channel, background and, above the threshold, object. When it was read it got one
+    for each, so that the larger wins. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
     """
 
     name: FileName
@@ -115,6 +119,8 @@ class ModelSpec:
     resize: Resize = "stretch"
     weights: str | None = None
     sha256: Sha256 | None = None
+    threshold: Threshold | None = None
+    probabilities: bool = False
 
     @property
     def size(self) -> tuple[int, int]:

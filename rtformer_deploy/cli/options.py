@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from . import parse
 from .terminal import echo
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def ranges(command: Command) -> Command:
 
 
 def external(command: Command) -> Command:
-    """--classes, --mean, --std and --input, for a model from elsewhere; the command gets an ExternalModel."""
+    """What is said about a model from elsewhere, and how long it may be tried; the command gets an ExternalModel."""
 
     def gather(values: Values) -> Values:
         from ..formats.external_model import ExternalModel
@@ -145,6 +146,14 @@ def external(command: Command) -> Command:
         mean=click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "set the mean of RGB from 0 to 1."),
         std=click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "set the standard deviation of RGB."),
         input=click.option("--input", metavar="[NAME:]HxW", help=elsewhere + "name its input, its size, or both."),
+        output_name=click.option("--output-name", metavar="NAME", help=elsewhere + "say which of its outputs holds the classes."),
+        threshold=click.option("--threshold", type=parse.Number(), metavar="X", help=elsewhere + "set what an object's one channel exceeds."),
+        try_seconds=click.option(
+            "--try-seconds", type=parse.Number(0, min_open=True), default=60, show_default=True, metavar="N", help=elsewhere + "limit its first run."
+        ),
+        try_memory=click.option(
+            "--try-memory", type=parse.Number(0, min_open=True), default=8, show_default=True, metavar="GIB", help=elsewhere + "limit its memory."
+        ),
     )(command)
 
 

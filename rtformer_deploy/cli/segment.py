@@ -171,13 +171,16 @@ def _percent(share: float) -> str:
 
 
 def _print_shares(name: str, written: Written, classes: Sequence[str]) -> None:
-    """Prints every class in the image with its share of the pixels, the largest first."""
+    """Prints every class in the image with its share of the pixels, the largest first, and the share of those without a class."""
     from .show import console, table
 
     assert written.shares is not None
     assert written.size is not None
     order = sorted(enumerate(written.shares), key=lambda item: -item[1])
     rows = [(str(index), classes[index], _percent(share)) for index, share in order if share > 0]
+    without = 1 - written.shares.sum()
+    if without > 1e-9:
+        rows.append(("", "no class", _percent(without)))
     height, width = written.size
     console().print(table(f"{name}, {height}x{width}", ("id", "class", "pixels"), rows, right=(0, 2)))
     echo(f"Wrote {' and '.join(map(str, written.files))}.")

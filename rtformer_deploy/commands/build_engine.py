@@ -12,11 +12,11 @@ from ..files import printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import ExternalModel
-from ..formats.model_file import load_model, stamp_notes, weights_sha256
+from ..formats.model_file import stamp_notes, weights_sha256
 from ..formats.recipe import Recipe, check_model, load_recipe
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
-from ..pipeline import build_engine, spec_of
+from ..pipeline import build_engine, read_model
 from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
 from .choices import RangesSource, pick_backend, pick_ranges
@@ -61,8 +61,7 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     odd = OddFiles(request.stop_on_error)
     _check_files(request)
     recipe = _recipe(request)
-    model = load_model(request.model)
-    spec = spec_of(model, request.model.name, request.external)
+    model, spec = read_model(request.model, request.external)
     for note in stamp_notes(model):
         feedback.say(note)
     if recipe is not None:

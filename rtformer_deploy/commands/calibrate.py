@@ -18,14 +18,14 @@ from ..calibrate.collect import Collector, float_tensors
 from ..errors import CalibrationError, ImageError
 from ..files import IMAGE_BYTES, sha256, sha256_of
 from ..formats.external_model import ExternalModel
-from ..formats.model_file import load_model, serialize_model, weights_sha256
+from ..formats.model_file import serialize_model, weights_sha256
 from ..formats.ranges import save_ranges
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
 from ..image.frames import images_in, preprocess
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
-from ..pipeline import spec_of
+from ..pipeline import read_model
 from ..types import Feedback, Frame, ModelSpec, Progress, Ranges, Say
 from .kinds import CALIBRATION, RANGES
 from .outputs import Output, check_outputs, file_inputs, model_inputs
@@ -63,8 +63,7 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     if request.output is not None:
         inputs = [*model_inputs(request.model), *file_inputs(request.external.classes)]
         check_outputs([Output(request.output, RANGES), Output(checkpoint_path(request.output), CALIBRATION, updated=True)], inputs)
-    model = load_model(request.model)
-    spec = spec_of(model, request.model.name, request.external)
+    model, spec = read_model(request.model, request.external)
     paths = pick_images(request.images, request.limit, request.seed, feedback.say)
     images = {str(path.relative_to(request.images)): path for path in paths}
     odd.total = len(images)

@@ -23,14 +23,14 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError
 from ..files import json_bytes, make_folder, remove, sha256, write_atomic
 from ..formats.external_model import ExternalModel
-from ..formats.model_file import file_sha256, load_model, serialize_model, weights_sha256
+from ..formats.model_file import file_sha256, serialize_model, weights_sha256
 from ..formats.ranges import check_ranges, load_ranges, preprocessing, ranges_hash, save_ranges
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent
 from ..machine import cpu_name, environment
 from ..nvidia.driver import gpus, why_none
 from ..pictures import why_not_drawn
-from ..pipeline import spec_of
+from ..pipeline import read_model
 from ..tuning.blocks import find_blocks
 from ..tuning.journal import Journal, refuse_overwriting
 from ..tuning.measure import Workshop
@@ -78,8 +78,7 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     if not request.resume:
         refuse_overwriting(request.output / _JOURNAL)
     _check_files(request)
-    model = load_model(request.model)
-    spec = spec_of(model, request.model.name, request.external)
+    model, spec = read_model(request.model, request.external)
     reader = ImageReader(request.bit_depth, feedback.say)
     dataset = open_dataset(request.dataset, request.root, request.split, reader)
     if len(dataset.labels.names) != len(spec.classes):
@@ -182,9 +181,17 @@ def _version(package: str) -> str:
 def build_command(request: TuneRequest, backend: str) -> str:
     """The command that builds what a finished run chose."""
     external, more = request.external, []
-    for flag, value in (("--classes", external.classes), ("--mean", external.mean), ("--std", external.std), ("--input", external.input)):
+    said = {
+        "--classes": external.classes,
+        "--mean": external.mean,
+        "--std": external.std,
+        "--input": external.input,
+        "--output-name": external.output_name,
+        "--threshold": external.threshold,
+    }
+    for flag, value in said.items():
         if value is not None:
-            more += [flag, value if isinstance(value, str) else ",".join(map(str, value))]
+            more += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
     words = [str(request.model), "--recipe", str(request.output / "recipe.toml"), "--backend", backend, *more]
     return "rtformer-deploy build-engine " + shlex.join(words)
 

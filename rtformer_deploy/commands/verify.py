@@ -12,7 +12,7 @@ from ..errors import DatasetError, ImageError, UsageError
 from ..evaluation.verify import Item, Verification, verify
 from ..files import json_bytes, printable, write_atomic
 from ..formats.external_model import ExternalModel
-from ..formats.model_file import load_model, read_spec
+from ..formats.model_file import is_model, load_stamped
 from ..image.frames import images_in, save_png
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
@@ -61,7 +61,7 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: 
         ignore = dataset.labels.ignore_index
     external_a, external_b = (external_for(path, request.external) for path in (request.a, request.b))
     if request.external.is_set() and not (external_a.is_set() or external_b.is_set()):
-        raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std and --input out.")
+        raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std, --input, --output-name and --threshold out.")
     with (
         open_any(request.a, external=external_a, device=request.device, threads=request.threads) as a,
         open_any(request.b, external=external_b, device=request.device, threads=request.threads) as b,
@@ -96,7 +96,7 @@ def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
 
 def external_for(path: Path, external: ExternalModel) -> ExternalModel:
     """What the user says about models from elsewhere, for this file: nothing if the file carries its own metadata."""
-    elsewhere = path.suffix == ".onnx" and external.is_set() and read_spec(load_model(path)) is None
+    elsewhere = external.is_set() and path.suffix != ".safetensors" and is_model(path) and load_stamped(path) is None
     return external if elsewhere else ExternalModel()
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -10,10 +14,12 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from ..errors import ModelError, first_line
-from ..files import read_bytes, sha256, write_atomic
+from ..files import holds, read_bytes, sha256, write_atomic
 from ..types import ModelSpec
+from .bounds import check_bounds
 from .conversion import VERSION, convert_tolerant
 from .documents import DocumentError, parse_json
+from .external_data import pull_in, tensors_of
 from .model_spec import check_spec
 
 SPEC_KEY = "rtformer_deploy.spec"
@@ -24,27 +30,89 @@ _FILE_KEY = "rtformer_deploy.file_sha256"
 
 
 def load_model(path: Path) -> ir.Model:
-    """An ONNX file as an onnx_ir.Model. Raises ModelError if it is missing, empty, cut short or not an ONNX model."""
+    """An ONNX file, with the data files beside it, as an onnx_ir.Model.
+
+    Raises ModelError if it is missing, empty, cut short, not an ONNX model, or larger than is read.
+    """
+    return _load(Path(path), read_bytes(Path(path), ModelError, "an ONNX model"))
+
+
+def is_model(path: Path) -> bool:
+    """Whether a file is taken for an ONNX model: by its name, or, without a sidecar beside it, by its first byte."""
+    beside = path.with_name(path.name + ".json")
+    return path.suffix.lower() == ".onnx" or (not os.path.isfile(beside) and holds(path, b"\x08", b""))
+
+
+def load_stamped(path: Path) -> ir.Model | None:
+    """An ONNX file that carries a ModelSpec as a model, as `load_model`; None for another one, which is hardly looked at."""
     data = read_bytes(Path(path), ModelError, "an ONNX model")
-    model = parse_model(data, str(path))
-    model.meta[_FILE_KEY] = sha256(data)
+    model = _load(Path(path), data) if SPEC_KEY.encode() in data else None
+    return model if model is not None and SPEC_KEY in model.metadata_props else None
+
+
+def _load(path: Path, data: bytes) -> ir.Model:
+    proto = _parse(data, str(path))
+    digest = hashlib.sha256(data)
+    pull_in(proto, path, len(data), digest.update)
+    model = _checked(proto, str(path))
+    model.meta[_FILE_KEY] = digest.hexdigest()
     return model
 
 
 def parse_model(data: bytes, name: str = "the model") -> ir.Model:
-    """ONNX bytes as an onnx_ir.Model; `name` is used in error messages. Raises ModelError."""
+    """ONNX bytes, with all weights in them, as an onnx_ir.Model; `name` is used in error messages. Raises ModelError."""
+    proto = _parse(data, name)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of(proto)):
+        raise ModelError(f"{name} keeps weights in other files, and nobody knows where those are.", "Open it by its path.")
+    return _checked(proto, name)
+
+
+def _parse(data: bytes, name: str) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
-        raise ModelError(f"{name} is not an ONNX model, or was cut short.", "Export it again: rtformer-deploy export.") from error
+        what = f"{name} is not an ONNX model, was cut short, or nests its graphs too deep."
+        raise ModelError(what, "Export it again: rtformer-deploy export.") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{name} is not an ONNX model: it holds no graph.")
+    check_bounds(proto, name)
+    return proto
+
+
+def _checked(proto: onnx.ModelProto, name: str) -> ir.Model:
     try:
-        onnx.checker.check_model(proto)
-        return ir.serde.deserialize_model(proto)
+        try:
+            _check(proto)
+            return ir.serde.deserialize_model(proto)
+        except onnx.checker.ValidationError as error:
+            if "topologically sorted" not in str(error):
+                raise
+        model = ir.serde.deserialize_model(proto)
+        model.graph.sort()  # ONNX Runtime takes nodes in any order
+        _check(ir.serde.serialize_model(model))
+        return model
     except Exception as error:  # the checker and the deserialiser may raise anything on a bad file
         raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}") from error
+
+
+def _check(proto: onnx.ModelProto) -> None:
+    with _declaring_shapes(proto.graph):
+        onnx.checker.check_model(proto)
+
+
+@contextlib.contextmanager
+def _declaring_shapes(graph: onnx.GraphProto) -> Iterator[None]:
+    """Gives outputs without a shape one while the checker looks, which asks for it; builders find out the shape themselves."""
+    kinds = [value.type.tensor_type for value in graph.output if value.type.HasField("tensor_type")]
+    without = [kind for kind in kinds if not kind.HasField("shape")]
+    for kind in without:
+        kind.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for kind in without:
+            kind.ClearField("shape")
 
 
 def serialize_model(model: ir.Model) -> bytes:
@@ -62,7 +130,7 @@ def save_model(model: ir.Model, path: Path) -> None:
 def file_sha256(model: ir.Model) -> str:
     """A model -> the SHA-256 of the file that it was last read from or saved to, or else of what `save_model` would write.
 
-    Call it before a pass changes the model.
+    If weights were in files beside it, the hash goes on over them. Call it before a pass changes the model.
     """
     return str(model.meta.get(_FILE_KEY) or sha256(serialize_model(model)))
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ..types import Resize
 from . import native
 from .geometry import Axis, Size, output_axes
-from .upsample import checked, lerp
+from .upsample import checked, lerp, upsampled
 
 #: The levels of a confidence map (H, W): 255 is certain; 1 / classes of it is the least that a winner can have.
 ConfidenceMap = NDArray[np.uint8]
@@ -18,19 +18,35 @@ _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.66
 
 
 def confidence_map(
-    logits: NDArray[np.float32], size: Size, input_size: Size, resize: Resize = "stretch", *, threads: int | None = None
+    logits: NDArray[np.float32],
+    size: Size,
+    input_size: Size,
+    resize: Resize = "stretch",
+    *,
+    threads: int | None = None,
+    probabilities: bool = False,
 ) -> ConfidenceMap:
     """Logits (C, h, w) over the engine's input -> the winner's softmax at the frame's `size`, uint8 (H, W): 255 times it, rounded.
 
     The logits are interpolated as for the label map, then comes the softmax. Sizes, `resize` and `threads` are those of
-    `upsample_argmax`. Runs the native code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN
+    `upsample_argmax`. With `probabilities` the values went through a softmax or a sigmoid already and are taken as they are. Runs the native code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN
     or infinite.
     """
     logits = checked(logits)
+    if probabilities:
+        return _largest(logits, size, input_size, resize)
     rows, columns = output_axes((logits.shape[1], logits.shape[2]), size, input_size, resize)
     if native.available():
         return native.confidence(logits, rows, columns, native.usable_threads(threads))
     return _confidence(logits, rows, columns)
+
+
+def _largest(values: NDArray[np.float32], size: Size, input_size: Size, resize: Resize) -> ConfidenceMap:
+    planes = upsampled(values, size, input_size, resize)
+    best = next(planes)
+    for plane in planes:
+        np.maximum(best, plane, out=best)
+    return (np.clip(best, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 def _confidence(logits: NDArray[np.float32], rows: Axis, columns: Axis) -> ConfidenceMap:

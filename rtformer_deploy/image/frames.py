@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError
+from ..errors import EngineError, ImageError
 from ..types import Frame, LabelMap, Resize
 from . import native
 from .decode import decode_image, load_image
@@ -76,8 +76,20 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[
     return (1.0 / (255.0 * deviation)).astype(np.float32), (-np.asarray(mean, np.float64) / deviation).astype(np.float32)
 
 
-def resize_labels(labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch") -> LabelMap:
-    """Labels (h, w) over the engine's input -> labels (H, W) at the frame's `size`, each pixel has the nearest label; always a copy."""
+def resize_labels(
+    labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch", *, classes: int = 256
+) -> LabelMap:
+    """Labels (h, w) over the engine's input -> labels (H, W) at the frame's `size`, each pixel has the nearest label; always a copy.
+
+    Raises EngineError for a label that is not one of the `classes`.
+    """
+    least, most = int(labels.min()), int(labels.max())
+    if least < 0 or most >= classes:
+        wrong = least if least < 0 else most
+        raise EngineError(
+            f"The engine gives the class id {wrong}, and there are {classes} classes: 0 to {classes - 1}.",
+            "Build it again with as many as it tells apart: --classes.",
+        )
     part = window(size, input_size, resize)
     rows, columns = labels.shape[0] / input_size[0], labels.shape[1] / input_size[1]
     y = nearest(labels.shape[0], size[0], part.height / size[0] * rows, part.top * rows)

@@ -197,7 +197,10 @@ class Lane(EngineLane):
     def _resized_labels(self) -> list[LabelMap]:
         spec = self._share.engine.info.spec
         outputs = zip(self._target.array, self._placed, strict=False)
-        return [resize_labels(labels.copy(), placed.tables.size, spec.size, spec.resize) for labels, placed in outputs]
+        count = len(spec.classes)
+        return [
+            resize_labels(labels.copy(), placed.tables.size, spec.size, spec.resize, classes=count) for labels, placed in outputs
+        ]
 
     def _checked_labels(self, device_labels: list[DeviceLabels] | None) -> list[Any]:
         check_flag(self._memory.flag())

@@ -58,15 +58,16 @@ class _View:
     """One look at a frame: its logits, and how the frame's pixels read them."""
 
     def __init__(self, logits: NDArray[np.float32], size: Size, spec: ModelSpec, *, mirrored: bool) -> None:
-        self._logits, self._mirrored = checked(logits), mirrored
+        self._logits, self._mirrored, self._probabilities = checked(logits), mirrored, spec.probabilities
         self._rows: Axis
         self._columns: Axis
         self._rows, self._columns = output_axes((logits.shape[1], logits.shape[2]), size, spec.size, spec.resize)
 
     def softmax(self, rows: slice) -> NDArray[np.float32]:
-        """Some rows of the frame -> (classes, rows, W)."""
+        """Some rows of the frame -> (classes, rows, W); what is probabilities already stays as it is."""
         values = np.stack([interpolate_plane(plane, self._rows, self._columns, rows) for plane in self._logits])
-        values -= values.max(axis=0)
-        np.exp(values, out=values)
-        values /= values.sum(axis=0)
+        if not self._probabilities:
+            values -= values.max(axis=0)
+            np.exp(values, out=values)
+            values /= values.sum(axis=0)
         return values[:, :, ::-1] if self._mirrored else values

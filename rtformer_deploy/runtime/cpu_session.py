@@ -30,7 +30,7 @@ def label_maps(output: NDArray[Any], sizes: Sequence[Size], spec: ModelSpec, thr
     """
     outputs = zip(output, sizes, strict=False)
     if spec.head == "labels":
-        return [image.resize_labels(labels, size, spec.size, spec.resize) for labels, size in outputs]
+        return [image.resize_labels(labels, size, spec.size, spec.resize, classes=len(spec.classes)) for labels, size in outputs]
     return [image.upsample_argmax(logits, size, spec.size, spec.resize, threads=threads) for logits, size in outputs]
 
 

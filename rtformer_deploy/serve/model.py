@@ -131,7 +131,8 @@ class Model:
     def _from_logits(self, frame: Frame, logits: NDArray[np.float32]) -> Segmented:
         spec, threads, size = self.spec, self._host.runner.threads, (frame.shape[0], frame.shape[1])
         (labels,) = label_maps(logits[None], [size], spec, threads)
-        return Segmented(frame, labels, confidence_map(logits, size, spec.size, spec.resize, threads=threads))
+        likely = spec.probabilities
+        return Segmented(frame, labels, confidence_map(logits, size, spec.size, spec.resize, threads=threads, probabilities=likely))
 
 
 def forget_locals(error: BaseException) -> None:

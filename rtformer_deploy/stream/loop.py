@@ -170,7 +170,10 @@ class Loop:
         if self.options.smooth is not None and item.time is not None:
             logits = self._smoothers.setdefault(id(source), Smoother(self.options.smooth))(logits, size)
         (labels,) = label_maps(logits[None], [size], spec, threads)
-        confidence = confidence_map(logits, size, spec.size, spec.resize, threads=threads) if self.options.needs_confidence else None
+        confidence = None
+        if self.options.needs_confidence:
+            likely = spec.probabilities
+            confidence = confidence_map(logits, size, spec.size, spec.resize, threads=threads, probabilities=likely)
         return self._result(source, item, labels, logits if self.options.logits else None, confidence)
 
     def _result(

@@ -1,0 +1,134 @@
+"""Has an unknown model run once in a process of its own, within bounds of time and memory, and remembers what the run showed.
+
+A file from elsewhere may loop for ever, take all memory, or crash the library that reads it. Nothing of that reaches this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import ModelError, OutputError, shorten
+from ..files import make_folder, read_text, sha256, temporary_folder, write_atomic
+from ..formats.conversion import convert
+from ..formats.documents import DocumentError, parse_json
+from ..formats.external_model import ExternalModel
+from ..machine import cache_folder, own_version, versions
+from .attempt import Observed
+
+_CODE = "import sys; from rtformer_deploy.foreign.attempt import main; main(*sys.argv[1:])"
+_EVERY = 0.02  # seconds between two looks at the process
+
+
+def observe(path: Path, file_hash: str, external: ExternalModel, *, again: bool = False) -> Observed:
+    """An ONNX file, its hash and what the user says about it -> what one run of it showed; from an earlier run if there was one.
+
+    `again` runs it in any case: data beside the file has changed. Raises ModelError if it cannot be read or run, or takes longer or more
+    memory than it may.
+    """
+    place = cache_folder()
+    kept = None if place is None else place / "tried" / f"{_key(file_hash, external)}.json"
+    earlier = None if again or kept is None else _earlier(kept)
+    if earlier is not None:
+        return earlier
+    observed = _run(path, external)
+    if kept is not None:
+        with contextlib.suppress(OutputError):  # if it cannot be kept, the model is tried again next time
+            write_atomic(make_folder(kept.parent) / kept.name, msgspec.json.encode(observed))
+    return observed
+
+
+def _key(file_hash: str, external: ExternalModel) -> str:
+    """What the result depends on."""
+    made_by = [own_version(), versions(("onnxruntime-gpu", "onnxruntime", "onnx", "onnx-ir"))]
+    return sha256(json.dumps([file_hash, external.input, external.output_name, made_by]).encode())
+
+
+def _earlier(path: Path) -> Observed | None:
+    """What an earlier run showed; None if there was none, or its file is damaged."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        return convert(parse_json(read_text(path, ModelError, "the result of a trial run"), 2**25), Observed)
+    except (DocumentError, ModelError):
+        return None
+
+
+def _run(path: Path, external: ExternalModel) -> Observed:
+    with temporary_folder() as folder:
+        request, answer = folder / "request.json", folder / "answer.json"
+        said = {"model": str(path.resolve()), "external": dataclasses.asdict(external)}
+        write_atomic(request, json.dumps(said).encode())
+        with open(folder / "errors", "wb") as lines, _process(lines, str(request), str(answer)) as process:
+            _watch(process, path.name, external)
+        if not os.path.isfile(answer):
+            raise _ended(process.returncode, (folder / "errors").read_bytes(), path.name, external)
+        return _read(parse_json(read_text(answer, ModelError, "the result of a trial run"), 2**25), path.name, external)
+
+
+@contextlib.contextmanager
+def _process(lines: Any, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is over, one way or another, when the block ends: also after Ctrl-C, which it does not get itself."""
+    command = [sys.executable, "-P", "-c", _CODE, *arguments]  # -P: a file of the same name in this folder must not be imported
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=lines, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _watch(process: subprocess.Popen[bytes], name: str, external: ExternalModel) -> None:
+    """Waits for the process. Raises ModelError once it takes more time or memory than it may."""
+    import psutil
+
+    deadline, most = time.monotonic() + external.try_seconds, external.try_memory * 2**30
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            raise ModelError(
+                f"{name} does not finish: one picture took more than {external.try_seconds:g} s in a trial run.",
+                "If it is only slow, give it more time: --try-seconds N.",
+            )
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if watched.memory_info().rss > most:
+                raise _too_large(name, external)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_EVERY)
+
+
+def _read(answer: Any, name: str, external: ExternalModel) -> Observed:
+    if "memory" in answer:
+        raise _too_large(name, external)
+    if "error" in answer:
+        error = answer["error"]
+        raise ModelError(error["what"], error["hint"], details=error["details"])
+    return convert(answer["observed"], Observed)
+
+
+def _too_large(name: str, external: ExternalModel) -> ModelError:
+    return ModelError(
+        f"{name} takes too much memory: one picture needed more than {external.try_memory:g} GiB in a trial run.",
+        "If that is what it needs, allow more: --try-memory GIB.",
+    )
+
+
+def _ended(code: int, lines: bytes, name: str, external: ExternalModel) -> ModelError:
+    """The error for a process that ended without an answer."""
+    text = lines.decode(errors="replace")
+    if "bad_alloc" in text or "MemoryError" in text:
+        return _too_large(name, external)
+    last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+    how = f"crashed with signal {-code}" if code < 0 else f"ended with code {code}"
+    return ModelError(f"{name} cannot be run: its trial run {how}{f' ({shorten(last, 200)})' if last else ''}.")

@@ -1,0 +1,98 @@
+"""What a model's file may hold: bounds that are checked before any library walks through the graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import onnx
+
+from ..errors import ModelError, shorten
+
+#: The most nodes of a model, once the functions that it calls are written out. Large networks have some ten thousand.
+MOST_NODES = 100_000
+#: The longest name of a node or a tensor, in characters; documents that name tensors bound it too.
+LONGEST_NAME = 1000
+
+_Key = tuple[str, str, str]  # domain, name, overload
+
+
+def check_bounds(proto: onnx.ModelProto, name: str) -> None:
+    """Raises ModelError if a model has too many nodes, names that are too long, or functions that call themselves."""
+    graph = proto.graph
+    _check_names(name, (each.name for part in (graph.input, graph.output, graph.initializer) for each in part))
+    budget = _Budget(name)
+    calls = {_key_of(function): _calls(function.node, budget) for function in proto.functions}
+    _check_expanded(name, _calls(graph.node, budget), calls)
+
+
+class _Budget:
+    """Counts the nodes in the file itself."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._left = name, MOST_NODES
+
+    def take(self, node: onnx.NodeProto) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise ModelError(f"{self._name} has more than {MOST_NODES:,} nodes, which is more than is read.")
+        _check_names(self._name, (node.name, node.op_type, node.domain, *node.input, *node.output))
+
+
+def _check_names(name: str, names: Iterable[str]) -> None:
+    for each in names:
+        if len(each) > LONGEST_NAME:
+            raise ModelError(
+                f"{name} has a name of {len(each):,} characters, more than {LONGEST_NAME:,}: it begins with {shorten(each, 40)!r}."
+            )
+
+
+def _calls(nodes: Iterable[onnx.NodeProto], budget: _Budget) -> Counter[_Key]:
+    """How often each operator occurs among nodes, in their subgraphs too."""
+    counts: Counter[_Key] = Counter()
+    for node in _walk(nodes):
+        budget.take(node)
+        counts[node.domain, node.op_type, node.overload] += 1
+    return counts
+
+
+def _walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _walk(attribute.g.node)
+            for graph in attribute.graphs:
+                yield from _walk(graph.node)
+
+
+def _check_expanded(name: str, main: Counter[_Key], calls: dict[_Key, Counter[_Key]]) -> None:
+    """Adds up the nodes function by function, callees first, without writing any out."""
+    sizes: dict[_Key, int] = {}
+    waiting = {key: {callee for callee in called if callee in calls} for key, called in calls.items()}
+    readers: dict[_Key, list[_Key]] = {key: [] for key in calls}
+    for key, callees in waiting.items():
+        for callee in callees:
+            readers[callee].append(key)
+    ready = [key for key, callees in waiting.items() if not callees]
+    while ready:
+        key = ready.pop()
+        sizes[key] = _total(calls[key], sizes)
+        for reader in readers[key]:
+            waiting[reader].discard(key)
+            if not waiting[reader]:
+                ready.append(reader)
+    circular = next((key for key in calls if key not in sizes), None)
+    if circular is not None:
+        raise ModelError(f"{name} is not a valid ONNX model: its function {shorten(circular[1], 80)} calls itself.")
+    if _total(main, sizes) > MOST_NODES:
+        raise ModelError(f"{name} has more than {MOST_NODES:,} nodes once its functions are written out, which is more than is read.")
+
+
+def _total(called: Counter[_Key], sizes: dict[_Key, int]) -> int:
+    """The nodes of a body; once over the bound it does not matter how far."""
+    return min(sum(count * sizes.get(key, 1) for key, count in called.items()), MOST_NODES + 1)
+
+
+def _key_of(function: onnx.FunctionProto) -> _Key:
+    return function.domain, function.name, function.overload
