@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .backends import REFERENCE, backend_row, build, open_engine
-from .errors import CalibrationError, ModelError, PrecisionError
+from .errors import BuildError, CalibrationError, ModelError, PrecisionError
 from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel, tensor_spec
 from .formats.model_file import file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
@@ -23,6 +23,7 @@ from .graph.functions import add_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
+from .graph.portable import is_written_out, put_back, write_out, written_out_notes
 from .graph.qdq import to_qdq
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
@@ -46,10 +47,10 @@ class Exported:
     parity: Parity
 
 
-def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) -> Exported:
+def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None, *, portable: bool = False) -> Exported:
     """Network -> ONNX with named tensors and recognisable attention, simplified, stamped, and checked against the network.
 
-    Raises ModelError if the exported model differs, naming the first tensor that does.
+    With `portable` the attention is written out as plain operators, for tools that do not run ONNX functions. Raises ModelError if the exported model differs, naming the first tensor that does.
     """
     require("torch", "export", "Exporting")
     require("onnxscript", "export", "Exporting")
@@ -59,6 +60,8 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
     model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)), str(spec.arch["name"]))
     model = set_head(simplify(add_functions(model)), spec)
     stamp_spec(model, spec)
+    if portable:
+        write_out(model)
     return Exported(model, spec, check_export(network, model, spec))
 
 
@@ -77,12 +80,15 @@ def prepare_model(
     """
     row = backend_row(backend)
     _check_opset(model, options)
-    model = clone(model)
+    plugins = options.plugins and row.plugins  # the other builders refuse them
+    if plugins and is_written_out(model):
+        what = "--plugins are for the nodes of the domain rtformer, and in a portable model these are written out."
+        raise BuildError(what, "Export the model without --portable.")
+    model = put_back(clone(model))
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
         to_qdq(model, ranges, row.placement, exclude)
-    plugins = options.plugins and row.plugins  # the other builders refuse them
     if row.on_gpu and options.precision != "fp32":
         to_fp16(model, fp32, () if plugins else FP32_OPERATORS)
     if plugins:
@@ -130,7 +136,7 @@ def build_engine(
         engine.info,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
         options={**engine.info.options, **strictness},
-        notes=(*engine.info.notes, *stamp_notes(model)),
+        notes=(*engine.info.notes, *stamp_notes(model), *(written_out_notes(model) or written_out_notes(prepared))),
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
@@ -197,6 +203,7 @@ def read_model(path: Path, external: ExternalModel | None = None) -> tuple[ir.Mo
     model = load_stamped(path)
     if model is None:
         return read_foreign(path, external)
+    put_back(model)
     spec = spec_of(model, path.name)
     if external.is_set():
         what = f"{path.name} already carries its metadata ({spec.name})."
