@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..types import Engine
 
 #: Blocks for layers outside every module: the library's own copies between memory layouts, and layers whose name has one part only.
 LAYOUT, NO_MODULE = "(layout changes)", "(no module)"
+_PATH = re.compile(r"[./]")
 _LAYOUT_KIND = re.compile(r"reorder|reformat", re.IGNORECASE)
 
 
@@ -103,6 +104,8 @@ def profile_engine(engine: Engine, *, rounds: int = 20, device: int = 0, threads
     images, whole_ms = _without_profiling(engine, rounds, device, threads)
     spec = engine.info.spec
     layers = layer_times(engine, images, rounds, device=device, threads=threads)
+    if spec.arch.get("name") != "unknown":
+        layers = tuple(_in_module(layer) for layer in layers)
     return Profile(spec.name, engine.info.backend, spec.size, len(images), rounds, layers, whole_ms)
 
 
@@ -110,7 +113,13 @@ def block_of(layer: LayerTime) -> str:
     """The module a layer belongs to, at most two parts deep, or LAYOUT or NO_MODULE."""
     if _LAYOUT_KIND.match(layer.kind):
         return LAYOUT
-    return home(layer.name) if re.search(r"[./]", layer.name) else NO_MODULE
+    name = layer.node or layer.name
+    return home(name) if _PATH.search(name) else NO_MODULE
+
+
+def _in_module(layer: LayerTime) -> LayerTime:
+    """A layer of a network that `export` named: a node whose name has one part is a module of its own."""
+    return replace(layer, node=f"{layer.node}/{layer.kind}") if layer.node and not _PATH.search(layer.node) else layer
 
 
 def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | None) -> tuple[NDArray[np.float32], float]:
