@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
-from .backends import REFERENCE, backend_row, build, open_engine
+from .agreement import Probes, check_flips, compare
+from .backends import backend_row, build
 from .errors import BuildError, CalibrationError, ModelError, PrecisionError
 from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel, tensor_spec
@@ -27,10 +27,8 @@ from .graph.portable import is_written_out, put_back, write_out, written_out_not
 from .graph.qdq import to_qdq
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
-from .image.frames import load_image
-from .image.samples import drawn_street, sample_photograph
 from .machine import require
-from .types import Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
+from .types import Backend, BuildOptions, Engine, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,14 +115,16 @@ def build_engine(
     keep: Sequence[str] = (),
     fp32: Sequence[str] = (),
     strict: bool = False,
+    probes: Probes | None = None,
     progress: Progress = no_progress,
 ) -> Engine:
-    """ONNX -> engine. If this machine can run the engine, its labels are compared once with those of ONNX Runtime on `model`.
+    """ONNX -> engine. If this machine can run the engine, its labels are compared with those of ONNX Runtime on `model`: see `agreement`.
 
     INT8 takes `ranges` of these weights and this preprocessing, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
     computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError if the engine does not
     have the precision that was asked for.
     """
+    probes = probes or Probes()
     if options.precision != "int8":
         ranges = None
     if ranges is not None:
@@ -142,8 +142,10 @@ def build_engine(
     if strict:
         refuse_mismatch(engine)
     if can_run_here(engine):
-        share = flips(engine, model, spec, options)
-        engine = replace(engine, info=replace(engine.info, flips=share))
+        found = compare(engine, model, options, probes, progress)
+        notes = (*engine.info.notes, *found.notes)
+        engine = replace(engine, info=replace(engine.info, flips=found.worst, flips_on=found.listed(), notes=notes))
+    check_flips(engine.info.flips, probes.max_flips)
     return engine
 
 
@@ -174,24 +176,6 @@ def can_run_here(engine: Engine) -> bool:
     from .nvidia.driver import gpus
 
     return bool(gpus())
-
-
-def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOptions) -> float:
-    """The share of pixels whose class differs between the engine and ONNX Runtime on its model, on the sample frame."""
-    frame = probe_frame(spec)
-    plain = BuildOptions(batch=options.batch, threads=options.threads)
-    reference = build(inline_functions(clone(model)), spec, REFERENCE, plain, model_sha256=file_sha256(model))
-    with open_engine(reference, threads=options.threads) as runner:
-        exact = runner.run([frame])[0]
-    with open_engine(engine, device=options.device, threads=options.threads) as runner:
-        labels = runner.run([frame])[0]
-    return float(np.mean(labels != exact))
-
-
-def probe_frame(spec: ModelSpec) -> Frame:
-    """The frame that a fresh engine is tried on: the photograph that comes with the project, or a drawn street."""
-    photograph = sample_photograph()
-    return drawn_street(spec.size) if photograph is None else load_image(photograph)
 
 
 def read_model(path: Path, external: ExternalModel | None = None) -> tuple[ir.Model, ModelSpec]:
