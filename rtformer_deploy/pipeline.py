@@ -178,15 +178,16 @@ def can_run_here(engine: Engine) -> bool:
     return bool(gpus())
 
 
-def read_model(path: Path, external: ExternalModel | None = None) -> tuple[ir.Model, ModelSpec]:
+def read_model(path: Path, external: ExternalModel | None = None, backend: Backend | None = None) -> tuple[ir.Model, ModelSpec]:
     """An ONNX file -> its model and its ModelSpec: the one it carries, or, for a model from elsewhere, one made of `external`.
 
-    Such a model comes in order: see `graph.clean`. Raises ModelError, naming what is missing or wrong.
+    Such a model is tried first, and with the `backend` that is to build it, and comes in order: see `foreign`. Raises ModelError,
+    naming what is missing or wrong.
     """
     external = external or ExternalModel()
     model = load_stamped(path)
     if model is None:
-        return read_foreign(path, external)
+        return read_foreign(path, external, backend)
     put_back(model)
     spec = spec_of(model, path.name)
     if external.is_set():

@@ -81,6 +81,9 @@ class Feedback:
     progress: Progress = no_progress
 
 
+#: What the first run of a model from elsewhere may take: seconds, and GiB of memory.
+TRY_SECONDS, TRY_MEMORY = 60.0, 8.0
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,23 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the reference data folder ../shared")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs find out about models is kept for this session alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def trials_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models from elsewhere are tried in this process, which saves a second each; a test marked `own_process` has the real thing."""
+    if request.node.get_closest_marker("own_process") is None:
+        from rtformer_deploy.foreign import attempt, trial
+
+        monkeypatch.setattr(trial, "_run", attempt.attempt)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..types import TRY_MEMORY, TRY_SECONDS
 from . import parse
 from .terminal import echo
 
@@ -147,12 +148,27 @@ def external(command: Command) -> Command:
         std=click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "set the standard deviation of RGB."),
         input=click.option("--input", metavar="[NAME:]HxW", help=elsewhere + "name its input, its size, or both."),
         output_name=click.option("--output-name", metavar="NAME", help=elsewhere + "say which of its outputs holds the classes."),
-        threshold=click.option("--threshold", type=parse.Number(), metavar="X", help=elsewhere + "set what an object's one channel exceeds."),
+        threshold=click.option(
+            "--threshold",
+            type=parse.Number(-1e6, 1e6),
+            metavar="X",
+            help=elsewhere + "say what its one channel exceeds on the object [default: 0, after a sigmoid 0.5].",
+        ),
         try_seconds=click.option(
-            "--try-seconds", type=parse.Number(0, min_open=True), default=60, show_default=True, metavar="N", help=elsewhere + "limit its first run."
+            "--try-seconds",
+            type=parse.Number(0, min_open=True),
+            default=TRY_SECONDS,
+            show_default=True,
+            metavar="N",
+            help="Stop the first run of an ONNX model from elsewhere after N seconds.",
         ),
         try_memory=click.option(
-            "--try-memory", type=parse.Number(0, min_open=True), default=8, show_default=True, metavar="GIB", help=elsewhere + "limit its memory."
+            "--try-memory",
+            type=parse.Number(0, min_open=True),
+            default=TRY_MEMORY,
+            show_default=True,
+            metavar="GIB",
+            help="Stop the first run of an ONNX model from elsewhere if it takes more memory.",
         ),
     )(command)
 

@@ -61,13 +61,13 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     odd = OddFiles(request.stop_on_error)
     _check_files(request)
     recipe = _recipe(request)
-    model, spec = read_model(request.model, request.external)
+    backend = pick_backend(request.backend, feedback.say)
+    model, spec = read_model(request.model, request.external, backend)
     for note in stamp_notes(model):
         feedback.say(note)
     if recipe is not None:
         check_model(recipe, spec, weights_sha256(model, spec))
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
-    backend = pick_backend(request.backend, feedback.say)
     options = _options(request, mix, spec)
     check_options(options, backend)  # before the calibration images are read
     if recipe is not None:

@@ -138,13 +138,16 @@ def _spec(spec: ModelSpec) -> dict[str, Any]:
 
 def _onnx(path: Path, data: bytes) -> Description:
     from ..formats.external_model import tensor_spec
-    from ..formats.model_file import parse_model, read_spec, stamp_notes
+    from ..formats.model_file import file_sha256, model_from, read_spec, stamp_notes
 
-    model = parse_model(data, str(path))
+    model = model_from(path, data)
     spec = read_spec(model)
     nodes = list(model.graph.all_nodes())
+    file = _file(path, data)
+    if file_sha256(model) != file["sha256"]:
+        file["sha256_with_data_files"] = file_sha256(model)
     facts: dict[str, Any] = {
-        "file": _file(path, data),
+        "file": file,
         "graph": _graph(model, nodes, spec),
         "tensors": _tensors(map(tensor_spec, model.graph.inputs), map(tensor_spec, model.graph.outputs)),
         "nodes": dict(sorted(Counter(_operator(node) for node in nodes).items(), key=lambda item: (-item[1], item[0]))),

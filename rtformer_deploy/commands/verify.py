@@ -61,7 +61,9 @@ def verify_files(request: VerifyRequest, progress: Progress = no_progress, odd: 
         ignore = dataset.labels.ignore_index
     external_a, external_b = (external_for(path, request.external) for path in (request.a, request.b))
     if request.external.is_set() and not (external_a.is_set() or external_b.is_set()):
-        raise UsageError("A and B both say themselves what they are.", "Leave --classes, --mean, --std, --input, --output-name and --threshold out.")
+        raise UsageError(
+            "A and B both say themselves what they are.", "Leave --classes, --mean, --std, --input, --output-name and --threshold out."
+        )
     with (
         open_any(request.a, external=external_a, device=request.device, threads=request.threads) as a,
         open_any(request.b, external=external_b, device=request.device, threads=request.threads) as b,

@@ -7,32 +7,37 @@ model in order gives is compared with what the file gives.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..errors import DeployError, ModelError, first_line
-from ..files import read_text, temporary_folder, write_atomic
+from ..files import RECORD_BYTES, read_text, size_of_file, temporary_folder, write_atomic
+from ..formats.conversion import convert
+from ..formats.documents import parse_json
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model, serialize_model
 from ..graph.clean import LEAST_OPSET
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
+from ..types import Backend
 from .ends import BATCH, Prepared, prepare
 
 #: A dimension that was seen: a number, BATCH if it is the batch's, None if it is not the same for every picture.
 Dim = int | str | None
+#: The backend that computes while it builds.
+OPENVINO: Backend = "openvino"
 _NO_MEMORY = ("bad_alloc", "ailed to allocate memory", "Cannot allocate memory", "MemoryError")
+_GRACE = 10.0  # seconds after which the process ends itself if nobody did
 _TOLERANCE = 1e-4  # of the largest value
 
 
@@ -61,43 +66,77 @@ class OutOfMemoryError(Exception):
     """The model took all the memory that it may."""
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which file to try, what the user says about it, and which backend is to build it, if that is to be tried too."""
+
+    model: str
+    external: ExternalModel
+    builder: Backend | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the run showed, or the lines of an error, or that there was too little memory."""
+
+    observed: Observed | None = None
+    error: tuple[str, str | None, tuple[str, ...]] | None = None
+    out_of_memory: bool = False
+
+
 def main(request_path: str, answer_path: str) -> None:
-    """Reads a request (see `trial`) and writes the Observed, or the error, as JSON."""
-    request = json.loads(read_text(Path(request_path), ModelError, "a request"))
-    parent = os.getppid()
-    threading.Thread(target=_end_with, args=(parent, time.monotonic() + request["external"]["try_seconds"] + 10), daemon=True).start()
-    external = ExternalModel(**{key: tuple(value) if isinstance(value, list) else value for key, value in request["external"].items()})
+    """Reads a Request and writes the Answer, as JSON files."""
+    request = convert(parse_json(read_text(Path(request_path), ModelError, "a request")), Request)
+    external = request.external
+    deadline = time.monotonic() + external.try_seconds + _GRACE
+    threading.Thread(target=_end_with, args=(os.getppid(), deadline), daemon=True).start()
     _limit_memory(external.try_memory)
     try:
-        answer: dict[str, Any] = {"observed": asdict(attempt(Path(request["model"]), external))}
+        answer = Answer(attempt(Path(request.model), external))
     except DeployError as error:
-        answer = {"error": {"what": error.what, "hint": error.hint, "details": list(error.details)}}
+        answer = Answer(error=(error.what, error.hint, error.details))
     except (MemoryError, OutOfMemoryError):
-        answer = {"memory": True}
-    write_atomic(Path(answer_path), json.dumps(answer).encode())
+        answer = Answer(out_of_memory=True)
+    write_atomic(Path(answer_path), msgspec.json.encode(answer))
+    if answer.observed is None or request.builder != OPENVINO or _builds(Path(request.model), external, answer.observed):
+        write_atomic(built_mark(Path(answer_path)), b"")
 
 
-def attempt(path: Path, external: ExternalModel) -> Observed:
-    """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError."""
+def built_mark(answer: Path) -> Path:
+    """The file beside an answer that says that the builder came to an end too."""
+    return answer.with_suffix(".built")
+
+
+def _builds(path: Path, external: ExternalModel, observed: Observed) -> bool:
+    """Whether OpenVINO, which computes constants when it compiles, gets along with the memory. What it refuses, the build will say."""
+    prepared = prepare(load_model(path), path.name, external, convert=observed.convert).fix_batch(observed.batch)
+    try:
+        _compile(prepared)
+    except Exception as error:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
+        return not _is_memory(error)
+    return True
+
+
+def attempt(path: Path, external: ExternalModel, builder: Backend | None = None) -> Observed:
+    """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError.
+
+    `builder` does not count here: only a process of its own can be stopped while a library builds.
+    """
     model = load_model(path)
     digest, original = file_sha256(model), serialize_model(model)
     old = model.opset_imports.get("", LEAST_OPSET) < LEAST_OPSET
     prepared = prepare(model, path.name, external)
     image = _image(prepared, 1 if prepared.batch == BATCH else int(prepared.batch), noisy=True)
-    try:
-        with _naming_memory():
-            session = _open(original)
-    except (OutOfMemoryError, MemoryError):
-        raise
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        return _without_onnxruntime(prepared, image, digest, error)
-    expected = _run_original(session, prepared, image, path.name)
+    session = _open_if_possible(original)
+    expected = None if session is None else _run_original(session, prepared, image, path.name)
+    if session is None and _open_if_possible(_plain(prepared)) is None:
+        return _without_onnxruntime(prepared, image, digest)
     outputs, tensors = _run(prepared, path.name)
-    convert = not old or _agree(expected, outputs[0])
+    convert = not old or expected is None or _agree(expected, outputs[0])
     if not convert:
         prepared = prepare(load_model(path), path.name, external, convert=False)
         outputs, tensors = _run(prepared, path.name)
-    if not _agree(expected, outputs[0]) and _agree(expected, _run_original(session, prepared, image, path.name)):
+    if expected is not None and not _agree(expected, outputs[0]) and _agree(expected, _run_original(session, prepared, image, path.name)):
         what = f"{path.name} gives something else once it is put in order: this is a fault of rtformer-deploy."
         raise ModelError(what, "Report it with the model.")
     with _explaining(path.name):
@@ -147,14 +186,22 @@ def _run(prepared: Prepared, name: str) -> tuple[list[NDArray[Any]], dict[str, S
                 try:
                     outputs.append(np.asarray(session.run([prepared.target.name], {str(prepared.source.name): image})[0]))
                 except Exception as error:
-                    if index < 2 or any(text in str(error) for text in _NO_MEMORY):
+                    if index < 2 or _is_memory(error):
                         raise
         if len(outputs) == 3 and (outputs[2].ndim == 0 or outputs[2].shape[0] != 2 or outputs[0].shape[0] != 1):
             outputs.pop()
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        events = _events(Path(session.end_profiling()))
     tensors = _tensors(events, prepared.model, len(outputs))
     tensors[str(prepared.target.name)] = _seen([(ir.DataType.from_numpy(each.dtype).name, each.shape) for each in outputs])
     return outputs, tensors
+
+
+def _events(profile: Path) -> list[dict[str, Any]]:
+    """The events of ONNX Runtime's profile; none if a loop made it too long to read."""
+    if size_of_file(profile, ModelError) > RECORD_BYTES:
+        return []
+    events: list[dict[str, Any]] = parse_json(read_text(profile, ModelError, "a profile", RECORD_BYTES), RECORD_BYTES)
+    return events
 
 
 def _tensors(events: Sequence[Mapping[str, Any]], model: ir.Model, runs: int) -> dict[str, Seen]:
@@ -191,22 +238,40 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str, error: Exception) -> Observed:
+def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str) -> Observed:
     """What OpenVINO shows of a model that ONNX Runtime does not open. Raises ModelError if neither does."""
+    try:
+        output = _compile(prepared)([image])[0]
+    except Exception as other:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
+        try:
+            _open(_plain(prepared))
+        except Exception as error:
+            what = f"Neither ONNX Runtime nor OpenVINO runs this model: {first_line(error)}"
+            raise ModelError(what, details=[f"OpenVINO: {first_line(other)}"]) from error
+        raise
+    shape = (BATCH if prepared.batch == BATCH else output.shape[0], *output.shape[1:])
+    return Observed(digest, prepared.batch, True, {str(prepared.target.name): Seen(ir.DataType.from_numpy(output.dtype).name, shape)})
+
+
+def _compile(prepared: Prepared) -> Any:
+    """An openvino.CompiledModel on the CPU, as the backend makes it."""
     import io
 
     import openvino as ov
 
+    model = ov.Core().read_model(io.BytesIO(_plain(prepared)))
+    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def _open_if_possible(data: bytes) -> Any:
+    """An ONNX Runtime session, or None if ONNX Runtime refuses the model. Raises OutOfMemoryError."""
     try:
-        model = ov.Core().read_model(io.BytesIO(_plain(prepared)))
-        compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        output = compiled([image])[0]
-    except Exception as other:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
-        raise ModelError(
-            f"Neither ONNX Runtime nor OpenVINO runs this model: {first_line(error)}", details=[f"OpenVINO: {first_line(other)}"]
-        ) from error
-    shape = (BATCH if prepared.batch == BATCH else output.shape[0], *output.shape[1:])
-    return Observed(digest, prepared.batch, True, {str(prepared.target.name): Seen(ir.DataType.from_numpy(output.dtype).name, shape)})
+        with _naming_memory():
+            return _open(data)
+    except (OutOfMemoryError, MemoryError):
+        raise
+    except Exception:  # ONNX Runtime's exceptions share no base of their own
+        return None
 
 
 def _open(data: bytes, *, optimised: bool = False, profile: str | None = None) -> Any:
@@ -230,12 +295,16 @@ def _agree(expected: NDArray[Any], found: NDArray[Any]) -> bool:
     return bool(np.allclose(expected, found, rtol=0, atol=_TOLERANCE * scale, equal_nan=True))
 
 
+def _is_memory(error: Exception) -> bool:
+    return any(text in f"{type(error).__name__} {error}" for text in _NO_MEMORY)
+
+
 @contextlib.contextmanager
 def _naming_memory() -> Any:
     try:
         yield
     except Exception as error:
-        if any(text in f"{type(error).__name__} {error}" for text in _NO_MEMORY):
+        if _is_memory(error):
             raise OutOfMemoryError from error
         raise
 
@@ -270,7 +339,3 @@ def _end_with(parent: int, deadline: float) -> None:
     while os.getppid() == parent and time.monotonic() < deadline:
         time.sleep(0.5)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:3])

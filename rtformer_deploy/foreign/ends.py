@@ -84,11 +84,11 @@ def _pick_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
     outputs = list(model.graph.outputs)
     named = [value for value in outputs if wanted in (None, value.name)]
     if wanted is not None and not named:
-        raise ModelError(f"{name} has no output {shorten(wanted)}; its outputs: {_inferred(model)}.", "Name one of them: --output-name NAME")
-    if len(named) > 1:
         raise ModelError(
-            f"{name} has {len(outputs)} outputs: {_inferred(model)}.", "Say which one holds the classes: --output-name NAME"
+            f"{name} has no output {shorten(wanted)}; its outputs: {_inferred(model)}.", "Name one of them: --output-name NAME"
         )
+    if len(named) > 1:
+        raise ModelError(f"{name} has {len(outputs)} outputs: {_inferred(model)}.", "Say which one holds the classes: --output-name NAME")
     if named[0].producer() is None:
         raise ModelError(f"{name}: the output {shorten(str(named[0].name))} does not come from any node of the graph.")
     return named[0]

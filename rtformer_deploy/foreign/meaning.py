@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ..errors import ModelError
 from ..graph.edit import constant
 from .attempt import Dim, Seen
-from .ends import BATCH, FLOATS, Prepared, describe
+from .ends import BATCH, FLOATS, Prepared
 
 #: Operators between what makes the output's numbers and the output, which leave the numbers' kind as it is.
 _PASSING = frozenset({
@@ -102,6 +102,10 @@ class _Output:
     prepared: Prepared
     name: str
     steps: list[Step] = field(default_factory=list)
+    given: tuple[int | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.given = tuple(self.shape)
 
     def add(self, operator: Literal["Squeeze", "Unsqueeze", "Transpose", "Cast"], *values: int) -> None:
         self.steps.append(Step(operator, tuple(map(int, values))))
@@ -126,11 +130,12 @@ class _Output:
         """(N, h, w, C), (N, h, w), (C, h, w) or (h, w) -> (N, C, h, w)."""
         if len(self.shape) == 2 and self.prepared.batch == 1:
             self.add("Unsqueeze", 0)
+        whole = len(self.shape) == 4
         if len(self.shape) == 3:
             self.add("Unsqueeze", 1 if self.shape[0] == self.prepared.batch else 0)
-        if len(self.shape) != 4 or self.shape[0] != self.prepared.batch:
+        if len(self.shape) != 4 or self.shape[0] != self.prepared.batch or not (whole or self._fits(*self.shape[2:])):
             raise self.refused("scores must be (N, classes, h, w)")
-        if self._channels_last(classes):
+        if whole and self._channels_last(classes):
             self.add("Transpose", 0, 3, 1, 2)
 
     def _channels_last(self, classes: int | None) -> bool:
@@ -157,7 +162,7 @@ class _Output:
         return abs(height * full_width - width * full_height) <= 2 * max(full_height, full_width)
 
     def refused(self, why: str) -> ModelError:
-        return ModelError(f"{self.name}: the output {self.prepared.target.name} is {_shape(self.shape)}: {why}.")
+        return ModelError(f"{self.name}: the output {self.prepared.target.name} is {_shape(self.given)}: {why}.")
 
 
 def _channels(size: int | str) -> int | str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,14 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..files import MODEL_BYTES, sha256_of
+from ..formats.documents import DocumentError
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import file_sha256, load_model
 from ..formats.model_spec import check_spec
-from ..formats.documents import DocumentError
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
 from ..graph.edit import initializer
-from ..types import Head, ModelSpec, TensorSpec
+from ..types import Backend, Head, ModelSpec, TensorSpec
 from .attempt import Observed, Seen
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
@@ -26,16 +28,17 @@ from .trial import observe
 _TWO = ("background", "object")
 
 
-def read_foreign(path: Path, external: ExternalModel) -> tuple[ir.Model, ModelSpec]:
+def read_foreign(path: Path, external: ExternalModel, builder: Backend | None = None) -> tuple[ir.Model, ModelSpec]:
     """A file -> its model, with one image (N, 3, H, W) float32 in and scores or labels out, and its ModelSpec.
 
-    The model runs once in a process of its own first, if it never did. Raises ModelError, which names what is missing or wrong.
+    The model runs once in a process of its own first, if it never did, and what `builder` does is tried there too. Raises ModelError,
+    which names what is missing or wrong.
     """
     file_hash = sha256_of(path, ModelError, "an ONNX model", MODEL_BYTES)
-    observed = observe(path, file_hash, external)
+    observed = observe(path, file_hash, external, builder)
     model = load_model(path)
     if file_sha256(model) != observed.sha256:  # the data beside the file is not what it was
-        observed = observe(path, file_hash, external, again=True)
+        observed = observe(path, file_hash, external, builder, again=True)
         model = load_model(path)
     digest = model.meta.copy()
     prepared = prepare(model, path.name, external, convert=observed.convert).fix_batch(observed.batch)
@@ -63,7 +66,7 @@ def _understand(prepared: Prepared, seen: Seen, external: ExternalModel, name: s
     count = None if said is None else len(said.names)
     meaning = read_meaning(prepared, seen, name, count, external.threshold)
     if meaning.threshold is not None and (said is None or count == 1):
-        return meaning, Labels(_TWO, numbered_labels(len(_TWO)).palette)
+        return meaning, replace(numbered_labels(len(_TWO)), names=_TWO)
     channels = 2 if meaning.threshold is not None else meaning.channels
     if said is None:
         if channels is None:
@@ -81,87 +84,98 @@ def _said_labels(classes: str) -> Labels:
 
 def _finish(prepared: Prepared, meaning: Meaning) -> ir.Model:
     """Puts what is missing around a prepared model; changes it."""
-    graph = prepared.model.graph
-    _lead_in(graph, prepared)
-    output = graph.outputs[0]
+    ends = _Ends(prepared.model.graph)
+    ends.lead_in(prepared)
+    output = ends.graph.outputs[0]
     name = str(output.name)
-    if meaning.steps:
-        output.name = f"{name}/raw"
-    for number, step in enumerate(meaning.steps, 1):
-        node = _node(graph, step, output, f"{name}/{step.operator}")
-        graph.append(node)
-        output = node.outputs[0]
-        output.name = name if number == len(meaning.steps) else f"{name}/{number}"
+    if meaning.steps or meaning.threshold is not None:
+        output.name = ends.free(f"{name}/raw")
+    for step in meaning.steps:
+        output = ends.append(step, output, name)
     if meaning.threshold is not None:
-        output = _two_channels(graph, output, meaning, name)
-    output.shape = ir.Shape(meaning.shape_of_classes)
-    graph.outputs[0] = output
+        output = ends.two_channels(output, meaning.threshold, meaning.probabilities, name)
+    output.name, output.shape = name, ir.Shape(meaning.shape_of_classes)
+    ends.graph.outputs[0] = output
     return prepared.model
 
 
-def _two_channels(graph: ir.Graph, score: ir.Value, meaning: Meaning, name: str) -> ir.Value:
-    """One channel x with the threshold t -> one for the background and one for the object, which is larger where x > t.
+class _Ends:
+    """Adds nodes before and behind a graph, under names that are free in it."""
 
-    Probabilities become 2t - x and x: for t = 0.5 those of both. Logits become -(x - t)/2 and (x - t)/2, whose softmax is the sigmoid.
-    """
-    assert meaning.threshold is not None
-    if score.name == name:
-        score.name = f"{name}/raw"
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._used = {str(value.name) for value in (*graph.inputs, *graph.initializers.values())}
+        for node in graph.all_nodes():
+            self._used |= {str(node.name), *(str(value.name) for value in node.outputs)}
 
-    def add(operator: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
-        node = ir.node(operator, inputs, attributes, name=f"{name}/{operator}_{len(graph)}")
-        node.outputs[0].name, node.outputs[0].dtype = node.name, ir.DataType.FLOAT
-        graph.append(node)
+    def free(self, name: str) -> str:
+        """The name, or if it is taken the name with a number."""
+        names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+        found = next(each for each in names if each not in self._used)
+        self._used.add(found)
+        return found
+
+    def append(self, step: Step, value: ir.Value, name: str) -> ir.Value:
+        node = self._step(step, value, name)
+        self.graph.append(node)
         return node.outputs[0]
 
-    def number(value: float) -> ir.Value:
-        return initializer(graph, f"{name}/constant_{len(graph)}", np.array(value, np.float32))
+    def two_channels(self, score: ir.Value, threshold: float, likely: bool, name: str) -> ir.Value:
+        """One channel x with the threshold t -> one for the background and one for the object, which is larger where x > t.
 
-    if meaning.probabilities:
-        background, thing = add("Sub", number(2 * meaning.threshold), score), score
-    else:
-        above = add("Sub", score, number(meaning.threshold)) if meaning.threshold else score
-        thing = add("Mul", above, number(0.5))
-        background = add("Neg", thing)
-    both = add("Concat", background, thing, axis=1)
-    both.name = name
-    return both
+        Probabilities become 2t - x and x: for t = 0.5 those of both. Logits become -(x - t)/2 and (x - t)/2, whose softmax is the sigmoid.
+        """
+        if likely:
+            background, thing = self._operator("Sub", name, self._number(2 * threshold, name), score), score
+        else:
+            above = self._operator("Sub", name, score, self._number(threshold, name)) if threshold else score
+            thing = self._operator("Mul", name, above, self._number(0.5, name))
+            background = self._operator("Neg", name, thing)
+        return self._operator("Concat", name, background, thing, axis=1)
 
+    def lead_in(self, prepared: Prepared) -> None:
+        """Makes the input (N, 3, H, W) float32 if it is of another type or has its channels last."""
+        old, name = prepared.source, str(prepared.source.name)
+        if old.dtype == ir.DataType.FLOAT and not prepared.channels_last:
+            return
+        old.name = self.free(f"{name}/raw")
+        shape = ir.Shape((prepared.batch, 3, *prepared.size))
+        new = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=shape)
+        readers, value, nodes = list(old.uses()), new, []
+        steps = [Step("Transpose", (0, 2, 3, 1))] * prepared.channels_last
+        if old.dtype is not None and old.dtype != ir.DataType.FLOAT:
+            steps.append(Step("Cast", (int(old.dtype),)))
+        for step in steps:
+            nodes.append(self._step(step, value, name))
+            value = nodes[-1].outputs[0]
+            value.shape = old.shape
+        for reader, index in readers:
+            reader.replace_input_with(index, value)
+        self.graph.inputs[0] = new
+        self.graph.insert_before(self.graph[0], nodes)
 
-def _node(graph: ir.Graph, step: Step, value: ir.Value, name: str) -> ir.Node:
-    if step.operator in ("Squeeze", "Unsqueeze"):
-        axes = initializer(graph, f"{name}/axes", np.array(step.values, np.int64))
-        node = ir.node(step.operator, [value, axes], name=name)
-    elif step.operator == "Transpose":
-        node = ir.node("Transpose", [value], {"perm": step.values}, name=name)
-    else:
-        node = ir.node("Cast", [value], {"to": step.values[0]}, name=name)
-    node.outputs[0].dtype = ir.DataType(step.values[0]) if step.operator == "Cast" else value.dtype
-    return node
+    def _step(self, step: Step, value: ir.Value, name: str) -> ir.Node:
+        called = self.free(f"{name}/{step.operator}")
+        if step.operator in ("Squeeze", "Unsqueeze"):
+            axes = initializer(self.graph, self.free(f"{called}/axes"), np.array(step.values, np.int64))
+            node = ir.node(step.operator, [value, axes], name=called)
+        elif step.operator == "Transpose":
+            node = ir.node("Transpose", [value], {"perm": step.values}, name=called)
+        else:
+            node = ir.node("Cast", [value], {"to": step.values[0]}, name=called)
+        node.outputs[0].name = called
+        kind = ir.DataType(step.values[0]) if step.operator == "Cast" else value.dtype
+        node.outputs[0].type = None if kind is None else ir.TensorType(kind)
+        return node
 
+    def _operator(self, operator: str, name: str, *inputs: ir.Value, **attributes: int) -> ir.Value:
+        node = ir.node(operator, inputs, attributes, name=self.free(f"{name}/{operator}"))
+        node.outputs[0].name, node.outputs[0].dtype = node.name, ir.DataType.FLOAT
+        self.graph.append(node)
+        return node.outputs[0]
 
-def _lead_in(graph: ir.Graph, prepared: Prepared) -> None:
-    """Makes the input (N, 3, H, W) float32 if it is of another type or has its channels last."""
-    old = prepared.source
-    if old.dtype == ir.DataType.FLOAT and not prepared.channels_last:
-        return
-    name = str(old.name)
-    old.name = f"{name}/raw"
-    new = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape((prepared.batch, 3, *prepared.size)))
-    readers, value, nodes = list(old.uses()), new, []
-    if prepared.channels_last:
-        nodes.append(_node(graph, Step("Transpose", (0, 2, 3, 1)), value, f"{name}/Transpose"))
-        value = nodes[-1].outputs[0]
-        value.name, value.shape = f"{name}/channels_last", old.shape
-    if old.dtype != ir.DataType.FLOAT:
-        assert old.dtype is not None
-        nodes.append(_node(graph, Step("Cast", (int(old.dtype),)), value, f"{name}/Cast"))
-        value = nodes[-1].outputs[0]
-        value.name, value.shape = f"{name}/cast", old.shape
-    for reader, index in readers:
-        reader.replace_input_with(index, value)
-    graph.inputs[0] = new
-    graph.insert_before(graph[0], nodes)
+    def _number(self, value: float, name: str) -> ir.Value:
+        return initializer(self.graph, self.free(f"{name}/constant"), np.array(value, np.float32))
 
 
 def _spec(model: ir.Model, prepared: Prepared, meaning: Meaning, labels: Labels, external: ExternalModel, name: str) -> ModelSpec:

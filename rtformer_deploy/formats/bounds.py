@@ -1,4 +1,4 @@
-"""What a model's file may hold: bounds that are checked before any library walks through the graph."""
+"""What a model's file may hold: bounds that are checked before any library reads the file or walks through the graph."""
 
 from __future__ import annotations
 
@@ -11,10 +11,71 @@ from ..errors import ModelError, shorten
 
 #: The most nodes of a model, once the functions that it calls are written out. Large networks have some ten thousand.
 MOST_NODES = 100_000
+#: The most weights, nodes and remarks of a file together.
+MOST_PARTS = 1_000_000
 #: The longest name of a node or a tensor, in characters; documents that name tensors bound it too.
 LONGEST_NAME = 1000
 
 _Key = tuple[str, str, str]  # domain, name, overload
+
+
+#: Where nodes lie in ONNX's protobuf messages: message -> number of a field -> the message in it.
+_PARTS = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {6: "graph", 11: "graph"},
+}
+
+
+def check_bytes(data: bytes, name: str) -> None:
+    """Raises ModelError if an ONNX file's bytes hold too many nodes or other parts; parsed, ten million take gigabytes.
+
+    Looks at lengths only. Bytes that are no messages are left to the parser, which says so.
+    """
+    nodes, parts, stack = 0, 0, [("model", 0, len(data))]
+    while stack:
+        message, start, end = stack.pop()
+        for number, begin, stop in _fields(data, start, end):
+            part = _PARTS[message].get(number)
+            nodes, parts = nodes + (part == "node"), parts + (message == "graph")
+            if nodes > MOST_NODES:
+                raise _too_many(name)
+            if parts > MOST_PARTS:
+                raise ModelError(f"{name} has more than {MOST_PARTS:,} weights and other parts, which is more than is read.")
+            if part is None:
+                continue
+            stack.append((part, begin, stop))
+
+
+def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message that have a length: number, begin and end."""
+    while at < end:
+        key, at = _varint(data, at, end)
+        kind = key & 7
+        if kind == 2:
+            length, at = _varint(data, at, end)
+            yield key >> 3, at, min(at + length, end)
+            at += length
+        elif kind == 0:
+            _, at = _varint(data, at, end)
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            return
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number in protobuf's base 128, and where it ends."""
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        shift, at = shift + 7, at + 1
+        if byte < 128:
+            break
+    return value, at
 
 
 def check_bounds(proto: onnx.ModelProto, name: str) -> None:
@@ -35,8 +96,12 @@ class _Budget:
     def take(self, node: onnx.NodeProto) -> None:
         self._left -= 1
         if self._left < 0:
-            raise ModelError(f"{self._name} has more than {MOST_NODES:,} nodes, which is more than is read.")
+            raise _too_many(self._name)
         _check_names(self._name, (node.name, node.op_type, node.domain, *node.input, *node.output))
+
+
+def _too_many(name: str) -> ModelError:
+    return ModelError(f"{name} has more than {MOST_NODES:,} nodes, which is more than is read.")
 
 
 def _check_names(name: str, names: Iterable[str]) -> None:

@@ -73,12 +73,12 @@ def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
 def _bytes(tensor: onnx.TensorProto, path: Path) -> int:
     """How many bytes a tensor's values take. Raises ModelError for a type or dimensions that no stored tensor has."""
     try:
-        bits = ir.DataType(tensor.data_type).bitwidth
+        bits = int(ir.DataType(tensor.data_type).bitwidth)
     except (ValueError, TypeError) as error:
         raise _fault(tensor, path, f"its type {tensor.data_type} cannot be stored in a file") from error
     if any(size < 0 for size in tensor.dims):
         raise _fault(tensor, path, "it has a negative size")
-    return math.ceil(math.prod(tensor.dims) * bits / 8)
+    return -(-math.prod(map(int, tensor.dims)) * bits // 8)
 
 
 def _read(tensor: onnx.TensorProto, path: Path, expected: int) -> bytes:

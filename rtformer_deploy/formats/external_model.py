@@ -7,11 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..errors import UsageError
-from ..types import TensorSpec
+from ..types import TRY_MEMORY, TRY_SECONDS, TensorSpec
 from .normalisation import as_option, normalisation_fault
-
-#: What the first run of such a model may take: seconds, and GiB of memory.
-TRY_SECONDS, TRY_MEMORY = 60.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +16,9 @@ class ExternalModel:
     """What the command line says about a model from elsewhere.
 
     `classes` is a number, a dataset's name or a dataset file; `mean` and `std` belong to RGB from 0 to 1; `input` is the input's
-    name, its HxW, or both as NAME:HxW. `output_name` says which of several outputs counts; of an output of one channel, what is above `threshold` is
-    the object. None: the option was not used. `try_seconds` and `try_memory` (GiB) bound the first run of an unknown model. Raises
-    UsageError for a mean or std that no frame can have.
+    name, its HxW, or both as NAME:HxW. `output_name` says which of several outputs counts; of one channel, what is above `threshold`
+    is the object. None: the option was not used. `try_seconds` and `try_memory` (GiB) bound the first run of an unknown model.
+    Raises UsageError for a mean or std that no frame can have.
     """
 
     classes: str | None = None

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelError, first_line
 from ..files import holds, read_bytes, sha256, write_atomic
 from ..types import ModelSpec
-from .bounds import check_bounds
+from .bounds import check_bounds, check_bytes
 from .conversion import VERSION, convert_tolerant
 from .documents import DocumentError, parse_json
 from .external_data import pull_in, tensors_of
@@ -34,7 +34,7 @@ def load_model(path: Path) -> ir.Model:
 
     Raises ModelError if it is missing, empty, cut short, not an ONNX model, or larger than is read.
     """
-    return _load(Path(path), read_bytes(Path(path), ModelError, "an ONNX model"))
+    return model_from(Path(path), read_bytes(Path(path), ModelError, "an ONNX model"))
 
 
 def is_model(path: Path) -> bool:
@@ -46,11 +46,12 @@ def is_model(path: Path) -> bool:
 def load_stamped(path: Path) -> ir.Model | None:
     """An ONNX file that carries a ModelSpec as a model, as `load_model`; None for another one, which is hardly looked at."""
     data = read_bytes(Path(path), ModelError, "an ONNX model")
-    model = _load(Path(path), data) if SPEC_KEY.encode() in data else None
+    model = model_from(Path(path), data) if SPEC_KEY.encode() in data else None
     return model if model is not None and SPEC_KEY in model.metadata_props else None
 
 
-def _load(path: Path, data: bytes) -> ir.Model:
+def model_from(path: Path, data: bytes) -> ir.Model:
+    """The bytes that were read from an ONNX file -> its model, as `load_model`; data files are looked for beside `path`."""
     proto = _parse(data, str(path))
     digest = hashlib.sha256(data)
     pull_in(proto, path, len(data), digest.update)
@@ -68,6 +69,7 @@ def parse_model(data: bytes, name: str = "the model") -> ir.Model:
 
 
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
+    check_bytes(data, name)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
@@ -103,8 +105,8 @@ def _check(proto: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _declaring_shapes(graph: onnx.GraphProto) -> Iterator[None]:
-    """Gives outputs without a shape one while the checker looks, which asks for it; builders find out the shape themselves."""
-    kinds = [value.type.tensor_type for value in graph.output if value.type.HasField("tensor_type")]
+    """Gives inputs and outputs without a shape one while the checker looks, which asks for it."""
+    kinds = [value.type.tensor_type for value in (*graph.input, *graph.output) if value.type.HasField("tensor_type")]
     without = [kind for kind in kinds if not kind.HasField("shape")]
     for kind in without:
         kind.shape.SetInParent()

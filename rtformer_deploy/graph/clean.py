@@ -75,7 +75,9 @@ def name_nodes(model: ir.Model) -> ir.Model:
         base = node.name or next((output.name for output in node.outputs if output.name), None) or node.op_type
         if base in used:
             base = next((output.name for output in node.outputs if output.name), None) or base
-        node.name = next(each for each in itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1))) if each not in used)
+        node.name = next(
+            each for each in itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1))) if each not in used
+        )
         used.add(node.name)
     return model
 

@@ -29,8 +29,8 @@ def confidence_map(
     """Logits (C, h, w) over the engine's input -> the winner's softmax at the frame's `size`, uint8 (H, W): 255 times it, rounded.
 
     The logits are interpolated as for the label map, then comes the softmax. Sizes, `resize` and `threads` are those of
-    `upsample_argmax`. With `probabilities` the values went through a softmax or a sigmoid already and are taken as they are. Runs the native code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN
-    or infinite.
+    `upsample_argmax`. With `probabilities` the values went through a softmax or a sigmoid already and are taken as they are. Runs the
+    native code if it is compiled, else NumPy, with the same result. Raises EngineError if a logit is NaN or infinite.
     """
     logits = checked(logits)
     if probabilities:

@@ -76,9 +76,7 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[NDArray[
     return (1.0 / (255.0 * deviation)).astype(np.float32), (-np.asarray(mean, np.float64) / deviation).astype(np.float32)
 
 
-def resize_labels(
-    labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch", *, classes: int = 256
-) -> LabelMap:
+def resize_labels(labels: NDArray[np.integer], size: Size, input_size: Size, resize: Resize = "stretch", *, classes: int = 256) -> LabelMap:
     """Labels (h, w) over the engine's input -> labels (H, W) at the frame's `size`, each pixel has the nearest label; always a copy.
 
     Raises EngineError for a label that is not one of the `classes`.

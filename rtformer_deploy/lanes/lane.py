@@ -198,9 +198,7 @@ class Lane(EngineLane):
         spec = self._share.engine.info.spec
         outputs = zip(self._target.array, self._placed, strict=False)
         count = len(spec.classes)
-        return [
-            resize_labels(labels.copy(), placed.tables.size, spec.size, spec.resize, classes=count) for labels, placed in outputs
-        ]
+        return [resize_labels(labels.copy(), placed.tables.size, spec.size, spec.resize, classes=count) for labels, placed in outputs]
 
     def _checked_labels(self, device_labels: list[DeviceLabels] | None) -> list[Any]:
         check_flag(self._memory.flag())

@@ -48,7 +48,9 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
 def _nodes(plan: bytes) -> dict[str, str]:
     """A plan -> its nodes by the names that a layer can have: a node's own, or that of a tensor which it makes."""
     nodes = list(parse_model(plan).graph.all_nodes())
-    return {str(output.name): str(node.name) for node in nodes for output in node.outputs} | {str(node.name): str(node.name) for node in nodes}
+    return {str(output.name): str(node.name) for node in nodes for output in node.outputs} | {
+        str(node.name): str(node.name) for node in nodes
+    }
 
 
 def _known(layer: LayerTime, nodes: Mapping[str, str]) -> LayerTime:

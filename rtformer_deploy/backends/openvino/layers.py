@@ -58,7 +58,9 @@ def owners(executed: Any, known: set[str]) -> dict[str, str]:
 
 def _inherit(layer: Any, neighbours: Iterable[Any], found: dict[str, str]) -> None:
     name = layer.get_friendly_name()
-    node = None if name in found else next((found[each.get_friendly_name()] for each in neighbours if each.get_friendly_name() in found), None)
+    node = (
+        None if name in found else next((found[each.get_friendly_name()] for each in neighbours if each.get_friendly_name() in found), None)
+    )
     if node is not None and note(layer, "layerType") not in _NO_WORK:
         found[name] = node
 
