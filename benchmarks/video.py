@@ -99,7 +99,7 @@ def encode(folder: Path) -> Callable[[], int]:
 
     runner = open_plan(folder, "engine.plan")
     items = list(frames_of(folder, 32))
-    drawn = [replace(item, frame=overlay(item.frame, runner.run([item.frame])[0], runner.spec.palette)) for item in items]
+    drawn = [replace(item, picture=overlay(item.frame, runner.run([item.frame])[0], runner.spec.palette)) for item in items]
     count: int = case(folder)["frames"]
 
     def run() -> int:

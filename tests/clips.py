@@ -35,16 +35,26 @@ def picture(index: int, size: tuple[int, int] = SIZE) -> NDArray[np.uint8]:
 
 
 def write_clip(
-    path: Path, times: Sequence[Fraction], size: tuple[int, int] = SIZE, *, sound: str | None = None, codec: str = "libx264", gop: int = 12
+    path: Path,
+    times: Sequence[Fraction],
+    size: tuple[int, int] = SIZE,
+    *,
+    sound: str | None = None,
+    codec: str = "libx264",
+    gop: int = 12,
+    matrix: int = 2,
 ) -> Path:
-    """A video with `picture(i)` at the i-th time; `sound` is the codec of a tone of the same length."""
+    """A video with `picture(i)` at the i-th time; `sound` is the codec of a tone of the same length.
+
+    `matrix` is that of the colours (ITU-T H.273), as the video says it; 2: it does not say.
+    """
     with av.open(str(path), "w") as container:
         options = {"g": str(gop), "bf": "0", "crf": "10"} if codec == "libx264" else {}
         stream = container.add_stream(codec, rate=25, options=options)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = size
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.codec_context.time_base = BASE
+        stream.codec_context.time_base, stream.codec_context.colorspace = BASE, matrix
         tone = None if sound is None else _sound_stream(container, sound)
         for index, time in enumerate(times):
             frame = VideoFrame.from_ndarray(picture(index, size), format="rgb24")

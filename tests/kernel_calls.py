@@ -7,7 +7,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtformer_deploy.lanes.kernels import FLAG_BYTES, FrameKernels, palette_bytes
+from rtformer_deploy.image.nv12 import YuvFactors
+from rtformer_deploy.lanes.kernels import FLAG_BYTES, FrameKernels, Plane, palette_bytes
 from rtformer_deploy.types import Frame, ModelSpec, Resize, TensorSpec
 
 Size = tuple[int, int]
@@ -111,6 +112,17 @@ class KernelCalls:
         colours = self.memory.put(np.frombuffer(palette_bytes(self.spec.palette), np.uint8))
         source, ids = self.memory.put(bytes_of(frames)), self.memory.put(bytes_of(labels))
         self.kernels.overlay(self.memory.stream, source, ids, colours, len(self.spec.palette), out.address, size, alpha, count)
+        return out.array()
+
+    def nv12_to_rgb(
+        self, luma: NDArray[np.uint8], chroma: NDArray[np.uint8], factors: YuvFactors, turns: int = 0, padding: int = 0
+    ) -> NDArray[np.uint8]:
+        """Planes (H, W) and (h, w, 2), whose rows lie `padding` bytes farther apart than they are long -> RGB, turned."""
+        height, width = luma.shape
+        out = Output(self.memory, (width, height, 3) if turns % 2 else (height, width, 3), "uint8")
+        planes = [np.pad(plane, ((0, 0), (0, padding)), constant_values=POISON) for plane in (luma, chroma.reshape(len(chroma), -1))]
+        first, second = (Plane(self.memory.put(bytes_of(plane)), plane.shape[1]) for plane in planes)
+        self.kernels.nv12_to_rgb(self.memory.stream, first, second, (height, width), factors, out.address, turns)
         return out.array()
 
     def double_norm(self, x: NDArray[Any], groups: int) -> NDArray[Any]:

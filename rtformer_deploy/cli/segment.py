@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..commands.segment_streams import Done
     from ..formats.external_model import ExternalModel
     from ..image.reader import ImageReader
+    from ..stream.nvdec import Decode
     from ..stream.sinks import Look, Written
     from ..stream.stages import Stages
     from .segment_options import Choice
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--flicker", is_flag=True, help="Measure how many pixels change class where a video hardly changes.")
 @segment_options.answers
 @segment_options.choice
+@segment_options.decode
 @options.tiles
 @options.reader
 @options.stop_on_error
@@ -50,7 +52,7 @@ def command(
     model: Path, inputs: tuple[str, ...], output: Path, cameras: tuple[int, ...], labels: bool, every: int,
     seconds: float | None, retry: float, smooth: float | None, flicker: bool, batch: int, threads: int | None, device: int,
     reader: ImageReader, stop_on_error: bool, overwrite: bool, external: ExternalModel, answers: Answers, look: Look,
-    choice: Choice, tiles: int | None,
+    choice: Choice, tiles: int | None, decode: Decode,
 ) -> None:  # fmt: skip
     """Segment every SOURCE with MODEL, an engine plan or an ONNX model.
 
@@ -83,7 +85,13 @@ def command(
             bar(speed, done, total)
 
         loop = LoopOptions(
-            min(batch, runner.max_batch), ahead_of(runner), smooth, confidence=answers.confidence, selection=choice.of(runner.spec.classes)
+            min(batch, runner.max_batch),
+            ahead_of(runner),
+            smooth,
+            confidence=answers.confidence,
+            selection=choice.of(runner.spec.classes),
+            decode=decode,
+            say=reader.say,
         )
         spec = spec_of_results(runner.spec, loop)
         answers.check(jobs, clips, output, spec, overwrite=overwrite)

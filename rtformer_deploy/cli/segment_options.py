@@ -65,6 +65,16 @@ def choice(command: Command) -> Command:
     )(command)
 
 
+#: Where videos are decoded.
+decode = click.option(
+    "--decode",
+    type=click.Choice(["auto", "gpu", "cpu"]),
+    default="auto",
+    show_default=True,
+    help="Decode videos there; auto is the GPU if the engine runs on it and it can.",
+)
+
+
 class Choice:
     """Which pixels a user asks for, before the model's classes are known."""
 

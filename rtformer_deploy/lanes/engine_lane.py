@@ -51,6 +51,11 @@ class EngineLane:
         share.health.watch(self)
 
     @property
+    def share(self) -> LaneShare:
+        """What all lanes of the runner share."""
+        return self._share
+
+    @property
     def input(self) -> NDArray[np.float32]:
         """The engine's input for `start`, in pinned host memory. It is allocated on first use."""
         if self._closed:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import UsageError
 from ..image.frames import normalisation
 from ..image.geometry import Size, Window
+from ..image.nv12 import YuvFactors
 from ..image.upsample import not_finite
 from ..nvidia.nvrtc import compile_kernel_file
 from ..types import ModelSpec
 from .frame_tables import INPUT_TABLES, OUTPUT_TABLES, FrameTables, frame_tables, logits_shape
 
-__all__ = ["FLAG_BYTES", "FrameKernels", "FrameTables", "check_flag", "frame_tables", "palette_bytes"]
+__all__ = ["FLAG_BYTES", "FrameKernels", "FrameTables", "Plane", "check_flag", "frame_tables", "palette_bytes"]
 
 #: The size of the flag that `upsample_argmax` sets if a logit is not finite. The caller sets it to zero before the launch.
 FLAG_BYTES = 4
@@ -32,6 +33,7 @@ _SUFFIX = {"float32": "f32", "float16": "f16"}
 _PREPROCESS_BLOCK = (32, 8)
 _UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 4, 32
 _OVERLAY_THREADS, _OVERLAY_PIXELS = 256, 4
+_NV12_THREADS, _NV12_PIXELS = 256, 4
 _NORM_THREADS, _NORM_MAX_GROUP, _WARP = 1024, 2048, 32
 
 
@@ -48,13 +50,20 @@ class _Launch:
     after: tuple[np.int32, ...]
 
 
+class Plane(NamedTuple):
+    """A plane of a picture on the device: its address, and how many bytes after a row the next one begins."""
+
+    address: int
+    pitch: int
+
+
 class FrameKernels:
     """The kernels of one engine on one GPU: frames in, labels and pictures out, with results equal to `image.frames` bit for bit.
 
     `cuda` is the module cuda.core, `gpu` its Device, whose context is current in the calling thread now and in every call.
     `spec` says what the engine expects; `input_dtype` and `output_dtype` ("float32" or "float16") are the types of the engine's input
     and of its logits ("uint8" for an engine that gives labels, which has no `upsample_argmax`). The kernels are compiled here, except
-    that of `double_norm`, which is compiled on its first call.
+    those of `nv12_to_rgb` and `double_norm`, which are compiled on their first call.
 
     Raises MissingPackageError without NVRTC, EngineError with NVRTC's message if a source does not compile, or if the output
     cannot give a label map, UsageError for a type that no kernel takes. One instance serves any number of streams and threads.
@@ -128,6 +137,16 @@ class FrameKernels:
         grid = (-(-pixels // (_OVERLAY_THREADS * _OVERLAY_PIXELS)),)
         arguments = (frame, labels, palette, np.int32(colours), np.float32(1 - alpha), np.float32(alpha), pixels, out)
         self._launch(stream, grid, (_OVERLAY_THREADS,), self._overlay, arguments)
+
+    def nv12_to_rgb(self, stream: Any, luma: Plane, chroma: Plane, size: Size, factors: YuvFactors, out: int, turns: int = 0) -> None:
+        """Enqueues: a decoder's picture of (H, W) `size` in NV12 -> RGB (H, W, 3) at `out`, `turns` quarters counter-clockwise.
+
+        After an odd number of turns it is (W, H, 3). `out` is aligned to four bytes. Equal to `image.nv12.nv12_to_rgb`.
+        """
+        kernel = self._kernel("nv12_to_rgb")
+        grid = (-(-size[0] * size[1] // (_NV12_THREADS * _NV12_PIXELS)),)
+        planes = (luma.address, np.int32(luma.pitch), chroma.address, np.int32(chroma.pitch))
+        self._launch(stream, grid, (_NV12_THREADS,), kernel, (*planes, *_ints(*size, turns % 4, *factors), out))
 
     def double_norm(self, stream: Any, x: int, out: int, shape: tuple[int, int, int], groups: int, dtype: str = "float16") -> None:
         """Enqueues: x (B, C, N) at `x` -> softmax over N, then over the sum of each of `groups` groups of C / groups channels + 1e-6.

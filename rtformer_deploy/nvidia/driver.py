@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ..errors import EngineError, UsageError
 
 _NAMES = {"win32": ("nvcuda.dll",)}
+_VIDEO_NAMES = {"win32": "nvcuvid.dll"}
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute, cuda.h
 _POINTER_ATTRIBUTES = (ctypes.c_int * 3)(2, 9, 1)  # CUpointer_attribute: the type of memory, the device's number, the context
 _ON_DEVICE = (2, 4)  # CUmemorytype: device, unified
@@ -60,6 +61,16 @@ def make_current(index: int) -> None:
     status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), index) or driver.cuCtxSetCurrent(context)
     if status != 0:
         raise EngineError(f"CUDA cannot use GPU {index}, {gpu} (CUDA error {status}).", "See whether nvidia-smi shows it.")
+
+
+def missing_video_library() -> str | None:
+    """The name of the driver's library for decoding videos, if it is not installed; None: it is there."""
+    name = _VIDEO_NAMES.get(sys.platform, "libnvcuvid.so.1")
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return name
+    return None
 
 
 def current_context() -> int:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from .nvdec import DecodedOnCpuError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
     from .items import Counts
+    from .nvdec import Nvdec
     from .pyav import Decoded
 
-#: Opens what is read; a context manager that closes it.
-Opener = Callable[[], "AbstractContextManager[InputContainer]"]
+
+class Opener(Protocol):
+    """Opens what is read, to be decoded by `nvdec` if there is one; a context manager that closes it."""
+
+    def __call__(self, *, nvdec: Nvdec | None = None) -> AbstractContextManager[InputContainer]: ...
 
 
 class NothingNewError(Exception):
@@ -31,10 +36,11 @@ class Connection:
     frame takes the place of the one before, which counts as dropped. `total` is a finite one's number of frames, if it is known.
     """
 
-    def __init__(self, opener: Opener, text: str, counts: Counts, every: int, may_be_finite: bool) -> None:
+    def __init__(self, opener: Opener, text: str, counts: Counts, every: int, may_be_finite: bool, nvdec: Nvdec | None = None) -> None:
         self.finite = False
         self.total: int | None = None
         self._opener, self._text, self._counts, self._every, self._may_be_finite = opener, text, counts, every, may_be_finite
+        self._nvdec = nvdec
         self._changed = threading.Condition()
         self._newest: Decoded | None = None
         self._skipped = 0
@@ -70,22 +76,32 @@ class Connection:
             self._changed.notify_all()
 
     def _read(self) -> None:
-        from .pyav import Decoder, video_stream
-
         error: BaseException | None = None
+        read, broken = self._counts.read, self._counts.broken
         try:
-            with self._opener() as container:
-                stream = video_stream(container, self._text)
-                self.finite = self._may_be_finite and bool(container.duration)
-                self.total = -(-stream.frames // self._every) if self.finite and stream.frames else None
-                for decoded in Decoder(container, stream, self._text, self._counts, self._every).frames():
-                    if not self._put(decoded):
-                        return
+            try:
+                self._receive(self._nvdec)
+            except DecodedOnCpuError:
+                self._counts.read, self._counts.broken = read, broken
+                self._receive(None)
         except BaseException as caught:  # it belongs to whoever waits for frames
             error = caught
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
+
+    def _receive(self, nvdec: Nvdec | None) -> None:
+        """Opens the connection and passes frames on until it ends or nobody wants more."""
+        from .pyav import Decoder, video_stream
+
+        with self._opener(nvdec=nvdec) as container:
+            stream = video_stream(container, self._text)
+            self.finite = self._may_be_finite and bool(container.duration)
+            self.total = -(-stream.frames // self._every) if self.finite and stream.frames else None
+            decoder = Decoder(container, stream, self._text, self._counts, self._every, nvdec)
+            for decoded in decoder.frames():
+                if not self._put(decoded):
+                    return
 
     def _put(self, decoded: Decoded) -> bool:
         """Whether somebody still wants frames."""

@@ -6,10 +6,14 @@ import threading
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ImageError
 from ..image.reader import ImageReader
 from .items import Counts, StreamFrame, Unread
+
+if TYPE_CHECKING:
+    from .nvdec import Nvdec
 
 
 class ImageFiles:
@@ -29,7 +33,7 @@ class ImageFiles:
         self.counts = Counts()
         self._reader = reader or ImageReader()
 
-    def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
+    def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
         for index, (path, name) in enumerate(zip(self.paths, self.names, strict=True)):
             if stop.is_set():
                 return

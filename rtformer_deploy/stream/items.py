@@ -6,10 +6,14 @@ import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import DeployError
+from ..lanes.surfaces import GpuFrame, on_host
 from ..types import Frame
+
+if TYPE_CHECKING:
+    from .nvdec import Nvdec
 
 #: The time base of sources that have none of their own, as in MPEG.
 TICK = Fraction(1, 90_000)
@@ -17,20 +21,30 @@ TICK = Fraction(1, 90_000)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamFrame:
-    """A frame on its way: RGB uint8 (H, W, 3), upright.
+    """A frame on its way: RGB uint8 (H, W, 3), upright. `picture` is the frame where it was made, on the GPU perhaps.
 
     `name` is what outputs are called; `index` counts the source's frames from 0, also those that were passed over. `time` is the
     seconds since the source began, a multiple of `base` (None: an image). `length` is how long the frame is shown, in seconds (None: not
     known); `pixel` is the width of a pixel over its height.
     """
 
-    frame: Frame
+    picture: Frame | GpuFrame
     name: str
     index: int
     time: Fraction | None = None
     base: Fraction = TICK
     length: Fraction | None = None
     pixel: Fraction = Fraction(1)
+
+    @property
+    def frame(self) -> Frame:
+        """The frame in host memory."""
+        return on_host(self.picture)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.picture.shape[0], self.picture.shape[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,10 +79,11 @@ class Source(Protocol):
     total: int | None
     counts: Counts
 
-    def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
+    def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
         """The frames in order, and an `Unread` for each part that cannot be read. Raises DeployError if nothing more can be read.
 
-        Ends soon after `stop` is set. When the iterator is closed, everything that it opened is closed.
+        Ends soon after `stop` is set. When the iterator is closed, everything that it opened is closed. `nvdec` decodes what it can
+        (None: everything is decoded on the CPU).
         """
         ...
 

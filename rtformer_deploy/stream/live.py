@@ -15,6 +15,7 @@ from .connection import Connection, LiveClock, NothingNewError, Opener
 from .items import TICK, Counts, StreamFrame, Unread
 
 if TYPE_CHECKING:
+    from .nvdec import Nvdec
     from .pyav import Decoded
 
 _SLICE_S = 0.1  # how soon a stop is seen
@@ -53,12 +54,12 @@ class LiveSource:
         self._away = False
         self._next_index = 0
 
-    def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
+    def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
         began, tries = time.monotonic(), 0
         while not stop.is_set() and not self._over():
             heard = self._heard
             try:
-                yield from self._connected(stop)
+                yield from self._connected(stop, nvdec)
                 return
             except VideoError as error:
                 if not self.live or (self._heard is None and not self._options.stubborn):
@@ -66,12 +67,12 @@ class LiveSource:
                 tries = 1 if self._heard != heard else tries + 1
                 self._wait_to_try_again(error, began, tries, stop)
 
-    def _connected(self, stop: threading.Event) -> Iterator[StreamFrame]:
+    def _connected(self, stop: threading.Event, nvdec: Nvdec | None) -> Iterator[StreamFrame]:
         """One connection's frames; returns when no more are wanted, and raises VideoError if the connection is lost."""
         self._refuse_more_stuck()
         self._clock.reset()
         first_index = self._next_index
-        connection = Connection(self._opener, self.text, self.counts, self._options.every, self._may_be_finite)
+        connection = Connection(self._opener, self.text, self.counts, self._options.every, self._may_be_finite, nvdec)
         try:
             while not stop.is_set() and not self._over():
                 decoded = self._next(connection, stop)
@@ -109,13 +110,13 @@ class LiveSource:
         index = first_index + decoded.index
         self._next_index = index + 1
         if connection.finite and decoded.time is not None:
-            return StreamFrame(decoded.frame, self.name, index, decoded.time, decoded.base, decoded.length, decoded.pixel)
+            return StreamFrame(decoded.picture, self.name, index, decoded.time, decoded.base, decoded.length, decoded.pixel)
         stamp = self._clock.time(decoded.time, time.monotonic())
-        return StreamFrame(decoded.frame, self.name, index, stamp, TICK, decoded.length, decoded.pixel)
+        return StreamFrame(decoded.picture, self.name, index, stamp, TICK, decoded.length, decoded.pixel)
 
     def _note_frame(self, decoded: Decoded) -> None:
         if self._away:
-            height, width = decoded.frame.shape[:2]
+            height, width = decoded.picture.shape[:2]
             self._options.say(f"{self.text} is back: {width}x{height}.")
         self._heard, self._away = time.monotonic(), False
         self._first = self._first or self._heard

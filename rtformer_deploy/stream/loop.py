@@ -7,18 +7,22 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeployError
 from ..image.confidence import ConfidenceMap, confidence_map
+from ..image.reader import silent
 from ..image.selection import Selection, with_unsure
+from ..lanes.surfaces import in_one_place
 from ..runtime.cpu_session import label_maps
 from ..runtime.whole_logits import check_has_logits
-from ..types import LabelMap, ModelSpec, Runner, Ticket
+from ..types import LabelMap, ModelSpec, Runner, Say, Ticket
 from .inbox import ClosedInboxError, Inbox
 from .items import Item, Source, StreamFrame, Unread
+from .nvdec import Decode, Nvdec, nvdec_for
 from .result import Result
 from .smooth import Smoother
 from .stages import Stages
@@ -31,7 +35,8 @@ class LoopOptions:
     """How frames are run. `batch`: at once; `ahead`: submissions in flight while the next one is prepared.
 
     `smooth`: the weight of the frames before in the running mean of logits (None: off). `logits` and `confidence`: results carry them.
-    `selection`: which pixels are asked for (None: all).
+    `selection`: which pixels are asked for (None: all). `decode`: where videos are decoded; `say` gets a line if that is not where it
+    was tried.
     """
 
     batch: int = 1
@@ -40,6 +45,8 @@ class LoopOptions:
     logits: bool = False
     confidence: bool = False
     selection: Selection | None = None
+    decode: Decode = "auto"
+    say: Say = silent
 
     @property
     def needs_confidence(self) -> bool:
@@ -83,13 +90,14 @@ class Loop:
         self.spec = spec_of_results(runner.spec, self.options)
         self.stages = Stages()
         refuse_labels_head(runner, self.options)
+        nvdec = nvdec_for(runner, self.options.decode, self.options.say)
         self._stop = threading.Event()
         self._smoothers: dict[int, Smoother] = {}
         files = [source for source in self.sources if not source.live]
         lanes = [*([files] if files else []), *([source] for source in self.sources if source.live)]
         self._inbox = Inbox(len(lanes))
         self._threads = [
-            threading.Thread(target=_feed, args=(lane, chain, self._inbox, self._stop), name=f"decode {lane}", daemon=True)
+            threading.Thread(target=_feed, args=(lane, chain, self._inbox, self._stop, nvdec), name=f"decode {lane}", daemon=True)
             for lane, chain in enumerate(lanes)
         ]
 
@@ -143,7 +151,8 @@ class Loop:
 
     def _launch(self, flight: _Flight) -> None:
         if flight.frames and not self.options.needs_logits:
-            flight.ticket = self.runner.submit([item.frame for item in flight.frames])
+            pictures: list[Any] = in_one_place([item.picture for item in flight.frames])
+            flight.ticket = self.runner.submit(pictures)
 
     def _land(self, flight: _Flight) -> Iterator[Event]:
         with self.stages.measure("segment"):
@@ -164,9 +173,10 @@ class Loop:
         return [self._from_logits(source, item) for source, item in zip(sources, flight.frames, strict=True)]
 
     def _from_logits(self, source: Source, item: StreamFrame) -> Result:
-        spec, size = self.runner.spec, (item.frame.shape[0], item.frame.shape[1])
+        spec, size = self.runner.spec, item.size
         threads: int | None = getattr(self.runner, "threads", None)
-        logits = self.runner.logits([item.frame])[0]  # (classes, h, w)
+        picture: Any = item.picture
+        logits = self.runner.logits([picture])[0]  # (classes, h, w)
         if self.options.smooth is not None and item.time is not None:
             logits = self._smoothers.setdefault(id(source), Smoother(self.options.smooth))(logits, size)
         (labels,) = label_maps(logits[None], [size], spec, threads)
@@ -188,7 +198,7 @@ class Loop:
         if self.options.selection is not None:
             labels = self.options.selection.apply(labels, len(self.runner.spec.classes), confidence)
         shown = confidence if self.options.confidence else None
-        return Result(item.frame, labels, item.name, source.text, item.index, time, self.spec, logits, shown)
+        return Result(item.picture, labels, item.name, source.text, item.index, time, self.spec, logits, shown)
 
 
 def spec_of_results(spec: ModelSpec, options: LoopOptions) -> ModelSpec:
@@ -203,11 +213,11 @@ def refuse_labels_head(runner: Runner, options: LoopOptions) -> None:
         check_has_logits(runner.spec, f"{what} needs")
 
 
-def _feed(lane: int, chain: Sequence[Source], inbox: Inbox, stop: threading.Event) -> None:
+def _feed(lane: int, chain: Sequence[Source], inbox: Inbox, stop: threading.Event, nvdec: Nvdec | None) -> None:
     """A reader's life: the items of its sources, one source after the other, into the inbox."""
     try:
         for source in chain:
-            _feed_one(lane, source, inbox, stop)
+            _feed_one(lane, source, inbox, stop, nvdec)
     except ClosedInboxError:
         inbox.end(lane)
     except BaseException as error:  # it ends the run, in the caller's thread
@@ -216,8 +226,8 @@ def _feed(lane: int, chain: Sequence[Source], inbox: Inbox, stop: threading.Even
         inbox.end(lane)
 
 
-def _feed_one(lane: int, source: Source, inbox: Inbox, stop: threading.Event) -> None:
-    items = source.items(stop)
+def _feed_one(lane: int, source: Source, inbox: Inbox, stop: threading.Event, nvdec: Nvdec | None) -> None:
+    items = source.items(stop, nvdec)
     with contextlib.closing(items):
         try:
             for item in items:

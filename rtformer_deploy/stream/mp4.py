@@ -45,7 +45,7 @@ class Mp4Writer:
 
     def __init__(self, target: Path, first: StreamFrame, *, keep: bool = False) -> None:
         self.target, self.frames = target, 0
-        self.size = first.frame.shape[:2]
+        self.size = first.size
         self.partial = target.with_name(f"{target.stem[:200]}.{secrets.token_hex(2)}.partial.mp4")
         self._keep, self._base = keep, first.base
         self._first = self._last = self._whole = 0

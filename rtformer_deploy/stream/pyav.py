@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import time
 from collections.abc import Iterator, Mapping
@@ -17,10 +18,12 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from ..errors import VideoError, first_line
+from ..errors import ImageError, VideoError, first_line
 from ..image.decode import MAX_PIXELS
+from ..lanes.surfaces import GpuFrame
 from ..types import Frame
 from .items import TICK, Counts
+from .nvdec import Nvdec, NvdecPictures
 
 #: Time-outs for what is not a file, in seconds: to open it, and to wait for the next packet.
 Timeout = tuple[float, float]
@@ -33,7 +36,7 @@ _ATTACHED_PICTURE = av.stream.Disposition.attached_pic
 class Decoded:
     """A decoded frame: RGB, upright; `time` since the container's start, in seconds (None: it has no time stamp). See `StreamFrame`."""
 
-    frame: Frame
+    picture: Frame | GpuFrame
     index: int
     time: Fraction | None
     base: Fraction
@@ -42,12 +45,23 @@ class Decoded:
 
 
 def open_input(
-    place: str, text: str, *, form: str | None = None, options: Mapping[str, str] | None = None, timeout: Timeout | None = None
+    place: str,
+    text: str,
+    *,
+    form: str | None = None,
+    options: Mapping[str, str] | None = None,
+    timeout: Timeout | None = None,
+    nvdec: Nvdec | None = None,
 ) -> InputContainer:
-    """Opens a file, an address or a device for reading; `text` is what errors call it. Raises VideoError with the reason."""
+    """Opens a file, an address or a device for reading; `text` is what errors call it. Raises VideoError with the reason.
+
+    With `nvdec` the GPU decodes what it can; what it cannot, the CPU does.
+    """
     began = time.monotonic()
     try:
-        return av.open(place, format=form, options=dict(options or {}), timeout=timeout)
+        with contextlib.nullcontext() if nvdec is None else nvdec.current():
+            hwaccel = None if nvdec is None else nvdec.hwaccel()
+            return av.open(place, format=form, options=dict(options or {}), timeout=timeout, hwaccel=hwaccel)
     except av.error.FFmpegError as error:
         late = timeout is not None and time.monotonic() - began >= timeout[0]
         why = "no answer" if late else reason(error)
@@ -71,7 +85,8 @@ def video_stream(container: InputContainer, text: str) -> VideoStream:
         if not stream.disposition & _ATTACHED_PICTURE:
             if stream.codec_context is None:
                 raise VideoError(f"{text} is coded in a way that cannot be decoded here.")
-            stream.thread_type = "AUTO"
+            if not stream.codec_context.is_hwaccel:  # each thread would take a surface, and NVDEC has 32
+                stream.thread_type = "AUTO"
             return stream
     kinds = sorted({stream.type for stream in container.streams})
     raise VideoError(f"{text} holds no video" + (f", only {' and '.join(kinds)}." if kinds else "."))
@@ -86,15 +101,19 @@ def pixel_shape(stream: VideoStream) -> Fraction:
 class Decoder:
     """A video stream's frames in order. `every` N: only each N-th is converted and given; `index` counts all, broken ones too.
 
-    Time stamps are counted from where the container's time begins.
+    Time stamps are counted from where the container's time begins. `nvdec` is what the container was opened with; `frames` raises
+    DecodedOnCpuError if it turns out at the first frame that it should be opened without.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, text: str, counts: Counts, every: int = 1) -> None:
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, text: str, counts: Counts, every: int = 1, nvdec: Nvdec | None = None
+    ) -> None:
         self._container, self._stream, self._text, self._counts, self._every = container, stream, text, counts, every
         self._pixel = pixel_shape(stream)
         self._start = Fraction(container.start_time or 0, av.time_base)
         self._expected = Expected(stream.codec_context.name)
         self._reformatter = VideoReformatter()
+        self._on_gpu = NvdecPictures(nvdec, text, stream.codec_context) if nvdec is not None and nvdec.usable else None
         self._stamped = not container.format.flags & _NO_TIMESTAMPS  # FFmpeg's are an assumed rate
         self._index = 0
 
@@ -146,13 +165,22 @@ class Decoder:
     def _convert(self, picture: VideoFrame) -> Decoded:
         if picture.width * picture.height > MAX_PIXELS:
             raise VideoError(f"A frame of {self._text} is {picture.width}x{picture.height}; at most {MAX_PIXELS:,} pixels are decoded.")
-        rgb = self._reformatter.reformat(picture, format="rgb24").to_ndarray()
         turns = round(picture.rotation / 90) % 4  # counter-clockwise, as FFmpeg counts
-        frame: Frame = np.ascontiguousarray(np.rot90(rgb, turns), np.uint8)
         pixel = 1 / self._pixel if turns % 2 else self._pixel
         base = picture.time_base or self._stream.time_base or TICK
         length = picture.duration * base if picture.duration else None
-        return Decoded(frame, self._index, self._time(picture.pts, base), base, length, pixel)
+        return Decoded(self._upright(picture, turns), self._index, self._time(picture.pts, base), base, length, pixel)
+
+    def _upright(self, picture: VideoFrame, turns: int) -> Frame | GpuFrame:
+        """The picture in RGB, turned by `turns` quarters: on the GPU if it was decoded there and can stay, otherwise in host memory."""
+        try:
+            frame = None if self._on_gpu is None else self._on_gpu.frame(picture, turns)
+            if frame is not None:
+                return frame
+            rgb = self._reformatter.reformat(picture, format="rgb24").to_ndarray()  # copies a picture that is on the GPU
+        except (av.error.FFmpegError, ImageError) as error:
+            raise VideoError(f"A frame of {self._text} cannot be converted to RGB: {first_line(error)}") from error
+        return np.ascontiguousarray(np.rot90(rgb, turns), np.uint8)
 
     def _time(self, pts: int | None, base: Fraction) -> Fraction | None:
         return None if pts is None or not self._stamped else (pts - round(self._start / base)) * base

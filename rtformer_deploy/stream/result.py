@@ -12,6 +12,7 @@ from ..image.areas import ClassArea, class_areas
 from ..image.confidence import ConfidenceMap
 from ..image.legend import draw_legend
 from ..image.polygons import Polygon, polygons_of
+from ..lanes.surfaces import GpuFrame, on_host
 from ..types import Frame, LabelMap, ModelSpec
 
 
@@ -24,9 +25,11 @@ class Result:
     was given, without a password; `name` is what the command line calls the outputs. `spec` holds the classes and the palette.
     `logits` is the network's own answer, (classes, h, w) float32, and `confidence` how sure each pixel's class is, uint8 (H, W), 255 times
     its softmax: both only if they were asked for. A label of 255 is a pixel that was not asked for.
+
+    `picture` is the frame where it was made: what `frame` gives, or a frame on the GPU, which `frame` copies when it is first read.
     """
 
-    frame: Frame
+    picture: Frame | GpuFrame
     labels: LabelMap
     name: str
     source: str
@@ -35,6 +38,11 @@ class Result:
     spec: ModelSpec
     logits: NDArray[np.float32] | None = None
     confidence: ConfidenceMap | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """The frame in host memory, RGB uint8 (H, W, 3)."""
+        return on_host(self.picture)
 
     def overlay(self, alpha: float = 0.5, *, legend: bool = False) -> Frame:
         """The frame with the classes' colours over it, RGB uint8 (H, W, 3). `alpha` 0: the frame alone, 1: the colours alone."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from ..backends import open_engine
-from ..errors import UsageError
+from ..errors import DeployError, UsageError
 from ..image.frames import images_in
 from ..image.reader import ImageReader, silent
 from ..image.selection import Selection
@@ -22,6 +22,7 @@ from .items import Counts, Source
 from .live import LiveOptions
 from .loop import Loop, LoopOptions
 from .network import network_source
+from .nvdec import Decode
 from .result import Result
 from .video_file import VideoFile
 
@@ -40,6 +41,7 @@ def segment(
     logits: bool = False,
     confidence: bool = False,
     selection: Selection | None = None,
+    decode: Decode = "auto",
     device: int = 0,
     threads: int | None = None,
     say: Say = silent,
@@ -52,7 +54,8 @@ def segment(
 
     `every` N: one frame of N of a video or a live source. `seconds`: how much of each. `smooth` from 0 to 1: the weight of earlier
     frames in a running mean of the logits. `logits` and `confidence`: results carry them. `selection`: which classes, which part
-    of the frame, and from which confidence on (`image.selection.Selection`). `say` takes lines for a person, such as a lost connection.
+    of the frame, and from which confidence on (`image.selection.Selection`). `decode`: "auto" decodes videos on the GPU if the engine
+    runs on one and NVDEC can, "gpu" refuses what it cannot, "cpu" leaves it out. `say` takes lines for a person, such as a lost connection.
 
     Raises UsageError for a call that is wrong, and while it runs ImageError and VideoError for what cannot be read.
     """
@@ -66,8 +69,8 @@ def segment(
     ahead = len(runner.sessions) if isinstance(runner, FrameRunner) else 1
     most = runner.max_batch if isinstance(runner, FrameRunner) else batch
     try:
-        loop = Loop(sources, runner, LoopOptions(min(batch, most), ahead, smooth, logits, confidence, selection))
-    except UsageError:
+        loop = Loop(sources, runner, LoopOptions(min(batch, most), ahead, smooth, logits, confidence, selection, decode, say))
+    except DeployError:
         if own:
             runner.close()
         raise

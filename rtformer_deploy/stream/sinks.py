@@ -156,7 +156,7 @@ class VideoSink:
         return self._look.draw(result)
 
     def write(self, item: StreamFrame, result: Result, drawing: Frame) -> None:
-        drawn = replace(item, frame=drawing)
+        drawn = replace(item, picture=drawing)
         self._writer(drawn).add(drawn)
         if self._folder is not None:
             self._folder.add(item.index, result.labels)
@@ -194,7 +194,7 @@ class VideoSink:
     def _writer(self, item: StreamFrame) -> Mp4Writer:
         from .mp4 import Mp4Writer, refuse_foreign_video
 
-        if not self._writers or self._writers[-1].size != item.frame.shape[:2]:
+        if not self._writers or self._writers[-1].size != item.size:
             number = len(self._writers) + 1
             target = self._target if number == 1 else self._target.with_stem(f"{self._target.stem}_{number}")
             if number > 1:  # the first was checked before the run

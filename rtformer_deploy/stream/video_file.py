@@ -12,10 +12,14 @@ from ..errors import VideoError
 from ..files import VIDEO_BYTES, check_readable
 from ..machine import require
 from .items import Counts, StreamFrame, Unread
+from .nvdec import DecodedOnCpuError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
+
+    from .nvdec import Nvdec
+    from .pyav import Decoder
 
 #: What a file that ends in this is taken for.
 SUFFIXES = frozenset(
@@ -41,23 +45,29 @@ class VideoFile:
         self._every, self._seconds = every, seconds
         self._length: Fraction | None = None
 
-    def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
-        from .pyav import open_input, video_stream
-
+    def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
         check_readable(self.path, VideoError, "a video", VIDEO_BYTES)
         if self.path.stat().st_size == 0:
             raise VideoError(f"{self.text} is empty; it should be a video.")
-        with open_input(str(self.path), self.text, options=_OPTIONS) as container:
+        try:
+            yield from self._opened(stop, nvdec)
+        except DecodedOnCpuError:
+            self.counts.read = self.counts.broken = 0
+            yield from self._opened(stop, None)
+
+    def _opened(self, stop: threading.Event, nvdec: Nvdec | None) -> Iterator[StreamFrame]:
+        from .pyav import Decoder, open_input, video_stream
+
+        with open_input(str(self.path), self.text, options=_OPTIONS, nvdec=nvdec) as container:
             stream = video_stream(container, self.text)
             self._length = _length(container, stream)
             self.total = -(-stream.frames // self._every) if stream.frames and self._seconds is None else None
-            yield from self._frames(container, stream, stop)
+            decoder = Decoder(container, stream, self.text, self.counts, self._every, nvdec)
+            yield from self._frames(decoder, stop)
 
-    def _frames(self, container: InputContainer, stream: VideoStream, stop: threading.Event) -> Iterator[StreamFrame]:
-        from .pyav import Decoder
-
+    def _frames(self, decoder: Decoder, stop: threading.Event) -> Iterator[StreamFrame]:
         last = Fraction(-1)
-        for made in Decoder(container, stream, self.text, self.counts, self._every).frames():
+        for made in decoder.frames():
             if made.time is None:
                 raise VideoError(
                     f"{self.text} has no time stamps.", "Put it into a container that has them: ffmpeg -r FPS -i IN -c copy OUT.mp4"
@@ -65,7 +75,7 @@ class VideoFile:
             if stop.is_set() or (self._seconds is not None and made.time >= self._seconds):
                 return
             last = made.time + (made.length or 0) * self._every
-            yield StreamFrame(made.frame, self.name, made.index, made.time, made.base, made.length, made.pixel)
+            yield StreamFrame(made.picture, self.name, made.index, made.time, made.base, made.length, made.pixel)
         self._check_whole(last)
 
     def _check_whole(self, last: Fraction) -> None:

@@ -136,6 +136,7 @@ def test_stop_on_error_stops(call: Call) -> None:
         (["clip.mp4", "--smooth", "1"], 2, "--smooth"),
         (["clip.mp4", "--every", "0"], 2, "--every"),
         (["nothing*.mp4"], 2, "No file fits the pattern"),
+        (["clip.mp4", "--decode", "gpu"], 2, "Videos cannot be decoded on the GPU: the engine takes no frames on a GPU"),
     ],
 )
 def test_wrong_sources_are_one_message(call: Call, arguments: list[str], code: int, message: str) -> None:

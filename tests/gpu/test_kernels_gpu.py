@@ -11,6 +11,7 @@ from kernel_calls import Float, KernelCalls, Size, model_spec
 from numpy.typing import NDArray
 
 from rtformer_deploy.image import frames as image
+from rtformer_deploy.image.nv12 import nv12_to_rgb, yuv_factors
 from rtformer_deploy.nvidia.driver import gpus, why_none
 from rtformer_deploy.types import ModelSpec, Resize
 
@@ -114,6 +115,17 @@ def test_overlay(on_gpu: On, size: Size, offset: int) -> None:
     spec = model_spec((512, 1024), (64, 128), 19)
     given = on_gpu(spec).overlay(frames, labels, 0.4, offset)
     np.testing.assert_array_equal(given[0], image.overlay(frames[0], labels[0], spec.palette, 0.4))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("turns", range(4))
+def test_nv12_to_rgb(on_gpu: On, size: Size, turns: int) -> None:
+    rng = np.random.default_rng(3)
+    luma = rng.integers(0, 256, size, np.uint8)
+    chroma = rng.integers(0, 256, (-(-size[0] // 2), -(-size[1] // 2), 2), np.uint8)
+    factors = yuv_factors(1, full=False)
+    given = on_gpu(model_spec((8, 8), (1, 1), 1)).nv12_to_rgb(luma, chroma, factors, turns, padding=64)
+    np.testing.assert_array_equal(given, nv12_to_rgb(luma, chroma, factors, turns))
 
 
 @pytest.mark.parametrize(("shape", "groups"), [((1, 256, 2048), 8), ((4, 512, 8192), 8), ((1, 256, 8192), 1), ((2, 6, 5), 3)])

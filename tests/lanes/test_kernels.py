@@ -15,6 +15,7 @@ from kernel_calls import model_spec
 from rtformer_deploy.errors import EngineError, MissingPackageError, UsageError
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.image.geometry import input_axes, output_axes, window
+from rtformer_deploy.image.nv12 import yuv_factors
 from rtformer_deploy.lanes import kernels as module
 from rtformer_deploy.lanes.frame_tables import INPUT_TABLES, OUTPUT_TABLES
 from rtformer_deploy.lanes.kernels import FrameKernels, check_flag, frame_tables, palette_bytes
@@ -54,6 +55,7 @@ def test_the_sources_constants_are_ours(root: Path) -> None:
     source = (root / "plugins" / "upsample_argmax.cu").read_text()
     assert module._UPSAMPLE_THREADS == prototypes(source)["upsample_argmax_f32"].max_threads == 8 * 32
     assert f"kPixels = {module._OVERLAY_PIXELS};" in (root / "plugins" / "overlay.cu").read_text()
+    assert f"kPixels = {module._NV12_PIXELS};" in (root / "plugins" / "nv12_to_rgb.cu").read_text()
     source = (root / "plugins" / "grouped_double_norm.cu").read_text()
     assert f"kMaxGroup = {module._NORM_MAX_GROUP};" in source
     assert prototypes(source)["grouped_double_norm_f16"].max_threads == module._NORM_THREADS
@@ -125,6 +127,21 @@ def test_every_argument_goes_where_its_name_says(recorder: Recorder) -> None:
         "flag": 6 << 40,
     }
     assert list(labels)[7:12] == ["row_cells", "row_weight", "column_cells", "column_weight", "column_cell"]
+
+
+def test_a_decoders_picture_is_covered_and_every_argument_has_its_name(recorder: Recorder) -> None:
+    kernels = FrameKernels(recorder, recorder.gpu, SPEC)
+    factors = yuv_factors(1, full=False)
+    kernels.nv12_to_rgb("s", module.Plane(1 << 40, 256), module.Plane(2 << 40, 512), (63, 97), factors, 3 << 40, turns=5)
+    name, grid, block, given = recorder.calls[0]
+    assert (name, grid, block) == ("nv12_to_rgb", (6, 1, 1), (256, 1, 1))
+    assert 4 * 256 * grid[0] >= 63 * 97
+    assert given == {
+        **{"luma": 1 << 40, "luma_pitch": 256, "chroma": 2 << 40, "chroma_pitch": 512},
+        **{"height": 63, "width": 97, "turns": 1, "out": 3 << 40},
+        **{"luma_offset": factors.luma_offset, "luma_factor": factors.luma, "red_v": factors.red_v},
+        **{"green_u": factors.green_u, "green_v": factors.green_v, "blue_u": factors.blue_u},
+    }
 
 
 def test_only_what_is_needed_is_compiled_and_once(recorder: Recorder) -> None:

@@ -1,4 +1,4 @@
-"""preprocess.cu, upsample_argmax.cu and overlay.cu give the bits of image.py, at every size."""
+"""preprocess.cu, upsample_argmax.cu, overlay.cu and nv12_to_rgb.cu give the bits of image/, at every size."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kernel_calls import Float, KernelCalls, Size, model_spec
 
 from rtformer_deploy.image import frames as image
+from rtformer_deploy.image.nv12 import nv12_to_rgb, yuv_factors
 from rtformer_deploy.types import Resize
 
 On = Callable[..., KernelCalls]
@@ -135,3 +136,21 @@ def test_overlay(on_host: On, size: Size, alpha: float, offset: int, count: int,
     given = on_host(spec).overlay(frames, labels, alpha, offset)
     for index in range(count):
         np.testing.assert_array_equal(given[index], image.overlay(frames[index], labels[index], spec.palette, alpha))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=sizes(40, 60),
+    turns=st.integers(0, 3),
+    matrix=st.sampled_from([1, 2, 4, 6, 7, 9]),
+    full=st.booleans(),
+    padding=st.sampled_from([0, 1, 64]),
+    seed=seeds,
+)
+def test_nv12_to_rgb(on_host: On, size: Size, turns: int, matrix: int, full: bool, padding: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    luma = rng.integers(0, 256, size, np.uint8)
+    chroma = rng.integers(0, 256, (-(-size[0] // 2), -(-size[1] // 2), 2), np.uint8)
+    factors = yuv_factors(matrix, full)
+    given = on_host(model_spec((8, 8), (1, 1), 1)).nv12_to_rgb(luma, chroma, factors, turns, padding)
+    np.testing.assert_array_equal(given, nv12_to_rgb(luma, chroma, factors, turns))

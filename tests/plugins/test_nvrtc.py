@@ -29,8 +29,8 @@ def room(size: int) -> bytes:
     return bytes(size + 1)
 
 
-def test_there_are_five_sources() -> None:
-    assert SOURCES == ["grouped_double_norm", "overlay", "preprocess", "upsample_argmax", "upsample_argmax_plugin"]
+def test_there_are_six_sources() -> None:
+    assert SOURCES == ["grouped_double_norm", "nv12_to_rgb", "overlay", "preprocess", "upsample_argmax", "upsample_argmax_plugin"]
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

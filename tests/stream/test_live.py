@@ -96,7 +96,7 @@ def test_a_stream_that_stays_away_is_given_up() -> None:
 def test_a_stubborn_source_waits_for_its_first_frame() -> None:
     attempts = itertools.count()
 
-    def opener() -> object:
+    def opener(*, nvdec: object = None) -> object:
         if next(attempts) < 3:
             raise VideoError("not yet.")
         return device._opener()
@@ -110,7 +110,7 @@ def test_a_stubborn_source_waits_for_its_first_frame() -> None:
 def test_a_reader_that_hangs_is_given_up_and_few_are_left_hanging() -> None:
     wake, started = threading.Event(), []
 
-    def hanging() -> object:
+    def hanging(*, nvdec: object = None) -> object:
         started.append(threading.current_thread())
         wake.wait(10)
         raise VideoError("woken.")

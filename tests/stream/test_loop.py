@@ -26,6 +26,7 @@ from rtformer_deploy.opening import open_any
 from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.stream.items import Counts, StreamFrame, Unread
 from rtformer_deploy.stream.loop import Loop, LoopOptions
+from rtformer_deploy.stream.nvdec import Nvdec
 from rtformer_deploy.stream.overlap import overlap
 from rtformer_deploy.stream.record import record
 from rtformer_deploy.stream.sinks import Written
@@ -45,7 +46,7 @@ class Made:
 
     total: int | None
 
-    def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
+    def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
         try:
             for index in range(self.total or 0):
                 if stop.is_set():
@@ -186,8 +187,8 @@ def test_stages_overlap(runner: FrameRunner) -> None:
             time.sleep(0.01)
 
     class SlowSource(Made):
-        def items(self, stop: threading.Event) -> Generator[StreamFrame | Unread]:
-            for item in super().items(stop):
+        def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
+            for item in super().items(stop, nvdec):
                 time.sleep(0.01)
                 yield item
 
@@ -291,7 +292,7 @@ def test_the_example_of_the_docs_runs(root: Path, model: Path, tmp_path: Path, m
 
 def test_the_docs_name_every_option_and_every_field(root: Path) -> None:
     text = (root / "docs" / "video.md").read_text()
-    for name in ("--every", "--seconds", "--retry", "--labels", "--smooth", "--flicker", "--camera"):
+    for name in ("--every", "--seconds", "--retry", "--labels", "--smooth", "--flicker", "--camera", "--decode"):
         assert f"`{name}" in text, name
-    for field in dataclasses.fields(rd.Result):
-        assert f"`{field.name}" in text, field.name
+    for field in ("frame", *(field.name for field in dataclasses.fields(rd.Result))):
+        assert f"`{field}" in text, field

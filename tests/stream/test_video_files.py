@@ -47,6 +47,12 @@ def test_a_rotated_video_comes_out_upright(tmp_path: Path, degrees: int, rows: i
     assert np.array_equal(first.frame, np.rot90(stored, -degrees // 90))  # a player turns clockwise
 
 
+def test_colours_that_are_not_converted_are_an_error(tmp_path: Path) -> None:
+    """BT.2020 of constant luminance, which FFmpeg does not convert."""
+    with pytest.raises(VideoError, match=r"A frame of .*clip\.mp4 cannot be converted to RGB: .*not supported"):
+        read(VideoFile(write_clip(tmp_path / "clip.mp4", ticks(2), matrix=10)))
+
+
 def test_every_and_seconds(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", ticks(10))
     source = VideoFile(clip, every=4)

@@ -52,6 +52,19 @@ API cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream
     return copy(at(to), at(from), size, stream, false);
 }
 
+// Row by row; a side is host memory or device memory.
+API cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *what, CUstream stream) {
+    CALL_IN_CONTEXT();
+    unsigned char *to = what->dstMemoryType == CU_MEMORYTYPE_HOST ? what->dstHost : at(what->dstDevice);
+    const unsigned char *from = what->srcMemoryType == CU_MEMORYTYPE_HOST ? what->srcHost : at(what->srcDevice);
+    to += what->dstY * what->dstPitch + what->dstXInBytes;
+    from += what->srcY * what->srcPitch + what->srcXInBytes;
+    for (size_t row = 0; row < what->Height; ++row) {
+        TRY(copy(to + row * what->dstPitch, from + row * what->srcPitch, what->WidthInBytes, stream, false));
+    }
+    return CUDA_SUCCESS;
+}
+
 // Copies that wait go through the legacy stream.
 static CUresult copy_now(void *to, const void *from, size_t size) {
     TRY(capture_refuses_legacy(context_current()->legacy));

@@ -80,6 +80,7 @@ static const int attributes[][2] = {
     {5, 2147483647}, {6, 65535}, {7, 65535},              // a grid's sides
     {8, 49152},   // shared memory of a block
     {9, 65536},   {10, 32},   {12, 65536}, {13, 1980000}, // constant memory, warp, registers, clock
+    {14, 512},    // how a texture is aligned
     {16, 132},    // multiprocessors
     {17, 0},      {18, 0},    {19, 1},     {20, 0},       // watchdog, integrated, mapped memory, compute mode
     {31, 1},      {32, 1},    {34, 0},                    // concurrent kernels, ECC, PCI

@@ -15,6 +15,7 @@ from stub import StubDriver
 from stub_lab import Lab, bytes_at
 
 from rtformer_deploy.image import frames as image
+from rtformer_deploy.image.nv12 import nv12_to_rgb, yuv_factors
 from rtformer_deploy.lanes import kernels as kernels_module
 
 INPUT, GRID, CLASSES, FRAME = (32, 48), (4, 6), 7, (37, 53)
@@ -91,6 +92,14 @@ def test_overlay_and_double_norm_run_too(lab: Lab, compiled: None, monkeypatch: 
     there = on_host(monkeypatch)
     np.testing.assert_array_equal(given[0], there.overlay(frames, labels, 0.5))
     np.testing.assert_allclose(given[1].astype(np.float32), there.double_norm(x, 2).astype(np.float32), rtol=1e-2)
+
+
+def test_nv12_to_rgb_gives_the_bits_of_the_cpu(lab: Lab, compiled: None) -> None:
+    rng = np.random.default_rng(3)
+    luma, chroma = rng.integers(0, 256, FRAME, np.uint8), rng.integers(0, 256, (19, 27, 2), np.uint8)
+    factors = yuv_factors(9, full=True)
+    given = on_stub(lab).nv12_to_rgb(luma, chroma, factors, 1, padding=10)
+    np.testing.assert_array_equal(given, nv12_to_rgb(luma, chroma, factors, 1))
 
 
 def test_a_launch_waits_its_turn(lab: Lab, compiled: None, driver: StubDriver) -> None:
