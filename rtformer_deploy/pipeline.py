@@ -11,8 +11,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .backends import REFERENCE, backend_row, build, open_engine
-from .errors import CalibrationError, ModelError, PrecisionError
+from .agreement import Probes, check_flips, compare, sample
+from .backends import backend_row, build
+from .errors import BuildError, CalibrationError, ModelError, PrecisionError
 from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel, tensor_spec
 from .formats.model_file import file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
@@ -29,15 +30,15 @@ from .graph.head import set_head
 from .graph.names import name_tensors, strip_traces
 from .graph.notes import add_note, notes_of
 from .graph.opset import raise_opset
+from .graph.portable import is_written_out, put_back, write_out, written_out_notes
 from .graph.qdq import SHORT_LEVELS, to_qdq
 from .graph.quantised import quantised
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
-from .image.frames import load_image, preprocess
-from .image.samples import drawn_street, sample_photograph
+from .image.frames import preprocess
 from .lanes.supported import ON_A_CPU, lane_fault
 from .machine import require, sums_eight_bits_exactly
-from .types import FOREIGN, Backend, BuildOptions, Engine, Frame, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
+from .types import FOREIGN, Backend, BuildOptions, Engine, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,10 +55,10 @@ class Exported:
     parity: Parity
 
 
-def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) -> Exported:
+def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None, *, portable: bool = False) -> Exported:
     """Network -> ONNX with named tensors and recognisable attention, simplified, stamped, and checked against the network.
 
-    Raises ModelError if the exported model differs, naming the first tensor that does.
+    With `portable` the attention is written out as plain operators, for tools that do not run ONNX functions. Raises ModelError if the exported model differs, naming the first tensor that does.
     """
     require("torch", "export", "Exporting")
     require("onnxscript", "export", "Exporting")
@@ -67,6 +68,8 @@ def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None) 
     model = strip_traces(name_tensors(export_network(network, spec, opset or DEFAULT_OPSET)), str(spec.arch["name"]))
     model = set_head(simplify(add_functions(model)), spec)
     stamp_spec(model, spec)
+    if portable:
+        write_out(model)
     return Exported(model, spec, check_export(network, model, spec))
 
 
@@ -89,8 +92,12 @@ def prepare_model(
     """
     row = backend_row(backend)
     _check_opset(model, options)
+    plugins = options.plugins and row.plugins  # the other builders refuse them
+    if plugins and is_written_out(model):
+        what = "--plugins are for the nodes of the domain rtformer, and in a portable model these are written out."
+        raise BuildError(what, "Export the model without --portable.")
     refuse_broken_weights(model)
-    model = inline_foreign_functions(clone(model))
+    model = inline_foreign_functions(put_back(clone(model)))
     if holds_half(model):
         to_fp32(model)
     settle_foreign_qdq(model, row.on_gpu)
@@ -107,7 +114,6 @@ def prepare_model(
             add_note(
                 model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows."
             )
-    plugins = options.plugins and row.plugins  # the other builders refuse them
     if row.on_gpu and options.precision != "fp32":
         to_fp16(model, fp32, () if plugins else FP32_OPERATORS, probe)
     if plugins:
@@ -154,14 +160,16 @@ def build_engine(
     keep: Sequence[str] = (),
     fp32: Sequence[str] = (),
     strict: bool = False,
+    probes: Probes | None = None,
     progress: Progress = no_progress,
 ) -> Engine:
-    """ONNX -> engine. If this machine can run the engine, its labels are compared once with those of ONNX Runtime on `model`.
+    """ONNX -> engine. If this machine can run the engine, its labels are compared with those of ONNX Runtime on `model`: see `agreement`.
 
     INT8 takes `ranges` of these weights and this preprocessing, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
     computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError if the engine does not
     have the precision that was asked for.
     """
+    probes = probes or Probes()
     if options.precision != "int8":
         ranges = None
     if ranges is not None:
@@ -173,14 +181,22 @@ def build_engine(
         engine.info,
         ranges_sha256=None if ranges is None else ranges_hash(ranges),
         options={**engine.info.options, **strictness},
-        notes=(*engine.info.notes, *notes_of(prepared), *stamp_notes(model), *opening_notes(spec, backend)),
+        notes=(
+            *engine.info.notes,
+            *notes_of(prepared),
+            *stamp_notes(model),
+            *(written_out_notes(model) or written_out_notes(prepared)),
+            *opening_notes(spec, backend),
+        ),
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
         refuse_mismatch(engine)
     if can_run_here(engine) and not opening_notes(spec, backend):
-        share = flips(engine, model, spec, options)
-        engine = replace(engine, info=replace(engine.info, flips=share))
+        found = compare(engine, model, options, probes, progress)
+        notes = (*engine.info.notes, *found.notes)
+        engine = replace(engine, info=replace(engine.info, flips=found.worst, flips_on=found.listed(), notes=notes))
+    check_flips(engine.info.flips, probes.max_flips)
     return engine
 
 
@@ -219,28 +235,10 @@ def can_run_here(engine: Engine) -> bool:
     return bool(gpus())
 
 
-def flips(engine: Engine, model: ir.Model, spec: ModelSpec, options: BuildOptions) -> float:
-    """The share of pixels whose class differs between the engine and ONNX Runtime on its model, on the sample frame."""
-    frame = probe_frame(spec)
-    plain = BuildOptions(batch=options.batch, threads=options.threads)
-    reference = build(inline_functions(clone(model)), spec, REFERENCE, plain, model_sha256=file_sha256(model))
-    with open_engine(reference, threads=options.threads) as runner:
-        exact = runner.run([frame])[0]
-    with open_engine(engine, device=options.device, threads=options.threads) as runner:
-        labels = runner.run([frame])[0]
-    return float(np.mean(labels != exact))
-
-
-def probe_frame(spec: ModelSpec) -> Frame:
-    """The frame that a fresh engine is tried on: the photograph that comes with the project, or a drawn street."""
-    photograph = sample_photograph()
-    return drawn_street(spec.frame_size) if photograph is None else load_image(photograph)
-
-
 def probe_input(spec: ModelSpec) -> NDArray[np.float32]:
-    """The probe frame as the model takes it: (N, 3, H, W), N being the batch (1 if it is free)."""
+    """The sample frame as the model takes it: (N, 3, H, W), N being the batch (1 if it is free)."""
     batch = spec.input.shape[0]
-    image = preprocess(probe_frame(spec), spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
+    image = preprocess(sample(spec), spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
     return np.repeat(image[None], batch if isinstance(batch, int) else 1, 0)
 
 
@@ -254,6 +252,7 @@ def read_model(path: Path, external: ExternalModel | None = None, backend: Backe
     model = load_stamped(path)
     if model is None:
         return read_foreign(path, external, backend)
+    put_back(model)
     spec = spec_of(model, path.name)
     if external.is_set():
         what = f"{path.name} already carries its metadata ({spec.name})."

@@ -207,7 +207,8 @@ class EngineInfo:
 
     `model_sha256` is the hash of the model's file as it was given, before any pass. `gpu` is the device or the compute capabilities
     that the plan was built for (None: CPU); `flips` the share of pixels whose class changed against ONNX Runtime on the model it came
-    from (None: the engine could not be run where it was built). `notes` are what a person should know before trusting the engine.
+    from (None: the engine could not be run where it was built, or the model not in ONNX Runtime): the largest of `flips_on`, the
+    share on each frame that was tried. `notes` are what a person should know before trusting the engine.
     """
 
     spec: ModelSpec
@@ -222,6 +223,7 @@ class EngineInfo:
     model_sha256: Sha256
     ranges_sha256: Sha256 | None = None
     flips: Share | None = None
+    flips_on: Mapping[str, Share] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -154,6 +154,15 @@ def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, 
     return runner
 
 
+def open_reference(model: ir.Model, spec: ModelSpec, options: BuildOptions) -> FrameRunner:
+    """A model without functions -> a FrameRunner on REFERENCE, with graph optimisation off: what every engine is compared with.
+
+    `batch` and `threads` of the options count. Raises EngineError if REFERENCE cannot run the model, MissingPackageError.
+    """
+    runner: FrameRunner = _part(backend_row(REFERENCE), "reference").open_reference(model, spec, options)
+    return runner
+
+
 def check_engine(info: EngineInfo) -> None:
     """Raises EngineError or MissingPackageError, with the command that fixes it, if the plan cannot be opened here. Does not open it."""
     _part(backend_row(info.backend), "run").check(info)

@@ -31,10 +31,14 @@ from .terminal import echo
     help="End in the network's small logits, full-size logits, or uint8 labels.",
 )
 @click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True, help="Set the ONNX operator set.")
+@click.option("--portable", is_flag=True, help="Write the attention as plain operators, for tools that do not run ONNX functions.")
 @output("model.onnx", "Write the model here.")
 def command(**values: Any) -> None:
     """Write an ONNX model of a network, with the attention as recognisable nodes of the domain `rtformer`, simplified and
     checked: ONNX Runtime must give what PyTorch gives, to 1e-4 of the largest logit.
+
+    The attention's nodes are ONNX functions, which ONNX Runtime and TensorRT run. For other tools (OpenVINO's own reader, OpenCV) add
+    --portable.
 
     \b
     rtformer-deploy export --variant slim

@@ -17,7 +17,10 @@ from .outputs import Output, check_outputs, file_inputs
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """Which network (see `choose_network`) to export, how, and to which file. `size` None is the recipe's; `seed` is for random weights."""
+    """Which network (see `choose_network`) to export, how, and to which file. `size` None is the recipe's; `seed` is for random weights;
+
+    `portable` writes the attention as plain operators (see `export_model`).
+    """
 
     output: Path
     variant: str | None = None
@@ -30,6 +33,7 @@ class ExportRequest:
     batch: int | str = 1
     head: Head = "lowres"
     opset: int = 20
+    portable: bool = False
 
 
 def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
@@ -50,8 +54,8 @@ def export_to_file(request: ExportRequest, say: Say = print) -> Exported:
     fault = scale_fault(spec.size, spec.scale)
     if fault is not None:
         raise UsageError(f"{spec.name}: {fault}.", "Choose another --size, or leave it out.")
-    what = f"{height}x{width}, batch {request.batch}, head {request.head}, opset {request.opset}"
+    what = f"{height}x{width}, batch {request.batch}, head {request.head}, opset {request.opset}" + ", portable" * request.portable
     say(f"Exporting {spec.name} ({choice.origin}) at {what} ...")
-    exported = export_model(choice.network, spec, request.opset)
+    exported = export_model(choice.network, spec, request.opset, portable=request.portable)
     save_model(exported.model, request.output)
     return exported

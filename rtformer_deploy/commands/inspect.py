@@ -147,7 +147,7 @@ def _onnx(path: Path, data: bytes) -> Description:
         file["sha256_with_data_files"] = file_sha256(model)
     facts: dict[str, Any] = {
         "file": file,
-        "graph": _graph(model, nodes),
+        "graph": _graph(model, nodes, spec),
         "tensors": _tensors(map(tensor_spec, model.graph.inputs), map(tensor_spec, model.graph.outputs)),
         "nodes": dict(sorted(Counter(_operator(node) for node in nodes).items(), key=lambda item: (-item[1], item[0]))),
         "initializers": _initializers(model),
@@ -157,7 +157,7 @@ def _onnx(path: Path, data: bytes) -> Description:
     return Description("onnx", facts)
 
 
-def _graph(model: ir.Model, nodes: list[ir.Node]) -> dict[str, Any]:
+def _graph(model: ir.Model, nodes: list[ir.Node], spec: ModelSpec | None) -> dict[str, Any]:
     producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
     from ..graph.quantised import quantised
 
@@ -167,8 +167,23 @@ def _graph(model: ir.Model, nodes: list[ir.Node]) -> dict[str, Any]:
         "opset": {domain or "ai.onnx": version for domain, version in model.opset_imports.items()},
         "node_count": len(nodes),
         "custom_nodes": sum(node.domain not in ("", "ai.onnx") for node in nodes),
+        "form": _form(model, spec),
         "quantised": quantised(model) or "no",
     }
+
+
+def _form(model: ir.Model, spec: ModelSpec | None) -> str:
+    """Which tools can open the file, as far as that depends on its functions."""
+    from ..graph.portable import is_written_out
+
+    if model.functions:
+        domains = ", ".join(sorted({function.domain for function in model.functions.values()}))
+        portable = "" if spec is None else "; for others, export it with --portable"
+        return f"with functions of {domains}: for tools that run ONNX functions, such as ONNX Runtime and TensorRT{portable}"
+    domains = ", ".join(sorted({node.domain for node in model.graph.all_nodes()} - {"", "ai.onnx"}))
+    if domains:
+        return f"with operators of {domains}, which are not ONNX's own"
+    return "portable: plain operators alone" + (", the attention is written out" if is_written_out(model) else "")
 
 
 def _operator(node: ir.Node) -> str:

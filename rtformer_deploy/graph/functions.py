@@ -4,18 +4,25 @@
     CrossResolutionAttention every pixel attends to pooled tokens (section 3.3)
     AdaptiveMaxPool          the largest of each bin; `rows` and `columns` (bins, longest bin) hold the bins' indices
 
-`add_functions` gives a model the bodies of the nodes it uses, so that anything that reads ONNX can run it; `inline_functions` puts
+`add_functions` gives a model the bodies of the nodes it uses, so that what knows ONNX functions can run it; `inline_functions` puts
 the bodies in the place of the nodes, for builders that need plain operators.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
 
 import onnx
 import onnx.parser
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
+from .edit import label
+
 DOMAIN = "rtformer"
+#: Marks what is made of one call while functions are inlined.
+_CALL = "rtformer_deploy.call"
 
 _BODIES = {
     "GroupedDoubleNorm": """<domain: "rtformer", opset_import: ["" : {opset}]>
@@ -61,6 +68,10 @@ _BODIES = {
 }
 
 
+#: The operators of the domain.
+OPERATORS = frozenset(_BODIES)
+
+
 def add_functions(model: ir.Model) -> ir.Model:
     """Adds the function of every `rtformer` node to the model; changes the model."""
     opset = model.opset_imports.get("", 20)
@@ -82,9 +93,52 @@ def inline_foreign_functions(model: ir.Model) -> ir.Model:
 
 
 def inline_functions(model: ir.Model) -> ir.Model:
-    """Replaces each node that has a function by the function's body; changes the model."""
-    InlinePass()(model)
+    """Replaces each node that has a function by the function's body; changes the model.
+
+    The body's nodes are named after the module of the node that they replace: "layer4.attn_h/MatMul".
+    """
+    inline_calls(model)
     model.functions.clear()
     if not any(node.domain == DOMAIN for node in model.graph):  # a node without a function belongs to a plugin
         model.opset_imports.pop(DOMAIN, None)
     return model
+
+
+def inline_calls(model: ir.Model, criteria: Callable[[ir.Function], bool] | None = None) -> dict[str, list[ir.Node]]:
+    """Puts the bodies of functions in the place of the nodes that call them; changes the model.
+
+    `criteria` chooses the functions, all without it. Returns what each call has become, by the call's name, in graph order.
+    """
+    chosen = {name for name, function in model.functions.items() if criteria is None or criteria(function)}
+    calls = [node for node in model.graph.all_nodes() if node.op_identifier() in chosen]
+    for number, node in enumerate(calls):
+        node.metadata_props[_CALL] = str(number)  # what is made of it inherits this
+    InlinePass(criteria)(model)
+    bodies: dict[str, list[ir.Node]] = {}
+    for node in model.graph.all_nodes():
+        number_of_call = node.metadata_props.pop(_CALL, None)
+        if number_of_call is not None:
+            bodies.setdefault(number_of_call, []).append(node)
+    inner = {node for body in bodies.values() for node in body}
+    used = {node.name for node in model.graph.all_nodes() if node not in inner}
+    for number, body in bodies.items():
+        _name_body(body, _module(calls[int(number)]), used)
+    return {calls[int(number)].name or number: body for number, body in bodies.items()}
+
+
+def _name_body(body: list[ir.Node], module: str, used: set[str | None]) -> None:
+    """Names a call's nodes after their module and operator, with a number if that name is taken."""
+    for node in body:
+        base = f"{module}/{node.op_type}"
+        node.name = next(name for name in itertools.chain([base], (f"{base}_{n}" for n in itertools.count(1))) if name not in used)
+        used.add(node.name)
+
+
+def _module(call: ir.Node) -> str:
+    """The module of a call that `graph.names` named: "layer4.attn_h" for both "layer4.attn_h" and "layer4.attn_h/CrossResolutionAttention".
+
+    A call from elsewhere stands for itself.
+    """
+    name = label(call)
+    scope, _, last = name.rpartition("/")
+    return scope if scope and last.startswith(call.op_type) else name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,12 @@ def sample_source() -> str:
     """What `sample_frame` returns, in words."""
     photograph = sample_photograph()
     return "drawn street" if photograph is None else f"bundled {photograph.name}, resized"
+
+
+def noise(size: tuple[int, int], mean: Sequence[float], std: Sequence[float], seed: int = 0) -> Frame:
+    """White noise with the mean and spread of RGB, from 0 to 1, that a model expects: (H, W, 3), the same for the same arguments."""
+    values = np.random.default_rng(seed).standard_normal((*size, 3), np.float32) * np.float32(std) + np.float32(mean)
+    return (255 * values).round().clip(0, 255).astype(np.uint8)
 
 
 def drawn_street(size: tuple[int, int], seed: int = 0) -> Frame:

@@ -15,13 +15,14 @@ WARM_UP = 2
 @dataclass(frozen=True, slots=True)
 class LayerTime:
     """One layer that ran: its name, the library's names for its kind and kernel, its precision ("" if the library does not say), and
-    its time in each run in ms."""
+    its time in each run in ms. `node` is the model's node that it computes, or the one that it was made for; "" if nobody knows."""
 
     name: str
     kind: str
     kernel: str
     precision: str
     runs_ms: tuple[float, ...]
+    node: str = ""
 
     @property
     def ms(self) -> float:

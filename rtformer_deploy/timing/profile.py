@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,10 +21,11 @@ from ..runtime.cpu_session import preprocess_frames
 from ..runtime.frame_runner import FrameRunner
 from ..runtime.layer_times import WARM_UP, LayerTime, run_once
 from ..runtime.session import DeviceTimed
-from ..types import Engine
+from ..types import FOREIGN, Engine
 
 #: Blocks for layers outside every module: the library's own copies between memory layouts, and layers whose name has one part only.
 LAYOUT, NO_MODULE = "(layout changes)", "(no module)"
+_PATH = re.compile(r"[./]")
 _MOST = 50  # layers in a module that is one block
 _LAYOUT_KIND = re.compile(r"reorder|reformat", re.IGNORECASE)
 
@@ -76,7 +77,7 @@ class Profile:
         return tuple(sorted(blocks, key=lambda block: block.ms, reverse=True))
 
     def _modules(self) -> dict[str, str]:
-        return homes((layer.name for layer in self.layers), _MOST)
+        return homes(map(_path_of, self.layers), _MOST)
 
     def summary(self) -> str:
         """One sentence: what profiling costs."""
@@ -110,6 +111,8 @@ def profile_engine(engine: Engine, *, rounds: int = 20, device: int = 0, threads
     images, whole_ms = _without_profiling(engine, rounds, device, threads)
     spec = engine.info.spec
     layers = layer_times(engine, images, rounds, device=device, threads=threads)
+    if spec.arch.get("name") != FOREIGN:
+        layers = tuple(_in_module(layer) for layer in layers)
     return Profile(spec.name, engine.info.backend, spec.size, len(images), rounds, layers, whole_ms)
 
 
@@ -117,7 +120,18 @@ def block_of(layer: LayerTime, modules: Mapping[str, str] = MappingProxyType({})
     """The module a layer belongs to, by `modules` or two parts deep, or LAYOUT or NO_MODULE."""
     if _LAYOUT_KIND.match(layer.kind):
         return LAYOUT
-    return modules.get(layer.name, home(layer.name)) if re.search(r"[./]", layer.name) else NO_MODULE
+    name = _path_of(layer)
+    return modules.get(name, home(name)) if _PATH.search(name) else NO_MODULE
+
+
+def _path_of(layer: LayerTime) -> str:
+    """What says where in the network a layer belongs."""
+    return layer.node or layer.name
+
+
+def _in_module(layer: LayerTime) -> LayerTime:
+    """A layer of a network that `export` named: a node whose name has one part is a module of its own."""
+    return replace(layer, node=f"{layer.node}/{layer.kind}") if layer.node and not _PATH.search(layer.node) else layer
 
 
 def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | None) -> tuple[NDArray[np.float32], float]:

@@ -6,6 +6,7 @@ import bisect
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import EngineError
 from ...files import temporary_folder
+from ...formats.model_file import parse_model
 from ...runtime.layer_times import WARM_UP, LayerTime, run_once
 from ...types import Engine
 from .run import ONNXRuntimeSession, open_model, session_options
@@ -39,7 +41,22 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
             session.close()
             profile_path = Path(model.end_profiling())  # before the folder goes
         events: list[dict[str, Any]] = json.loads(profile_path.read_text(encoding="utf-8"))
-    return read_events(events, rounds)
+    nodes = _nodes(engine.plan)
+    return [_known(layer, nodes) for layer in read_events(events, rounds)]
+
+
+def _nodes(plan: bytes) -> dict[str, str]:
+    """A plan -> its nodes by the names that a layer can have: a node's own, or that of a tensor which it makes."""
+    nodes = list(parse_model(plan).graph.all_nodes())
+    return {str(output.name): str(node.name) for node in nodes for output in node.outputs} | {
+        str(node.name): str(node.name) for node in nodes
+    }
+
+
+def _known(layer: LayerTime, nodes: Mapping[str, str]) -> LayerTime:
+    """A layer under the name of its node, if it has one."""
+    node = nodes.get(layer.name, "")
+    return replace(layer, name=node or layer.name, node=node)
 
 
 def read_events(events: Sequence[Mapping[str, Any]], rounds: int) -> list[LayerTime]:

@@ -14,7 +14,7 @@ from ...formats.model_file import serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
 from ..shapes import batch_range, output_shape, tensors
 from ..verdict import judge
-from .plan import compile_plan, import_openvino, pack, reason, version
+from .plan import compile_plan, import_openvino, note, pack, reason, version
 
 #: Layers that make up most of the cost, by their names in OpenVINO's execution graph.
 COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected", "ScaledDotProductAttention"})
@@ -36,6 +36,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         progress("OpenVINO: read the model", 0, 3)
         converted = ov.Core().read_model(io.BytesIO(data))
         _bound_batch(converted, source, batch)
+        _keep_names(converted, model)
         progress("OpenVINO: write the plan", 1, 3)
         plan = pack(converted, compress=options.precision == "fp16")
         progress("OpenVINO: open it and read its layers", 2, 3)
@@ -66,18 +67,20 @@ def layer_precisions(compiled: Any) -> dict[str, int]:
     """
     counts: collections.Counter[str] = collections.Counter()
     for layer in compiled.get_runtime_model().get_ops():
-        notes = layer.get_rt_info()
-        if _note(notes, "layerType") in COMPUTE_LAYERS:
-            suffix = _note(notes, "primitiveType").rsplit("_", 1)[-1].lower()
+        if note(layer, "layerType") in COMPUTE_LAYERS:
+            suffix = note(layer, "primitiveType").rsplit("_", 1)[-1].lower()
             counts[_PRECISIONS.get(suffix, suffix)] += 1
     return dict(counts)
 
 
-def _note(notes: Any, key: str) -> str:
-    if key not in notes:
-        return ""
-    value = notes[key]
-    return str(getattr(value, "value", value))
+def _keep_names(converted: Any, model: ir.Model) -> None:
+    """Gives the layers that make an output their nodes' names back, which OpenVINO has replaced by the output's name."""
+    names = {output.name: output.producer() for output in model.graph.outputs}
+    for result in converted.get_results():
+        layer = result.input_value(0).get_node()
+        node = names.get(layer.get_friendly_name())
+        if node is not None and node.name:
+            layer.set_friendly_name(node.name)
 
 
 def _bound_batch(model: Any, source: TensorSpec, batch: tuple[int, int, int]) -> None:

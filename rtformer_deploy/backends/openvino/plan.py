@@ -55,10 +55,24 @@ def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling:
         config["INFERENCE_NUM_THREADS"] = threads
     if profiling:
         config["PERF_COUNT"] = True
+    return ov.Core().compile_model(read_plan(plan), "CPU", config)
+
+
+def read_plan(plan: bytes) -> Any:
+    """A plan as an openvino.Model. Raises zipfile.BadZipFile, KeyError or RuntimeError if the bytes are not a plan."""
+    ov = import_openvino()
     with open_stored(plan) as file:
         weights = ov.Tensor(np.frombuffer(file.read("model.bin"), np.uint8))
-        model = ov.Core().read_model(file.read("model.xml"), weights)
-    return ov.Core().compile_model(model, "CPU", config)
+        return ov.Core().read_model(file.read("model.xml"), weights)
+
+
+def note(layer: Any, key: str) -> str:
+    """What OpenVINO notes about a layer of its execution graph; empty if it notes nothing."""
+    notes = layer.get_rt_info()
+    if key not in notes:
+        return ""
+    value = notes[key]
+    return str(getattr(value, "value", value))
 
 
 def reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import EngineError
@@ -16,6 +17,8 @@ from ...formats.documents import parse_json
 
 #: Convolutions and matrix products by the names that builders give them: "CaskConvolution", "conv", "gemm", "MatrixMultiply", ...
 _COMPUTE = re.compile(r"conv|gemm|gemv|matrix_?mul|matmul|einsum|fully_?connected|attention|\bmha\b|\bfc\b", re.IGNORECASE)
+#: The metadata of a layer names the nodes that it was made of.
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 #: Layers that only move data: they take any type and say nothing about precision.
 _MOVES = re.compile(r"reformat|copy|cast|convert|constant|shuffle|shape|no_?op|identity|slice|gather|concat|signal|wait", re.IGNORECASE)
 #: The order matters: "BFloat16" contains "Float16" and "UInt8" contains "Int8".
@@ -30,6 +33,15 @@ _TYPES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """A layer's kind and precision, and the ONNX node that it computes, the first of several; "" for what nobody says."""
+
+    kind: str = ""
+    precision: str = ""
+    node: str = ""
+
+
 def layer_precisions(inspector_json: str) -> dict[str, int]:
     """The JSON of an engine inspector -> how many compute layers work in each precision: {"fp16": 57}.
 
@@ -42,12 +54,17 @@ def layer_precisions(inspector_json: str) -> dict[str, int]:
     return dict(Counter(name for layer in compute if (name := _precision(layer)) is not None))
 
 
-def layer_facts(inspector_json: str) -> dict[str, tuple[str, str]]:
-    """The JSON of an engine inspector -> each layer's name with its kind and precision, "" if it reports none.
+def layer_facts(inspector_json: str) -> dict[str, LayerFacts]:
+    """The JSON of an engine inspector -> each layer's name with what it says about the layer.
 
     Empty if the engine reports only layer names. Raises EngineError if the text is not such JSON.
     """
-    return {str(layer.get("Name", "")): (str(layer.get("LayerType", "")), _precision(layer) or "") for layer in _layers(inspector_json)}
+    return {str(layer.get("Name", "")): _facts(layer) for layer in _layers(inspector_json)}
+
+
+def _facts(layer: Mapping[str, Any]) -> LayerFacts:
+    node = _NODE.search(str(layer.get("Metadata", "")))
+    return LayerFacts(str(layer.get("LayerType", "")), _precision(layer) or "", "" if node is None else node[1])
 
 
 def _layers(inspector_json: str) -> list[dict[str, Any]]:

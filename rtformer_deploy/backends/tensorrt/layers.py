@@ -13,7 +13,7 @@ from ...lanes.engine import ExecutionContext
 from ...lanes.engine_lane import EngineLane
 from ...runtime.layer_times import WARM_UP, LayerTime, run_once
 from ...types import Engine
-from .found_precision import layer_facts
+from .found_precision import LayerFacts, layer_facts
 from .plan import PlanContext
 from .run import open_lanes
 
@@ -32,13 +32,18 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
     names = dict.fromkeys(name for run in runs for name in run)
     if not names:
         raise EngineError("TensorRT's profiler was attached and told of no layers.")
-    return [LayerTime(name, facts.get(name, ("", ""))[0], "", facts.get(name, ("", ""))[1], _times(name, runs)) for name in names]
+    return [_layer(name, facts.get(name, LayerFacts()), runs) for name in names]
 
 
-def _profiled(lane: EngineLane, batch: int, rounds: int) -> tuple[list[dict[str, float]], dict[str, tuple[str, str]]]:
+def _layer(name: str, facts: LayerFacts, runs: list[dict[str, float]]) -> LayerTime:
+    times = tuple(run.get(name, 0.0) for run in runs)
+    return LayerTime(name, facts.kind, "", facts.precision, times, facts.node)
+
+
+def _profiled(lane: EngineLane, batch: int, rounds: int) -> tuple[list[dict[str, float]], dict[str, LayerFacts]]:
     """The measured runs, each as layer names with their ms, and the inspector's facts about the layers."""
     current: dict[str, float] = {}
-    facts: dict[str, tuple[str, str]] = {}
+    facts: dict[str, LayerFacts] = {}
 
     def report(name: str, ms: float) -> None:
         current[name] = current.get(name, 0.0) + ms
@@ -77,11 +82,7 @@ def attach_profiler(trt: Any, context: Any, report: Callable[[str, float], None]
     context.profiler = LayerProfiler()
 
 
-def _facts(lane_context: PlanContext) -> dict[str, tuple[str, str]]:
+def _facts(lane_context: PlanContext) -> dict[str, LayerFacts]:
     inspector = lane_context.plan.engine.create_engine_inspector()
     inspector.execution_context = lane_context.context
     return layer_facts(inspector.get_engine_information(lane_context.plan.library.module.LayerInformationFormat.JSON))
-
-
-def _times(name: str, runs: list[dict[str, float]]) -> tuple[float, ...]:
-    return tuple(run.get(name, 0.0) for run in runs)
