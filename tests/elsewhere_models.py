@@ -35,7 +35,7 @@ class Maker:
     constants: list[onnx.TensorProto] = field(default_factory=list)
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
-    def constant(self, name: str, array: Array) -> str:
+    def constant(self, name: str, array: Array | np.generic) -> str:
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 

@@ -15,7 +15,12 @@ Bounds = tuple[int, ...] | None
 @click.argument("model", type=options.PATH, default="model.onnx")
 @click.option("--fp32", "precision", flag_value="fp32", default=None, help="Compute in FP32 [default].")
 @click.option("--fp16", "precision", flag_value="fp16", help="Write FP16 into the graph; the double normalisation stays FP32.")
-@click.option("--int8", "precision", flag_value="int8", help="Quantise convolutions to INT8; the rest is FP16 on TensorRT, FP32 on a CPU.")
+@click.option(
+    "--int8",
+    "precision",
+    flag_value="int8",
+    help="Quantise convolutions and products to INT8; the rest is FP16 on TensorRT, FP32 on a CPU.",
+)
 @options.ranges
 @click.option("--keep", multiple=True, metavar="NAME", help="Leave nodes of this name (a glob) out of INT8; repeatable.")
 @click.option("--recipe", metavar="NAME|FILE", help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.")
