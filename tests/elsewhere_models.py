@@ -218,6 +218,24 @@ def unnamed_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def computed_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with weights that are stored transposed and in FP16, and computed from that."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    nodes = []
+    for tensor in copy.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.ndim == 4:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(array.transpose(2, 3, 1, 0).astype(np.float16), f"{name}/stored"))
+            nodes.append(helper.make_node("Cast", [f"{name}/stored"], [f"{name}/wide"], name=f"{name}/cast", to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Transpose", [f"{name}/wide"], [name], name=f"{name}/turn", perm=[3, 2, 0, 1]))
+    nodes += list(copy.graph.node)
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
 def half_inside(proto: onnx.ModelProto, *, ends: bool) -> onnx.ModelProto:
     """The same model in FP16; with `ends` the image and the scores are FP16 too, else casts join them to FP32."""
     copy = onnx.ModelProto()

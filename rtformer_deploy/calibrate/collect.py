@@ -16,6 +16,7 @@ from ..formats.model_file import parse_model, serialize_model
 from .histogram import BINS, Histogram
 from .not_finite import cause
 
+_MEASURED = [ir.TensorType(dtype) for dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)]  # no sequences
 _GROUP = 64 * 2**20  # bytes of inner tensors that are fetched at once
 
 
@@ -76,10 +77,10 @@ class Collector:
 def float_tensors(model: ir.Model, inlined: ir.Model) -> list[str]:
     """The names of the FP32 and FP16 tensors between the nodes of `model`, its input among them; `inlined` is `model` without functions."""
     ShapeInferencePass()(inlined)
-    types = {output.name: output.dtype for node in inlined.graph for output in node.outputs}
-    types |= {value.name: value.dtype for value in inlined.graph.inputs if value.name not in inlined.graph.initializers}
+    types = {output.name: output.type for node in inlined.graph for output in node.outputs}
+    types |= {value.name: value.type for value in inlined.graph.inputs if value.name not in inlined.graph.initializers}
     names = [value.name for value in model.graph.inputs] + [output.name for node in model.graph for output in node.outputs]
-    return [name for name in names if name and types.get(name) in (ir.DataType.FLOAT, ir.DataType.FLOAT16)]
+    return [name for name in names if name and types.get(name) in _MEASURED]
 
 
 def state(histograms: Mapping[str, Histogram]) -> dict[str, NDArray[Any]]:

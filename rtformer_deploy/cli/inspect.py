@@ -12,7 +12,7 @@ from .terminal import echo
 
 @click.command("inspect")
 @click.argument("file", type=options.PATH)
-@click.option("--lint", "lint_model", is_flag=True, help="Name the Q/DQ placements of an ONNX model that cost a fusion, where and why.")
+@click.option("--lint", "lint_model", is_flag=True, help="Name the Q/DQ placements of an ONNX model that cost something, where and why.")
 @options.json_flag
 def command(file: Path, lint_model: bool, as_json: bool) -> None:
     """Show what FILE holds: an ONNX model, an engine plan (with the .json beside it) or safetensors weights.

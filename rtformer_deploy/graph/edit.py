@@ -25,7 +25,7 @@ def clone(model: ir.Model) -> ir.Model:
     """
     copied = model.clone()
     for value in _values(copied):
-        value.type = copy.copy(value.type)
+        value.type = copy.deepcopy(value.type)  # a sequence's holds another
     return copied
 
 

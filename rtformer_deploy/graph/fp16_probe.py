@@ -19,6 +19,7 @@ from .functions import inline_functions
 #: Another picture may show more than the one that is tried.
 _MARGIN = 2.0
 _SUFFIX = "/largest"
+_FLOAT = ir.TensorType(ir.DataType.FLOAT)  # not a sequence of such
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def run_probe(model: ir.Model, image: NDArray[np.float32]) -> Probe:
     copy = parse_model(serialize_model(inline_functions(clone(model))))
     ShapeInferencePass()(copy)
     values = {value.name: value for node in copy.graph for value in node.outputs}
-    chosen = [values[name] for name in dict.fromkeys(names) if name in values and values[name].dtype == ir.DataType.FLOAT]
+    chosen = [values[name] for name in dict.fromkeys(names) if name in values and values[name].type == _FLOAT]
     outputs = list(copy.graph.outputs)
     for value in chosen:
         _reduce(copy.graph, value)

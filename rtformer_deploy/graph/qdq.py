@@ -28,6 +28,7 @@ from ..errors import CalibrationError, ModelError
 from ..formats.ranges import LEVELS, SMALLEST_NORMAL, has_scale
 from ..types import Ranges
 from .edit import constant, initializer, label, lift_constants
+from .fold import fold_weights
 from .functions import DOMAIN
 from .quantised import refuse_quantised
 from .weights import WEIGHTED, Weight, weight_of
@@ -61,7 +62,7 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     """
     refuse_quantised(model)
     _check_names(model, exclude)
-    lift_constants(model)
+    fold_weights(lift_constants(model))
     operators = [node for node in model.graph if quantizable(node, model, exclude, placement) and ranges_of(node, ranges) > 0]
     work = _Work(model.graph, ranges, placement, weight_levels)
     if not operators:

@@ -394,6 +394,10 @@ def test_lint_of_a_file(small: Small, ranges: Path, call: Call) -> None:
     assert {each["where"] for each in as_json} == {"ONNX Runtime, OpenVINO", "ONNX Runtime"}
     assert told.stdout.endswith(f"{len(as_json)} placements cost something.\n")
     refused(call("inspect", "no.onnx", "--lint"), "no.onnx")
+    refused(call("build-engine", "q.onnx", "--int8", "--backend", "onnxruntime", "--ranges", str(ranges)), "The model is quantised already")
+    refused(call("calibrate", "q.onnx", "--images", str(small.images)), "calibrate is for models in floating point")
+    built = call("build-engine", "q.onnx", "--backend", "onnxruntime")
+    assert "The model is quantised already (7 DequantizeLinear, 3 QuantizeLinear); the engine keeps that." in built.stdout
 
 
 @pytest.mark.parametrize("placement", ["tensorrt", "openvino", "onnxruntime"])

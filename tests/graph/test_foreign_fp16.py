@@ -269,6 +269,18 @@ def test_a_broken_weight_is_refused_on_every_backend(backend: Backend, value: fl
         prepare_model(foreign(proto), backend, BuildOptions())
 
 
+def test_a_sequence_stays_as_it_was_in_the_callers_model() -> None:
+    make = Maker()
+    make.features()
+    make.add("SplitToSequence", ["features"], "parts", axis=1)
+    make.add("SequenceAt", ["parts", make.constant("third", np.array(2, np.int64))], "part")
+    model = foreign(make.finish(make.add("Mul", ["features", "part"], "middle")))
+    before = serialize_model(model)
+    prepared = prepare_model(model, "tensorrt", FP16, probe=image())
+    assert serialize_model(model) == before
+    assert error(exact(prepared, image()), exact(model, image())) < 3e-3
+
+
 def random_fill(make: Maker) -> str:
     make.features()
     noise = helper.make_node("RandomNormalLike", ["features"], ["noise"], name="/noise", dtype=F, scale=0.01)

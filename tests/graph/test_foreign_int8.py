@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from elsewhere_models import (
+    computed_weights,
     error,
     exact,
     foreign,
@@ -77,12 +80,19 @@ def test_what_no_kernel_takes_is_said(kind: str) -> None:
         prepare_model(model, "onnxruntime", INT8, ranges_of_run(model, image()))
 
 
-@pytest.mark.parametrize("form", ["constants", "half inside", "half ends"])
+FORMS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+    "constants": unnamed_constants,
+    "computed": computed_weights,
+    "half inside": lambda proto: half_inside(proto, ends=False),
+    "half ends": lambda proto: half_inside(proto, ends=True),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime", "tensorrt-rtx"])
 def test_weights_of_any_form_are_quantised(form: str, backend: Backend) -> None:
     plain = three_convolutions()
-    proto = unnamed_constants(plain) if form == "constants" else half_inside(plain, ends=form == "half ends")
-    model = foreign(proto)
+    model = foreign(FORMS[form](plain))
     feed = image()
     if form == "half ends":  # an engine takes FP32
         to_fp32(model)

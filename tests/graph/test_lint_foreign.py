@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from elsewhere_models import CHANNELS, CLASSES, Maker, error, exact, foreign, image
 from onnx import numpy_helper
 
+from rtformer_deploy.commands.inspect import describe
 from rtformer_deploy.errors import ModelError
 from rtformer_deploy.formats.model_file import serialize_model
 from rtformer_deploy.graph.lint import lint
 from rtformer_deploy.graph.notes import notes_of
 from rtformer_deploy.pipeline import prepare_model
-from rtformer_deploy.types import Backend, BuildOptions
+from rtformer_deploy.types import Backend, BuildOptions, Ranges
 
 
 def quantised(axis: int = 0, levels: type[np.integer[Any]] = np.int8, bias: bool = False, table: bool = False) -> onnx.ModelProto:
@@ -100,3 +102,15 @@ def test_tensorrt_gets_no_uint8() -> None:
     with pytest.raises(ModelError, match=r"/q quantises to uint8, which TensorRT does not have"):
         prepare_model(model, "tensorrt-rtx", BuildOptions())
     assert serialize_model(prepare_model(model, "openvino", BuildOptions()))
+
+
+def test_a_quantised_model_says_so_before_any_image_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "quantised.onnx"
+    path.write_bytes(quantised().SerializeToString())
+    assert describe(path).facts["graph"]["quantised"] == "2 DequantizeLinear, 1 QuantizeLinear"
+    model = foreign(quantised())
+    ranges = Ranges({"image": 1.0}, "minmax", 1, "0" * 64, "foreign")
+    with pytest.raises(
+        ModelError, match=r"quantised already \(2 DequantizeLinear, 1 QuantizeLinear\): --int8 is for models in floating point"
+    ):
+        prepare_model(model, "onnxruntime", BuildOptions(precision="int8"), ranges)
