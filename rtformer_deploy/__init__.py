@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .formats.recipe import load_recipe, recipe_names
     from .image.frames import colourize, load_image, overlay, save_png
     from .opening import open_any
-    from .pipeline import build_engine, export_model, spec_of
+    from .pipeline import build_engine, export_model, read_model, spec_of
     from .stream.result import Result
     from .stream.segment import Results, segment
     from .types import BuildOptions, Engine, EngineInfo, ModelSpec, Runner, TensorSpec
@@ -44,6 +44,7 @@ _HOMES = {
     "open_any": "opening",
     "open_engine": "backends",
     "overlay": "image.frames",
+    "read_model": "pipeline",
     "recipe_names": "formats.recipe",
     "save_engine": "formats.engine_file",
     "save_model": "formats.model_file",
@@ -73,6 +74,7 @@ __all__ = [
     "open_any",
     "open_engine",
     "overlay",
+    "read_model",
     "recipe_names",
     "save_engine",
     "save_model",

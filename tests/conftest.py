@@ -48,7 +48,7 @@ def trials_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.M
     if request.node.get_closest_marker("own_process") is None:
         from rtformer_deploy.foreign import attempt, trial
 
-        monkeypatch.setattr(trial, "_run", attempt.attempt)
+        monkeypatch.setattr(trial, "_run", lambda path, external, builder: attempt.attempt(path, external))
 
 
 @pytest.fixture(scope="session")

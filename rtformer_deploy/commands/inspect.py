@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import DeployError, EngineError, ModelError, WeightsError
 from ..files import PLAN_BYTES, read_bytes, sha256
 from ..formats.documents import DocumentError, parse_json
-from ..formats.engine_file import load_info, sidecar
+from ..formats.engine_file import PLAN_SUFFIXES, load_info, sidecar
 from ..formats.preprocessing import prepared
 from ..types import EngineInfo, ModelSpec, TensorSpec
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Kind = Literal["engine", "onnx", "weights"]
-
-_PLAN_SUFFIXES = frozenset({".plan", ".engine", ".trt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def describe(path: Path) -> Description:
     described all the same, with a `problem`.
     """
     data = read_bytes(path, ModelError, "a model, an engine or weights", PLAN_BYTES)
-    if os.path.isfile(sidecar(path)) or path.suffix in _PLAN_SUFFIXES:
+    if os.path.isfile(sidecar(path)) or path.suffix in PLAN_SUFFIXES:
         return _engine(path, data)
     if _is_safetensors(data) or path.suffix == ".safetensors":
         return Description("weights", {"file": _file(path, data), **_weights(path)})

@@ -117,32 +117,38 @@ def _builds(path: Path, external: ExternalModel, observed: Observed) -> bool:
     return True
 
 
-def attempt(path: Path, external: ExternalModel, builder: Backend | None = None) -> Observed:
-    """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError.
-
-    `builder` does not count here: only a process of its own can be stopped while a library builds.
-    """
+def attempt(path: Path, external: ExternalModel) -> Observed:
+    """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError."""
     model = load_model(path)
-    digest, original = file_sha256(model), serialize_model(model)
-    old = model.opset_imports.get("", LEAST_OPSET) < LEAST_OPSET
+    digest, old = file_sha256(model), model.opset_imports.get("", LEAST_OPSET) < LEAST_OPSET
+    file = _open_if_possible(serialize_model(model))
     prepared = prepare(model, path.name, external)
-    image = _image(prepared, 1 if prepared.batch == BATCH else int(prepared.batch), noisy=True)
-    session = _open_if_possible(original)
-    expected = None if session is None else _run_original(session, prepared, image, path.name)
-    if session is None and _open_if_possible(_plain(prepared)) is None:
-        return _without_onnxruntime(prepared, image, digest)
+    if file is None and _open_if_possible(_plain(prepared)) is None:
+        return _without_onnxruntime(prepared, digest)
     outputs, tensors = _run(prepared, path.name)
-    convert = not old or expected is None or _agree(expected, outputs[0])
+    convert = not (old and _differs(file, prepared, outputs[0], path.name))
     if not convert:
         prepared = prepare(load_model(path), path.name, external, convert=False)
         outputs, tensors = _run(prepared, path.name)
-    if expected is not None and not _agree(expected, outputs[0]) and _agree(expected, _run_original(session, prepared, image, path.name)):
+    if _differs(file, prepared, outputs[0], path.name):
         what = f"{path.name} gives something else once it is put in order: this is a fault of rtformer-deploy."
         raise ModelError(what, "Report it with the model.")
+    file = None  # frees its memory
     with _explaining(path.name):
         _open(_plain(prepared), optimised=True)
     batch: int | str = prepared.batch if prepared.batch != BATCH or len(outputs) == 3 else 1
     return Observed(digest, batch, convert, tensors)
+
+
+def _differs(file: Any, prepared: Prepared, found: NDArray[Any], name: str) -> bool:
+    """Whether a file (a session; None if ONNX Runtime refuses it) gives something else than `found`, and that each time.
+
+    The model in order was shown the same noise.
+    """
+    if file is None:
+        return False
+    expected = _run_original(file, prepared, name)
+    return not _agree(expected, found) and _agree(expected, _run_original(file, prepared, name))
 
 
 def _plain(prepared: Prepared) -> bytes:
@@ -150,18 +156,24 @@ def _plain(prepared: Prepared) -> bytes:
     return serialize_model(inline_functions(clone(prepared.model)))
 
 
-def _image(prepared: Prepared, batch: int, *, noisy: bool) -> NDArray[Any]:
+def _image(prepared: Prepared, batch: int, *, noisy: bool = True) -> NDArray[Any]:
     shape = [int(size) for size in prepared.shape(batch)]
     values = np.random.default_rng(0).standard_normal(shape) if noisy else np.zeros(shape)
     assert prepared.source.dtype is not None
     return values.astype(prepared.source.dtype.numpy())
 
 
-def _run_original(session: Any, prepared: Prepared, image: NDArray[Any], name: str) -> NDArray[Any]:
-    """What the file itself gives; inputs that its output does not depend on get zeros."""
+def _least(prepared: Prepared) -> int:
+    """The smallest batch."""
+    return 1 if prepared.batch == BATCH else int(prepared.batch)
+
+
+def _run_original(session: Any, prepared: Prepared, name: str) -> NDArray[Any]:
+    """What the file itself gives for noise; inputs that its output does not depend on get zeros."""
     with _explaining(name):
         feeds = {each.name: _zeros(each) for each in session.get_inputs()}
-        return np.asarray(session.run([prepared.target.name], {**feeds, str(prepared.source.name): image})[0])
+        feeds[str(prepared.source.name)] = _image(prepared, _least(prepared))
+        return np.asarray(session.run([prepared.target.name], feeds)[0])
 
 
 def _zeros(port: Any) -> NDArray[Any]:
@@ -176,7 +188,7 @@ def _run(prepared: Prepared, name: str) -> tuple[list[NDArray[Any]], dict[str, S
 
     If the last one fails, the model takes single images only, whatever it says of its batch, and there are two outputs.
     """
-    sizes = [1, 1, 2] if prepared.batch == BATCH else [int(prepared.batch)] * 2
+    sizes = [1, 1, 2] if prepared.batch == BATCH else [_least(prepared)] * 2
     images = [_image(prepared, batch, noisy=index != 1) for index, batch in enumerate(sizes)]
     outputs: list[NDArray[Any]] = []
     with temporary_folder() as folder, _explaining(name):
@@ -205,7 +217,7 @@ def _events(profile: Path) -> list[dict[str, Any]]:
 
 
 def _tensors(events: Sequence[Mapping[str, Any]], model: ir.Model, runs: int) -> dict[str, Seen]:
-    """The tensors of the main graph, from the shapes in a profile; those whose nodes ran more often than `runs` are left out."""
+    """The tensors of the main graph, from the shapes in a profile of `runs` runs; one that broke off may follow."""
     told: dict[str, list[Any]] = {}
     for event in sorted((event for event in events if event.get("cat") == "Node"), key=lambda event: event["ts"]):
         if event["name"].endswith("_kernel_time"):
@@ -238,10 +250,10 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _without_onnxruntime(prepared: Prepared, image: NDArray[Any], digest: str) -> Observed:
+def _without_onnxruntime(prepared: Prepared, digest: str) -> Observed:
     """What OpenVINO shows of a model that ONNX Runtime does not open. Raises ModelError if neither does."""
     try:
-        output = _compile(prepared)([image])[0]
+        output = _compile(prepared)([_image(prepared, _least(prepared))])[0]
     except Exception as other:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
         try:
             _open(_plain(prepared))

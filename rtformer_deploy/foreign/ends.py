@@ -77,9 +77,21 @@ def describe(values: Iterable[ir.Value]) -> str:
 
 
 def _text(value: ir.Value) -> str:
-    kind = "no tensor" if not isinstance(value.type, ir.TensorType) else str(value.dtype).lower()
-    shape = "" if value.shape is None else " " + "x".join(str(size) if isinstance(size, int) else "?" for size in value.shape)
-    return f"{shorten(str(value.name), 80)} ({kind}{shape})"
+    return f"{shorten(str(value.name), 80)} ({_kind(value)})"
+
+
+def _kind(value: ir.Value) -> str:
+    """A value's type and shape."""
+    if not isinstance(value.type, ir.TensorType):
+        return "no tensor"
+    kind = "text" if value.type.dtype == ir.DataType.STRING else value.type.dtype.numpy().name
+    shape = [] if value.shape is None else ["x".join(str(size) if isinstance(size, int) else "?" for size in value.shape) or "one number"]
+    return " ".join([kind, *shape])
+
+
+def _no_image(source: ir.Value, name: str) -> ModelError:
+    shown = f"the input {shorten(str(source.name), 80)} is {_kind(source)}"
+    return ModelError(f"{name}: {shown}; it must be float32 (N, 3, H, W): an image, normalised RGB.")
 
 
 def _pick_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
@@ -115,7 +127,7 @@ def _pick_input(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
     if wanted is not None and inputs[0].name != wanted:
         raise ModelError(f"{name} has no input {shorten(wanted)}; its input: {describe(inputs)}.", "Leave the name out of --input.")
     if inputs[0].dtype not in FLOATS:
-        raise ModelError(f"{name}: the input is {describe(inputs)}; it must be an image of floats, normalised RGB (N, 3, H, W).")
+        raise _no_image(inputs[0], name)
     return inputs[0]
 
 
@@ -125,7 +137,7 @@ def _dimensions(source: ir.Value, name: str) -> list[int | None]:
         return [None] * 4
     dims = [size if isinstance(size, int) and size > 0 else None for size in source.shape]
     if len(dims) != 4:
-        raise ModelError(f"{name}: the input is {describe([source])}; it must be an image (N, 3, H, W).")
+        raise _no_image(source, name)
     return dims
 
 
@@ -134,7 +146,7 @@ def _channels_last(dims: list[int | None], source: ir.Value, name: str) -> bool:
         return False
     if dims[3] == 3:
         return True
-    raise ModelError(f"{name}: the input is {describe([source])}; it must have three channels, RGB (N, 3, H, W).")
+    raise _no_image(source, name)
 
 
 def _size(dims: list[int | None], wanted: tuple[int, int] | None, name: str) -> tuple[int, int] | None:

@@ -145,7 +145,7 @@ def _not_built(name: str, external: ExternalModel) -> ModelError:
 
 def _ended(code: int, text: str, name: str, external: ExternalModel) -> ModelError:
     """The error for a process that ended without an answer; `text` is what it printed."""
-    if "bad_alloc" in text or "MemoryError" in text:
+    if any(sign in text for sign in ("bad_alloc", "MemoryError", "annot allocate memory", "failed to map segment")):
         return _too_large(name, external)
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
     how = f"crashed with signal {-code}" if code < 0 else f"ended with code {code}"

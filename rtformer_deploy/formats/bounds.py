@@ -13,6 +13,8 @@ from ..errors import ModelError, shorten
 MOST_NODES = 100_000
 #: The most weights, nodes and remarks of a file together.
 MOST_PARTS = 1_000_000
+#: How deep the bodies of If, Loop and Scan may lie in each other. Protobuf itself reads 32.
+MOST_NESTED = 30
 #: The longest name of a node or a tensor, in characters; documents that name tensors bound it too.
 LONGEST_NAME = 1000
 
@@ -30,13 +32,16 @@ _PARTS = {
 
 
 def check_bytes(data: bytes, name: str) -> None:
-    """Raises ModelError if an ONNX file's bytes hold too many nodes or other parts; parsed, ten million take gigabytes.
+    """Raises ModelError if an ONNX file's bytes hold too many parts, or graphs too deep in each other; parsed, they would take gigabytes.
 
     Looks at lengths only. Bytes that are no messages are left to the parser, which says so.
     """
-    nodes, parts, stack = 0, 0, [("model", 0, len(data))]
+    nodes, parts, stack = 0, 0, [("model", 0, len(data), 0)]
     while stack:
-        message, start, end = stack.pop()
+        message, start, end, depth = stack.pop()
+        depth += message == "graph"
+        if depth > MOST_NESTED:
+            raise ModelError(f"{name} has graphs that are nested more than {MOST_NESTED} deep, which is deeper than is read.")
         for number, begin, stop in _fields(data, start, end):
             part = _PARTS[message].get(number)
             nodes, parts = nodes + (part == "node"), parts + (message == "graph")
@@ -46,7 +51,7 @@ def check_bytes(data: bytes, name: str) -> None:
                 raise ModelError(f"{name} has more than {MOST_PARTS:,} weights and other parts, which is more than is read.")
             if part is None:
                 continue
-            stack.append((part, begin, stop))
+            stack.append((part, begin, stop, depth))
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -22,6 +22,10 @@ _VERSION = 2
 _MOST_NOTES, _NOTE_LENGTH = 20, 500
 
 
+#: What names of plans end in.
+PLAN_SUFFIXES = frozenset({".plan", ".engine", ".trt"})
+
+
 def sidecar(path: Path) -> Path:
     """The path of the EngineInfo that belongs to a plan."""
     return path.with_name(path.name + ".json")

@@ -19,6 +19,7 @@ from ..types import ModelSpec
 from .bounds import check_bounds, check_bytes
 from .conversion import VERSION, convert_tolerant
 from .documents import DocumentError, parse_json
+from .engine_file import PLAN_SUFFIXES, sidecar
 from .external_data import pull_in, tensors_of
 from .model_spec import check_spec
 from .preprocessing import needed_version, written
@@ -40,8 +41,10 @@ def load_model(path: Path) -> ir.Model:
 
 def is_model(path: Path) -> bool:
     """Whether a file is taken for an ONNX model: by its name, or, without a sidecar beside it, by its first byte."""
-    beside = path.with_name(path.name + ".json")
-    return path.suffix.lower() == ".onnx" or (not os.path.isfile(beside) and holds(path, b"\x08", b""))
+    suffix = path.suffix.lower()
+    if suffix in PLAN_SUFFIXES or os.path.isfile(sidecar(path)):
+        return False
+    return suffix == ".onnx" or holds(path, b"\x08", b"")
 
 
 def load_stamped(path: Path) -> ir.Model | None:
@@ -75,8 +78,7 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
-        what = f"{name} is not an ONNX model, was cut short, or nests its graphs too deep."
-        raise ModelError(what, "Export it again: rtformer-deploy export.") from error
+        raise ModelError(f"{name} is not an ONNX model, or was cut short.", "Export it again: rtformer-deploy export.") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{name} is not an ONNX model: it holds no graph.")
     check_bounds(proto, name)

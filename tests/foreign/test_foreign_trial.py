@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -104,13 +105,18 @@ def test_a_trial_run_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.own_process
-def test_an_error_in_a_trial_run_is_the_commands_error(tmp_path: Path) -> None:
+def test_an_error_in_a_trial_run_is_the_commands_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes, weights = net(node("Reshape", ["s", "wrong"], ["y"]))
     path = save(tmp_path / "m.onnx", nodes, [*weights, number("wrong", [1, 5, 8, 12])])
-    result = CliRunner().invoke(main, ["build-engine", str(path), "-o", str(tmp_path / "e.plan"), *SAID])
-    assert result.exit_code == 1
-    assert "m.onnx" in result.output
-    assert "Reshape" in result.output
+    with pytest.raises(ModelError) as there:
+        attempt.attempt(path, said())
+    assert "m.onnx does not run: " in there.value.what
+    assert "Reshape" in there.value.what
+    answer = msgspec.json.encode(attempt.Answer(error=(there.value.what, "Look at it.", ("One line.",))))
+    monkeypatch.setattr(trial, "_CODE", f"import sys; open(sys.argv[2], 'wb').write({answer!r})")
+    with pytest.raises(ModelError) as here:
+        read_model(path, said())
+    assert here.value.lines == (there.value.what, "One line.", "Look at it.")
 
 
 @pytest.mark.own_process
@@ -134,8 +140,6 @@ def test_what_openvino_computes_while_it_builds_is_bounded_too(tmp_path: Path) -
     result = CliRunner().invoke(main, ["build-engine", "--backend", "openvino", *words])
     assert result.exit_code == 1
     assert "OpenVINO does not build m.onnx within 60 s or 1.5 GiB of a trial run, in which ONNX Runtime ran it." in result.output
-    result = CliRunner().invoke(main, ["build-engine", "--backend", "onnxruntime", *words])
-    assert result.exit_code == 0, result.output
 
 
 def test_a_model_that_onnx_runtime_refuses_is_tried_with_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,5 +203,5 @@ def test_graphs_that_are_nested_too_deep_are_refused(tmp_path: Path) -> None:
         graph = field(1, field(2, b"o") + field(4, b"If") + field(5, field(1, b"then_branch") + field(6, graph) + bytes([20 << 3, 5])))
     path = tmp_path / "m.onnx"
     path.write_bytes(b"\x08\x09" + field(7, graph + field(12, value("o", IMAGE).SerializeToString())))
-    with pytest.raises(ModelError, match="nests its graphs too deep"):
+    with pytest.raises(ModelError, match="nested more than 30 deep"):
         load_model(path)
