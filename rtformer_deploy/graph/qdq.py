@@ -8,7 +8,8 @@ Three placements:
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
     openvino     uint8 activations, before layers only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
     onnxruntime  the same, and the result of a convolution (with its ReLU) is quantised too: its int8 kernel writes eight bits, and a
-                 convolution without a Q after it runs in FP32 on dequantised values, slower than without any Q/DQ
+                 convolution without a Q after it runs in FP32 on dequantised values, slower than without any Q/DQ. A product
+                 with a matrix needs no Q after it, but its bias has three axes
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
         assert weight is not None
         node.replace_input_with(weight.data, _activation(work, node.inputs[weight.data]))
         node.replace_input_with(weight.index, _weight(work, node, weight))
+        if placement == "onnxruntime" and node.op_type == "MatMul":
+            _widen_bias(work, node)
     for node, index in skips:
         node.replace_input_with(index, _activation(work, node.inputs[index]))
     for value in results:
@@ -268,6 +271,19 @@ def _weight(work: _Work, node: ir.Node, weight: Weight) -> ir.Value:
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
     work.graph.insert_before(node, dequantize)
     return dequantize.outputs[0]
+
+
+def _widen_bias(work: _Work, node: ir.Node) -> None:
+    """Gives a product's bias (N) the shape (1, 1, N). ONNX Runtime makes a Gemm of a product and a bias of one axis, and its Gemm computes
+    in FP32 unless what it gives is quantised."""
+    product = node.outputs[0]
+    readers = [reader for reader, _ in product.uses()]
+    if len(readers) != 1 or readers[0].op_type != "Add" or product.shape is None or len(product.shape) < 3:
+        return
+    for index, value in enumerate(readers[0].inputs):
+        bias = constant(value)
+        if bias is not None and bias.ndim == 1:
+            readers[0].replace_input_with(index, initializer(work.graph, f"{label(node)}/bias", bias[None, None]))
 
 
 def _scales(scales: NDArray[np.float64], placement: Placement) -> NDArray[np.float32]:
