@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .agreement import Probes, check_flips, compare, sample
 from .backends import backend_row, build
-from .errors import BuildError, CalibrationError, ModelError, PrecisionError
+from .errors import BuildError, CalibrationError, GateError, ModelError, PrecisionError
 from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel, tensor_spec
 from .formats.model_file import file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
@@ -58,7 +58,8 @@ class Exported:
 def export_model(network: nn.Module, spec: ModelSpec, opset: int | None = None, *, portable: bool = False) -> Exported:
     """Network -> ONNX with named tensors and recognisable attention, simplified, stamped, and checked against the network.
 
-    With `portable` the attention is written out as plain operators, for tools that do not run ONNX functions. Raises ModelError if the exported model differs, naming the first tensor that does.
+    With `portable` the attention is written out as plain operators, for tools that do not run ONNX functions. Raises ModelError if the
+    exported model differs, naming the first tensor that does.
     """
     require("torch", "export", "Exporting")
     require("onnxscript", "export", "Exporting")
@@ -228,7 +229,18 @@ def refuse_mismatch(engine: Engine) -> None:
 
 def can_run_here(engine: Engine) -> bool:
     """Whether this machine can open the engine: a CPU one always, a TensorRT one if there is a GPU."""
-    if not backend_row(engine.info.backend).on_gpu:
+    return _runs_here(engine.info.backend)
+
+
+def check_can_compare(backend: Backend, max_flips: float | None) -> None:
+    """Raises GateError if there is a bound on what changes, and a backend's engines cannot run here. Call it before a long build."""
+    if max_flips is not None and not _runs_here(backend):
+        what = f"--max-flips: an engine of {backend} cannot run on this machine, so it cannot be compared with ONNX Runtime."
+        raise GateError(what, "Build it on a machine with an NVIDIA GPU, or leave --max-flips out.")
+
+
+def _runs_here(backend: Backend) -> bool:
+    if not backend_row(backend).on_gpu:
         return True
     from .nvidia.driver import gpus
 

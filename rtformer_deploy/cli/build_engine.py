@@ -29,6 +29,10 @@ Bounds = tuple[int, ...] | None
 @click.option("--max", "largest", callback=parse.profile, metavar="N|NxCxHxW", help="Set the largest batch.")
 @options.build_options
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
+@click.option("--check-images", type=options.PATH, metavar="DIR", help="Compare with ONNX Runtime on these images too.")
+@click.option(
+    "--max-flips", callback=parse.share, metavar="X", help="Write nothing (exit 3) above this share of changed pixels: 0.005 or 0.5%."
+)
 @options.bit_depth
 @options.stop_on_error
 @options.external
@@ -36,8 +40,9 @@ Bounds = tuple[int, ...] | None
 def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> None:
     """Build an engine from MODEL (default model.onnx): a plan, and beside it a JSON that says what it is.
 
-    After the build the engine's layers are read and the precision found is printed; if this machine can run the engine, it
-    runs once against ONNX Runtime on the model it came from, and the share of pixels that change class is printed.
+    After the build the engine's layers are read and the precision found is printed. If this machine can run the engine, it is compared
+    with ONNX Runtime (its optimisations off) on the model it came from, on a photograph, on noise and on --check-images. The largest
+    share of pixels that change class on one of them is the engine's figure.
 
     \b
     rtformer-deploy build-engine --fp16

@@ -54,6 +54,19 @@ def scales(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
     return numbers
 
 
+def share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
+    """0.005 or 0.5% -> a share from 0 to 1."""
+    if value is None:
+        return None
+    try:
+        number = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError as error:
+        raise click.BadParameter("a share such as 0.005, or 0.5%") from error
+    if not 0 <= number <= 1:
+        raise click.BadParameter(f"{value} is no share from 0 to 1; write percent as 0.5%.")
+    return number
+
+
 def batch(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int | str:
     """N or "dynamic" -> N or the symbolic dimension "batch"."""
     if value == "dynamic":

@@ -12,19 +12,6 @@ if TYPE_CHECKING:
     from ..evaluation.verify import Verification
 
 
-def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:
-    """0.005 or 0.5% -> a share from 0 to 1."""
-    if value is None:
-        return None
-    try:
-        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-    except ValueError as error:
-        raise click.BadParameter("a share such as 0.005, or 0.5%") from error
-    if not 0 <= share <= 1:
-        raise click.BadParameter(f"{value} is no share from 0 to 1; write percent as 0.5%.")
-    return share
-
-
 @click.command("verify")
 @click.argument("a", type=options.PATH)
 @click.argument("b", type=options.PATH)
@@ -32,7 +19,7 @@ def _share(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 @click.option("--dataset", metavar="NAME|FILE", help="Compare on this labelled dataset too, with mIoU; needs --root.")
 @click.option("--root", type=options.PATH, metavar="DIR", help="Read the dataset from this folder.")
 @click.option("--split", default="val", show_default=True, help="Take this part of it.")
-@click.option("--max-flips", callback=_share, metavar="X", help="Fail (exit 3) above this share of changed pixels: 0.005 or 0.5%.")
+@click.option("--max-flips", callback=parse.share, metavar="X", help="Fail (exit 3) above this share of changed pixels: 0.005 or 0.5%.")
 @click.option("--max-drop", type=parse.Number(), metavar="Y", help="Fail (exit 3) above this loss of mIoU, in points; needs --dataset.")
 @click.option(
     "--margin",

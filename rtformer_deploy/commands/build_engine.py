@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..agreement import NOISE, SAMPLE, Probe, Probes
 from ..backends import check_options
 from ..errors import BuildError, UsageError
 from ..files import printable, read_bytes, write_atomic
@@ -17,13 +19,16 @@ from ..formats.recipe import Recipe, check_model, load_recipe
 from ..graph.quantised import refuse_quantised
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
-from ..pipeline import build_engine, opening_notes, read_model
+from ..pipeline import build_engine, can_run_here, check_can_compare, opening_notes, read_model
 from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
 from .choices import RangesSource, pick_backend, pick_ranges
 from .kinds import TIMING_CACHE
 from .outputs import Output, check_outputs, file_inputs, plan_outputs
+from .verify import image_items
 
+#: How many of the user's frames are named with the share of pixels that change class on them.
+_MOST_TOLD = 5
 #: --min, --opt and --max: (N,) or (N, 3, H, W) each.
 BatchProfile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
 
@@ -34,7 +39,9 @@ class BuildRequest:
 
     the precision (`precision` and `keep`, or `recipe`, which is a name or a TOML file; FP32 without either), the batch
     (`profile`), and the timing cache, which is read from the file `timing_cache` before the build and written to it afterwards.
-    `bit_depth` (as in `load_image`) and `stop_on_error` are about images that the ranges are measured on.
+    `bit_depth` (as in `load_image`) and `stop_on_error` are about images: those that the ranges are measured on, and `check_images`, a
+    folder or a file, on which the engine is compared with ONNX Runtime too. Above `max_flips` changed pixels, a share from 0 to 1, on one
+    of the frames nothing is written.
     """
 
     model: Path
@@ -50,19 +57,23 @@ class BuildRequest:
     profile: BatchProfile = (None, None, None)
     timing_cache: Path | None = None
     strict: bool = False
+    check_images: Path | None = None
+    max_flips: float | None = None
     external: ExternalModel = field(default_factory=ExternalModel)
 
 
 def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     """Builds `request.model` into `request.output`, and reports which backend builds it and why, and what the engine holds.
 
-    Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, OutputError;
-    and ImageError, when the engine is written, if some of the images for the ranges could not be read.
+    Nothing is written before the engine is built and tried. Raises ModelError, RecipeError, BuildError, PrecisionError, GateError,
+    OutputError; and ImageError, when the engine is written, if some of the images could not be read.
     """
     odd = OddFiles(request.stop_on_error)
     _check_files(request)
+    probes = _probes(request, feedback.say)
     recipe = _recipe(request)
     backend = pick_backend(request.backend, feedback.say)
+    check_can_compare(backend, request.max_flips)
     model, spec = read_model(request.model, request.external, backend)
     said = stamp_notes(model)
     for note in said:
@@ -80,8 +91,9 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         _tell_mix(recipe, backend, feedback.say)
     ranges = _ranges(request, recipe, spec, odd, feedback)
     engine = build_engine(
-        model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, progress=feedback.progress
-    )
+        model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, probes=probes,
+        progress=feedback.progress,
+    )  # fmt: skip
     for note in engine.info.notes:
         if note not in said:
             feedback.say(note)
@@ -92,7 +104,15 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         write_atomic(request.timing_cache, engine.timing_cache)
     _tell(engine, request.output, feedback.say)
     odd.raise_any(then=f"{request.output} was built with the ranges of the others.")
+    probes.odd.raise_any(then=f"{request.output} was built, and compared on the others.")
     return engine
+
+
+def _probes(request: BuildRequest, say: Say) -> Probes:
+    """The frames and the bound of the comparison with ONNX Runtime. Raises ImageError if the folder is missing or holds no images."""
+    items = [] if request.check_images is None else image_items([request.check_images], ImageReader(request.bit_depth, say))
+    frames = tuple(Probe(item.name, item.decode) for item in items)
+    return Probes(frames, request.max_flips, OddFiles(request.stop_on_error))
 
 
 def _check_files(request: BuildRequest) -> None:
@@ -100,7 +120,7 @@ def _check_files(request: BuildRequest) -> None:
     planned = plan_outputs(request.output)
     if request.timing_cache is not None:
         planned.append(Output(request.timing_cache, TIMING_CACHE, updated=True))
-    others = file_inputs(request.recipe, request.ranges.file, request.external.classes)
+    others = file_inputs(request.recipe, request.ranges.file, request.external.classes, request.check_images)
     check_outputs(planned, [(request.model, "itself an input"), *others])
 
 
@@ -193,9 +213,17 @@ def _tell(engine: Engine, output: Path, say: Say) -> None:
     precision = info.precision
     counts = ", ".join(f"{count} in {name}" for name, count in sorted(precision.layers.items()))
     say(f"Precision: {precision.asked} {precision.state}" + (f" ({precision.detail or counts})" if precision.detail or counts else ""))
-    if info.flips is None and opening_notes(info.spec, info.backend):
+    if info.flips is not None:
+        each = ", ".join(f"{name} {share:.4%}" for name, share in _worst(info.flips_on))
+        say(f"Against ONNX Runtime on the model: {info.flips:.4%} of the pixels change class ({each}).")
+    elif opening_notes(info.spec, info.backend):
         say("Not run here; its classes were not compared with ONNX Runtime.")
-    elif info.flips is None:
+    elif not can_run_here(engine):
         say("Not run here: it needs the GPU it was built for; its classes were not compared with ONNX Runtime.")
-    else:
-        say(f"Against ONNX Runtime on the model: {info.flips:.4%} of the pixels change class.")
+
+
+def _worst(shares: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The frames that are always tried and, of the user's, those that change most."""
+    own = [(name, shares[name]) for name in (SAMPLE, NOISE) if name in shares]
+    others = sorted(((share, name) for name, share in shares.items() if name not in (SAMPLE, NOISE)), reverse=True)
+    return own + [(name, share) for share, name in others[:_MOST_TOLD]]

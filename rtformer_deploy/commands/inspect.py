@@ -111,6 +111,7 @@ def _precision(info: EngineInfo) -> dict[str, Any]:
         "layers": dict(precision.layers),
         "detail": precision.detail,
         "flips": flips,
+        "flips_on": {name: f"{share:.4%}" for name, share in info.flips_on.items()},
     }
 
 

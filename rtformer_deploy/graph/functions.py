@@ -111,14 +111,14 @@ def inline_calls(model: ir.Model, criteria: Callable[[ir.Function], bool] | None
     """
     chosen = {name for name, function in model.functions.items() if criteria is None or criteria(function)}
     calls = [node for node in model.graph.all_nodes() if node.op_identifier() in chosen]
-    for number, node in enumerate(calls):
-        node.metadata_props[_CALL] = str(number)  # what is made of it inherits this
+    for index, node in enumerate(calls):
+        node.metadata_props[_CALL] = str(index)  # what is made of it inherits this
     InlinePass(criteria)(model)
     bodies: dict[str, list[ir.Node]] = {}
     for node in model.graph.all_nodes():
-        number_of_call = node.metadata_props.pop(_CALL, None)
-        if number_of_call is not None:
-            bodies.setdefault(number_of_call, []).append(node)
+        number = node.metadata_props.pop(_CALL, None)
+        if number is not None:
+            bodies.setdefault(number, []).append(node)
     inner = {node for body in bodies.values() for node in body}
     used = {node.name for node in model.graph.all_nodes() if node not in inner}
     for number, body in bodies.items():

@@ -37,8 +37,9 @@ def sample_source() -> str:
 
 def noise(size: tuple[int, int], mean: Sequence[float], std: Sequence[float], seed: int = 0) -> Frame:
     """White noise with the mean and spread of RGB, from 0 to 1, that a model expects: (H, W, 3), the same for the same arguments."""
-    values = np.random.default_rng(seed).standard_normal((*size, 3), np.float32) * np.float32(std) + np.float32(mean)
-    return (255 * values).round().clip(0, 255).astype(np.uint8)
+    values = np.random.default_rng(seed).standard_normal((*size, 3), np.float32) * np.array(std) + np.array(mean)
+    frame: Frame = (255 * values).round().clip(0, 255).astype(np.uint8)
+    return frame
 
 
 def drawn_street(size: tuple[int, int], seed: int = 0) -> Frame:
