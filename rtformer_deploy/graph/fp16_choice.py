@@ -16,10 +16,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import ModelError, shorten
+from ..files import printable
 from .bodies import bodies, inner_nodes
 from .edit import label
-from .fp16_constants import fit_constants
+from .fp16_constants import Fitted, fit_constants
 from .fp16_probe import Probe, run_probe
 from .functions import DOMAIN
 from .notes import add_note, note_finite
@@ -44,34 +45,41 @@ def choose_fp32(
     named = with_bodies | asked
     free = _independent(model.graph)
     fitted = fit_constants(model.graph, [node for node in nodes if node not in named], free)
-    ranges = Probe() if probe is None else run_probe(model, probe)
-    if probe is not None and ranges.finite:
-        note_finite(model)
-    masks = {node for node in fitted.masks if not _reads_beyond(node, ranges, fitted.masks)}
-    beyond = set(fitted.fp32) | {node for node in nodes if node not in masks and _is_beyond(node, ranges, masks)}
-    beyond |= {producer for node in beyond if (producer := _weight_dequantiser(node)) is not None}
-    _tell(
-        model,
-        fitted.clamped,
-        "FP16 clamps",
-        "constant",
-        "that only stands for a very large number",
-        "that only stand for a very large number",
-    )
-    fenced, kept = ([label(node) for node in nodes if node in each] for each in (with_bodies - asked, beyond - named))
-    _tell(model, fenced, "FP16 leaves", "node", "in FP32 with its body", "in FP32 with their bodies")
-    _tell(model, kept, "FP16 leaves", "node", "in FP32, whose values it cannot hold", "in FP32, whose values it cannot hold")
+    beyond = _beyond(nodes, fitted, Probe() if probe is None else _run_probe(model, probe))
+    _tell(model, fitted.clamped, "FP16 clamps", "constant", "of a mask or a bound to the largest number that it holds")
+    _tell(model, [label(node) for node in nodes if node in with_bodies - asked], "FP16 leaves", "node", "in FP32, with all inside")
+    _tell(model, [label(node) for node in nodes if node in beyond - named], "FP16 leaves", "node", "in FP32, whose values it cannot hold")
     return named | beyond | free
 
 
-def _tell(model: ir.Model, names: Sequence[str], verb: str, noun: str, one: str, several: str) -> None:
+def _beyond(nodes: Sequence[ir.Node], fitted: Fitted, ranges: Probe) -> set[ir.Node]:
+    """The nodes that read a constant, or read or give a tensor, that FP16 cannot hold."""
+    masks = {node for node in fitted.masks if not _reads_beyond(node, ranges, fitted.masks)}
+    beyond = set(fitted.fp32) | {node for node in nodes if node not in masks and _is_beyond(node, ranges, masks)}
+    return beyond | {producer for node in beyond if (producer := _weight_dequantiser(node)) is not None}
+
+
+def _run_probe(model: ir.Model, image: NDArray[np.float32]) -> Probe:
+    ranges = run_probe(model, image)
+    _tell_finite(model, ranges)
+    return ranges
+
+
+def _tell_finite(model: ir.Model, ranges: Probe) -> None:
+    if ranges.finite:
+        note_finite(model)
+    else:
+        add_note(model, "The model itself gives NaN or infinity on the sample frame, in FP32 too; calibrate names the first tensor.")
+
+
+def _tell(model: ir.Model, names: Sequence[str], verb: str, noun: str, rest: str) -> None:
     """Adds a note that counts the names and lists the first of them."""
     unique = list(dict.fromkeys(names))
     if not unique:
         return
-    what = f"1 {noun} {one}" if len(unique) == 1 else f"{len(unique)} {noun}s {several}"
+    what = f"{len(unique)} {noun}{'' if len(unique) == 1 else 's'} {rest}"
     more = f" and {len(unique) - _NAMED} more" if len(unique) > _NAMED else ""
-    add_note(model, f"{verb} {what}: {', '.join(unique[:_NAMED])}{more}.")
+    add_note(model, f"{verb} {what}: {', '.join(shorten(printable(name)) for name in unique[:_NAMED])}{more}.")
 
 
 def _named(nodes: Sequence[ir.Node], globs: Sequence[str]) -> set[ir.Node]:

@@ -68,20 +68,11 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     work = _Work(model.graph, ranges, placement, weight_levels)
     if not operators:
         raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(work, model, exclude)}.", "Build with --fp16 or --fp32.")
-    skips = [
-        (node, index)
-        for node, index in residual_skips(model, operators)
-        if placement == "tensorrt" and _amax(ranges, str(node.inputs[index].name)) > 0  # type: ignore[union-attr]
-    ]
-    stored = [node for node in operators if placement == "onnxruntime" and node.op_type == "Conv" and _is_even(node)]
-    results = [value for value in map(_result, stored) if _amax(ranges, str(value.name)) > 0]
+    skips, results = _skips(work, model, operators), _results(work, operators)
     read = [_data(node) for node in operators] + [node.inputs[index] for node, index in skips] + results
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
     for node in operators:
-        weight = weight_of(node)
-        assert weight is not None
-        node.replace_input_with(weight.data, _activation(work, node.inputs[weight.data]))
-        node.replace_input_with(weight.index, _weight(work, node, weight))
+        _quantise(work, node)
         if placement == "onnxruntime" and node.op_type == "MatMul":
             _widen_bias(work, node)
     for node, index in skips:
@@ -90,6 +81,34 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
         _read_quantised(work, value)
     RemoveUnusedNodesPass()(model)
     return model
+
+
+def _quantise(work: _Work, node: ir.Node) -> None:
+    """Makes an operator read eight-bit copies of both of its factors."""
+    weight = weight_of(node)
+    assert weight is not None
+    node.replace_input_with(weight.data, _activation(work, node.inputs[weight.data]))
+    node.replace_input_with(weight.index, _weight(work, node, weight))
+
+
+def _skips(work: _Work, model: ir.Model, operators: Sequence[ir.Node]) -> list[tuple[ir.Node, int]]:
+    """The skip inputs of residual Adds to quantise: TensorRT's, unless they were zero."""
+    if work.placement != "tensorrt":
+        return []
+    skips = residual_skips(model, operators)
+    return [(node, index) for node, index in skips if _amax(work.ranges, _name(node.inputs[index])) > 0]
+
+
+def _results(work: _Work, operators: Sequence[ir.Node]) -> list[ir.Value]:
+    """The results of convolutions to quantise: ONNX Runtime's, unless they were zero or one scale would not do for all channels."""
+    if work.placement != "onnxruntime":
+        return []
+    results = [_result(node) for node in operators if node.op_type == "Conv" and _is_even(node)]
+    return [value for value in results if _amax(work.ranges, _name(value)) > 0]
+
+
+def _name(value: ir.Value | None) -> str:
+    return "" if value is None else str(value.name)
 
 
 def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = (), placement: Placement = "tensorrt") -> bool:
@@ -198,8 +217,7 @@ def _read_quantised(work: _Work, value: ir.Value) -> None:
 
 def ranges_of(node: ir.Node, ranges: Ranges) -> float:
     """The range of what an operator multiplies by its weight. Raises CalibrationError if it was not measured."""
-    value = _data(node)
-    return _amax(ranges, "" if value is None else str(value.name))
+    return _amax(ranges, _name(_data(node)))
 
 
 def _amax(ranges: Ranges, name: str) -> float:

@@ -182,23 +182,23 @@ def bounded(make: Maker) -> str:
 
 
 KINDS: dict[str, tuple[Callable[[Maker], str], str | None]] = {
-    "branches": (branches, "FP16 leaves 1 node in FP32 with its body: /chosen."),
-    "loop": (loop, "FP16 leaves 1 node in FP32 with its body: /looped."),
-    "scan": (scan, "FP16 leaves 1 node in FP32 with its body: /sums."),
+    "branches": (branches, "FP16 leaves 1 node in FP32, with all inside: /chosen."),
+    "loop": (loop, "FP16 leaves 1 node in FP32, with all inside: /looped."),
+    "scan": (scan, "FP16 leaves 1 node in FP32, with all inside: /sums."),
     "filled": (filled, None),
     "zeros": (zeros, None),
     "big index": (big_index, "FP16 leaves 3 nodes in FP32, whose values it cannot hold: /indices, /grid, /share"),
     "counted": (counted, None),
-    "where": (masked(-1e9, "where"), "FP16 clamps 1 constant that only stands for a very large number: fill."),
-    "float minimum": (masked(-3.4e38, "where"), "FP16 clamps 1 constant that only stands for a very large number: fill."),
-    "added": (masked(-1e9, "added"), "FP16 clamps 1 constant that only stands for a very large number: mask."),
-    "product": (masked(-1e9, "product"), "FP16 clamps 1 constant that only stands for a very large number: fill."),
-    "filler": (masked(-1e9, "filler"), "FP16 clamps 1 constant that only stands for a very large number: fills."),
+    "where": (masked(-1e9, "where"), "FP16 clamps 1 constant of a mask or a bound to the largest number that it holds: fill."),
+    "float minimum": (masked(-3.4e38, "where"), "FP16 clamps 1 constant of a mask or a bound to the largest number that it holds: fill."),
+    "added": (masked(-1e9, "added"), "FP16 clamps 1 constant of a mask or a bound to the largest number that it holds: mask."),
+    "product": (masked(-1e9, "product"), "FP16 clamps 1 constant of a mask or a bound to the largest number that it holds: fill."),
+    "filler": (masked(-1e9, "filler"), "FP16 clamps 1 constant of a mask or a bound to the largest number that it holds: fills."),
     "infinite": (masked(-np.inf, "where"), None),
     "overflowing": (overflowing, "FP16 leaves 3 nodes in FP32, whose values it cannot hold: /sums, /norm, /normal."),
     "factor": (factor, "FP16 leaves 2 nodes in FP32, whose values it cannot hold: /large, /back."),
     "epsilon": (epsilon, None),
-    "bounded": (bounded, "FP16 clamps 1 constant that only stands for a very large number: most."),
+    "bounded": (bounded, "FP16 clamps 1 constant of a mask or a bound to the largest number that it holds: most."),
 }
 
 

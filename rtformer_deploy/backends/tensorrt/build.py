@@ -104,7 +104,7 @@ def _parse(trt: Any, network: Any, log: MessageLog, data: bytes) -> None:
     if parser.parse(data):
         return
     told = [line for index in range(parser.num_errors) for line in _told(parser.get_error(index))]
-    more = [line for line in log.told() if not any(line in each for each in told)]
+    more = [line for line in log.messages() if not any(line in each for each in told)]
     raise BuildError(
         "TensorRT cannot read the model:", "rtformer-deploy inspect shows what the model holds.", details=as_details([*told, *more])
     )

@@ -29,13 +29,13 @@ class MessageLog:
         self.warnings: deque[str] = deque(maxlen=_MAX_MESSAGES)
         self.logger = _logger_class(trt)(self)
 
-    def told(self) -> list[str]:
+    def messages(self) -> list[str]:
         """The errors and then the warnings, a line each, the first cause first."""
         return [*causes_first("\n".join(self.errors)), *causes_first("\n".join(self.warnings))]
 
     def lines(self) -> list[str]:
-        """What `told` gives, as details of an error; one line says if there are no messages."""
-        return as_details(self.told() or ["TensorRT gave no reason"])
+        """What `messages` gives, as details of an error; one line says if there are no messages."""
+        return as_details(self.messages() or ["TensorRT gave no reason"])
 
     def text(self) -> str:
         """The messages of `lines` in one text; empty if there are none."""
