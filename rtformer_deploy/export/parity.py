@@ -54,7 +54,7 @@ def check_export(network: nn.Module, model: ir.Model, spec: ModelSpec, seed: int
     exact = _run_network(copy.deepcopy(network).double(), spec, image.astype(np.float64))
     noise = float((wanted.double() - exact).abs().max()) / float(exact.abs().max())
     bound = _OF_NOISE * noise
-    if TOLERANCE < bound and noise <= _MOST_NOISE:
+    if bound > TOLERANCE and noise <= _MOST_NOISE:
         found = _compare(output, exact, spec, bound)
         if found.agree:
             return Parity(found.difference, found.flips, noise)
