@@ -21,7 +21,7 @@ from ...types import Engine
 from .run import ONNXRuntimeSession, open_model, session_options
 
 _PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8"}
-_FUSION = re.compile(r"/\w*Fusion\w*/?$")  # the suffix that a fusion adds to a node's name
+_FUSION = re.compile(r"(/\w*Fusion\w*/?)+$")  # the suffix that each fusion adds to a node's name
 _BLOCKED = "_nchwc"  # the suffix of a layer that works on blocks of channels
 
 
