@@ -43,9 +43,10 @@ def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
     Raises ModelError if layers have no names, or nothing can be quantised.
     """
     candidates = [node for node in model.graph if quantizable(node, model) and ranges_of(node, ranges) > 0]
-    unnamed = sum(not node.name for node in candidates)
+    unnamed = [node for node in candidates if not node.name]
     if unnamed:
-        raise ModelError(f"{unnamed} layers of the model have no name, so no recipe could say which of them are INT8.")
+        what = "convolutions" if all(node.op_type == "Conv" for node in unnamed) else "layers"
+        raise ModelError(f"{len(unnamed)} {what} of the model have no name, so no recipe could say which of them are INT8.")
     if not candidates:
         raise ModelError("Nothing in the model can be quantised.", "Build it with --fp16 or --fp32.")
     work = {node: _multiplications(node) for node in model.graph if node.op_type == "Conv" or weight_of(node) is not None}
