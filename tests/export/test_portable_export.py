@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rtformer_deploy.cli import main
 from rtformer_deploy.errors import ModelError
 from rtformer_deploy.export.parity import Parity, check_export
-from rtformer_deploy.formats.model_file import load_model, read_spec, serialize_model
+from rtformer_deploy.formats.model_file import load_model, parse_model, read_spec, serialize_model
 from rtformer_deploy.graph.edit import clone
 from rtformer_deploy.graph.portable import is_written_out, put_back
 from rtformer_deploy.nn.layers import AdaptiveMaxPool, cross_resolution_attention, grouped_double_norm
@@ -65,9 +65,14 @@ def network(gain: float = 0.0) -> Network:
 
 
 @functools.cache
+def portable() -> bytes:
+    """The network without a gain as a portable file, exported once: PyTorch's exporter takes seconds."""
+    return serialize_model(export_model(network(), small_spec(), portable=True).model)
+
+
 def exported() -> ir.Model:
-    """The network without a gain as a model, which callers must not change."""
-    return export_model(network(), small_spec()).model
+    """The same with its functions."""
+    return put_back(parse_model(portable()))
 
 
 @pytest.fixture
@@ -88,19 +93,33 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resul
     return lambda *arguments: CliRunner().invoke(main, ["export", "--variant", "slim", *arguments])
 
 
-def test_portable_is_asked_for_and_the_default_keeps_its_functions(call: Callable[..., Result]) -> None:
-    result = call("--portable")
+def test_a_portable_export_has_plain_operators_alone() -> None:
+    model = parse_model(portable())
+    assert not model.functions
+    assert is_written_out(model)
+    assert {node.domain for node in model.graph} == {""}
+    assert read_spec(model) == small_spec()
+    assert any(node.name == "attention/Softmax" for node in model.graph)
+    operators = [node.op_type for node in exported().graph if node.domain]
+    assert operators == ["GroupedDoubleNorm", "AdaptiveMaxPool", "CrossResolutionAttention"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--portable",)])
+def test_the_command_passes_on_what_was_asked_for(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    asked = []
+
+    def export(_network: nn.Module, spec: ModelSpec, _opset: int, *, portable: bool) -> Exported:
+        asked.append(portable)
+        return Exported(exported(), spec, Parity(0.0, 0.0))
+
+    monkeypatch.setattr("rtformer_deploy.commands.export.export_model", export)
+    result = call(*arguments)
     assert result.exit_code == 0, result.output
-    portable = load_model(Path("model.onnx"))
-    assert not portable.functions
-    assert is_written_out(portable)
-    assert {node.domain for node in portable.graph} == {""}
-    assert read_spec(portable) == small_spec()
-    assert any(node.name == "attention/Softmax" for node in portable.graph)
-    default = exported()
-    assert {function.domain for function in default.functions.values()} == {"rtformer"}
-    assert not is_written_out(default)
-    assert serialize_model(put_back(portable)) == serialize_model(default)
+    assert asked == [bool(arguments)]
+    assert (", portable" in result.stderr) == bool(arguments)
+    assert serialize_model(load_model(Path("model.onnx"))) == serialize_model(exported())
 
 
 def test_where_the_networks_own_rounding_is_large_fp64_decides() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from helpers import tiny_model, tiny_spec
@@ -111,6 +113,23 @@ def test_a_layers_block(name: str, kind: str, block: str) -> None:
     assert block_of(layer(name, kind=kind)) == block
 
 
+def test_a_layer_that_a_library_made_belongs_to_the_node_it_was_made_for() -> None:
+    assert block_of(replace(layer("MaxPool_7671"), node="layer4.down.0")) == "layer4.down"
+    assert block_of(replace(layer("__myl_Fc_0"), node="layer4.attn_h/MatMul")) == "layer4.attn_h"
+    assert block_of(replace(layer("Conv_3"), node="Conv_3")) == NO_MODULE
+
+
+@pytest.mark.parametrize(("arch", "block"), [("rtformer", "relu"), ("unknown", NO_MODULE)])
+def test_a_node_of_one_part_is_a_module_only_in_what_export_named(monkeypatch: pytest.MonkeyPatch, arch: str, block: str) -> None:
+    found = (replace(layer("relu"), node="relu"), layer("made_up"))
+    monkeypatch.setattr("rtformer_deploy.timing.profile.layer_times", lambda *_, **__: found)
+    monkeypatch.setattr("rtformer_deploy.timing.profile._without_profiling", lambda *_: (np.zeros((1, 3, 8, 8), np.float32), 1.0))
+    spec = replace(tiny_spec(), arch={"name": arch})
+    engine = build(tiny_model(), tiny_spec(), "onnxruntime", BuildOptions())
+    profile = profile_engine(replace(engine, info=replace(engine.info, spec=spec)), rounds=1)
+    assert [block_of(each) for each in profile.layers] == [block, NO_MODULE]
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [("brgconv_avx512_1x1_f32", ("brgconv_avx512_1x1", "fp32")), ("jit_avx2_I8", ("jit_avx2", "int8")), ("unknown_f32", ("", "fp32"))],
@@ -126,7 +145,7 @@ def _event(name: str, start: int, ms: float, index: int = 0) -> dict[str, Any]:
 
 def test_onnx_runtimes_events_fall_into_their_runs() -> None:
     runs = [{"cat": "Session", "name": "model_run", "ts": start, "dur": 90} for start in (0, 100, 200)]
-    events = [*runs, *(_event("a/GemmFusion/", start, ms) for start, ms in ((5, 7), (105, 1), (110, 2), (205, 4)))]
+    events = [*runs, *(_event("a/GemmFusion//ScaleFusion/", start, ms) for start, ms in ((5, 7), (105, 1), (110, 2), (205, 4)))]
     events += [_event("a_nchwc", start, 3, 1) for start in (20, 120, 220)]
     layers = read_events(events, 2)
     assert [(layer.name, layer.kernel, layer.runs_ms) for layer in layers] == [("a", "", (3.0, 4.0)), ("a", "nchwc", (3.0, 3.0))]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rtformer_deploy.backends.tensorrt.found_precision import layer_precisions
+from rtformer_deploy.backends.tensorrt.found_precision import LayerFacts, layer_facts, layer_precisions
 from rtformer_deploy.errors import EngineError
 
 FORMATS = [
@@ -90,3 +90,10 @@ def test_names_alone_tell_nothing() -> None:
 def test_what_is_no_inspector_json_is_an_error(text: str) -> None:
     with pytest.raises(EngineError, match="no layers that can be read"):
         layer_precisions(text)
+
+
+def test_a_layer_names_the_first_node_that_it_was_made_of() -> None:
+    nodes = "[ONNX Layer: layer4.attn_h/MatMul]\x1f[ONNX Layer: layer4.attn_h/Softmax]"
+    facts = layer_facts(inspector(layer("gemm", "Half", Metadata=nodes), {"Name": "other"}))
+    assert facts["[gemm] a + b"] == LayerFacts("gemm", "fp16", "layer4.attn_h/MatMul")
+    assert facts["other"] == LayerFacts()
