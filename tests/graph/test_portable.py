@@ -129,7 +129,7 @@ def test_openvinos_own_reader_opens_it(tmp_path: Path) -> None:
 def test_opencv_opens_it(tmp_path: Path) -> None:
     network = cv2.dnn.readNetFromONNX(str(_write(tmp_path)))
     network.setInput(image())
-    _same(network.forward())
+    _same(np.asarray(network.forward(), np.float32))
 
 
 def test_tensorrt_rtx_parses_it() -> None:

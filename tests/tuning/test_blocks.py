@@ -48,7 +48,7 @@ def test_every_quantised_convolution_is_in_one_block() -> None:
 def test_convolutions_without_names_are_refused() -> None:
     model = clone(exported().model)
     next(node for node in model.graph if node.name == "layer1.0.bn1").name = ""
-    with pytest.raises(ModelError, match="1 layers of the model have no name"):
+    with pytest.raises(ModelError, match="1 convolutions of the model have no name"):
         find_blocks(model, ranges())
 
 
