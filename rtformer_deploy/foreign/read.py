@@ -19,9 +19,9 @@ from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
 from ..graph.edit import initializer
 from ..types import Backend, Head, ModelSpec, TensorSpec
-from .attempt import Observed, Seen
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
+from .seen import Observed, Seen
 from .trial import observe
 
 #: What the two classes of one channel are called if nobody says.
