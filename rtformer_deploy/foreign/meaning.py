@@ -11,8 +11,8 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..graph.edit import constant
-from .attempt import Dim, Seen
 from .ends import BATCH, FLOATS, Prepared
+from .seen import Dim, Seen
 
 #: Operators between what makes the output's numbers and the output, which leave the numbers' kind as it is.
 _PASSING = frozenset({

@@ -20,9 +20,9 @@ from ..formats.recipe import Labels, load_labels, numbered_labels
 from ..graph.edit import initializer
 from ..graph.fp32 import holds_half, to_fp32
 from ..types import FOREIGN, Backend, Head, ModelSpec, TensorSpec
-from .attempt import Observed, Seen
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
+from .seen import Observed, Seen
 from .trial import observe
 
 #: What the two classes of one channel are called if nobody says.

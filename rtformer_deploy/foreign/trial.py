@@ -24,7 +24,8 @@ from ..formats.documents import DocumentError, parse_json
 from ..formats.external_model import ExternalModel
 from ..machine import cache_folder, own_version, versions
 from ..types import Backend
-from .attempt import OPENVINO, Answer, Observed, Request, built_mark
+from .attempt import OPENVINO, Answer, Request, built_mark
+from .seen import Observed
 
 _CODE = "import sys; from rtformer_deploy.foreign.attempt import main; main(*sys.argv[1:])"
 _EVERY = 0.02  # seconds between two looks at the process

@@ -145,7 +145,7 @@ def test_what_openvino_computes_while_it_builds_is_bounded_too(tmp_path: Path) -
 def test_a_model_that_onnx_runtime_refuses_is_tried_with_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = save(tmp_path / "m.onnx", *net())
-    monkeypatch.setattr(attempt, "_open_if_possible", lambda data: None)
+    monkeypatch.setattr(attempt, "open_if_possible", lambda data: None)
     model, spec = read_model(path, said())
     assert spec.output.shape == (1, 4, 8, 12)
     assert len(model.graph) == 3
