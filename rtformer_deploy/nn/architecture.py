@@ -103,7 +103,7 @@ class Architecture:
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises RecipeError unless the network takes inputs of this height and width."""
-        if self.nearest_size(size) == size:
+        if self.nearest_size(size) == tuple(size):
             return
         bounds = [f"are multiples of {self.step}"] * (self.step > 1) + [f"are at least {self.least}"] * (self.least > self.step)
         nearest = "x".join(map(str, self.nearest_size(size)))
