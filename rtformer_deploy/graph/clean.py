@@ -13,7 +13,6 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes.common import (
-    InlinePass,
     LiftConstantsToInitializersPass,
     RemoveInitializersFromInputsPass,
     RemoveUnusedNodesPass,
@@ -23,7 +22,7 @@ from onnx_ir.passes.common import (
 
 from ..errors import ModelError, first_line
 from .edit import lift_constants
-from .functions import DOMAIN
+from .functions import DOMAIN, inline_calls
 
 #: The first opset in which Q/DQ have an axis and every operator takes the arguments that the passes write.
 LEAST_OPSET = 13
@@ -38,7 +37,7 @@ def clean(model: ir.Model, name: str, *, convert: bool = True) -> ir.Model:
     Raises ModelError if it cannot be put in order.
     """
     try:
-        InlinePass(lambda function: function.domain != DOMAIN)(model)
+        inline_calls(model, lambda function: function.domain != DOMAIN)
         model = _convert_opset(model) if convert else model
         RemoveInitializersFromInputsPass()(model)
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
