@@ -36,7 +36,7 @@ def naming_the_network(file: Path, recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except WeightsError as error:
-        other = whose(load_weights(file), recipe)
+        other = whose(load_weights(file), recipe) if error.details else None  # what lists no keys is about something else
         if other is None:
             raise
         named = f"{other.name} ({other.variant})" if other.variant else other.name

@@ -18,7 +18,6 @@ from ..formats.model_spec import check_spec
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
 from ..graph.edit import initializer
-from ..graph.fp32 import holds_half, to_fp32
 from ..types import FOREIGN, Backend, Head, ModelSpec, TensorSpec
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
@@ -44,8 +43,6 @@ def read_foreign(path: Path, external: ExternalModel, builder: Backend | None = 
     digest = model.meta.copy()
     prepared = prepare(model, path.name, external, convert=observed.convert).fix_batch(observed.batch)
     _fill(prepared.model, observed)
-    if holds_half(prepared.model):  # in FP16 inside, at its input or its output: a precision is chosen when it is built
-        to_fp32(prepared.model)
     meaning, labels = _understand(prepared, observed.tensors[str(prepared.target.name)], external, path.name)
     finished = _finish(prepared, meaning)
     finished.meta.update(digest)

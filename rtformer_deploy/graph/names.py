@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
 
 import onnx_ir as ir
 
@@ -41,31 +40,15 @@ def name_tensors(model: ir.Model) -> ir.Model:
     return model
 
 
-def home(name: str, depth: int = 2) -> str:
-    """An operator's name -> its module's name, cut to `depth` parts; a name of one part does not change."""
-    parts = [part for part in re.split(r"[./]", name) if part]
-    return ".".join(parts[:-1][:depth]) or name
+def home(name: str) -> str:
+    """An operator's name -> its module's name, cut to two parts, or behind its first number; a name of one part does not change.
 
-
-def homes(names: Iterable[str], most: int, depth: int = 2) -> dict[str, str]:
-    """Operators' names -> the module of each: `depth` parts deep, and deeper if a module holds more than `most` of the operators.
-
-    So a backbone that is one module with a hundred layers comes apart into its stages or blocks.
+    The first number is a block's place in its stage: "layer1.0", "backbone.features.4". Names of other exporters ("/layer4/layer4.0/Conv")
+    repeat parts, so they are cut to two.
     """
-    members: dict[str, list[str]] = {}
-    for name in names:
-        members.setdefault(home(name, depth), []).append(name)
-    found: dict[str, str] = {}
-    for module, inside in members.items():
-        splits = len(inside) > most and {home(name, depth + 1) for name in inside} != {module}
-        found |= homes(inside, most, depth + 1) if splits else dict.fromkeys(inside, module)
-    return found
-
-
-def home_among(name: str, modules: Collection[str]) -> str | None:
-    """An operator's name -> the deepest of the modules that holds it; None if none does."""
-    parts = len(re.split(r"[./]", name))
-    return next((module for depth in range(parts, 1, -1) if (module := home(name, depth)) in modules), None)
+    parts = [part for part in re.split(r"[./]", name) if part][:-1]
+    numbers = [] if name.startswith("/") else [place for place, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[: max(2, numbers[0] + 1 if numbers else 2)]) or name
 
 
 def strip_traces(model: ir.Model, name: str) -> ir.Model:

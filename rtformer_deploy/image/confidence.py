@@ -44,8 +44,8 @@ def confidence_map(
 
 def confidence_of(logits: NDArray[np.float32], size: Size, spec: ModelSpec, threads: int | None = None) -> ConfidenceMap:
     """An engine's logits (C, h, w) for a frame of `size`, and what the engine is -> `confidence_map`."""
-    corners, likely = spec.resize_corners, spec.probabilities
-    return confidence_map(logits, size, spec.size, spec.resize, corners=corners, threads=threads, probabilities=likely)
+    likely = spec.probabilities
+    return confidence_map(logits, size, spec.size, spec.resize, corners=spec.resize_corners, threads=threads, probabilities=likely)
 
 
 def _largest(read: Reading) -> ConfidenceMap:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..backends import layer_times, open_engine
 from ..errors import UsageError
-from ..graph.names import home, homes
+from ..graph.names import home
 from ..image.samples import sample_frame
 from ..runtime.cpu_session import preprocess_frames
 from ..runtime.frame_runner import FrameRunner
@@ -26,7 +25,6 @@ from ..types import FOREIGN, Engine
 #: Blocks for layers outside every module: the library's own copies between memory layouts, and layers whose name has one part only.
 LAYOUT, NO_MODULE = "(layout changes)", "(no module)"
 _PATH = re.compile(r"[./]")
-_MOST = 50  # layers in a module that is one block
 _LAYOUT_KIND = re.compile(r"reorder|reformat", re.IGNORECASE)
 
 
@@ -70,21 +68,16 @@ class Profile:
     def blocks(self) -> tuple[BlockTime, ...]:
         """The layers by module (see `block_of`), the slowest first."""
         members: dict[str, list[LayerTime]] = {}
-        modules = self._modules()
         for layer in self.layers:
-            members.setdefault(block_of(layer, modules), []).append(layer)
+            members.setdefault(block_of(layer), []).append(layer)
         blocks = [BlockTime(name, len(layers), sum(layer.ms for layer in layers)) for name, layers in members.items()]
         return tuple(sorted(blocks, key=lambda block: block.ms, reverse=True))
-
-    def _modules(self) -> dict[str, str]:
-        return homes(map(_path_of, self.layers), _MOST)
 
     def summary(self) -> str:
         """One sentence: what profiling costs."""
         return f"The layers sum to {self.layers_ms:.2f} ms; the engine alone, without profiling, takes {self.whole_ms:.2f} ms."
 
     def to_json(self) -> dict[str, Any]:
-        modules = self._modules()
         return {
             "model": self.model,
             "backend": self.backend,
@@ -93,7 +86,7 @@ class Profile:
             "rounds": self.rounds,
             "whole_ms": self.whole_ms,
             "layers_ms": self.layers_ms,
-            "layers": [_layer_json(layer, self.share(layer.ms), block_of(layer, modules)) for layer in self.layers],
+            "layers": [_layer_json(layer, self.share(layer.ms), block_of(layer)) for layer in self.layers],
             "blocks": [
                 {"name": block.name, "layers": block.layers, "ms": block.ms, "share": self.share(block.ms)} for block in self.blocks()
             ],
@@ -116,17 +109,12 @@ def profile_engine(engine: Engine, *, rounds: int = 20, device: int = 0, threads
     return Profile(spec.name, engine.info.backend, spec.size, len(images), rounds, layers, whole_ms)
 
 
-def block_of(layer: LayerTime, modules: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The module a layer belongs to, by `modules` or two parts deep, or LAYOUT or NO_MODULE."""
+def block_of(layer: LayerTime) -> str:
+    """The module a layer belongs to (see `graph.names.home`), or LAYOUT or NO_MODULE."""
     if _LAYOUT_KIND.match(layer.kind):
         return LAYOUT
-    name = _path_of(layer)
-    return modules.get(name, home(name)) if _PATH.search(name) else NO_MODULE
-
-
-def _path_of(layer: LayerTime) -> str:
-    """What says where in the network a layer belongs."""
-    return layer.node or layer.name
+    name = layer.node or layer.name
+    return home(name) if _PATH.search(name) else NO_MODULE
 
 
 def _in_module(layer: LayerTime) -> LayerTime:

@@ -1,9 +1,8 @@
 """A model -> the named groups of operators whose precision `tune` chooses together.
 
-A block is the content of one module: its name is the operator's path without the last part, two parts deep ("layer1.0",
-"layer4.mlp_h"), or deeper if that module holds many layers ("segformer.stages.0.blocks.1"). Blocks of one module with under 1% of the
-multiplications each become one block, since none of them gains anything alone. Everything without a layer for INT8 is the block REST,
-which has a choice on TensorRT only (FP16 or FP32).
+A block is the content of one module, two parts deep or down to its number in a stage ("layer1.0", "layer4.mlp_h",
+"backbone.features.4"). Blocks of one module with under 1% of the multiplications each become one block, since none of them gains anything
+alone. Everything without a layer for INT8 is the block REST, which has a choice on TensorRT only (FP16 or FP32).
 """
 
 from __future__ import annotations
@@ -16,19 +15,18 @@ import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
-from ..graph.names import home_among, homes
+from ..graph.names import home
 from ..graph.qdq import quantizable, ranges_of
 from ..graph.weights import weight_of
 from ..types import Ranges
 
 REST = "rest"
 _SMALL = 0.01  # of the model's multiplications
-_MOST = 12  # layers for INT8 in a module that is one block
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Operators that change precision together: `convolutions` (and linear layers) can be INT8, `operators` is everything; `work` its
+    """Operators that change precision together: `convolutions` (linear layers too) can be INT8, `operators` is everything; `work` its
     share of the multiplications of all layers, 0 to 1."""
 
     name: str
@@ -51,16 +49,14 @@ def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
         raise ModelError("Nothing in the model can be quantised.", "Build it with --fp16 or --fp32.")
     work = {node: _multiplications(node) for node in model.graph if node.op_type == "Conv" or weight_of(node) is not None}
     total = max(sum(work.values()), 1)
-    shares = dict.fromkeys(homes((str(node.name) for node in candidates), _MOST).values(), 0.0)
-    modules = {node: home_among(node.name or "", shares) for node in model.graph}
+    homes = {home(str(node.name)): 0.0 for node in candidates}
     for node, count in work.items():
-        module = modules[node]
-        if module is not None:
-            shares[module] += count / total
-    joined = _join(shares)
+        if home(str(node.name)) in homes:
+            homes[home(str(node.name))] += count / total
+    joined = _join(homes)
     members: dict[str, list[ir.Node]] = {}
-    for node, module in modules.items():
-        members.setdefault(REST if module is None else joined[module], []).append(node)
+    for node in model.graph:
+        members.setdefault(joined.get(home(node.name or ""), REST), []).append(node)
     eligible = set(candidates)
     order = [*dict.fromkeys(joined.values()), *([REST] if REST in members else [])]
     return [_block(name, members[name], eligible, sum(work.get(node, 0) for node in members[name]) / total) for name in order]
@@ -78,14 +74,14 @@ def _block(name: str, nodes: list[ir.Node], eligible: set[ir.Node], work: float)
     return Block(name, tuple(convolutions), tuple(operators), work)
 
 
-def _join(shares: dict[str, float]) -> dict[str, str]:
+def _join(homes: dict[str, float]) -> dict[str, str]:
     """Each module -> the block it belongs to: its own, or its parent's if it has small siblings to join."""
     small: dict[str, list[str]] = {}
-    for name, share in shares.items():
+    for name, share in homes.items():
         parent, _, leaf = name.rpartition(".")
         if leaf and parent and share < _SMALL:
             small.setdefault(parent, []).append(name)
-    joined = {name: name for name in shares}
+    joined = {name: name for name in homes}
     for parent, names in small.items():
         if len(names) > 1:
             joined |= dict.fromkeys(names, parent)

@@ -122,7 +122,7 @@ def test_its_engine_is_built_and_said_not_to_open(model: Path, tmp_path: Path, m
         raise AssertionError("the engine was opened")
 
     monkeypatch.setattr(pipeline, "build", built)
-    monkeypatch.setattr(pipeline, "open_engine", fail)
+    monkeypatch.setattr(pipeline, "compare", fail)
     monkeypatch.setattr(pipeline, "complete_precision", lambda engine, device: engine)
     monkeypatch.setattr(pipeline, "can_run_here", lambda engine: True)
     said: list[str] = []

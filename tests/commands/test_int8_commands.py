@@ -349,7 +349,7 @@ def test_ranges_of_version_1_are_judged(small: Small, ranges: Path, call: Call) 
     Path("engine.plan").unlink()
     Path("engine.plan.json").unlink()
     ranges.write_text(json.dumps(data | {"version": 9}))
-    refused(call(*command), "ranges.json is a ranges file of version 9; this rtformer-deploy reads versions 1 to 2.")
+    refused(call(*command), "ranges.json is a ranges file of version 9; this rtformer-deploy reads versions 1 to 3.")
 
 
 def test_a_recipe_says_how_to_build_and_for_which_model(small: Small, ranges: Path, call: Call) -> None:

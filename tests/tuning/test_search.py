@@ -107,6 +107,7 @@ def test_names_become_modules() -> None:
         "layer1.0", "layer1.0", "conv1", "seghead", "conv0",
     ]  # fmt: skip
     assert home("/layer4/layer4.0/conv1/Conv") == "layer4.layer4"
+    assert home("cp.backbone.features.4.conv_list.0.bn") == home("cp.backbone.features.4/Concat") == "cp.backbone.features.4"
     assert home("cp.arm16.conv.bn") == home("cp.arm16/ReduceMean") == "cp.arm16"
 
 

@@ -119,7 +119,7 @@ def _told(problem: Any) -> list[str]:
 
 def _sample(spec: ModelSpec, batch: int) -> NDArray[np.float32]:
     """The sample frame as the model takes it, (batch, 3, H, W)."""
-    image = preprocess(sample_frame(spec.size), spec.size, spec.mean, spec.std, spec.resize)
+    image = preprocess(sample_frame(spec.frame_size), spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
     return np.repeat(image[None], batch, 0)
 
 
