@@ -125,6 +125,17 @@ def test_mirrored_and_scaled_views_are_averaged_as_softmax() -> None:
     np.testing.assert_array_equal(labels[clear], np.argmax(mean, axis=0)[clear])
 
 
+def test_probabilities_are_averaged_as_they_are() -> None:
+    runner, frame = Blocks(), picture(64, 90)
+    runner.spec = dataclasses.replace(runner.spec, probabilities=True)
+    mirrored = np.ascontiguousarray(frame[:, ::-1])
+    one, other = (np.stack(list(upsampled(values, (64, 90), runner.spec.size))) for values in runner.logits([frame, mirrored]))
+    (labels,) = AugmentedRunner([runner], flip=True).run([frame])
+    mean = one + other[:, :, ::-1]
+    margin = np.diff(np.sort(mean, axis=0)[-2:], axis=0)[0]
+    assert ((labels == mean.argmax(0)) | (margin < 1e-5)).all()
+
+
 def test_a_mirrored_frame_gives_mirrored_labels_if_both_are_looked_at() -> None:
     runner, frame = AugmentedRunner([Blocks()], flip=True), picture(64, 90)
     (labels,), (mirrored,) = runner.run([frame]), runner.run([np.ascontiguousarray(frame[:, ::-1])])
