@@ -148,7 +148,8 @@ def test_a_model_that_gives_one_class_everywhere_proves_little() -> None:
 def test_noise_has_the_mean_and_spread_that_the_model_expects() -> None:
     spec = attention_spec()
     frame = noise((200, 300), spec.mean, spec.std)
-    assert (frame.shape, frame.dtype) == ((200, 300, 3), np.uint8)
+    assert frame.shape == (200, 300, 3)
+    assert frame.dtype == np.uint8
     assert np.array_equal(frame, noise((200, 300), spec.mean, spec.std))
     assert np.abs(frame.mean((0, 1)) / 255 - spec.mean).max() < 0.01
     assert np.abs(frame.std((0, 1)) / 255 - spec.std).max() < 0.02
