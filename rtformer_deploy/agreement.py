@@ -23,6 +23,7 @@ SAMPLE, NOISE = "sample", "noise"
 NOTABLE = 0.05
 #: How many frames an engine's sidecar lists: those that change most.
 _MOST_LISTED = 200
+_NO_STRUCTURE = "The model gives one class alone on each frame that was compared, so the comparison says little: use --check-images."
 _ADVICE: Mapping[PrecisionName, str] = {
     "fp32": "It computes in FP32 as ONNX Runtime does, so one of the two computes the model wrongly",
     "fp16": "Leave parts of the model in FP32 with a recipe from tune",
@@ -113,9 +114,6 @@ def check_flips(worst: float | None, most: float | None) -> None:
         raise GateError("--max-flips: the engine was not compared with ONNX Runtime, so nothing is known about its pixels.")
     if not worst <= most:
         raise GateError(f"{worst:.4%} of the pixels change class, more than --max-flips {most:.4%}.", "Nothing was written.")
-
-
-_NO_STRUCTURE = "The model gives one class alone on each frame that was compared, so the comparison says little: use --check-images."
 
 
 def _about(found: Agreement, precision: PrecisionName) -> str:

@@ -29,6 +29,7 @@ from .verify import image_items
 
 #: How many of the user's frames are named with the share of pixels that change class on them.
 _MOST_TOLD = 5
+_LONGEST_NAME = 300
 #: --min, --opt and --max: (N,) or (N, 3, H, W) each.
 BatchProfile = tuple[tuple[int, ...] | None, tuple[int, ...] | None, tuple[int, ...] | None]
 
@@ -111,8 +112,13 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
 def _probes(request: BuildRequest, say: Say) -> Probes:
     """The frames and the bound of the comparison with ONNX Runtime. Raises ImageError if the folder is missing or holds no images."""
     items = [] if request.check_images is None else image_items([request.check_images], ImageReader(request.bit_depth, say))
-    frames = tuple(Probe(item.name, item.decode) for item in items)
+    frames = tuple(Probe(_probe_name(item.name), item.decode) for item in items)
     return Probes(frames, request.max_flips, OddFiles(request.stop_on_error))
+
+
+def _probe_name(name: str) -> str:
+    """What a user's image is called in the sidecar: the end of a very long path, and never as the frames that are always tried."""
+    return f"./{name}" if name in (SAMPLE, NOISE) else name[-_LONGEST_NAME:]
 
 
 def _check_files(request: BuildRequest) -> None:

@@ -145,7 +145,7 @@ def _write(folder: Path) -> Path:
     return path
 
 
-def _same(given: NDArray[np.float32]) -> None:
+def _same(given: NDArray[Any]) -> None:
     wanted = run_model(attention_model(), image())
     assert given.shape == wanted.shape
     assert np.abs(given - wanted).max() < 1e-4 * np.abs(wanted).max()
