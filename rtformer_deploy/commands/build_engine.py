@@ -76,14 +76,12 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     backend = pick_backend(request.backend, feedback.say)
     check_can_compare(backend, request.max_flips)
     model, spec = read_model(request.model, request.external, backend)
-    said = stamp_notes(model)
+    said = (*stamp_notes(model), *opening_notes(spec, backend))
     for note in said:
         feedback.say(note)
     if recipe is not None:
         check_model(recipe, spec, weights_sha256(model, spec))
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
-    for note in opening_notes(spec, backend):
-        feedback.say(note)
     options = _options(request, mix, spec)
     check_options(options, backend)  # before the calibration images are read
     if options.precision == "int8":
