@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
@@ -23,6 +26,16 @@ CLASSES = 5
 CHANNELS = (3, 8, 8, CLASSES)
 
 Batch = int | Literal["batch"]
+
+
+def load_file(path: Path, name: str | None = None) -> ModuleType:
+    """A Python file as a module, called as the file or by `name`."""
+    spec = importlib.util.spec_from_file_location(name or path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def tiny_weights(seed: int = 0) -> list[NDArray[np.float32]]:

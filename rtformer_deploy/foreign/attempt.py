@@ -28,9 +28,10 @@ from ..formats.model_file import file_sha256, load_model, serialize_model
 from ..graph.clean import LEAST_OPSET
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
+from ..graph.run import open_session
 from ..types import Backend
 from .ends import BATCH, Prepared, prepare
-from .libraries import OutOfMemoryError, compile_model, explaining, is_memory, naming_memory, open_if_possible, open_session
+from .libraries import OutOfMemoryError, compile_model, explaining, is_memory, naming_memory, open_if_possible
 from .seen import Observed, Seen, read_profile, seen_in, tensors_in
 
 #: The backend that computes while it builds.

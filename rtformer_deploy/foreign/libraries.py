@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import DeployError, ModelError, first_line
+from ..graph.run import open_session
 
 _NO_MEMORY = ("bad_alloc", "ailed to allocate memory", "Cannot allocate memory", "MemoryError")
 
@@ -33,17 +34,6 @@ def open_if_possible(data: bytes) -> Any:
         raise
     except Exception:  # ONNX Runtime's exceptions share no base of their own
         return None
-
-
-def open_session(data: bytes, *, optimised: bool = False, profile: str | None = None) -> Any:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # only what ends the process: errors are raised
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, "ORT_ENABLE_ALL" if optimised else "ORT_DISABLE_ALL")
-    if profile is not None:
-        options.enable_profiling, options.profile_file_prefix = True, profile
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def is_memory(error: Exception) -> bool:

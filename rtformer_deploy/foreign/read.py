@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ..formats.model_file import file_sha256, load_model
 from ..formats.model_spec import check_spec
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
-from ..graph.edit import initializer
+from ..graph.edit import free_name, initializer
 from ..types import FOREIGN, Backend, Head, ModelSpec, TensorSpec
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
@@ -110,8 +109,7 @@ class _Ends:
 
     def free(self, name: str) -> str:
         """The name, or if it is taken the name with a number."""
-        names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
-        found = next(each for each in names if each not in self._used)
+        found = free_name(name, self._used)
         self._used.add(found)
         return found
 

@@ -7,13 +7,10 @@ initializers and none of them is an input, every node has a name of its own, and
 
 from __future__ import annotations
 
-import itertools
-
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
 from onnx_ir.passes.common import (
-    LiftConstantsToInitializersPass,
     RemoveInitializersFromInputsPass,
     RemoveUnusedNodesPass,
     ShapeInferencePass,
@@ -21,8 +18,8 @@ from onnx_ir.passes.common import (
 )
 
 from ..errors import ModelError, first_line
-from .edit import lift_constants
-from .functions import DOMAIN, inline_calls
+from .edit import free_name, lift_constants
+from .functions import inline_foreign_functions
 
 #: The first opset in which Q/DQ have an axis and every operator takes the arguments that the passes write.
 LEAST_OPSET = 13
@@ -37,11 +34,10 @@ def clean(model: ir.Model, name: str, *, convert: bool = True) -> ir.Model:
     Raises ModelError if it cannot be put in order.
     """
     try:
-        inline_calls(model, lambda function: function.domain != DOMAIN)
+        inline_foreign_functions(model)
         model = _convert_opset(model) if convert else model
         RemoveInitializersFromInputsPass()(model)
-        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        lift_constants(model)  # gives each a tensor of its own
+        lift_constants(model, numbers=True)
         TopologicalSortPass()(model)
     except Exception as error:  # onnx and onnx-ir raise anything on a graph that they do not expect
         raise ModelError(f"{name} cannot be put in order: {first_line(error)}") from error
@@ -74,9 +70,7 @@ def name_nodes(model: ir.Model) -> ir.Model:
         base = node.name or next((output.name for output in node.outputs if output.name), None) or node.op_type
         if base in used:
             base = next((output.name for output in node.outputs if output.name), None) or base
-        node.name = next(
-            each for each in itertools.chain([base], (f"{base}_{number}" for number in itertools.count(1))) if each not in used
-        )
+        node.name = free_name(base, used)
         used.add(node.name)
     return model
 

@@ -7,7 +7,8 @@ Every pass here changes its argument and returns it (onnx-ir calls that an in-pl
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import itertools
+from collections.abc import Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def clone(model: ir.Model) -> ir.Model:
     After onnx-ir's own `Model.clone` both models share the type objects of values, and setting `Value.dtype` writes into them.
     """
     copied = model.clone()
-    for value in _values(copied):
+    for value in all_values(copied):
         value.type = copy.deepcopy(value.type)  # a sequence's holds another
     return copied
 
@@ -78,6 +79,12 @@ def _constant_of(node: ir.Node) -> NDArray[Any] | None:
     return np.array(attribute.value, np.int64) if name in ("value_int", "value_ints") else None
 
 
+def free_name(name: str, used: Container[str | None]) -> str:
+    """The name, or if it is in use the name with the first number that is free."""
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+    return next(each for each in names if each not in used)
+
+
 def label(node: ir.Node) -> str:
     """The node's name, or its first output's if it has none. New tensors are named after it."""
     return node.name or str(node.outputs[0].name)
@@ -93,7 +100,7 @@ def _parts(model: ir.Model) -> list[ir.Graph | ir.Function]:
     return [model.graph, *model.functions.values()]
 
 
-def _values(model: ir.Model) -> Iterator[ir.Value]:
+def all_values(model: ir.Model) -> Iterator[ir.Value]:
     """All values, also in subgraphs and functions. An input with a default occurs twice."""
     for part in _parts(model):
         yield from part.inputs

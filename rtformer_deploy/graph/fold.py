@@ -8,6 +8,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ..formats.model_file import serialize_model
 from .bodies import bodies
 from .edit import clone, constant, initializer
+from .run import run_model
 from .weights import WEIGHTED
 
 #: Nodes that are no constants though they read none but constants; dequantised weights are what a quantised model is made of.
@@ -28,13 +29,8 @@ def fold_weights(model: ir.Model) -> ir.Model:
                 wanted[str(value.name)] = value
     if not wanted:
         return model
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors
-    session = ort.InferenceSession(_part(model, wanted), options, providers=["CPUExecutionProvider"])
-    for (name, value), array in zip(wanted.items(), session.run(list(wanted), {}), strict=True):
-        ir.convenience.replace_all_uses_with(value, initializer(model.graph, f"{name}/folded", array))
+    for name, array in run_model(_part(model, wanted), {}).items():
+        ir.convenience.replace_all_uses_with(wanted[name], initializer(model.graph, f"{name}/folded", array))
     RemoveUnusedNodesPass()(model)
     return model
 

@@ -15,6 +15,7 @@ from ..formats.ranges import has_scale
 from .edit import clone
 from .fp16_constants import LARGEST, SMALLEST_NORMAL
 from .functions import inline_functions
+from .run import run_model
 
 #: Another picture may show more than the one that is tried.
 _MARGIN = 2.0
@@ -46,12 +47,12 @@ def run_probe(model: ir.Model, image: NDArray[np.float32]) -> Probe:
     for value in chosen:
         _reduce(copy.graph, value)
     source = next(value for value in copy.graph.inputs if value.name not in copy.graph.initializers)
-    results = _run(copy, {str(source.name): image})
+    results = run_model(serialize_model(copy), {str(source.name): image})
     largest = {str(value.name): float(results[f"{value.name}{_SUFFIX}"]) for value in chosen}
     infinite = [value for value in chosen if not np.isfinite(largest[str(value.name)])]
     if infinite:
         copy.graph.outputs.extend(value for value in infinite if value not in copy.graph.outputs)
-        again = _run(copy, {str(source.name): image})
+        again = run_model(serialize_model(copy), {str(source.name): image})
         largest |= {str(value.name): _finite_largest(again[str(value.name)]) for value in infinite}
     finite = all(np.isfinite(results[str(output.name)]).all() for output in outputs if results[str(output.name)].dtype.kind == "f")
     return Probe(largest, finite)
@@ -65,17 +66,6 @@ def _reduce(graph: ir.Graph, value: ir.Value) -> None:
     reduced.outputs[0].name, reduced.outputs[0].dtype, reduced.outputs[0].shape = name, ir.DataType.FLOAT, ir.Shape(())
     graph.extend([absolute, reduced])
     graph.outputs.append(reduced.outputs[0])
-
-
-def _run(model: ir.Model, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what cannot be run is said by the caller's own error
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(serialize_model(model), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, feed), strict=True))
 
 
 def _finite_largest(array: NDArray[Any]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .edit import all_nodes
+from .edit import all_nodes, all_values
 from .retype import retype_attributes
 
 _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -13,7 +13,7 @@ _HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 def holds_half(model: ir.Model) -> bool:
     """Whether any tensor of a model is FP16 or BF16."""
-    return any(value.dtype in _HALVES for value in _values(model)) or any(_makes_half(node) for node in all_nodes(model))
+    return any(value.dtype in _HALVES for value in all_values(model)) or any(_makes_half(node) for node in all_nodes(model))
 
 
 def to_fp32(model: ir.Model) -> ir.Model:
@@ -24,7 +24,7 @@ def to_fp32(model: ir.Model) -> ir.Model:
     for node in all_nodes(model):
         for old in _HALVES:
             retype_attributes(node, old, ir.DataType.FLOAT)
-    for value in _values(model):
+    for value in dict.fromkeys(all_values(model)):
         if value.dtype not in _HALVES:
             continue
         tensor = value.const_value
@@ -32,18 +32,6 @@ def to_fp32(model: ir.Model) -> ir.Model:
             value.const_value = ir.tensor(tensor.numpy().astype(np.float32), name=value.name)
         value.dtype = ir.DataType.FLOAT
     return model
-
-
-def _values(model: ir.Model) -> list[ir.Value]:
-    """The values of a model, each once."""
-    found: dict[ir.Value, None] = {}
-    for graph in model.graphs():
-        found |= dict.fromkeys((*graph.inputs, *graph.initializers.values()))
-    for function in model.functions.values():
-        found |= dict.fromkeys(function.inputs)
-    for node in all_nodes(model):
-        found |= dict.fromkeys(node.outputs)
-    return list(found)
 
 
 def _makes_half(node: ir.Node) -> bool:

@@ -10,7 +10,6 @@ the bodies in the place of the nodes, for builders that need plain operators.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import onnx
@@ -18,7 +17,7 @@ import onnx.parser
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from .edit import label
+from .edit import free_name, label
 
 DOMAIN = "rtformer"
 #: Marks what is made of one call while functions are inlined.
@@ -85,10 +84,9 @@ def add_functions(model: ir.Model) -> ir.Model:
 
 def inline_foreign_functions(model: ir.Model) -> ir.Model:
     """Inlines the functions of other domains, as newer exporters write them, because the passes look at operators; changes the model."""
-    if any(function.domain != DOMAIN for function in model.functions.values()):
-        InlinePass(criteria=lambda function: function.domain != DOMAIN)(model)
-        for identifier in [each for each, function in model.functions.items() if function.domain != DOMAIN]:
-            del model.functions[identifier]
+    inline_calls(model, lambda function: function.domain != DOMAIN)
+    for identifier in [each for each, function in model.functions.items() if function.domain != DOMAIN]:
+        del model.functions[identifier]
     return model
 
 
@@ -129,8 +127,7 @@ def inline_calls(model: ir.Model, criteria: Callable[[ir.Function], bool] | None
 def _name_body(body: list[ir.Node], module: str, used: set[str | None]) -> None:
     """Names a call's nodes after their module and operator, with a number if that name is taken."""
     for node in body:
-        base = f"{module}/{node.op_type}"
-        node.name = next(name for name in itertools.chain([base], (f"{base}_{n}" for n in itertools.count(1))) if name not in used)
+        node.name = free_name(f"{module}/{node.op_type}", used)
         used.add(node.name)
 
 

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import onnx_ir as ir
 from msgspec import Meta
-from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from ..errors import ModelError
 from ..formats.conversion import convert
 from ..formats.documents import DocumentError, parse_json
 from ..formats.explain import shown
 from ..types import Text
+from .edit import lift_constants
 from .functions import DOMAIN, OPERATORS, add_functions, inline_calls, inline_functions
 
 #: Where a portable file keeps its calls.
@@ -47,7 +47,7 @@ def write_out(model: ir.Model) -> ir.Model:
     calls = {str(node.name): _call(node) for node in model.graph if node.domain == DOMAIN}
     bodies = inline_calls(model)
     inline_functions(model)
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    lift_constants(model, numbers=True)
     left = {node.name for node in model.graph}
     noted = [{**asdict(call), "nodes": [node.name for node in bodies[name] if node.name in left]} for name, call in calls.items()]
     model.metadata_props[KEY] = json.dumps(noted, separators=(",", ":"))

@@ -49,7 +49,8 @@ _COUNTED = (
 def translate(state: StateDict, config: STDCConfig) -> Translated:
     """An STDC checkpoint, official or PaddleSeg's, without prefixes -> its tensors by our keys."""
     if all(not key.startswith("cp.") for key in state) and any(key.startswith("features.") for key in state):
-        return after(_of_backbone(state), translate(_of_backbone(state).weights, config))
+        backbone = _of_backbone(state)
+        return after(backbone, translate(backbone.weights, config))
     paddle = is_paddle(state)
     renaming = _paddle_renaming(state) if paddle else Renaming([])
     first, differing, copies = _without_copies(state, _starts(config, paddle))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from emulated_cuda import Cuda
+from helpers import load_file
 from kernel_calls import model_spec
 
 from rtformer_deploy.image import frames as image
@@ -29,12 +29,7 @@ SIBLINGS = ("harness", "gpu_floors", "gpu_kernels", "gpu_contestants")
 def bench(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The script as a module, its neighbours with it."""
     monkeypatch.syspath_prepend(root / "benchmarks")
-    spec = importlib.util.spec_from_file_location("benchmark_gpu", root / "benchmarks" / "gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield load_file(root / "benchmarks" / "gpu.py", "benchmark_gpu")
     for name in SIBLINGS:
         sys.modules.pop(name, None)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from helpers import load_file
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +16,9 @@ def bench(root: Path) -> ModuleType:
     """The script as a module; its name is also a folder's of tests."""
     sys.path.insert(0, str(root / "benchmarks"))
     try:
-        found = importlib.util.spec_from_file_location("benchmark_serve", root / "benchmarks" / "serve.py")
-        assert found is not None
-        assert found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
+        return load_file(root / "benchmarks" / "serve.py", "benchmark_serve")
     finally:
         sys.path.remove(str(root / "benchmarks"))
-    return module
 
 
 def row(throughput: float, p99: float | None) -> dict[str, Any]:

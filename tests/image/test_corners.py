@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,23 +20,6 @@ from rtformer_deploy.image.upsample import interpolated, reading, upsampled
 from rtformer_deploy.types import IMAGENET_MEAN, IMAGENET_STD, Frame, Resize
 
 Size = tuple[int, int]
-
-
-@pytest.fixture(params=["native", "numpy"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and not native.available():
-        pytest.skip("the native code is not compiled here")
-    if request.param == "numpy":
-        monkeypatch.setattr(native, "_module", None)
-    return str(request.param)
-
-
-@pytest.fixture
-def module() -> Iterator[Any]:
-    if native._module is None:
-        pytest.skip(native.description())
-    yield native._module
-    native._module.limit_instruction_set(0)
 
 
 def frame_of(size: Size, seed: int = 0) -> Frame:

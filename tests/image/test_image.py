@@ -27,15 +27,6 @@ def prepare(frame: Frame, size: tuple[int, int], resize: Resize = "stretch") -> 
     return image.preprocess(frame, size, IMAGENET_MEAN, IMAGENET_STD, resize)
 
 
-@pytest.fixture(params=["native", "numpy"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and not native.available():
-        pytest.skip("the native code is not compiled here")
-    if request.param == "numpy":
-        monkeypatch.setattr(native, "_module", None)
-    return str(request.param)
-
-
 @pytest.mark.parametrize(
     ("size", "input_size"),
     [((72, 128), (103, 205)), ((45, 60), (64, 128)), ((301, 403), (96, 64)), ((17, 33), (512, 16)), ((1, 1), (8, 8)), ((1, 9), (5, 1))],

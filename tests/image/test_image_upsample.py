@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rtformer_deploy.errors import EngineError
 from rtformer_deploy.image import frames as image
-from rtformer_deploy.image import native, upsample
+from rtformer_deploy.image import upsample
 from rtformer_deploy.image.geometry import output_axes, window
 from rtformer_deploy.types import LabelMap, Resize
 
@@ -41,15 +41,6 @@ def assert_equal(labels: LabelMap, values: np.ndarray, bound: float) -> None:
     assert labels.shape == values.shape[1:]
     taken = np.take_along_axis(values, labels[None].astype(np.intp), axis=0)[0]
     assert (values.max(axis=0) - taken).max() <= 2 * bound
-
-
-@pytest.fixture(params=["native", "numpy"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "native" and not native.available():
-        pytest.skip("the native code is not compiled here")
-    if request.param == "numpy":
-        monkeypatch.setattr(native, "_module", None)
-    return str(request.param)
 
 
 def check(logits: np.ndarray, size: Size, input_size: Size, resize: Resize = "stretch") -> None:

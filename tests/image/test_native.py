@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,6 @@ from rtformer_deploy.image import frames as image
 from rtformer_deploy.image import native
 from rtformer_deploy.image.geometry import output_axes
 from rtformer_deploy.types import IMAGENET_MEAN, IMAGENET_STD
-
-
-@pytest.fixture
-def module() -> Iterator[Any]:
-    if native._module is None:
-        pytest.skip(native.description())
-    yield native._module
-    native._module.limit_instruction_set(0)
 
 
 def test_every_instruction_set_gives_the_same_bits(module: Any) -> None:

@@ -79,11 +79,8 @@ class Golden:
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> Golden:
-    folder = shared / "golden" / "peers"
-    if not folder.is_dir():
-        pytest.skip("needs the reference data of the peers")
-    return Golden(folder)
+def golden(peers: Path) -> Golden:
+    return Golden(peers)
 
 
 def write(arrays: Mapping[str, NDArray[Any]], path: Path, wrap: str | None = None) -> Path:

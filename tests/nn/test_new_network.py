@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import frames
+from helpers import frames, load_file
 
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands.inspect import describe
@@ -80,12 +79,7 @@ def novel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file, its row and its recipe; the folder they are in."""
     (tmp_path / "novel.py").write_text(NETWORK)
     (tmp_path / "novel.toml").write_text(RECIPE)
-    spec = importlib.util.spec_from_file_location("novel", tmp_path / "novel.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(ARCHITECTURES, "novel", module.ARCHITECTURE)
+    monkeypatch.setitem(ARCHITECTURES, "novel", load_file(tmp_path / "novel.py").ARCHITECTURE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

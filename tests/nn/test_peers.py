@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import load_file
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -42,23 +42,10 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def peers(shared: Path) -> Path:
-    folder = shared / "golden" / "peers"
-    if not folder.is_dir():
-        pytest.skip("needs the reference data folder ../shared/golden/peers")
-    return folder
-
-
 @cache
 def seeded(folder: Path) -> ModuleType:
     """The reference data's own maker of weights and inputs."""
-    spec = importlib.util.spec_from_file_location("seeded_weights", folder / "seeded_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_file(folder / "seeded_weights.py")
 
 
 @cache

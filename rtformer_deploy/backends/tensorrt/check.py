@@ -5,8 +5,6 @@ TensorRT-RTX builds on machines that cannot run what it builds; there this is th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from ...errors import BuildError, first_line
 from ...graph.functions import DOMAIN
 from ...graph.notes import expects_finite
+from ...graph.run import run_model
 
 _KNOWN = frozenset({"", "ai.onnx", DOMAIN})
 _HINT = "Build with --fp32, or with --backend onnxruntime to see more of it; if neither helps, report this with the model."
@@ -39,24 +38,13 @@ def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.float32
     if any(node.domain == DOMAIN for node in model.graph):
         return
     try:
-        outputs = _run(data, feed)
+        outputs = run_model(data, feed)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise BuildError(
             f"TensorRT cannot read the model, as its graph does not run on ONNX Runtime: {first_line(error)}", _HINT
         ) from error
-    if expects_finite(model) and not all(np.isfinite(each).all() for each in outputs if each.dtype.kind == "f"):
+    if expects_finite(model) and not all(np.isfinite(each).all() for each in outputs.values() if each.dtype.kind == "f"):
         raise BuildError(
             "The graph that was made for TensorRT gives NaN or infinity on the sample frame; in FP32 the model does not.",
             "Build with --fp32.",
         )
-
-
-def _run(data: bytes, feed: dict[str, NDArray[np.float32]]) -> list[NDArray[Any]]:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # the error says it
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    outputs: list[NDArray[Any]] = session.run(None, feed)
-    return outputs
