@@ -185,7 +185,9 @@ def printable(text: Path | str) -> str:
 
 
 def _refuse_special(path: Path) -> None:
-    """Raises OutputError for a device or a pipe, which a rename would replace, and for a name that no file can have."""
+    """Raises OutputError for a device or a pipe, which a rename would replace, and for a name that no file can have or nobody means."""
+    if str(path) == "-":  # elsewhere that is standard output
+        raise OutputError("Cannot write to standard output: files are written whole or not at all.", "Give a file name instead of -.")
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,14 @@ def test_a_longer_one_is_refused_before_anything_is_written(tmp_path: Path, writ
         write(tmp_path / ("n" * 256))  # type: ignore[operator]
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENAMETOOLONG
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [check_writable, lambda path: write_atomic(path, b"data")])
+def test_a_dash_makes_no_file_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None]) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="standard output"):
+        write(Path("-"))
     assert list(tmp_path.iterdir()) == []
 
 
