@@ -15,6 +15,7 @@ DeployError              exit code 1
 ├── PrecisionError       --strict: the engine does not have the precision that was asked for
 ├── MissingPackageError  a package of one of the extras is not installed
 ├── OutputError          a file or folder that cannot be written
+├── ClusterError         a cluster that cannot be reached, cannot run the plan, or has stopped working
 └── GateError            exit code 3: a limit that was set (verify, tune, build-engine) was not met
 """
 
@@ -97,6 +98,10 @@ class PrecisionError(DeployError):
 
 
 class OutputError(DeployError):
+    pass
+
+
+class ClusterError(DeployError):
     pass
 
 

@@ -284,6 +284,19 @@ def holds(path: Path, start: bytes, words: bytes, most: int = MODEL_BYTES) -> bo
         return False
 
 
+def ends_of(path: Path, first: int, last: int) -> tuple[bytes, bytes] | None:
+    """A regular file's first and last bytes, at most so many; None if it is not there, or not a file that can be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as file:
+            start = file.read(first)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - last))
+            return start, file.read(last)
+    except OSError:
+        return None
+
+
 def _read(path: Path, error: type[DeployError], what: str, limit: int) -> bytes:
     check_readable(path, error, what, limit)
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from ..errors import UsageError
 from ..types import TRY_MEMORY, TRY_SECONDS
 from . import parse
 from .terminal import echo
@@ -70,11 +72,30 @@ def tiles(command: Command) -> Command:
     return click.option("--tiles", type=kind, is_flag=False, flag_value=64, metavar="[OVERLAP]", help=text)(command)
 
 
-def output(default: str | None, text: str) -> Callable[[Command], Command]:
-    """-o/--output PATH, required if there is no default."""
+def output(default: str | None, text: str, kind: click.ParamType | type = PATH) -> Callable[[Command], Command]:
+    """-o/--output PATH, required if there is no default. `kind` str: it may be an address too, which a path would change."""
     if default is None:
-        return click.option("-o", "--output", type=PATH, required=True, metavar="PATH", help=text)
+        return click.option("-o", "--output", type=kind, required=True, metavar="PATH", help=text)
     return click.option("-o", "--output", type=PATH, default=default, show_default=True, metavar="PATH", help=text)
+
+
+def cluster(command: Command) -> Command:
+    """--cluster ADDRESS: a Ray cluster; None means this machine alone."""
+    text = "Work on this Ray cluster; auto: the one that this machine belongs to."
+    return click.option("--cluster", metavar="auto|ADDRESS", help=text)(command)
+
+
+def stall(command: Command) -> Command:
+    """--stall S: how long a cluster may give nothing back."""
+    text = "Fail if nothing comes back from the cluster for S seconds."
+    return click.option("--stall", type=parse.Number(0, min_open=True), default=300, show_default=True, metavar="S", help=text)(command)
+
+
+def refuse_options(context: click.Context, names: Iterable[str], why: str) -> None:
+    """Raises UsageError that names the first of these options that was given; `why` ends the message."""
+    for option in context.command.params:
+        if option.name in names and context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT:
+            raise UsageError(f"{option.opts[0]} {why}")
 
 
 def json_flag(command: Command) -> Command:

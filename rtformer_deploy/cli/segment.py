@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import UsageError
 from . import options, parse, segment_options
 from .terminal import echo
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @click.command("segment")
 @click.argument("model", type=options.PATH)
 @click.argument("inputs", nargs=-1, metavar="SOURCE...")
-@options.output(None, "Write the results into this folder, made if missing.")
+@options.output(None, "Write the results into this folder, made if missing.", str)
 @segment_options.look
 @click.option("--overwrite", is_flag=True, help="Replace files too that rtformer-deploy did not write.")
 @click.option("--camera", "cameras", type=click.IntRange(min=0), multiple=True, metavar="N", help="Read camera N of this machine.")
@@ -48,11 +49,14 @@ if TYPE_CHECKING:
 @options.batch
 @options.threads
 @options.device
+@options.cluster
+@options.stall
+@click.pass_context
 def command(
-    model: Path, inputs: tuple[str, ...], output: Path, cameras: tuple[int, ...], labels: bool, every: int,
+    context: click.Context, model: Path, inputs: tuple[str, ...], output: str, cameras: tuple[int, ...], labels: bool, every: int,
     seconds: float | None, retry: float, smooth: float | None, flicker: bool, batch: int, threads: int | None, device: int,
     reader: ImageReader, stop_on_error: bool, overwrite: bool, external: ExternalModel, answers: Answers, look: Look,
-    choice: Choice, tiles: int | None, decode: Decode,
+    choice: Choice, tiles: int | None, decode: Decode, cluster: str | None, stall: float,
 ) -> None:  # fmt: skip
     """Segment every SOURCE with MODEL, an engine plan or an ONNX model.
 
@@ -62,6 +66,9 @@ def command(
     video or a stream gives CLIP_overlay.mp4, with the video's sound. All have the upright size of what they were made from. The
     sub-folders of a folder are read too, and made again in the output folder. Ctrl-C ends a stream, and its file is finished. A source
     that cannot be read is named at the end and the others are still done; the exit code is then 1.
+
+    With --cluster the images of folders, patterns, lists and stores of objects (s3://, gs://) are segmented on a Ray cluster, into a
+    folder that every node sees or into a store. A second start makes what is missing.
     """
     from ..commands.segment import Request, plan
     from ..commands.segment_flicker import FlickerWatch
@@ -70,11 +77,28 @@ def command(
     from ..opening import open_any
     from ..runtime.tiled import TiledRunner
     from ..stream.loop import LoopOptions, spec_of_results
+    from ..stream.network import is_object, shown
     from .show import status_bar
 
     if not inputs and not cameras:
         raise click.UsageError("Name a SOURCE, or a camera with --camera.")
-    jobs, clips = plan([*inputs, *cameras], output, Request(every, seconds, retry, labels, overwrite, flicker), reader)
+    if cluster is not None:
+        from ..cluster.segmenting import Style
+        from ..commands.segment_cluster import ClusterRequest
+        from ..commands.segment_outputs import LABELS, OVERLAY
+        from .segment_cluster import on_cluster
+
+        options.refuse_options(context, segment_options.ONE_MACHINE, "cannot be combined with --cluster.")
+        style = Style(LABELS, OVERLAY, look=look, tiles=tiles, batch=batch, bit_depth=reader.bit_depth)
+        on_cluster(
+            ClusterRequest(cluster, model, inputs, output, style, threads, external, stall, stop_on_error, overwrite), answers, choice
+        )
+        return
+    options.refuse_options(context, ("stall",), "is for --cluster.")
+    if is_object(output):
+        raise UsageError(f"{shown(output)} lies in a store of objects, which a cluster writes.", "Add --cluster.")
+    folder = Path(output)
+    jobs, clips = plan([*inputs, *cameras], folder, Request(every, seconds, retry, labels, overwrite, flicker), reader)
     odd = OddFiles(stop_on_error, total=len(jobs) + len(clips), unit="sources" if clips else "images")
     speed = ""
     with open_any(model, device=device, threads=threads, lanes=1, external=external) as runner, status_bar() as bar:
@@ -94,9 +118,9 @@ def command(
             say=reader.say,
         )
         spec = spec_of_results(runner.spec, loop)
-        answers.check(jobs, clips, output, spec, overwrite=overwrite)
+        answers.check(jobs, clips, folder, spec, overwrite=overwrite)
         watch = FlickerWatch(spec) if flicker else None
-        work = Work(jobs, clips, output, reader, look, loop, watch, answers)
+        work = Work(jobs, clips, folder, reader, look, loop, watch, answers)
         through = runner if tiles is None else TiledRunner(runner, tiles)
         with contextlib.closing(run_stoppable(through, work, report)) as running:
             for done in running:
@@ -105,7 +129,7 @@ def command(
                 _print_done(done, spec.classes, several=odd.total > 1)
                 if watch is not None and done.clip is not None and done.written.frames:
                     _print_flicker(watch, done.clip, spec.classes)
-    together = [answer.target for answer in answers.of_images(output, spec) if jobs and len(odd.errors) < odd.total]
+    together = [answer.target for answer in answers.of_images(folder, spec) if jobs and len(odd.errors) < odd.total]
     if together:
         echo(f"Wrote {' and '.join(map(str, together))}.")
     if any(clip.source.counts.read for clip in clips):

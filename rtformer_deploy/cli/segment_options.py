@@ -74,6 +74,11 @@ decode = click.option(
     help="Decode videos there; auto is the GPU if the engine runs on it and it can.",
 )
 
+#: What needs a sequence, one machine's devices, or one file about all images, and is therefore refused with --cluster.
+ONE_MACHINE = (
+    "cameras", "labels", "every", "seconds", "retry", "smooth", "flicker", "decode", "device", "areas",
+)  # fmt: skip
+
 
 class Choice:
     """Which pixels a user asks for, before the model's classes are known."""

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..files import check_folder
 from ..image.frames import images_in
 from ..image.reader import ImageReader, silent
-from ..stream.inputs import readable_videos, sort_inputs
+from ..stream.inputs import readable_videos, refuse_objects, sort_inputs
 from ..stream.live import LiveOptions
 from ..types import Say
 from .kinds import PICTURE
@@ -45,6 +45,7 @@ def plan(given: Sequence[str | Path | int], output: Path, request: Request, read
         raise UsageError(
             f"{', '.join(map(str, given))} names nothing to segment.", "Write images, videos or addresses into it, one a line."
         )
+    refuse_objects(inputs)
     jobs = plan_jobs(inputs.images, output, reader.say, overwrite=request.overwrite)
     live = LiveOptions(request.every, request.seconds, patience_s=request.retry_s, stubborn=inputs.streams > 1, say=reader.say)
     clips = plan_clips(inputs, output, live, jobs, labels=request.labels, overwrite=request.overwrite, flicker=request.flicker)
@@ -60,7 +61,7 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwr
     Raises ImageError if a folder holds no image, OutputError if the folder `output` cannot be made or an output would overwrite an input
     or, without `overwrite`, a file that is no picture of this program.
     """
-    images_by_path = {image.absolute(): (image, below) for path in inputs for image, below in _images(path, output, say)}
+    images_by_path = {image.absolute(): (image, below) for path in inputs for image, below in images_below(path, output, say)}
     images, folders = [image for image, _ in images_by_path.values()], [below for _, below in images_by_path.values()]
     names = names_by_folder(images, folders)
     stems = {image: output / below / name for image, below, name in zip(images, folders, names, strict=True)}
@@ -73,12 +74,12 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwr
     return jobs
 
 
-def _images(path: Path, output: Path, say: Say) -> list[tuple[Path, Path]]:
-    """The images of an input, each with the sub-folder that it lies in."""
+def images_below(path: Path, output: Path | None, say: Say) -> list[tuple[Path, Path]]:
+    """The images of an input, each with the sub-folder that it lies in. `output` is the folder of the outputs, if it is one."""
     if not os.path.isdir(path):
         return [(path, Path())]
     images = images_in(path, say, readable_videos())
-    if os.path.realpath(path) == os.path.realpath(output):
+    if output is not None and os.path.realpath(path) == os.path.realpath(output):
         stems = {image.with_suffix("") for image in images}
         images = [image for image in images if not _is_output(image, stems)]
     return [(image, image.parent.relative_to(path)) for image in images]

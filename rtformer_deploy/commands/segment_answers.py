@@ -16,7 +16,7 @@ from .segment_outputs import Clip, Job
 
 AREA_FORMATS, POLYGON_FORMATS = ("csv", "json"), ("geojson", "coco")
 
-_POLYGONS, _CONFIDENCE, _MAPS = "_polygons.geojson", "_confidence.png", "_confidence"
+POLYGONS, CONFIDENCE, _MAPS = "_polygons.geojson", "_confidence.png", "_confidence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,16 @@ class Answers:
 
     def of_clip(self, clip: Clip, spec: ModelSpec) -> list[Answer]:
         """The answers about a clip: CLIP_areas.csv, CLIP_areas.json, CLIP_polygons.geojson, CLIP_coco.json, the folder CLIP_confidence."""
-        answers = self._answers(clip.beside("_areas"), clip.beside("_coco.json"), clip.beside(_POLYGONS), spec)
+        answers = self._answers(clip.beside("_areas"), clip.beside("_coco.json"), clip.beside(POLYGONS), spec)
         return [*answers, ConfidenceFolder(clip.beside(_MAPS))] if self.confidence else answers
 
     def of_each_image(self, jobs: Sequence[Job], output: Path) -> list[Extra]:
         """The files of each image: NAME_polygons.geojson and NAME_confidence.png."""
         extras: list[Extra] = []
         if "geojson" in self.polygons:
-            extras.append(ImagePolygons([job.beside(_POLYGONS) for job in jobs], image_names(jobs, output), self.tolerance))
+            extras.append(ImagePolygons([job.beside(POLYGONS) for job in jobs], image_names(jobs, output), self.tolerance))
         if self.confidence:
-            extras.append(ImageConfidence([job.beside(_CONFIDENCE) for job in jobs]))
+            extras.append(ImageConfidence([job.beside(CONFIDENCE) for job in jobs]))
         return extras
 
     def check(self, jobs: Sequence[Job], clips: Sequence[Clip], output: Path, spec: ModelSpec, *, overwrite: bool) -> None:

@@ -38,12 +38,12 @@ def runtime_cache(path: Path) -> Path:
 
 def save_engine(engine: Engine, path: Path) -> None:
     """Writes the plan and its sidecar, which holds the plan's hash: both or, if one cannot be written, neither."""
-    write_together([(sidecar(path), _document(engine.info)), (path, engine.plan)])
+    write_together([(sidecar(path), info_bytes(engine.info)), (path, engine.plan)])
 
 
 def save_info(info: EngineInfo, path: Path) -> None:
     """Writes the EngineInfo beside a plan."""
-    write_atomic(sidecar(path), _document(info))
+    write_atomic(sidecar(path), info_bytes(info))
 
 
 def save_precision(precision: PrecisionFound, path: Path) -> None:
@@ -54,7 +54,8 @@ def save_precision(precision: PrecisionFound, path: Path) -> None:
     write_atomic(sidecar(path), _json({**data, "precision": {**earlier, **found} if isinstance(earlier, dict) else found}))
 
 
-def _document(info: EngineInfo) -> bytes:
+def info_bytes(info: EngineInfo) -> bytes:
+    """An EngineInfo as the bytes of its sidecar."""
     values = info.to_json()
     spec = written(info.spec, values["spec"])
     return _json({VERSION: needed_version(info.spec, _VERSION), **values, "spec": spec})
@@ -66,7 +67,18 @@ def _json(data: dict[str, Any]) -> bytes:
 
 def load_info(path: Path) -> EngineInfo:
     """The EngineInfo beside a plan. If a newer version wrote it, a note in it says so. Raises EngineError if it is missing or damaged."""
-    data = _read(path)
+    return _info(_read(path), path)
+
+
+def parse_info(data: bytes, path: Path) -> EngineInfo:
+    """The bytes of a sidecar -> its EngineInfo; `path` is the plan's name in messages. Raises EngineError if it is damaged."""
+    try:
+        return _info(parse_json(data), path)
+    except DocumentError as error:
+        raise _unreadable(path, error) from error
+
+
+def _info(data: object, path: Path) -> EngineInfo:
     try:
         info, note = convert_tolerant(data, EngineInfo, _VERSION)
         check_info(info)

@@ -17,7 +17,9 @@ from ..files import write_atomic
 SOFTWARE = "rtformer-deploy"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_HEAD = 4096  # our text chunk is in the first bytes: it is before the pixels, and nothing long is before it
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+#: Our text chunk is in the first bytes: it is before the pixels, and nothing long is before it.
+HEAD_BYTES = 4096
 _METADATA = frozenset({b"eXIf", b"iTXt", b"tEXt", b"zTXt"})
 _CHANNELS = {0: 1, 2: 3, 4: 1, 6: 3}  # colour type -> channels without alpha
 
@@ -54,11 +56,21 @@ def is_ours(path: Path) -> bool:
     """Whether a file is a PNG that `save_png` marked; False for one that cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD_BYTES)
     except OSError:
         return False
+    return is_marked(head)
+
+
+def is_marked(head: bytes) -> bool:
+    """Whether a file's first HEAD_BYTES are those of a PNG that `save_png` marked."""
     wanted = b"Software\0" + SOFTWARE.encode()
     return head.startswith(_SIGNATURE) and any(name == b"tEXt" and body.startswith(wanted) for name, body in _chunks(head))
+
+
+def ends_as_png(last: bytes) -> bool:
+    """Whether a file's last bytes are those of a PNG that is not cut short."""
+    return last.endswith(_END)
 
 
 def sample_bits(data: bytes) -> tuple[int, int | None]:

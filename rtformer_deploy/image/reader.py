@@ -26,9 +26,13 @@ class ImageReader:
 
     def load(self, path: Path) -> Frame:
         """An image file -> its upright frame. Raises ImageError as `load_image`."""
-        frame, note = decode_with_note(read_bytes(path, ImageError, "an image"), str(path), self.bit_depth)
+        return self.decode(read_bytes(path, ImageError, "an image"), str(path))
+
+    def decode(self, data: bytes, name: str) -> Frame:
+        """An image's bytes -> its upright frame; `name` is what messages call it. Raises ImageError as `load_image`."""
+        frame, note = decode_with_note(data, name, self.bit_depth)
         if note is not None:
-            self.say_once(note.key, f"{path} {note.text} Others like it are read the same way.")
+            self.say_once(note.key, f"{name} {note.text} Others like it are read the same way.")
         return frame
 
     def size(self, path: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..files import read_text
 from ..image.folders import walk
 from .camera import camera_number
-from .network import is_address
+from .network import is_address, is_object, shown
 from .video_file import SUFFIXES
 
 LIST, STREAMS = ".txt", ".streams"
@@ -24,16 +24,17 @@ _DEEPEST = 3  # lists in lists
 class Inputs:
     """Inputs by kind, each in the order given. `images` holds files and folders; `videos` files, each with the sub-folder it lies in.
 
-    `cameras` are numbers; `addresses` are as written, with their passwords.
+    `cameras` are numbers; `addresses` are as written, with their passwords; `objects` are the addresses of objects and prefixes.
     """
 
     images: list[Path] = field(default_factory=list)
     videos: list[tuple[Path, Path]] = field(default_factory=list)
     cameras: list[int] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
+    objects: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.images or self.videos or self.cameras or self.addresses)
+        return bool(self.images or self.videos or self.cameras or self.addresses or self.objects)
 
     @property
     def streams(self) -> int:
@@ -59,7 +60,14 @@ def sort_inputs(given: Sequence[str | Path | int]) -> Inputs:
     inputs.videos = list({path.absolute(): (path, below) for path, below in reversed(inputs.videos)}.values())[::-1]
     inputs.cameras = list(dict.fromkeys(inputs.cameras))
     inputs.addresses = list(dict.fromkeys(inputs.addresses))
+    inputs.objects = list(dict.fromkeys(inputs.objects))
     return inputs
+
+
+def refuse_objects(inputs: Inputs) -> None:
+    """Raises UsageError if there are objects: one machine's run reads files."""
+    if inputs.objects:
+        raise UsageError(f"{shown(inputs.objects[0])} lies in a store of objects, which a cluster reads.", "Add --cluster.")
 
 
 def _sort(given: str | Path | int, inputs: Inputs, depth: int) -> None:
@@ -70,6 +78,8 @@ def _sort(given: str | Path | int, inputs: Inputs, depth: int) -> None:
     number = given if isinstance(given, int) else camera_number(text) if text.startswith("/dev/") else None
     if number is not None:
         inputs.cameras.append(number)
+    elif is_object(text):
+        inputs.objects.append(text)
     elif is_address(text):
         inputs.addresses.append(text)
     elif os.path.isdir(path):

@@ -11,6 +11,8 @@ from ..machine import require
 from .live import LiveOptions, LiveSource
 
 SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp")
+#: Stores of objects, which a cluster reads.
+OBJECTS = ("s3", "gs")
 
 #: A playlist or a description of a session may name these and nothing else: no file of this machine.
 _WHITELIST = "crypto,http,httpproxy,https,rtmp,rtmps,rtp,rtsp,rtsps,srt,srtp,tcp,tls,udp"
@@ -21,6 +23,11 @@ _RTSP = {"rtsp_transport": "tcp"}  # UDP loses packets, and is blocked in many n
 def is_address(text: str) -> bool:
     """Whether the text is an address (scheme://...), of whatever scheme."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
+def is_object(text: str) -> bool:
+    """Whether the text is the address of an object, or of a prefix of objects, in a cloud's store."""
+    return text.partition("://")[0].lower() in OBJECTS and "://" in text
 
 
 def network_source(address: str, options: LiveOptions | None = None) -> LiveSource:

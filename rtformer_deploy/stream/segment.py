@@ -17,7 +17,7 @@ from ..runtime.frame_runner import FrameRunner
 from ..types import Engine, Runner, Say
 from .camera import camera_source
 from .image_files import ImageFiles
-from .inputs import Inputs, readable_videos, sort_inputs
+from .inputs import Inputs, readable_videos, refuse_objects, sort_inputs
 from .items import Counts, Source
 from .live import LiveOptions
 from .loop import Loop, LoopOptions
@@ -61,6 +61,7 @@ def segment(
     """
     refuse_wrong_numbers(batch, every, seconds, smooth)
     inputs = sort_inputs([source] if isinstance(source, str | Path | int) else source)
+    refuse_objects(inputs)
     live = LiveOptions(every=every, seconds=seconds, stubborn=inputs.streams > 1, say=say)
     sources = [*_images(inputs, say), *videos_and_streams(inputs, live)]
     if not sources:

@@ -1,0 +1,80 @@
+"""An engine on its way to the nodes: the plan's bytes and its sidecar, checked where they arrive."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..backends import backend_row, check_engine, open_engine
+from ..errors import ClusterError, EngineError, UsageError
+from ..files import sha256
+from ..formats.engine_file import info_bytes, load_engine, parse_info
+from ..formats.external_model import ExternalModel
+from ..formats.model_file import is_model
+from ..machine import own_version
+from ..opening import engine_of
+from ..pipeline import complete_precision, refuse_mismatch
+from ..runtime.frame_runner import FrameRunner
+from ..types import Engine, EngineInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A plan's bytes and its sidecar's, the SHA-256 of both together, and the version of the program that packed them."""
+
+    name: str
+    plan: bytes
+    info: bytes
+    digest: str
+    package: str
+
+    def engine(self) -> Engine:
+        """The engine, whole and of this version. Raises ClusterError if it is not."""
+        check_package(self.package)
+        if _digest(self.plan, self.info) != self.digest:
+            raise ClusterError(f"The plan {self.name} arrived with another SHA-256 than it was sent with.", "Start the run again.")
+        return Engine(self.plan, parse_info(self.info, Path(self.name)))
+
+    def open(self, threads: int | None) -> FrameRunner:
+        """The engine, opened on this node's first GPU that Ray shows, or its CPU. Raises ClusterError, and what opening it raises."""
+        engine = complete_precision(self.engine())
+        if engine.info.options.get("strict"):
+            refuse_mismatch(engine)
+        return open_engine(engine, threads=threads)
+
+    @property
+    def on_gpu(self) -> bool:
+        return backend_row(self.spec_info.backend).on_gpu
+
+    @property
+    def spec_info(self) -> EngineInfo:
+        return parse_info(self.info, Path(self.name))
+
+
+def pack(path: Path, threads: int | None = None, external: ExternalModel | None = None) -> Parcel:
+    """A plan or an ONNX model (for ONNX Runtime) -> its parcel; nothing is opened here. Raises what reading it raises, UsageError."""
+    if path.suffix == ".safetensors":
+        raise UsageError(f"{path} holds a network's weights; a cluster runs engine plans and ONNX models.", "Run: rtformer-deploy export")
+    engine = engine_of(path, threads=threads, external=external) if is_model(path) else load_engine(path)
+    info = info_bytes(engine.info)
+    return Parcel(str(path), engine.plan, info, _digest(engine.plan, info), own_version())
+
+
+def check_package(package: str) -> None:
+    """Raises ClusterError if another version of this program sent the work."""
+    if own_version() != package:
+        what = f"rtformer-deploy {own_version()} is installed on {platform.node()}, and the run was started with {package}."
+        raise ClusterError(what, "Install the same version on every node.")
+
+
+def check_node(package: str, info: bytes, name: str) -> None:
+    """Raises a DeployError if this node cannot open the plan: another version, a missing package, another GPU."""
+    check_package(package)
+    check_engine(parse_info(info, Path(name)))
+
+
+def _digest(plan: bytes, info: bytes) -> str:
+    if not plan:
+        raise EngineError("The plan is empty.")
+    return sha256(sha256(plan).encode() + info)
