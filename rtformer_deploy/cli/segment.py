@@ -83,6 +83,7 @@ def command(
     if not inputs and not cameras:
         raise click.UsageError("Name a SOURCE, or a camera with --camera.")
     if cluster is not None:
+        from ..cluster.flow import Cluster
         from ..cluster.segmenting import Style
         from ..commands.segment_cluster import ClusterRequest
         from ..commands.segment_outputs import LABELS, OVERLAY
@@ -90,9 +91,8 @@ def command(
 
         options.refuse_options(context, segment_options.ONE_MACHINE, "cannot be combined with --cluster.")
         style = Style(LABELS, OVERLAY, look=look, tiles=tiles, batch=batch, bit_depth=reader.bit_depth)
-        on_cluster(
-            ClusterRequest(cluster, model, inputs, output, style, threads, external, stall, stop_on_error, overwrite), answers, choice
-        )
+        where = Cluster(cluster, threads, stall)
+        on_cluster(ClusterRequest(where, model, inputs, output, style, external, stop_on_error, overwrite), answers, choice)
         return
     options.refuse_options(context, ("stall",), "is for --cluster.")
     if is_object(output):

@@ -25,7 +25,7 @@ def on_cluster(request: ClusterRequest, answers: Answers, choice: Choice) -> Non
 
     if "coco" in answers.polygons:
         raise UsageError("--polygons coco is one file about all images, and a cluster writes each image's own.", "Take --polygons geojson.")
-    check_address(request.address)
+    check_address(request.cluster.address)
     parcel = pack_model(request)
     request = with_outputs(request, answers, choice.of(parcel.spec_info.spec.classes))
     run = prepare(request, parcel, lambda line: echo(line, err=True))

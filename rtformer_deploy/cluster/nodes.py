@@ -43,18 +43,20 @@ class Devices:
 
 
 @contextlib.contextmanager
-def joined(address: str) -> Iterator[None]:
+def joined(address: str, environment: Mapping[str, str] | None = None) -> Iterator[None]:
     """This process as a driver of the cluster, until the block ends; then what it started there is stopped.
 
-    `address` is HOST:PORT, or "auto" for the cluster that this machine belongs to. Raises ClusterError if there is none,
-    MissingPackageError without Ray.
+    `address` is HOST:PORT, or "auto" for the cluster that this machine belongs to. `environment` is for what is started there. Raises
+    ClusterError if there is none, MissingPackageError without Ray.
     """
     check_address(address)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ warns of every actor that may start again
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own note about its next version
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        runtime = {"env_vars": dict(environment)} if environment else None
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime)
     except Exception as error:  # ConnectionError, RuntimeError and others, by what is wrong
         raise _no_cluster(address, first_line(error)) from error
     try:

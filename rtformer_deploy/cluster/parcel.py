@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..backends import backend_row, check_engine, open_engine
-from ..errors import ClusterError, EngineError, UsageError
+from ..errors import ClusterError, EngineError, UsageError, first_line
 from ..files import sha256
 from ..formats.engine_file import info_bytes, load_engine, parse_info
 from ..formats.external_model import ExternalModel
@@ -17,6 +17,8 @@ from ..opening import engine_of
 from ..pipeline import complete_precision, refuse_mismatch
 from ..runtime.frame_runner import FrameRunner
 from ..types import Engine, EngineInfo
+
+_SENT_S = 120.0  # for a plan to reach a node
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +80,22 @@ def _digest(plan: bytes, info: bytes) -> str:
     if not plan:
         raise EngineError("The plan is empty.")
     return sha256(sha256(plan).encode() + info)
+
+
+def send(parcel: Parcel) -> bytes:
+    """A parcel into Ray's object store -> a ticket for `received`. It reaches each node once, however many workers ask."""
+    import ray
+
+    ticket: bytes = ray.cloudpickle.dumps(ray.put(parcel))
+    return ticket
+
+
+def received(ticket: bytes) -> Parcel:
+    """A ticket of this run -> the parcel. Raises ClusterError if it does not come."""
+    import ray
+
+    try:
+        parcel: Parcel = ray.get(ray.cloudpickle.loads(ticket), timeout=_SENT_S)
+    except ray.exceptions.RayError as error:
+        raise ClusterError(f"The plan did not reach this node: {first_line(error)}.", "Start the run again.") from error
+    return parcel

@@ -1,37 +1,24 @@
-"""Shards of a manifest through Ray Data: readers, then engines; what comes back is counted here, shard by shard.
-
-Two pools of workers that stay: readers take no CPU of Ray's, so that they start wherever there is a node, and engines take a GPU or some
-CPUs each. Ray repeats what a lost node had in work. If its engines find no place elsewhere, Ray waits for ever (ray 44687): then the run
-leaves the cluster, joins it again, and goes on with the nodes that are left.
-"""
+"""Shards of a manifest through the cluster: readers, then engines; what comes back is counted here, shard by shard."""
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..errors import ClusterError, first_line
+from ..errors import ClusterError
 from ..types import Say
+from .flow import Cluster, Rows, dataset_of, drain, node_id, node_name, pieces_of, through
 from .manifest import Failure, Manifest, unfinished
-from .nodes import Devices, Node, alive_nodes, check_nodes, devices_of, joined
-from .parcel import Parcel
-from .reading import Reader
+from .nodes import Devices
+from .parcel import Parcel, received, send
+from .reading import ReadShards
 from .rows import Row, as_table
 from .segmenting import Segmenter, Style
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_BLOCK = 16 * 2**20  # bytes of images that are one step of an engine's worker
-_MOST_BLOCKS = 4096
-_TICK_S = 0.5
-_SENT_S = 120.0  # for a plan to reach a node
-_LOST_SHARE = 1 / 3  # of the patience, after which a run that lost a node and stands still begins again
 
 #: Called with a line, the images that are done, and all of them.
 Report = Callable[[str, int, int], None]
@@ -39,14 +26,12 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run over a cluster. `stall_s`: how long nothing may come back. `stop_on_error`: the first image that fails ends it."""
+    """A run of `segment` over a cluster. `stop_on_error`: the first image that fails ends it."""
 
-    address: str
+    cluster: Cluster
     parcel: Parcel
     style: Style
     manifest: Manifest
-    threads: int | None = None
-    stall_s: float = 300.0
     stop_on_error: bool = False
 
 
@@ -81,83 +66,54 @@ class _Shard:
 def segment_all(run: Run, report: Report, say: Say) -> Outcome:
     """Segments what the manifest has not got yet, on the nodes of a cluster. `say` gets remarks about images, once each.
 
-    Raises ClusterError if the cluster cannot be reached, cannot run the plan, or if nothing comes back for `stall_s`; OutputError if a
-    result cannot be written. What is done stays done.
+    Raises ClusterError as `flow.drain`, and OutputError if a result cannot be written. What is done stays done.
     """
-    shards = {shard: _Shard(expected) for shard, expected in unfinished(run.manifest)}
-    head = run.manifest.head
-    outcome = Outcome(head.entries, there=head.entries - sum(shard.expected for shard in shards.values()))
-    counting = _Counting(run, shards, outcome, report, say)
-    while shards:
-        with joined(run.address):
-            _attempt(run, counting)
-    return outcome
+    work = _Images(run, report, say)
+    drain(run.cluster, run.parcel, work)
+    return work.outcome
 
 
-def _attempt(run: Run, counting: _Counting) -> None:
-    """Works on what is left until all is done, or until a node was lost and nothing goes on; raises as `segment_all`."""
-    nodes = alive_nodes()
-    devices = devices_of(nodes, run.parcel, run.threads)
-    check_nodes(nodes, run.parcel, run.stall_s)
-    came: queue.Queue[list[Row] | BaseException | None] = queue.Queue()
-    pieces = _pipeline(run, sorted(counting.shards), devices, resumed=run.manifest.resumed or counting.attempts > 0)
-    counting.attempts += 1
-    threading.Thread(target=_consume, args=(pieces, came), name="cluster rows", daemon=True).start()
-    quiet_since = time.monotonic()
-    while counting.shards:
-        try:
-            rows = came.get(timeout=_TICK_S)
-        except queue.Empty:
-            rows = []
-        if isinstance(rows, BaseException):
-            if _lost(nodes):
-                return
-            raise ClusterError(f"The run on the cluster failed: {first_line(rows)}.") from rows
-        if rows is None:
-            raise ClusterError("The cluster gave fewer images back than it got.", "Start the run again: it makes what is missing.")
-        if rows:
-            counting.take(rows)
-            quiet_since = time.monotonic()
-        quiet = time.monotonic() - quiet_since
-        if quiet > run.stall_s * _LOST_SHARE and _lost(nodes):
-            return
-        if quiet > run.stall_s:
-            what = f"Nothing came back from the cluster for {run.stall_s:g} s; {len(alive_nodes())} of {len(nodes)} nodes are alive."
-            raise ClusterError(what, "See `ray status`, then start the run again: it makes what is missing. --stall S waits longer.")
-        counting.show(len(nodes))
+class _Images:
+    """Implements `flow.Work` over a manifest: a shard's result is written when all its rows are back."""
 
-
-def _lost(nodes: Sequence[Node]) -> bool:
-    """Whether one of the nodes is not alive any more."""
-    return not {node.id for node in nodes} <= {node.id for node in alive_nodes()}
-
-
-class _Counting:
-    """Counts the rows that come back, and writes a shard's result when it is whole."""
-
-    def __init__(self, run: Run, shards: dict[int, _Shard], outcome: Outcome, report: Report, say: Say) -> None:
-        self.shards, self._run, self._outcome, self._report, self._say = shards, run, outcome, report, say
+    def __init__(self, run: Run, report: Report, say: Say) -> None:
+        self._run, self._report, self._say = run, report, say
+        self._shards = {shard: _Shard(expected) for shard, expected in unfinished(run.manifest)}
+        entries = run.manifest.head.entries
+        self.outcome = Outcome(entries, there=entries - sum(shard.expected for shard in self._shards.values()))
         self._noted: set[str] = set()
-        self.attempts = 0
+        self._resumed = run.manifest.resumed
 
-    def take(self, rows: Sequence[Row]) -> None:
+    @property
+    def left(self) -> bool:
+        return bool(self._shards)
+
+    def pieces(self, devices: Devices) -> Iterator[pa.Table]:
+        run, store, ends = self._run, self._run.manifest.store, self._run.style.ends
+        shards = dataset_of([{"shard": shard} for shard in sorted(self._shards)])
+        read = through(shards, ReadShards, (store.text, ends, self._resumed), devices.readers)
+        self._resumed = True  # if this is called again, some outputs are there
+        given = (send(run.parcel), run.style, store.text, run.manifest.head.sources, devices.threads)
+        return pieces_of(through(read, _SegmentRows, given, devices.actors, cpus=devices.cpus, gpus=devices.gpus))
+
+    def take(self, rows: Rows) -> None:
         """Counts rows. Raises ClusterError for a node that can do no more, and with `stop_on_error` for an image that failed."""
-        self._outcome.ended = time.monotonic()
-        self._outcome.began = self._outcome.began or self._outcome.ended
+        self.outcome.ended = time.monotonic()
+        self.outcome.began = self.outcome.began or self.outcome.ended
         for row in rows:
             if row["state"] == "refused":
-                raise ClusterError(f"On the node {row['node']}: {row['reason']}", row["hint"] or None)
-            shard = self.shards.get(row["shard"])
+                raise ClusterError(f"On the node {node_name(row['node'])}: {row['reason']}", row["hint"] or None)
+            shard = self._shards.get(row["shard"])
             if shard is None or row["index"] in shard.seen:
                 continue  # Ray has repeated a step whose rows had come back
             self._count(row, shard)
             if len(shard.seen) == shard.expected:
                 self._run.manifest.finish(row["shard"], shard.failures)
-                del self.shards[row["shard"]]
+                del self._shards[row["shard"]]
 
     def _count(self, row: Row, shard: _Shard) -> None:
+        outcome = self.outcome
         shard.seen.add(row["index"])
-        self._outcome.nodes.add(row["node"])
         if row["note"] and row["note_key"] not in self._noted:
             self._noted.add(row["note_key"])
             self._say(row["note"])
@@ -166,100 +122,24 @@ class _Counting:
             if self._run.stop_on_error:
                 raise ClusterError(failure.reason, failure.hint)
             shard.failures.append(failure)
-            self._outcome.failures.append(failure)
+            outcome.failures.append(failure)
         elif row["state"] == "there":
-            self._outcome.there += 1
+            outcome.there += 1
         else:
-            self._outcome.made += 1
+            outcome.made += 1
+            outcome.nodes.add(row["node"])
 
     def show(self, nodes: int) -> None:
-        """Brings the bar up to date."""
-        outcome = self._outcome
+        outcome = self.outcome
         parts = [f"{outcome.fps:.1f} frames/s", f"{nodes} node{'s' * (nodes != 1)}", f"{len(outcome.failures)} failed"]
         self._report(", ".join(parts), outcome.made + outcome.there + len(outcome.failures), outcome.total)
-
-
-def _consume(pieces: Iterator[pa.Table], came: queue.Queue[list[Row] | BaseException | None]) -> None:
-    """Rows from the cluster into a queue: what reads them must be able to lose patience."""
-    try:
-        for piece in pieces:
-            came.put(piece.to_pylist())
-        came.put(None)
-    except BaseException as error:  # whatever Ray raises; the other thread decides
-        came.put(error)
-
-
-def _pipeline(run: Run, shards: Sequence[int], devices: Devices, *, resumed: bool) -> Iterator[pa.Table]:
-    """The rows of the shards, as the nodes give them back."""
-    import ray
-    import ray.data
-
-    _quiet()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = _BLOCK
-    manifest, style = run.manifest, run.style
-    sent = ray.cloudpickle.dumps(ray.put(run.parcel))  # a ticket for the parcel, which goes to each node once
-    output = manifest.store.text
-    blocks = min(len(shards), _MOST_BLOCKS)
-    read = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=blocks).map_batches(
-        _ReadShards,
-        fn_constructor_args=(output, style.ends, resumed),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=0,
-        compute=ray.data.ActorPoolStrategy(size=max(1, devices.readers)),
-    )
-    done = read.map_batches(
-        _SegmentRows,
-        fn_constructor_args=(sent, style, output, tuple(manifest.head.sources), devices.threads),
-        batch_size=None,
-        batch_format="pyarrow",
-        num_cpus=devices.cpus,
-        num_gpus=devices.gpus or None,
-        compute=ray.data.ActorPoolStrategy(size=devices.actors),
-    )
-    pieces: Iterator[pa.Table] = iter(done.iter_batches(batch_size=None, batch_format="pyarrow"))
-    return pieces
-
-
-def _quiet() -> None:
-    """Ray Data tells every step at INFO, and that its own bars are off at WARNING."""
-    for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def _received(sent: bytes) -> Parcel:
-    """A ticket for a parcel -> the parcel. Raises ClusterError if it does not come."""
-    import ray
-
-    try:
-        parcel: Parcel = ray.get(ray.cloudpickle.loads(sent), timeout=_SENT_S)
-    except ray.exceptions.RayError as error:
-        raise ClusterError(f"The plan did not reach this node: {first_line(error)}.", "Start the run again.") from error
-    return parcel
-
-
-class _ReadShards:
-    """A Reader in a worker of Ray."""
-
-    def __init__(self, output: str, ends: Sequence[str], resumed: bool) -> None:
-        self._reader = Reader(output, ends, resumed=resumed)
-
-    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
-        for shard in shards.column("shard").to_pylist():
-            for row in self._reader.rows(shard):
-                yield as_table([row])
 
 
 class _SegmentRows:
     """A Segmenter in a worker of Ray."""
 
-    def __init__(self, sent: bytes, style: Style, output: str, sources: Sequence[str], threads: int | None) -> None:
-        import ray
-
-        node = str(ray.util.get_node_ip_address())
-        self._segmenter = Segmenter(lambda: _received(sent).open(threads), style, output, sources, node)
+    def __init__(self, ticket: bytes, style: Style, output: str, sources: Sequence[str], threads: int | None) -> None:
+        self._segmenter = Segmenter(lambda: received(ticket).open(threads), style, output, sources, node_id())
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return as_table(self._segmenter.segment(rows.to_pylist()))

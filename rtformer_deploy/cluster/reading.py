@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from ..errors import DeployError, ImageError
 from .manifest import Entry, load_manifest
-from .rows import Row, failed, new_row
+from .rows import Row, as_table, failed, new_row
 from .stores import is_whole, open_store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _AT_ONCE = 8  # images of a shard that are read at once: a store of objects answers slowly, and many at a time
 
@@ -39,3 +43,15 @@ class Reader:
         except DeployError as error:
             return failed(new_row(shard, index, entry, "read"), error)
         return new_row(shard, index, entry, "read", data)
+
+
+class ReadShards:
+    """A Reader in a worker of Ray."""
+
+    def __init__(self, output: str, ends: Sequence[str], resumed: bool) -> None:
+        self._reader = Reader(output, ends, resumed=resumed)
+
+    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
+        for shard in shards.column("shard").to_pylist():
+            for row in self._reader.rows(shard):
+                yield as_table([row])

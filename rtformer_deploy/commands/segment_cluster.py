@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from ..cluster.flow import Cluster
 from ..cluster.manifest import Entry, Identity, Manifest, listing_of, open_manifest
 from ..cluster.parcel import Parcel, pack
 from ..cluster.pipeline import Run
@@ -33,16 +34,14 @@ from .segment_outputs import names_by_folder
 
 @dataclass(frozen=True, slots=True)
 class ClusterRequest:
-    """A run of `segment` over the cluster at `address`; the rest is as on one machine. `stall_s`: how long nothing may come back."""
+    """A run of `segment` over a cluster; the rest is as on one machine."""
 
-    address: str
+    cluster: Cluster
     model: Path
     given: Sequence[str]
     output: str
     style: Style
-    threads: int | None = None
     external: ExternalModel | None = None
-    stall_s: float = 300.0
     stop_on_error: bool = False
     overwrite: bool = False
 
@@ -92,12 +91,12 @@ def prepare(request: ClusterRequest, parcel: Parcel, say: Say) -> Run:
         return _there(store, entries, request.style.ends, overwrite=request.overwrite)
 
     manifest: Manifest = open_manifest(store, identity, sources, entries, there)
-    return Run(request.address, parcel, request.style, manifest, request.threads, request.stall_s, request.stop_on_error)
+    return Run(request.cluster, parcel, request.style, manifest, request.stop_on_error)
 
 
 def pack_model(request: ClusterRequest) -> Parcel:
     """The plan or ONNX model of a request as what goes to the nodes; see `cluster.parcel.pack`."""
-    return pack(request.model, request.threads, request.external)
+    return pack(request.model, request.cluster.threads, request.external)
 
 
 def _refuse_live(inputs: Inputs) -> None:

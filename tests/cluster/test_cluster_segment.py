@@ -12,6 +12,7 @@ from PIL import Image
 from served import tiny_engine
 
 from rtformer_deploy.cli import main
+from rtformer_deploy.cluster.flow import Cluster
 from rtformer_deploy.cluster.manifest import unfinished
 from rtformer_deploy.cluster.nodes import Devices, Node, devices_of
 from rtformer_deploy.cluster.parcel import Parcel, pack
@@ -49,7 +50,8 @@ def cli(*arguments: str) -> Result:
 
 
 def request(output: str = "out", *given: str, style: Style | None = None) -> ClusterRequest:
-    return ClusterRequest("auto", Path("engine.plan"), given or ("in",), output, style or Style(LABELS, OVERLAY), threads=1)
+    where = Cluster("auto", threads=1)
+    return ClusterRequest(where, Path("engine.plan"), given or ("in",), output, style or Style(LABELS, OVERLAY))
 
 
 def on_one_node(run: Run) -> list[Row]:

@@ -1,0 +1,89 @@
+"""A Ray cluster of several nodes on this machine, one of which can be killed; and `segment` on it, as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+STORE_BYTES = 200_000_000
+WAIT_S = 600.0
+
+
+class LocalCluster:
+    """`nodes` nodes with `cpus` logical CPUs each; the first one is the head. Leaving the context stops every process of it."""
+
+    def __init__(self, nodes: int, cpus: int, environments: Mapping[int, Mapping[str, str]] | None = None) -> None:
+        self._count, self._cpus, self._environments = nodes, cpus, dict(environments or {})
+        self._cluster: Any = None
+        self._nodes: list[Any] = []
+
+    def __enter__(self) -> LocalCluster:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster()
+        try:
+            while len(self._nodes) < self._count:
+                self.add_node()
+        except BaseException:
+            self._cluster.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._cluster.shutdown()
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add_node(self) -> None:
+        """Starts one more node."""
+        more: dict[str, Any] = {"include_dashboard": False} if not self._nodes else {}
+        environment = dict(self._environments.get(len(self._nodes), {}))
+        if environment:
+            more["env_vars"] = environment
+        node = self._cluster.add_node(wait=False, num_cpus=self._cpus, num_gpus=0, object_store_memory=STORE_BYTES, **more)
+        self._nodes.append(node)
+
+    def kill_node(self) -> None:
+        """Kills the newest node, without a word to the others."""
+        self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+
+
+def segment(*arguments: object, environment: Mapping[str, str] | None = None, log: Path | None = None) -> subprocess.Popen[str]:
+    """`rtformer-deploy segment` in a process of its own; what it prints goes to `log`, or to a pipe."""
+    command = [sys.executable, "-m", "rtformer_deploy", "segment", *map(str, arguments)]
+    out: Any = subprocess.PIPE if log is None else log.open("w")
+    with contextlib.ExitStack() as stack:
+        if log is not None:
+            stack.callback(out.close)
+        return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})})
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """The finished outputs in a folder, by their names."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in finished(folder)}
+
+
+def finished(folder: Path) -> Iterator[Path]:
+    """The paths of the finished outputs in a folder."""
+    for path in folder.rglob("*.png"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = WAIT_S) -> None:
+    """Waits until a condition holds while a process runs. Raises RuntimeError if the process ends, or time does, before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None:
+            raise RuntimeError(f"the run ended with {process.returncode} before it was disturbed")
+        if time.monotonic() > end:
+            raise RuntimeError(f"nothing happened for {seconds:g} s")
+        time.sleep(0.02)

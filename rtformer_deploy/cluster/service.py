@@ -1,0 +1,163 @@
+"""The service on Ray Serve: the same application as on one machine, in as many copies as the queue asks for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from .. import machine
+from ..errors import ClusterError, DeployError, first_line
+from ..serve import log
+from ..serve.app import create_app
+from ..serve.engine_host import EngineHost
+from ..serve.service import Service
+from ..serve.settings import Access, Limits
+from ..types import Say
+from .nodes import Devices, alive_nodes, check_nodes, devices_of, joined
+from .parcel import Parcel, received, send
+from .proxy import CALLBACK, VARIABLE
+
+APPLICATION, DEPLOYMENT = "rtformer-deploy", "copies"
+
+_HEALTH_S = 5.0  # between two looks at a copy's engines
+_READY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterService:
+    """Models under their names, and how they are served at `host` and `port` over the cluster at `address`.
+
+    There are from `least` to `most` copies (None: as many as there is room for). `certfile` and `keyfile` lie on every node with a proxy.
+    """
+
+    address: str
+    models: Mapping[str, Parcel]
+    limits: Limits
+    access: Access
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    threads: int | None = None
+    lanes: int = 1
+    least: int = 1
+    most: int | None = None
+    as_json: bool = False
+    patience_s: float = _READY_S
+
+
+class Copy:
+    """One copy of the service, in a worker of Ray: its engines, and the application that one machine has."""
+
+    def __init__(self, sent: Mapping[str, bytes], limits: Limits, access: Access, threads: int | None, lanes: int, as_json: bool) -> None:
+        log.set_up(as_json)
+        hosts = []
+        for name, ticket in sent.items():
+            host = EngineHost(name, partial(received(ticket).open, threads), lanes)
+            host.warm_up()
+            hosts.append(host)
+        self._service = Service(hosts, limits, access, codec_threads=threads or machine.usable_cores())
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Serve's name for what gives the application."""
+        return create_app(self._service)
+
+    async def check_health(self) -> None:
+        """Raises DeployError if this copy is to be replaced: an engine is down or hangs."""
+        if not self._service.live:
+            raise DeployError("An engine of this copy is down or hangs.")
+
+
+def serve_on_cluster(service: ClusterService, stop: threading.Event, say: Say) -> None:
+    """Serves until `stop` is set, then ends in order: what is inside is answered. `say` gets the address once the first copy is ready.
+
+    Raises ClusterError if the cluster cannot be reached or has no room, if something else is served there, or if no copy gets ready.
+    """
+    with joined(service.address, {VARIABLE: CALLBACK}):
+        from ray import serve
+
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        nodes, first = alive_nodes(), next(iter(service.models.values()))
+        for parcel in service.models.values():
+            check_nodes(nodes, parcel, service.patience_s)
+        devices = devices_of(nodes, first, service.threads)
+        _refuse_others(serve)
+        serve.start(proxy_location="HeadOnly" if service.access.local else "EveryNode", http_options=_http(service))
+        try:
+            _run(serve, service, devices)
+            say(f"Serving {', '.join(service.models)} on {'https' if service.certfile else 'http'}://{service.host}:{service.port}")
+            while not stop.wait(1.0):
+                _refuse_dead(serve)
+        finally:
+            serve.shutdown()
+
+
+def _run(serve: Any, service: ClusterService, devices: Devices) -> None:
+    """Starts the copies and waits for the first. Raises ClusterError."""
+    sent = {name: send(parcel) for name, parcel in service.models.items()}
+    most = service.most or max(service.least, devices.actors)
+    deployment = serve.deployment(serve.ingress()(Copy)).options(
+        name=DEPLOYMENT,
+        max_ongoing_requests=service.limits.queue,  # the batcher's own bound: it must see what it can put into a batch
+        max_queued_requests=service.limits.queue,  # beyond it a proxy answers 503
+        autoscaling_config={
+            "min_replicas": service.least,
+            "initial_replicas": service.least,
+            "max_replicas": most,
+            "target_ongoing_requests": target_of(service.models.values(), service.limits.queue, service.lanes),
+        },
+        ray_actor_options={"num_cpus": devices.cpus, "num_gpus": devices.gpus},
+        health_check_period_s=_HEALTH_S,
+        graceful_shutdown_wait_loop_s=0.5,
+        graceful_shutdown_timeout_s=service.limits.deadline_s + 1,
+    )
+    bound = deployment.bind(sent, service.limits, service.access, devices.threads, service.lanes, service.as_json)
+    try:
+        serve.run(bound, name=APPLICATION, route_prefix="/")
+    except Exception as error:  # RuntimeError, RayError and others, by what failed
+        raise ClusterError(f"No copy of the service got ready: {first_line(error)}.", _why_not(serve)) from error
+
+
+def target_of(parcels: Any, queue: int, lanes: int) -> float:
+    """How many requests a copy should have inside: for each lane a batch that runs and one that waits, and at most the queue."""
+    largest = max(parcel.spec_info.batch[2] for parcel in parcels)
+    return float(min(queue, 2 * largest * lanes))
+
+
+def _http(service: ClusterService) -> dict[str, Any]:
+    files = {"ssl_certfile": service.certfile, "ssl_keyfile": service.keyfile or service.certfile}
+    shown = {name: str(path.absolute()) for name, path in files.items() if path is not None}
+    return {"host": service.host, "port": service.port, "request_timeout_s": service.limits.transfer_s + service.limits.deadline_s, **shown}
+
+
+def _applications(serve: Any) -> Mapping[str, Any]:
+    applications: Mapping[str, Any] = serve.status().applications
+    return applications
+
+
+def _refuse_others(serve: Any) -> None:
+    """Raises ClusterError if something is served on the cluster: its proxies would keep their address and answer for lost copies."""
+    names: Sequence[str] = sorted(_applications(serve))
+    if names:
+        raise ClusterError(f"Ray Serve serves something on this cluster already: {', '.join(names)}.", "End it first: serve shutdown")
+
+
+def _refuse_dead(serve: Any) -> None:
+    """Raises ClusterError if the copies cannot be kept running."""
+    status = _applications(serve).get(APPLICATION)
+    if status is None or status.status in ("DEPLOY_FAILED", "NOT_STARTED", "DELETING"):
+        raise ClusterError("The service on the cluster has ended.", "See `serve status` and the logs of Ray.")
+
+
+def _why_not(serve: Any) -> str | None:
+    """What Serve says about the copies."""
+    status = _applications(serve).get(APPLICATION)
+    deployment = None if status is None else status.deployments.get(DEPLOYMENT)
+    return None if deployment is None or not deployment.message else first_line(DeployError(deployment.message))
