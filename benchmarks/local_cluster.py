@@ -24,6 +24,7 @@ class LocalCluster:
         self._nodes: list[Any] = []
 
     def __enter__(self) -> LocalCluster:
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine is slow
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster()

@@ -13,6 +13,8 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from ..errors import CalibrationError
 from ..formats.model_file import parse_model, serialize_model
+from ..image.frames import preprocess
+from ..types import Frame, ModelSpec
 from .histogram import BINS, Histogram
 from .not_finite import cause
 
@@ -74,6 +76,13 @@ class Collector:
         return CalibrationError(f"The tensor {tensor} holds {kind} on {name}, and none before it does: {what}.", hint)
 
 
+def show_frame(collector: Collector, frame: Frame, spec: ModelSpec, name: str) -> None:
+    """Shows a frame of any size to a collector as the model's input, repeated to its batch. Raises as `Collector.show`."""
+    batch = spec.input.shape[0]
+    ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
+    collector.show(np.repeat(ready[None], batch if isinstance(batch, int) else 1, 0), name)
+
+
 def float_tensors(model: ir.Model, inlined: ir.Model) -> list[str]:
     """The names of the FP32 and FP16 tensors between the nodes of `model`, its input among them; `inlined` is `model` without functions."""
     ShapeInferencePass()(inlined)
@@ -88,13 +97,13 @@ def state(histograms: Mapping[str, Histogram]) -> dict[str, NDArray[Any]]:
     items = list(histograms.values())
     return {
         "counts": np.stack([item.counts for item in items]),
-        "sizes": np.array([[item.limit, item.largest, item.zeros] for item in items], np.float64),
+        "sizes": np.array([[item.limit, item.largest, item.zeros, item.top] for item in items], np.float64),
     }
 
 
 def restore(histograms: Mapping[str, Histogram], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Restores histograms from a checkpoint's arrays. Raises ValueError, and changes nothing, if they do not fit."""
-    if arrays["counts"].shape != (len(histograms), BINS) or arrays["sizes"].shape != (len(histograms), 3):
+    if arrays["counts"].shape != (len(histograms), BINS) or arrays["sizes"].shape != (len(histograms), 4):
         raise ValueError(f"it does not hold {len(histograms)} histograms of {BINS} bins")
     if arrays["counts"].dtype != np.int64 or arrays["sizes"].dtype != np.float64 or arrays["counts"].min() < 0:
         raise ValueError("its counts are not whole numbers")
@@ -102,7 +111,7 @@ def restore(histograms: Mapping[str, Histogram], arrays: Mapping[str, NDArray[An
         raise ValueError("its limits are not numbers from 0 on")
     for item, counts, sizes in zip(histograms.values(), arrays["counts"], arrays["sizes"], strict=True):
         item.counts = counts.astype(np.int64)
-        item.limit, item.largest, item.zeros = float(sizes[0]), float(sizes[1]), int(sizes[2])
+        item.limit, item.largest, item.zeros, item.top = float(sizes[0]), float(sizes[1]), int(sizes[2]), int(sizes[3])
 
 
 def _expose(model: ir.Model, names: Sequence[str]) -> list[list[str]]:

@@ -16,7 +16,8 @@ class Histogram:
     """|values| seen so far: `counts` over [0, limit) in 2048 equal bins, and the exact `largest`.
 
     Exact zeros are counted apart in `zeros`: every scale can hold them, so they say nothing about the range, and after a ReLU
-    there may be more of them than of all other values.
+    there may be more of them than of all other values. `top` of the last bin's values equal `limit` itself: they belong there only
+    until the range grows. So histograms of parts can be added, and give what one of all values gives.
     """
 
     def __init__(self) -> None:
@@ -24,6 +25,7 @@ class Histogram:
         self.limit = 0.0
         self.largest = 0.0
         self.zeros = 0
+        self.top = 0
 
     def add(self, values: NDArray[Any]) -> None:
         """Counts an array of any shape. Raises ValueError if it holds NaN or infinity."""
@@ -40,7 +42,21 @@ class Histogram:
         factor: np.float32 | np.float64 = np.float32(width) if width < _LARGEST else np.float64(width)
         index = np.minimum((nonzero * factor).astype(np.int32), BINS - 1)
         self.counts += np.bincount(index, minlength=BINS)
+        if largest == self.limit:
+            self.top += int((nonzero == largest).sum())
         self.largest = max(self.largest, largest)
+
+    def merge(self, other: Histogram) -> None:
+        """Adds what another one has counted; the other's bins may become wider, but it still counts the same values."""
+        self.zeros += other.zeros
+        if other.limit == 0.0:
+            return
+        limit = max(self.limit, other.limit)
+        self._grow(limit)
+        other._grow(limit)
+        self.counts += other.counts
+        self.top += other.top
+        self.largest = max(self.largest, other.largest)
 
     @property
     def centres(self) -> NDArray[np.float64]:
@@ -62,4 +78,7 @@ class Histogram:
         while self.limit < largest:
             self.counts[: BINS // 2] = self.counts.reshape(-1, 2).sum(1)
             self.counts[BINS // 2 :] = 0
+            self.counts[BINS // 2 - 1] -= self.top
+            self.counts[BINS // 2] += self.top
+            self.top = 0
             self.limit *= 2

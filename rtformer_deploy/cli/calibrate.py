@@ -29,12 +29,17 @@ from .terminal import echo
 @options.external
 @options.threads
 @options.output("ranges.json", "Write the ranges here.")
-def command(stop_on_error: bool, **values: Any) -> None:
+@options.cluster
+@options.stall
+@click.pass_context
+def command(context: click.Context, stop_on_error: bool, **values: Any) -> None:
     """Measure the range of every tensor of MODEL (default model.onnx) on images, for build-engine --int8.
 
     An interrupted run goes on where it stopped. The ranges belong to the weights, the configuration and the preprocessing: they hold
-    at every input size and are refused for other weights, or another mean, std, resize, resize_corners or scale.
+    at every input size and are refused for other weights, or another mean, std, resize, resize_corners or scale. With --cluster every
+    node measures a part of the images, which all of them see at the same place; the ranges are the same.
     """
+    options.check_cluster(context, ())
     from ..commands.calibrate import CalibrateRequest, calibrate_file
     from ..image.odd_files import OddFiles
     from .show import feedback

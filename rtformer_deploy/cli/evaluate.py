@@ -24,8 +24,15 @@ if TYPE_CHECKING:
 @options.external
 @options.threads
 @options.device
-def command(**values: Any) -> None:
-    """Score MODEL (an engine plan, an ONNX model or a network's safetensors) on a labelled dataset (mIoU)."""
+@options.cluster
+@options.stall
+@click.pass_context
+def command(context: click.Context, **values: Any) -> None:
+    """Score MODEL (an engine plan, an ONNX model or a network's safetensors) on a labelled dataset (mIoU).
+
+    With --cluster every node scores a part of it and sees the dataset at the same --root; the scores are the same.
+    """
+    options.check_cluster(context)
     from ..commands.evaluate import EvaluateRequest, evaluate_file
     from .show import progress_bar
 

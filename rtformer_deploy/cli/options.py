@@ -98,6 +98,14 @@ def refuse_options(context: click.Context, names: Iterable[str], why: str) -> No
             raise UsageError(f"{option.opts[0]} {why}")
 
 
+def check_cluster(context: click.Context, one_machine: Iterable[str] = ("device",)) -> None:
+    """Raises UsageError for an option that needs --cluster and has it not, or cannot be combined with it."""
+    if context.params["cluster"] is None:
+        refuse_options(context, ("stall",), "is for --cluster.")
+    else:
+        refuse_options(context, one_machine, "cannot be combined with --cluster.")
+
+
 def json_flag(command: Command) -> Command:
     """--json: one JSON document on stdout instead of tables."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")(command)

@@ -82,6 +82,7 @@ def command(
 
     if not inputs and not cameras:
         raise click.UsageError("Name a SOURCE, or a camera with --camera.")
+    options.check_cluster(context, segment_options.ONE_MACHINE)
     if cluster is not None:
         from ..cluster.flow import Cluster
         from ..cluster.segmenting import Style
@@ -89,12 +90,10 @@ def command(
         from ..commands.segment_outputs import LABELS, OVERLAY
         from .segment_cluster import on_cluster
 
-        options.refuse_options(context, segment_options.ONE_MACHINE, "cannot be combined with --cluster.")
         style = Style(LABELS, OVERLAY, look=look, tiles=tiles, batch=batch, bit_depth=reader.bit_depth)
         where = Cluster(cluster, threads, stall)
         on_cluster(ClusterRequest(where, model, inputs, output, style, external, stop_on_error, overwrite), answers, choice)
         return
-    options.refuse_options(context, ("stall",), "is for --cluster.")
     if is_object(output):
         raise UsageError(f"{shown(output)} lies in a store of objects, which a cluster writes.", "Add --cluster.")
     folder = Path(output)

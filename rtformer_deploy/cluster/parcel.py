@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ..backends import backend_row, check_engine, open_engine
 from ..errors import ClusterError, EngineError, UsageError, first_line
@@ -18,12 +19,17 @@ from ..pipeline import complete_precision, refuse_mismatch
 from ..runtime.frame_runner import FrameRunner
 from ..types import Engine, EngineInfo
 
+T = TypeVar("T")
+
 _SENT_S = 120.0  # for a plan to reach a node
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A plan's bytes and its sidecar's, the SHA-256 of both together, and the version of the program that packed them."""
+    """A plan's bytes and its sidecar's, the SHA-256 of both together, and the version of the program that packed them.
+
+    A model that is only measured has no sidecar (b"").
+    """
 
     name: str
     plan: bytes
@@ -31,12 +37,16 @@ class Parcel:
     digest: str
     package: str
 
-    def engine(self) -> Engine:
-        """The engine, whole and of this version. Raises ClusterError if it is not."""
+    def whole(self) -> bytes:
+        """The bytes, as they were sent and by the same version. Raises ClusterError if they are not."""
         check_package(self.package)
         if _digest(self.plan, self.info) != self.digest:
-            raise ClusterError(f"The plan {self.name} arrived with another SHA-256 than it was sent with.", "Start the run again.")
-        return Engine(self.plan, parse_info(self.info, Path(self.name)))
+            raise ClusterError(f"{self.name} arrived with another SHA-256 than it was sent with.", "Start the run again.")
+        return self.plan
+
+    def engine(self) -> Engine:
+        """The engine, checked as `whole`."""
+        return Engine(self.whole(), self.spec_info)
 
     def open(self, threads: int | None) -> FrameRunner:
         """The engine, opened on this node's first GPU that Ray shows, or its CPU. Raises ClusterError, and what opening it raises."""
@@ -47,10 +57,12 @@ class Parcel:
 
     @property
     def on_gpu(self) -> bool:
-        return backend_row(self.spec_info.backend).on_gpu
+        """Whether it runs on a GPU; a model that is measured does not."""
+        return bool(self.info) and backend_row(self.spec_info.backend).on_gpu
 
     @property
     def spec_info(self) -> EngineInfo:
+        """What the sidecar says. Raises EngineError if it is damaged."""
         return parse_info(self.info, Path(self.name))
 
 
@@ -63,6 +75,11 @@ def pack(path: Path, threads: int | None = None, external: ExternalModel | None 
     return Parcel(str(path), engine.plan, info, _digest(engine.plan, info), own_version())
 
 
+def pack_model(name: str, model: bytes) -> Parcel:
+    """An ONNX model that is to be measured -> its parcel."""
+    return Parcel(name, model, b"", _digest(model, b""), own_version())
+
+
 def check_package(package: str) -> None:
     """Raises ClusterError if another version of this program sent the work."""
     if own_version() != package:
@@ -73,7 +90,8 @@ def check_package(package: str) -> None:
 def check_node(package: str, info: bytes, name: str) -> None:
     """Raises a DeployError if this node cannot open the plan: another version, a missing package, another GPU."""
     check_package(package)
-    check_engine(parse_info(info, Path(name)))
+    if info:
+        check_engine(parse_info(info, Path(name)))
 
 
 def _digest(plan: bytes, info: bytes) -> str:
@@ -82,20 +100,20 @@ def _digest(plan: bytes, info: bytes) -> str:
     return sha256(sha256(plan).encode() + info)
 
 
-def send(parcel: Parcel) -> bytes:
-    """A parcel into Ray's object store -> a ticket for `received`. It reaches each node once, however many workers ask."""
+def send(parcel: object) -> bytes:
+    """Anything, such as a Parcel, into Ray's object store -> a ticket for `received`. It goes to each node once, however many ask."""
     import ray
 
     ticket: bytes = ray.cloudpickle.dumps(ray.put(parcel))
     return ticket
 
 
-def received(ticket: bytes) -> Parcel:
-    """A ticket of this run -> the parcel. Raises ClusterError if it does not come."""
+def received(ticket: bytes, kind: type[T]) -> T:
+    """A ticket of this run -> what was sent, which is of that type. Raises ClusterError if it does not come."""
     import ray
 
     try:
-        parcel: Parcel = ray.get(ray.cloudpickle.loads(ticket), timeout=_SENT_S)
+        sent: T = ray.get(ray.cloudpickle.loads(ticket), timeout=_SENT_S)
     except ray.exceptions.RayError as error:
-        raise ClusterError(f"The plan did not reach this node: {first_line(error)}.", "Start the run again.") from error
-    return parcel
+        raise ClusterError(f"The {kind.__name__.lower()} did not reach this node: {first_line(error)}.", "Start the run again.") from error
+    return sent

@@ -139,7 +139,7 @@ class _SegmentRows:
     """A Segmenter in a worker of Ray."""
 
     def __init__(self, ticket: bytes, style: Style, output: str, sources: Sequence[str], threads: int | None) -> None:
-        self._segmenter = Segmenter(lambda: received(ticket).open(threads), style, output, sources, node_id())
+        self._segmenter = Segmenter(lambda: received(ticket, Parcel).open(threads), style, output, sources, node_id())
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return as_table(self._segmenter.segment(rows.to_pylist()))

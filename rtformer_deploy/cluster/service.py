@@ -60,7 +60,7 @@ class Copy:
         log.set_up(as_json)
         hosts = []
         for name, ticket in sent.items():
-            host = EngineHost(name, partial(received(ticket).open, threads), lanes)
+            host = EngineHost(name, partial(received(ticket, Parcel).open, threads), lanes)
             host.warm_up()
             hosts.append(host)
         self._service = Service(hosts, limits, access, codec_threads=threads or machine.usable_cores())

@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from ..calibrate import DEFAULT_METHOD, choose_amax, observer
 from ..calibrate.checkpoint import Checkpoint, Counted, checkpoint_path
-from ..calibrate.collect import Collector, float_tensors
+from ..calibrate.collect import Collector, float_tensors, show_frame
+from ..calibrate.histogram import Histogram
 from ..errors import CalibrationError, ImageError
 from ..files import IMAGE_BYTES, sha256, sha256_of
 from ..formats.external_model import ExternalModel
@@ -24,7 +25,7 @@ from ..formats.ranges import LEVELS, SMALLEST_NORMAL, save_ranges
 from ..graph.edit import clone
 from ..graph.functions import inline_functions
 from ..graph.quantised import refuse_quantised
-from ..image.frames import images_in, preprocess
+from ..image.frames import images_in
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
 from ..pipeline import read_model
@@ -39,7 +40,8 @@ _EVERY = 25  # images between two checkpoints
 class CalibrateRequest:
     """Which model to measure on which folder of images, `limit` of them (None: all) drawn with `seed`. Without `output` no file is written.
 
-    `reader` reads the images; None makes one that reports to the run's `say`.
+    `reader` reads the images; None makes one that reports to the run's `say`. `cluster` is the address of a Ray cluster (None: this
+    machine alone), `stall` how long it may give nothing back, in seconds.
     """
 
     model: Path
@@ -51,6 +53,8 @@ class CalibrateRequest:
     reader: ImageReader | None = None
     threads: int | None = None
     external: ExternalModel = field(default_factory=ExternalModel)
+    cluster: str | None = None
+    stall: float = 300.0
 
 
 def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles | None = None) -> Ranges:
@@ -61,6 +65,10 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     error. Raises CalibrationError, ModelError, OutputError.
     """
     observer(request.method)  # a method that does not exist is an error before the work
+    if request.cluster is not None:
+        from ..cluster.nodes import check_address
+
+        check_address(request.cluster)
     odd = odd or OddFiles()
     reader = request.reader or ImageReader(say=feedback.say)
     if request.output is not None:
@@ -72,15 +80,20 @@ def calibrate_file(request: CalibrateRequest, feedback: Feedback, odd: OddFiles 
     images = {str(path.relative_to(request.images)): path for path in paths}
     odd.total = len(images)
     inlined = inline_functions(clone(model))
-    collector = Collector(inlined, float_tensors(model, inlined), request.threads)
-    checkpoint = Checkpoint(request.output, _basis(model, spec, reader), collector.histograms)
+    tensors = float_tensors(model, inlined)
+    collector = None if request.cluster is not None else Collector(inlined, tensors, request.threads)
+    histograms = {name: Histogram() for name in tensors} if collector is None else collector.histograms
+    checkpoint = Checkpoint(request.output, _basis(model, spec, reader), histograms)
     counted = checkpoint.resume(images, feedback.say)
-    _show_all(collector, images, spec, counted, checkpoint, reader, odd, feedback.progress)
+    if collector is None:
+        _measure(request, inlined, spec, histograms, images, counted, checkpoint, odd, feedback.progress)
+    else:
+        _show_all(collector, images, spec, counted, checkpoint, reader, odd, feedback.progress)
     if not counted.coloured:
         what = f"No image in {request.images} has more than one colour, so there are no ranges to measure."
         details = [odd.title(), *odd.lines()] if odd.errors else []
         raise CalibrationError(what, "Give images of real scenes.", details=details)
-    amax = {name: choose_amax(histogram, request.method) for name, histogram in collector.histograms.items()}
+    amax = {name: choose_amax(histogram, request.method) for name, histogram in histograms.items()}
     dead = sorted(name for name, value in amax.items() if value == 0)
     if dead:
         feedback.say(_about_dead(dead))
@@ -143,20 +156,49 @@ def _show_all(
     progress: Progress,
 ) -> None:
     """Shows the images that are not counted yet to the collector, and counts them."""
-    batch = spec.input.shape[0]
-    repeats = batch if isinstance(batch, int) else 1
     waiting = [name for name in images if name not in counted.hashes]
     for done, name in enumerate(waiting, 1):
         image = _read(images[name], reader, odd)
         if image is not None:
             frame, digest = image
-            ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
-            collector.show(np.repeat(ready[None], repeats, 0), str(images[name]))
+            show_frame(collector, frame, spec, str(images[name]))
             counted.hashes[name] = digest
             counted.coloured = counted.coloured or bool(np.any(frame != frame[0, 0]))
         progress("Calibrate", len(images) - len(waiting) + done, len(images))
         if done % _EVERY == 0:
             checkpoint.save(counted)
+
+
+def _measure(
+    request: CalibrateRequest,
+    inlined: ir.Model,
+    spec: ModelSpec,
+    histograms: Mapping[str, Histogram],
+    images: Mapping[str, Path],
+    counted: Counted,
+    checkpoint: Checkpoint,
+    odd: OddFiles,
+    progress: Progress,
+) -> None:
+    """Measures the images that are not counted yet on a cluster, and counts them."""
+    from ..cluster.flow import Cluster
+    from ..cluster.measuring import Chunk, Measure, measure_on_cluster
+    from ..cluster.parcel import pack_model
+
+    def take(chunk: Chunk) -> None:
+        for error in chunk.errors:
+            odd.add(error)
+        for name, histogram in chunk.histograms.items():
+            histograms[name].merge(histogram)
+        counted.hashes.update(chunk.hashes)
+        counted.coloured = counted.coloured or chunk.coloured
+        checkpoint.save(counted)
+
+    assert request.cluster is not None
+    waiting = {name: path for name, path in images.items() if name not in counted.hashes}
+    depth = None if request.reader is None else request.reader.bit_depth
+    measure = Measure(pack_model(str(request.model), serialize_model(inlined)), spec, tuple(histograms), waiting, depth)
+    measure_on_cluster(Cluster(request.cluster, request.threads, request.stall), measure, take, progress)
 
 
 def _read(path: Path, reader: ImageReader, odd: OddFiles) -> tuple[Frame, str] | None:

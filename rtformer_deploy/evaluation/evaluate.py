@@ -61,18 +61,39 @@ def evaluate(
     than the dataset, a pair cannot be read, or no pixel of the split has a class.
     """
     check_classes(runner.spec, dataset)
-    names = dataset.labels.names
-    matrix = np.zeros((len(names), len(names)), np.int64)
+    matrix = count(runner, dataset, range(len(dataset)), progress, watch)
+    return conclude(runner.spec, dataset, matrix)
+
+
+def count(
+    runner: Predictor,
+    dataset: Dataset,
+    indices: range,
+    progress: Progress = no_progress,
+    watch: Callable[[LabelMap], None] = lambda labels: None,
+) -> Matrix:
+    """Runs some frames of a split and counts the predicted class of every pixel. The matrices of its parts add up to the split's.
+
+    Raises DatasetError if a pair cannot be read.
+    """
+    classes = len(dataset.labels.names)
+    matrix = np.zeros((classes, classes), np.int64)
     done = 0
-    for frames, labels in _chunks(dataset, max(1, getattr(runner, "max_batch", 1)) * 4):
+    for frames, labels in _chunks(dataset, indices, max(1, getattr(runner, "max_batch", 1)) * 4):
         for label, predicted in zip(labels, runner.run(frames), strict=True):
-            matrix += confusion(label, predicted, len(names), dataset.labels.ignore_index)
+            matrix += confusion(label, predicted, classes, dataset.labels.ignore_index)
             watch(predicted)
         done += len(frames)
-        progress("evaluate", done, len(dataset))
+        progress("evaluate", done, len(indices))
+    return matrix
+
+
+def conclude(spec: ModelSpec, dataset: Dataset, matrix: Matrix) -> Evaluation:
+    """A split's confusion matrix -> its evaluation. Raises DatasetError if no pixel of the split has a class."""
+    names = dataset.labels.names
     if not matrix.any():
         raise DatasetError(f"There is nothing to score in the {dataset.split!r} split of {dataset.name}: all its pixels are ignored.")
-    return Evaluation(runner.spec.name, dataset.name, dataset.split, len(dataset), names, matrix, _note(names, runner.spec.classes, matrix))
+    return Evaluation(spec.name, dataset.name, dataset.split, len(dataset), names, matrix, _note(names, spec.classes, matrix))
 
 
 def check_classes(spec: ModelSpec, dataset: Dataset) -> None:
@@ -85,20 +106,20 @@ def check_classes(spec: ModelSpec, dataset: Dataset) -> None:
         )
 
 
-def _chunks(dataset: Dataset, size: int) -> Iterator[tuple[list[Frame], list[LabelMap]]]:
+def _chunks(dataset: Dataset, indices: range, size: int) -> Iterator[tuple[list[Frame], list[LabelMap]]]:
     """The pairs in order, `size` at a time; the next ones are read while these are used."""
-    starts = range(0, len(dataset), size)
+    starts = range(0, len(indices), size)
     with ThreadPoolExecutor(1) as pool:
         waiting: Future[list[tuple[Frame, LabelMap]]] | None = None
         for start in (*starts, None):
             ready = waiting.result() if waiting is not None else None
-            waiting = None if start is None else pool.submit(_load, dataset, start, size)
+            waiting = None if start is None else pool.submit(_load, dataset, indices[start : start + size])
             if ready is not None:
                 yield [frame for frame, _ in ready], [label for _, label in ready]
 
 
-def _load(dataset: Dataset, start: int, size: int) -> list[tuple[Frame, LabelMap]]:
-    return [dataset.load(index) for index in range(start, min(start + size, len(dataset)))]
+def _load(dataset: Dataset, indices: range) -> list[tuple[Frame, LabelMap]]:
+    return [dataset.load(index) for index in indices]
 
 
 def _note(names: tuple[str, ...], classes: tuple[str, ...], matrix: Matrix) -> str:
