@@ -32,7 +32,7 @@ from .terminal import echo
 @options.cluster
 @options.stall
 @click.pass_context
-def command(context: click.Context, stop_on_error: bool, **values: Any) -> None:
+def command(context: click.Context, /, stop_on_error: bool, **values: Any) -> None:
     """Measure the range of every tensor of MODEL (default model.onnx) on images, for build-engine --int8.
 
     An interrupted run goes on where it stopped. The ranges belong to the weights, the configuration and the preprocessing: they hold

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @options.cluster
 @options.stall
 @click.pass_context
-def command(context: click.Context, **values: Any) -> None:
+def command(context: click.Context, /, **values: Any) -> None:
     """Score MODEL (an engine plan, an ONNX model or a network's safetensors) on a labelled dataset (mIoU).
 
     With --cluster every node scores a part of it and sees the dataset at the same --root; the scores are the same.

@@ -72,7 +72,7 @@ def tiles(command: Command) -> Command:
     return click.option("--tiles", type=kind, is_flag=False, flag_value=64, metavar="[OVERLAP]", help=text)(command)
 
 
-def output(default: str | None, text: str, kind: click.ParamType | type = PATH) -> Callable[[Command], Command]:
+def output(default: str | None, text: str, kind: Any = PATH) -> Callable[[Command], Command]:
     """-o/--output PATH, required if there is no default. `kind` str: it may be an address too, which a path would change."""
     if default is None:
         return click.option("-o", "--output", type=kind, required=True, metavar="PATH", help=text)

@@ -90,3 +90,14 @@ def _numbers(value: str) -> tuple[int, ...] | None:
     """The positive numbers between the x's; None if there is anything else."""
     parts = value.lower().split("x")
     return tuple(map(int, parts)) if all(part.isdigit() and int(part) > 0 for part in parts) else None
+
+
+def copies(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """ "3" -> (3, 3), "1-8" -> (1, 8): how many copies at least and at most."""
+    if value is None:
+        return None
+    parts = value.split("-")
+    numbers = [int(part) for part in parts if part.isascii() and part.isdecimal() and 0 < int(part) < 2**16]
+    if len(numbers) != len(parts) or len(parts) > 2 or numbers != sorted(numbers):
+        raise click.BadParameter(f"{value!r} is not a number of copies, such as 2 or 1-8.")
+    return numbers[0], numbers[-1]

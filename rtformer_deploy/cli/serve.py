@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..formats.external_model import ExternalModel
 
 _MIB = 2**20
+#: What Ray Serve's own proxies and workers decide, and is therefore refused with --cluster.
+_ONE_MACHINE = ("device", "connections", "drain")
 
 
 @click.command("serve")
@@ -95,23 +97,32 @@ _MIB = 2**20
     help="After SIGTERM, go on for S seconds as not ready before requests are refused.",
 )
 @click.option("--log-json", is_flag=True, help="Write the log as JSON lines.")
+@click.option("--copies", callback=parse.copies, metavar="N|MIN-MAX", help="Run N copies on a cluster [default: 1 to as many as fit].")
+@options.cluster
+@options.stall
 @options.external
 @options.threads
 @options.device
+@click.pass_context
 def command(
-    models: tuple[Path, ...], names: tuple[str, ...], host: str, port: int, queue: int, deadline_ms: float, max_delay_ms: float, lanes: int,
-    api_key_file: Path | None, no_auth: bool, certfile: Path | None, keyfile: Path | None, max_body: int, max_pixels: float,
-    transfer_timeout: float, connections: int, drain: float, log_json: bool, threads: int | None, device: int, external: ExternalModel,
+    context: click.Context, models: tuple[Path, ...], names: tuple[str, ...], host: str, port: int, queue: int, deadline_ms: float,
+    max_delay_ms: float, lanes: int, api_key_file: Path | None, no_auth: bool, certfile: Path | None, keyfile: Path | None, max_body: int,
+    max_pixels: float, transfer_timeout: float, connections: int, drain: float, log_json: bool, threads: int | None, device: int,
+    external: ExternalModel, copies: tuple[int, int] | None, cluster: str | None, stall: float,
 ) -> None:  # fmt: skip
     """Serve each MODEL, an engine plan or an ONNX model, over HTTP, with a page for browsers at /.
 
     POST a picture to /v1/segment (with several models to /v1/segment/NAME), or use the Open Inference Protocol under /v2 or the
     WebSocket /v1/stream. /metrics has figures for Prometheus, /openapi.json describes everything. Other machines can use the service
     only with --host and an API key. Ctrl-C or SIGTERM ends it in order.
+
+    With --cluster copies of the service run on a Ray cluster, as many as the queue asks for, behind Ray Serve's proxies.
     """
-    from ..commands.serve import Opening, access_of, model_names, require_packages, serve
+    options.check_cluster(context, _ONE_MACHINE)
+    from ..commands.serve import Opening, access_of, model_names, require_packages, serve, serve_on_cluster
 
     require_packages()
+    from ..cluster.flow import Cluster
     from ..serve.server import Listen
     from ..serve.settings import Limits
 
@@ -126,10 +137,17 @@ def command(
         transfer_s=transfer_timeout,
         connections=connections,
     )
+    named = dict(zip(model_names(models, names), models, strict=True))
+    listen = Listen(host, port, certfile, keyfile)
+    if cluster is not None:
+        where = Cluster(cluster, threads, stall)
+        serve_on_cluster(named, where, listen, limits, access, lanes=lanes, copies=copies, external=external, as_json=log_json, say=echo)
+        return
+    options.refuse_options(context, ("copies",), "is for --cluster.")
     serve(
-        dict(zip(model_names(models, names), models, strict=True)),
+        named,
         Opening(device, threads, lanes, external),
-        Listen(host, port, certfile, keyfile),
+        listen,
         limits,
         access,
         leave_s=drain,

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -17,9 +16,11 @@ from ..errors import ClusterError, DeployError, first_line
 from ..serve import log
 from ..serve.app import create_app
 from ..serve.engine_host import EngineHost
+from ..serve.server import Listen
 from ..serve.service import Service
 from ..serve.settings import Access, Limits
 from ..types import Say
+from .flow import Cluster
 from .nodes import Devices, alive_nodes, check_nodes, devices_of, joined
 from .parcel import Parcel, received, send
 from .proxy import CALLBACK, VARIABLE
@@ -27,30 +28,24 @@ from .proxy import CALLBACK, VARIABLE
 APPLICATION, DEPLOYMENT = "rtformer-deploy", "copies"
 
 _HEALTH_S = 5.0  # between two looks at a copy's engines
-_READY_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterService:
-    """Models under their names, and how they are served at `host` and `port` over the cluster at `address`.
+    """Models under their names, and how they are served over a cluster.
 
-    There are from `least` to `most` copies (None: as many as there is room for). `certfile` and `keyfile` lie on every node with a proxy.
+    There are from `least` to `most` copies (None: as many as there is room for). A certificate lies on every node with a proxy.
     """
 
-    address: str
+    cluster: Cluster
     models: Mapping[str, Parcel]
     limits: Limits
     access: Access
-    host: str = "127.0.0.1"
-    port: int = 8000
-    certfile: Path | None = None
-    keyfile: Path | None = None
-    threads: int | None = None
+    listen: Listen
     lanes: int = 1
     least: int = 1
     most: int | None = None
     as_json: bool = False
-    patience_s: float = _READY_S
 
 
 class Copy:
@@ -80,19 +75,20 @@ def serve_on_cluster(service: ClusterService, stop: threading.Event, say: Say) -
 
     Raises ClusterError if the cluster cannot be reached or has no room, if something else is served there, or if no copy gets ready.
     """
-    with joined(service.address, {VARIABLE: CALLBACK}):
+    with joined(service.cluster.address, {VARIABLE: CALLBACK}):
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         nodes, first = alive_nodes(), next(iter(service.models.values()))
         for parcel in service.models.values():
-            check_nodes(nodes, parcel, service.patience_s)
-        devices = devices_of(nodes, first, service.threads)
+            check_nodes(nodes, parcel, service.cluster.stall_s)
+        devices = devices_of(nodes, first, service.cluster.threads)
         _refuse_others(serve)
         serve.start(proxy_location="HeadOnly" if service.access.local else "EveryNode", http_options=_http(service))
         try:
             _run(serve, service, devices)
-            say(f"Serving {', '.join(service.models)} on {'https' if service.certfile else 'http'}://{service.host}:{service.port}")
+            listen = service.listen
+            say(f"Serving {', '.join(service.models)} on {'https' if listen.certfile else 'http'}://{listen.host}:{listen.port}")
             while not stop.wait(1.0):
                 _refuse_dead(serve)
         finally:
@@ -132,9 +128,10 @@ def target_of(parcels: Any, queue: int, lanes: int) -> float:
 
 
 def _http(service: ClusterService) -> dict[str, Any]:
-    files = {"ssl_certfile": service.certfile, "ssl_keyfile": service.keyfile or service.certfile}
+    listen = service.listen
+    files = {"ssl_certfile": listen.certfile, "ssl_keyfile": listen.keyfile or listen.certfile}
     shown = {name: str(path.absolute()) for name, path in files.items() if path is not None}
-    return {"host": service.host, "port": service.port, "request_timeout_s": service.limits.transfer_s + service.limits.deadline_s, **shown}
+    return {"host": listen.host, "port": listen.port, "request_timeout_s": service.limits.transfer_s + service.limits.deadline_s, **shown}
 
 
 def _applications(serve: Any) -> Mapping[str, Any]:

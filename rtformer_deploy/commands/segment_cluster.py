@@ -132,11 +132,11 @@ def _find(inputs: Inputs, output: Store, say: Say) -> tuple[list[str], list[_Fou
             name = image.relative_to(place).as_posix()
             found.setdefault((source, name), _Found(source, name, image, below))
     for address in inputs.objects:
-        place, names = _objects(address, say)
-        source = sources.setdefault(place, len(sources))
-        bucket = _path_of(place)
+        prefix, names = _objects(address, say)
+        source = sources.setdefault(prefix, len(sources))
+        bucket = _path_of(prefix)
         for name in names:
-            below = Path(posixpath.dirname(name)) if place == address else Path()
+            below = Path(posixpath.dirname(name)) if prefix == address else Path()
             found.setdefault((source, name), _Found(source, name, Path(f"{bucket}/{name}"), below))
     return list(sources), _once(sources, list(found.values()))
 

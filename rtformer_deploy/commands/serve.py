@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ..runtime.frame_runner import FrameRunner
 from ..types import Say
 
 if TYPE_CHECKING:
+    from ..cluster.flow import Cluster
     from ..serve.engine_host import EngineHost
     from ..serve.server import Listen
     from ..serve.settings import Access, Limits
@@ -96,6 +98,44 @@ def serve(
             say("The API key travels unencrypted. Use --certfile, or a proxy with TLS in front of this service.")
         started = partial(say, f"Serving {', '.join(models)} on {server.url(listen, bound)}")
         server.run(server.Server(create_app(service), service, context, leave_s=leave_s, say_started=started), bound)
+
+
+def serve_on_cluster(
+    models: Mapping[str, Path],
+    where: Cluster,
+    listen: Listen,
+    limits: Limits,
+    access: Access,
+    *,
+    lanes: int,
+    copies: tuple[int, int] | None,
+    external: ExternalModel,
+    as_json: bool,
+    say: Say,
+) -> None:
+    """Serves the models on a Ray cluster until a signal: see `cluster.service.serve_on_cluster`. `copies`: at least and at most.
+
+    Raises KeyboardInterrupt after Ctrl-C.
+    """
+    from ..cluster.nodes import check_address
+    from ..cluster.parcel import pack
+    from ..cluster.service import ClusterService
+    from ..cluster.service import serve_on_cluster as run
+    from ..serve.server import tls
+    from ..stream.record import stopped_by_signals
+
+    check_address(where.address)
+    tls(listen)
+    if not listen.port:
+        raise UsageError("--port 0 cannot be combined with --cluster: every proxy listens on the same port.", "Choose a port.")
+    if access.keys and not access.local and listen.certfile is None:
+        say("The API key travels unencrypted. Use --certfile, or a proxy with TLS in front of this service.")
+    least, most = copies or (1, None)
+    packed = {name: pack(path, where.threads, external) for name, path in models.items()}
+    service = ClusterService(where, packed, limits, access, listen, lanes=lanes, least=least, most=most, as_json=as_json)
+    stop = threading.Event()
+    with stopped_by_signals(stop.set):
+        run(service, stop, say)
 
 
 def _open(models: Mapping[str, Path], opening: Opening, say: Say) -> list[EngineHost]:

@@ -150,7 +150,7 @@ def test_a_node_that_can_do_no_more_gives_its_rows_back(work: Path) -> None:
 def test_what_arrives_is_checked_before_it_is_opened(work: Path, change: dict[str, object], said: str) -> None:
     whole = pack(Path("engine.plan"))
     values = {name: getattr(whole, name) for name in ("name", "plan", "info", "digest", "package")} | change
-    segmenter = Segmenter(lambda: Parcel(**values).open(1), Style(LABELS, OVERLAY), "out", ["in"], "here")  # type: ignore[arg-type]
+    segmenter = Segmenter(lambda: Parcel(**values).open(1), Style(LABELS, OVERLAY), "out", ["in"], "here")
     row: Row = {"state": "read", "input": "a.png", "old": False, "data": b""}
     (back,) = segmenter.segment([row])
     assert back["state"] == "refused"
