@@ -42,6 +42,15 @@ $(TRITON)/.ready: tests/services/triton.txt
 	$(TRITON)/bin/python -m pip install --quiet --requirement tests/services/triton.txt
 	touch $@
 
+# Ray brings more than everything else together, so the cluster's tests have an environment of their own.
+CLUSTER := .venv-cluster
+
+$(CLUSTER)/.ready: tests/services/cluster.txt pyproject.toml constraints.txt setup.py
+	$(PYTHON) -m venv $(CLUSTER)
+	$(CLUSTER)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,cluster,dev]'
+	$(CLUSTER)/bin/python -m pip install --quiet --requirement tests/services/cluster.txt
+	touch $@
+
 # The page is clicked through in Debian's Chromium; without a `chromium` on the PATH those tests are skipped by name.
 $(VENV)/.browser: $(READY) tests/services/browser.txt
 	$(BIN)/python -m pip install --quiet --requirement tests/services/browser.txt
@@ -49,8 +58,9 @@ $(VENV)/.browser: $(READY) tests/services/browser.txt
 
 # A test whose server is missing is skipped by name. The RTSP server is Debian's: apt-get install --no-install-recommends
 # gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
-test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready $(VENV)/.browser
+test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready $(VENV)/.browser $(CLUSTER)/.ready
 	$(BIN)/python -m pytest -m services
+	$(CLUSTER)/bin/python -m pytest -m services tests/services/test_cluster.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -59,4 +69,4 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(TRITON) demo build dist *.egg-info rtformer_deploy/image/_native*.so
+	rm -rf $(VENV) $(CLIENTS) $(TRITON) $(CLUSTER) demo build dist *.egg-info rtformer_deploy/image/_native*.so

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 STORE_BYTES = 200_000_000
 WAIT_S = 600.0
 
@@ -24,19 +26,32 @@ class LocalCluster:
         self._nodes: list[Any] = []
 
     def __enter__(self) -> LocalCluster:
-        os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine is slow
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster()
+        os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is slow
+        before = set(_children())
         try:
-            while len(self._nodes) < self._count:
-                self.add_node()
+            self._start()
         except BaseException:
-            self._cluster.shutdown()
+            self._end(before)
             raise
         return self
 
+    def _start(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster, self._nodes = Cluster(), []
+        while len(self._nodes) < self._count:
+            self.add_node()
+
+    def _end(self, before: set[psutil.Process]) -> None:
+        """Ends what a failed start has left."""
+        with contextlib.suppress(Exception):
+            self._cluster.shutdown()
+        for child in set(_children()) - before:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+
     def __exit__(self, *exc: object) -> None:
+        """Stops the nodes. A killed one's workers end by themselves, which takes them some seconds."""
         self._cluster.shutdown()
 
     @property
@@ -49,12 +64,37 @@ class LocalCluster:
         environment = dict(self._environments.get(len(self._nodes), {}))
         if environment:
             more["env_vars"] = environment
-        node = self._cluster.add_node(wait=False, num_cpus=self._cpus, num_gpus=0, object_store_memory=STORE_BYTES, **more)
+        with _patience():
+            node = self._cluster.add_node(wait=False, num_cpus=self._cpus, num_gpus=0, object_store_memory=STORE_BYTES, **more)
         self._nodes.append(node)
 
     def kill_node(self) -> None:
         """Kills the newest node, without a word to the others."""
         self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Waits longer for a node than Ray's 30 seconds, which are too short on a machine that is busy."""
+    from ray._private import services
+
+    get_node = services.get_node
+
+    def patient(*arguments: Any, **options: Any) -> Any:
+        end = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return get_node(*arguments, **options)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    services.get_node = patient
+    try:
+        yield
+    finally:
+        services.get_node = get_node
 
 
 def segment(*arguments: object, environment: Mapping[str, str] | None = None, log: Path | None = None) -> subprocess.Popen[str]:
@@ -88,3 +128,8 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], se
         if time.monotonic() > end:
             raise RuntimeError(f"nothing happened for {seconds:g} s")
         time.sleep(0.02)
+
+
+def _children() -> list[psutil.Process]:
+    children: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return children

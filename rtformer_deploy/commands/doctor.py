@@ -80,6 +80,7 @@ PACKAGES = (
     Package("websockets", "websockets", "streams to the service", _plain("websockets")),
     Package("python-multipart", "python_multipart", "forms sent to the service", _plain("python_multipart")),
     Package("prometheus-client", "prometheus_client", "the service's figures", _from_metadata("prometheus_client", "prometheus-client")),
+    Package("ray", "ray", "clusters", _plain("ray")),
     Package("matplotlib", "matplotlib", "pictures", _plain("matplotlib")),
     Package("jinja2", "jinja2", "the page of bench", _from_metadata("jinja2", "jinja2")),
     Package(
