@@ -201,7 +201,7 @@ def test_the_service_on_a_cluster(cluster: Any, work: Path) -> None:
         assert status == 200, body
         assert pixels(body).shape == (40, 60)
         kill_copy()
-        statuses = []
+        statuses: list[int] = []
         end_by = time.monotonic() + 240
         while time.monotonic() < end_by and statuses[-3:] != [200] * 3:
             statuses.append(ask(port, jpeg(frame))[0])
