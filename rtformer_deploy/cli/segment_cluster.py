@@ -20,15 +20,13 @@ def on_cluster(request: ClusterRequest, answers: Answers, choice: Choice) -> Non
     """Runs a request and prints what came of it. Raises ImageError if images failed, and what the run raises."""
     from ..cluster.nodes import check_address
     from ..cluster.pipeline import segment_all
-    from ..commands.segment_cluster import pack_model, prepare, with_outputs
+    from ..commands.segment import plan_on_cluster
     from .show import status_bar
 
     if "coco" in answers.polygons:
         raise UsageError("--polygons coco is one file about all images, and a cluster writes each image's own.", "Take --polygons geojson.")
     check_address(request.cluster.address)
-    parcel = pack_model(request)
-    request = with_outputs(request, answers, choice.of(parcel.spec_info.spec.classes))
-    run = prepare(request, parcel, lambda line: echo(line, err=True))
+    run = plan_on_cluster(request, answers, choice.of, lambda line: echo(line, err=True))
     if run.manifest.resumed:
         echo(f"Going on with the run in {run.manifest.store.text.partition('?')[0]}.")
     with status_bar() as bar:

@@ -179,7 +179,7 @@ def _refuse_another(store: Store, earlier: Identity, now: Identity) -> None:
     """Raises UsageError that names what differs."""
     words = {"package": "the version of rtformer-deploy", "plan_sha256": "the plan", "listing": "the images"}
     differ = [word for name, word in words.items() if getattr(earlier, name) != getattr(now, name)]
-    old, new = dict(earlier.look), json.loads(json.dumps(dict(now.look)))
+    old, new = ({name: json.dumps(value) for name, value in each.look.items()} for each in (earlier, now))
     differ += [name.replace("_", "-") for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if differ:
         verb = "differs" if len(differ) == 1 and differ != ["the images"] else "differ"

@@ -38,7 +38,7 @@ class Store(Protocol):
         """The names of all files, sorted; hidden ones are left out. Raises UsageError if the place is not there."""
         ...
 
-    def is_file(self) -> bool:
+    def is_single_file(self) -> bool:
         """Whether the place itself is a file."""
         ...
 
@@ -91,7 +91,7 @@ class _Folder:
     def names(self) -> list[str]:
         return [path.as_posix() for path in walk(self._folder).files] if os.path.isdir(self._folder) else []
 
-    def is_file(self) -> bool:
+    def is_single_file(self) -> bool:
         return os.path.isfile(self._folder)
 
     def read(self, name: str, error: type[DeployError], what: str, limit: int = files.MODEL_BYTES) -> bytes:
@@ -138,7 +138,7 @@ class _Bucket:
         names = [str(each.path)[len(self._root) :].lstrip("/") for each in found if each.type is FileType.File]
         return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
-    def is_file(self) -> bool:
+    def is_single_file(self) -> bool:
         from pyarrow.fs import FileType
 
         with self._explaining("read", UsageError):

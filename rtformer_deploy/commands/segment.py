@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..files import check_folder
@@ -18,6 +19,12 @@ from .kinds import PICTURE
 from .outputs import Output, refuse_foreign, refuse_meeting
 from .segment_outputs import LABELS, OVERLAY, Clip, Job, names_by_folder
 from .segment_streams import plan_clips
+
+if TYPE_CHECKING:
+    from ..cluster.pipeline import Run
+    from ..image.selection import Selection
+    from .segment_answers import Answers
+    from .segment_cluster import ClusterRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,17 @@ def plan(given: Sequence[str | Path | int], output: Path, request: Request, read
     live = LiveOptions(request.every, request.seconds, patience_s=request.retry_s, stubborn=inputs.streams > 1, say=reader.say)
     clips = plan_clips(inputs, output, live, jobs, labels=request.labels, overwrite=request.overwrite, flicker=request.flicker)
     return jobs, clips
+
+
+def plan_on_cluster(request: ClusterRequest, answers: Answers, choose: Callable[[tuple[str, ...]], Selection | None], say: Say) -> Run:
+    """A run over a cluster, planned: its images named as `plan` names them, its manifest begun or found; raises as `prepare`.
+
+    `choose` gives the pixels that are asked for, once the model's classes are known.
+    """
+    from .segment_cluster import pack_model, prepare, with_outputs
+
+    parcel = pack_model(request)
+    return prepare(with_outputs(request, answers, choose(parcel.spec_info.spec.classes)), parcel, say)
 
 
 def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwrite: bool = False) -> list[Job]:

@@ -150,7 +150,7 @@ def _once(sources: dict[str, int], found: list[_Found]) -> list[_Found]:
 def _objects(address: str, say: Say) -> tuple[str, list[str]]:
     """An address -> the place of its images, and their names there. Raises ImageError if there is none."""
     store = open_store(address)
-    if store.is_file():
+    if store.is_single_file():
         parts = urlsplit(address)
         folder, name = posixpath.split(parts.path)
         return parts._replace(path=folder).geturl(), [name]
