@@ -15,6 +15,11 @@ import psutil
 
 STORE_BYTES = 200_000_000
 WAIT_S = 600.0
+_ATTEMPTS = 4
+
+
+class NodeEndedError(Exception):
+    """A node was not there: Ray gives one up whose helpers start slowly."""
 
 
 class LocalCluster:
@@ -27,13 +32,16 @@ class LocalCluster:
 
     def __enter__(self) -> LocalCluster:
         os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is slow
-        before = set(_children())
-        try:
-            self._start()
-        except BaseException:
-            self._end(before)
-            raise
-        return self
+        for attempt in range(_ATTEMPTS):
+            before = set(_children())
+            try:
+                self._start()
+                return self
+            except BaseException as error:
+                self._end(before)
+                if not isinstance(error, NodeEndedError) or attempt + 1 == _ATTEMPTS:
+                    raise
+        raise AssertionError("the last attempt raises")
 
     def _start(self) -> None:
         from ray.cluster_utils import Cluster
@@ -85,7 +93,9 @@ def _patience() -> Iterator[None]:
         while True:
             try:
                 return get_node(*arguments, **options)
-            except RuntimeError:
+            except RuntimeError as error:
+                if any(child.name() == "raylet" and child.status() == psutil.STATUS_ZOMBIE for child in _children()):
+                    raise NodeEndedError("a node ended while it started: see Ray's logs") from error
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.5)

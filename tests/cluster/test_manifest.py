@@ -132,3 +132,38 @@ def test_an_address_that_is_none_is_refused_and_shows_no_secret(text: str, said:
     with pytest.raises(UsageError, match=said) as error:
         open_store(text)
     assert "secret" not in str(error.value)
+
+
+class Refusing:
+    """Stands for a store of objects that refuses everything, as pyarrow tells it."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def open_output_stream(self, path: str) -> object:
+        raise OSError(f"When initiating multiple part upload for key '{path}': {self._reason}")
+
+    open_input_file = open_output_stream
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("AWS Error ACCESS_DENIED during PutObject operation: Access Denied", "the store does not allow it"),
+        ("AWS Error NO_SUCH_BUCKET during CreateMultipartUpload operation: gone", "there is no such bucket"),
+        ("AWS Error INVALID_ACCESS_KEY_ID during HeadObject operation", "the store does not know these credentials"),
+        ("AWS Error NETWORK_CONNECTION during PutObject operation: curlCode: 7", "the store does not answer"),
+        ("something that nobody has seen yet", "something that nobody has seen yet"),
+    ],
+)
+def test_a_store_that_refuses_is_one_message_and_what_to_do(monkeypatch: pytest.MonkeyPatch, reason: str, said: str) -> None:
+    monkeypatch.setattr("rtformer_deploy.cluster.stores.require", lambda *names: None)
+    monkeypatch.setattr("rtformer_deploy.cluster.stores._file_system", lambda text: (Refusing(reason), "bucket/out"))
+    store = open_store("s3://bucket/out?endpoint_override=secret-host")
+    with pytest.raises(OutputError, match=said) as error:
+        store.write("a.png", b"1")
+    assert "s3://bucket/out/a.png" in error.value.what
+    assert "secret-host" not in str(error.value)
+    assert (error.value.hint is None) == reason.startswith("something")
+    with pytest.raises(ImageError, match=said):
+        store.read("a.png", ImageError, "an image")
