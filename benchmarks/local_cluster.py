@@ -31,6 +31,7 @@ class LocalCluster:
         self._nodes: list[Any] = []
 
     def __enter__(self) -> LocalCluster:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         os.environ.setdefault("RAY_worker_register_timeout_seconds", "300")  # a busy machine is slow
         for attempt in range(_ATTEMPTS):
             before = set(_children())

@@ -19,6 +19,7 @@ from ..serve.engine_host import EngineHost
 from ..serve.server import Listen
 from ..serve.service import Service
 from ..serve.settings import Access, Limits
+from ..stream.record import stopped_by_signals
 from ..types import Say
 from .flow import Cluster
 from .nodes import Devices, alive_nodes, check_nodes, devices_of, joined
@@ -70,8 +71,8 @@ class Copy:
             raise DeployError("An engine of this copy is down or hangs.")
 
 
-def serve_on_cluster(service: ClusterService, stop: threading.Event, say: Say) -> None:
-    """Serves until `stop` is set, then ends in order: what is inside is answered. `say` gets the address once the first copy is ready.
+def serve_on_cluster(service: ClusterService, say: Say) -> None:
+    """Serves until Ctrl-C or SIGTERM, then ends in order: what is inside is answered. `say` gets the address once a copy is ready.
 
     Raises ClusterError if the cluster cannot be reached or has no room, if something else is served there, or if no copy gets ready.
     """
@@ -87,10 +88,12 @@ def serve_on_cluster(service: ClusterService, stop: threading.Event, say: Say) -
         serve.start(proxy_location="HeadOnly" if service.access.local else "EveryNode", http_options=_http(service))
         try:
             _run(serve, service, devices)
-            listen = service.listen
-            say(f"Serving {', '.join(service.models)} on {'https' if listen.certfile else 'http'}://{listen.host}:{listen.port}")
-            while not stop.wait(1.0):
-                _refuse_dead(serve)
+            listen, stop = service.listen, threading.Event()
+            with stopped_by_signals(stop.set):  # now: joining has put Ray's own handler of SIGTERM there
+                say(f"Serving {', '.join(service.models)} on {'https' if listen.certfile else 'http'}://{listen.host}:{listen.port}")
+                while not stop.wait(1.0):
+                    _refuse_dead(serve)
+                serve.shutdown()
         finally:
             serve.shutdown()
 

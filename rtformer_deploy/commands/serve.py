@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,16 +112,12 @@ def serve_on_cluster(
     as_json: bool,
     say: Say,
 ) -> None:
-    """Serves the models on a Ray cluster until a signal: see `cluster.service.serve_on_cluster`. `copies`: at least and at most.
-
-    Raises KeyboardInterrupt after Ctrl-C.
-    """
+    """Serves the models on a Ray cluster until a signal: see `cluster.service.serve_on_cluster`. `copies`: at least and at most."""
     from ..cluster.nodes import check_address
     from ..cluster.parcel import pack
     from ..cluster.service import ClusterService
     from ..cluster.service import serve_on_cluster as run
     from ..serve.server import tls
-    from ..stream.record import stopped_by_signals
 
     check_address(where.address)
     tls(listen)
@@ -133,9 +128,7 @@ def serve_on_cluster(
     least, most = copies or (1, None)
     packed = {name: pack(path, where.threads, external) for name, path in models.items()}
     service = ClusterService(where, packed, limits, access, listen, lanes=lanes, least=least, most=most, as_json=as_json)
-    stop = threading.Event()
-    with stopped_by_signals(stop.set):
-        run(service, stop, say)
+    run(service, say)
 
 
 def _open(models: Mapping[str, Path], opening: Opening, say: Say) -> list[EngineHost]:
