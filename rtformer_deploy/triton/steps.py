@@ -83,7 +83,7 @@ class Each:
 class Segment:
     """The step with the engine: the frames of all requests are run together, in batches that the engine takes."""
 
-    inputs = ("image",)
+    inputs: tuple[str, ...] = ("image",)
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner

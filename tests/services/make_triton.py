@@ -21,8 +21,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
-    command = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--only-binary", ":all:", "--requirement", REQUIREMENTS]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+    done = subprocess.run([*pip, "--requirement", REQUIREMENTS], capture_output=True, text=True, check=False)
     if done.returncode:
         why = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
         (folder / "missing.txt").write_text(f"{why}\n")

@@ -89,7 +89,7 @@ def environment() -> Environment:
 
 
 @contextmanager
-def started(where: Environment, repository: Path, folder: Path, patience_s: float = 60.0) -> Iterator[Running]:
+def started(where: Environment, repository: Path, folder: Path, patience_s: float = 120.0) -> Iterator[Running]:
     """A Triton with a repository, until the block ends; `folder` is for its backends and its log."""
     parts = where.packages / "pytriton" / "tritonserver"
     version = where.packages.parent.name.removeprefix("python")

@@ -17,7 +17,7 @@ import pytest
 from helpers import frames
 from real_triton import ROOT, Environment, Running, environment, get, started
 from served import jpeg
-from triton_repositories import write_model, write_tensorrt
+from triton_repositories import run, write_model, write_tensorrt
 
 pytestmark = pytest.mark.services
 
@@ -69,7 +69,7 @@ def folder(where: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path
         deploy(where, "build-engine", model, "--backend", backend, "--max", "4", "--opt", "2", "--output", plan)
     for each in (*plans, model):
         deploy(where, "segment", each, folder / "pictures", "--output", folder / f"{each.stem}_out")
-    deploy(where, "triton", folder / "repo", *plans, model, "--max-batch", "4", "--max-delay-ms", "2")
+    deploy(where, "triton", folder / "repo", *plans, model, "--max-batch", "4", "--max-delay-ms", "2", "--helpers", "1")
     return folder
 
 
@@ -162,11 +162,12 @@ def test_the_other_repositories_are_in_tritons_schema(where: Environment, tmp_pa
         changes: dict[str, Any] = {"compatible": {"options": {"version_compatible": True}}}.get(name, {})
         if name == "rtx":
             changes = {"backend": "tensorrt-rtx", "builder_version": "tensorrt-rtx 1.7.0", "gpu": "compute capability 8.6"}
-        deploy(where, "triton", tmp_path / name, write_tensorrt(tmp_path / f"{name}.plan", **changes), "--instances", "2", "--threads", "2")
+        plan = write_tensorrt(tmp_path / f"{name}.plan", **changes)
+        assert run(tmp_path / name, plan, "--instances", "2", "--threads", "2", "--device", "1").exit_code == 0
     model = write_model(tmp_path / "a.onnx")
     for accelerator in ("tensorrt", "openvino", "none"):
         more = ["--fp16"] if accelerator == "tensorrt" else []
-        deploy(where, "triton", tmp_path / accelerator, model, "--accelerator", accelerator, *more)
+        assert run(tmp_path / accelerator, model, "--accelerator", accelerator, *more).exit_code == 0
     script = (
         "import sys; from pathlib import Path; from triton_clients import parsed; print(*[parsed(Path(each)) for each in sys.argv[1:]])"
     )

@@ -95,7 +95,7 @@ def refusals(client: Client, model: str, picture: str) -> Answer:
     return {
         "type": outcome(lambda: client.infer(model, one[None])),
         "type of frames": outcome(lambda: client.infer(f"{model}_rgb", one[None].astype(np.float32))),
-        "rank": outcome(lambda: client.infer(f"{model}_rgb", one)),
+        "rank": outcome(lambda: client.infer(f"{model}_rgb", one[:3])),
         "channels": outcome(lambda: client.infer(f"{model}_rgb", np.zeros((1, 4, 5, 4), np.uint8))),
         "no pixels": outcome(lambda: client.infer(f"{model}_rgb", np.zeros((1, 0, 5, 3), np.uint8))),
         "batch": outcome(lambda: client.infer(model, pictures(*[picture] * 5))),

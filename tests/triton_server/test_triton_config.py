@@ -6,7 +6,7 @@ import pytest
 from text_protobuf import parse
 
 from rtformer_deploy.triton.config import Accelerator, Batching, EnsembleStep, Group, ModelConfig, Tensor, WarmUp
-from rtformer_deploy.triton.text_format import Word, entries, write
+from rtformer_deploy.triton.text_format import Message, Word, entries, write
 
 
 def test_a_whole_configuration() -> None:
@@ -70,5 +70,5 @@ def test_any_text_comes_back(text: str) -> None:
 
 
 def test_scalars_lists_and_maps() -> None:
-    message = {"a": True, "b": -1, "c": Word("KIND_CPU"), "d": [], "e": ["x", "y"], "f": {}, "g": entries({"k": 1})}
+    message: Message = {"a": True, "b": -1, "c": Word("KIND_CPU"), "d": [], "e": ["x", "y"], "f": {}, "g": entries({"k": 1})}
     assert write(message) == 'a: true\nb: -1\nc: KIND_CPU\ne: [ "x", "y" ]\nf {\n}\ng {\n  key: "k"\n  value: 1\n}\n'

@@ -354,7 +354,7 @@ def test_a_failure_in_the_middle_leaves_the_old_repository(here: Path, monkeypat
             raise OSError(16, "Device or resource busy")
         real(str(old), str(new))
 
-    monkeypatch.setattr(repository.os, "rename", rename)
+    monkeypatch.setattr(os, "rename", rename)
     refused(1, "Device or resource busy", "repo", here / "tiny.plan")
     assert files(here / "repo") == before
     monkeypatch.undo()

@@ -57,7 +57,7 @@ def test_frames_of_many_sizes_are_one_batch(segment: Step) -> None:
 def test_a_wrong_frame_does_not_spoil_the_others(segment: Step) -> None:
     (good,) = frames((40, 60))
     wrong = [np.zeros((1, 0, 5, 3), np.uint8), np.zeros((0, 4, 5, 3), np.uint8), np.zeros((1, 4, 5, 4), np.uint8)]
-    wrong += [np.zeros((4, 5, 3), np.uint8), np.zeros((1, 4, 5, 3), np.float32)]  # type: ignore[list-item]
+    wrong += [np.zeros((4, 5, 3), np.uint8), np.zeros((1, 4, 5, 3), np.float32)]
     answers = segment.run([{"image": wrong[0]}, {"image": good[None]}, *({"image": each} for each in wrong[1:])])
     assert not isinstance(answers[1], DeployError)
     for answer in (answers[0], *answers[2:]):
