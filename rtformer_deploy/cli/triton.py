@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from .terminal import echo
 
 if TYPE_CHECKING:
     from ..formats.external_model import ExternalModel
+    from ..triton.check import Checked
     from ..triton.layout import AcceleratorName
 
 
@@ -88,7 +90,7 @@ def command(
     backend, with this package. NAME takes encoded pictures, NAME_rgb raw RGB frames, and both give labels. With --check nothing is
     written.
     """
-    from ..commands import triton
+    from ..commands.triton import TritonRequest, check, write
     from ..errors import UsageError
     from ..triton.layout import Settings
     from ..triton.target import Target
@@ -96,8 +98,8 @@ def command(
     if address is not None:
         if models:
             raise UsageError("--check asks a Triton that runs and writes nothing, so no MODEL can be given.", "Write the repository first.")
-        for checked in triton.check(repository, address):
-            for line in triton.described(checked):
+        for checked in check(repository, address):
+            for line in _described(checked):
                 echo(line)
         return
     if not models:
@@ -112,7 +114,18 @@ def command(
         timeout_us=round(1000 * deadline_ms),
         fp16=fp16,
     )
-    request = triton.TritonRequest(
-        models, names, Target(tensorrt, gpu), settings, accelerator, max_batch, external=external, overwrite=overwrite
-    )
-    triton.write(repository, request, echo)
+    request = TritonRequest(models, names, Target(tensorrt, gpu), settings, accelerator, max_batch, external=external, overwrite=overwrite)
+    write(repository, request, echo)
+
+
+def _described(checked: Checked) -> Iterator[str]:
+    """A checked model -> the lines that say it."""
+    height, width = checked.size
+    classes = ", ".join(f"{name} {share:.1%}" for name, share in checked.classes)
+    yield f"{checked.name}: the sample's labels, {height}x{width}: {classes}."
+    if checked.flips is None:
+        yield f"{checked.name}: they were not compared, as the engine does not open here: {checked.why}"
+    elif checked.flips:
+        yield f"{checked.name}: {checked.flips:.3%} of the pixels have another class than the same engine gives here."
+    else:
+        yield f"{checked.name}: they are those that segment writes here, bit for bit."

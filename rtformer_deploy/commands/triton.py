@@ -108,16 +108,3 @@ def _report(folder: Path, models: Sequence[Served], say: Say) -> None:
     compatible = f" {COMPATIBLE}" if any(COMPATIBLE in need for model in models for need in model.needs) else ""
     say(f"Start it: tritonserver --model-repository={folder}{compatible}")
     say(f"Check it: rtformer-deploy triton {folder} --check localhost:8000")
-
-
-def described(checked: Checked) -> Iterator[str]:
-    """A checked model -> the lines that say it."""
-    height, width = checked.size
-    classes = ", ".join(f"{name} {share:.1%}" for name, share in checked.classes)
-    yield f"{checked.name}: the sample's labels, {height}x{width}: {classes}."
-    if checked.flips is None:
-        yield f"{checked.name}: they were not compared, as the engine does not open here: {checked.why}"
-    elif checked.flips:
-        yield f"{checked.name}: {checked.flips:.3%} of the pixels have another class than the same engine gives here."
-    else:
-        yield f"{checked.name}: they are those that segment writes here, bit for bit."

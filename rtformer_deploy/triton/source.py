@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..backends import backend_row
-from ..errors import EngineError, ModelError
+from ..errors import EngineError, ModelError, UsageError
 from ..files import read_bytes
 from ..formats.documents import JSON_BYTES
 from ..formats.engine_file import load_engine, sidecar
@@ -49,8 +49,11 @@ class Source:
 def read_source(name: str, path: Path, external: ExternalModel, largest: int) -> Source:
     """A file -> its Source. `external` describes an ONNX model from elsewhere, `largest` is the batch of one that leaves it open.
 
-    Raises EngineError or ModelError, also for a batch that Triton could not serve.
+    Raises EngineError or ModelError, also for a batch that Triton could not serve, UsageError for a network's weights.
     """
+    if path.suffix == ".safetensors":
+        what = f"{path} is a network's weights, and Triton serves engine plans and ONNX models."
+        raise UsageError(what, f"Export them first: rtformer-deploy export --weights {path}")
     source = _of_model(name, path, external, largest) if is_model(path) else _of_plan(name, path)
     _check_batch(source, path)
     return source

@@ -324,6 +324,7 @@ def test_a_cpu_plan_that_has_nothing_to_batch(here: Path) -> None:
         (("repo", "tiny.onnx", "--accelerator", "openvino", "--fp16"), "--fp16 is for the accelerator tensorrt"),
         (("repo", "tiny.plan", "--check", "localhost:8000"), "so no MODEL can be given"),
         ((".", "tiny.plan"), "tiny.plan is in ., which would be replaced"),
+        (("repo", "tiny.safetensors"), "is a network's weights, and Triton serves engine plans and ONNX models"),
         (("repo", "tiny.plan", "--queue", "0"), "--queue"),
         (("repo", "tiny.plan", "--deadline", "nan"), "--deadline"),
     ],
