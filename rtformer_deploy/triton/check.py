@@ -16,8 +16,8 @@ from ..image.decode import decode_image
 from ..opening import open_any
 from ..types import Frame, LabelMap
 from .client import TritonClient, frames_tensor, pictures_tensor
-from .layout import bytes_tensor, sample_picture
 from .repository import Manifest, Served
+from .sample import bytes_tensor, sample_picture
 from .steps import PLAN, SPEC
 
 #: The share of pixels that another library or machine may give another class by rounding; more is a fault.

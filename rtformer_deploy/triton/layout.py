@@ -10,22 +10,19 @@ NAME_rgb is the ensemble of the three. So requests for frames of any sizes can b
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from ..backends import backend_row
-from ..errors import DeployError, OutputError, UsageError
-from ..files import IMAGE_BYTES, read_bytes
+from ..errors import OutputError, UsageError
+from ..files import read_bytes
 from ..formats.spec_file import spec_text
-from ..image.samples import drawn_street, sample_photograph
 from .config import Accelerator, Batching, EnsembleStep, Group, ModelConfig, Tensor, WarmUp
+from .sample import bytes_tensor, sample_picture
 from .source import Source
 from .steps import PLAN, SPEC
 from .target import needs_of
@@ -81,21 +78,6 @@ def folders_of(sources: Sequence[Source], settings: Settings) -> dict[str, list[
     return folders
 
 
-def sample_picture() -> bytes:
-    """The picture that models are tried with: the bundled photograph, or the drawn street as PNG if this copy has none."""
-    photograph = sample_photograph()
-    if photograph is not None:
-        return read_bytes(photograph, DeployError, "the sample", IMAGE_BYTES)
-    data = io.BytesIO()
-    Image.fromarray(drawn_street((512, 1024))).save(data, "PNG")
-    return data.getvalue()
-
-
-def bytes_tensor(texts: Sequence[bytes]) -> bytes:
-    """Texts as the data of a BYTES tensor: each after its length."""
-    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-
-
 def accelerator_of(source: Source, settings: Settings) -> str | None:
     """The accelerator of an ONNX model; None if it has none, or for a plan."""
     return None if source.runs != "onnxruntime" or settings.accelerator == "none" else settings.accelerator
@@ -108,38 +90,47 @@ def _folders(source: Source, settings: Settings) -> Iterator[Folder]:
         EnsembleStep(f"{name}_rgb", {"image": "frames"}, {"labels": "labels"}),
     ]
     yield _ensemble(name, _PICTURES, steps, ("Encoded pictures of one size -> their labels.", *remarks))
-    sample = WarmUp("a picture", 1, ((Tensor("image", "bytes", (1,)), "picture"),))
-    yield _step(
-        f"{name}_decode", "decode", (_PICTURES,), (_FRAMES,), sample, settings, {"warmup/picture": bytes_tensor([sample_picture()])}
-    )
+    yield _decode(source, settings)
     if source.runs == "python":
         yield _own_engine(source, settings, remarks)
         return
-    yield from _around(source, settings, remarks)
+    yield _around(source, remarks)
+    yield _preprocess(source, settings)
     yield _engine(source, settings, remarks)
+    yield _postprocess(source, settings)
 
 
-def _around(source: Source, settings: Settings, remarks: tuple[str, ...]) -> Iterator[Folder]:
-    """What is around an engine that Triton runs."""
-    name, spec = source.name, source.spec
-    description = {f"1/{SPEC}": spec_text(spec).encode()}
-    height, width = spec.frame_size
-    tensor, output = (
-        Tensor("tensor", "float32", (-1, 3, *spec.size)),
-        Tensor("output", source.output.dtype, (-1, *_dims(source.output.shape))),
-    )
+def _decode(source: Source, settings: Settings) -> Folder:
+    warm_up = WarmUp("a picture", 1, ((Tensor("image", "bytes", (1,)), "picture"),))
+    step = _step(f"{source.name}_decode", (_PICTURES,), (_FRAMES,), warm_up, settings)
+    return Folder(step, {"1/model.py": _model(), "warmup/picture": bytes_tensor([sample_picture()])})
+
+
+def _around(source: Source, remarks: tuple[str, ...]) -> Folder:
+    """The ensemble around an engine that Triton runs."""
+    name = source.name
     steps = [
         EnsembleStep(f"{name}_preprocess", {"frames": "image"}, {"tensor": "tensor", "sizes": "sizes"}),
         EnsembleStep(f"{name}_engine", {source.input.name: "tensor"}, {source.output.name: "output"}),
         EnsembleStep(f"{name}_postprocess", {"output": "output", "sizes": "sizes"}, {"labels": "labels"}),
     ]
-    yield _ensemble(f"{name}_rgb", Tensor("image", "uint8", _FRAMES.dims), steps, ("RGB frames of one size -> their labels.", *remarks))
-    frame = WarmUp("a frame", 1, ((Tensor("frames", "uint8", (1, height, width, 3)), None),))
-    yield _step(f"{name}_preprocess", "preprocess", (_FRAMES,), (tensor, _SIZES), frame, settings, description)
-    size = Tensor("sizes", "int32", (1, 2)), "size"
-    outputs = WarmUp("an output", 1, ((Tensor("output", output.dtype, (1, *(max(1, size) for size in output.dims[1:]))), None), size))
-    sizes = {"warmup/size": np.array([[height, width]], np.int32).tobytes()}
-    yield _step(f"{name}_postprocess", "postprocess", (output, _SIZES), (_LABELS,), outputs, settings, description | sizes)
+    return _ensemble(f"{name}_rgb", Tensor("image", "uint8", _FRAMES.dims), steps, ("RGB frames of one size -> their labels.", *remarks))
+
+
+def _preprocess(source: Source, settings: Settings) -> Folder:
+    tensor = Tensor("tensor", "float32", (-1, 3, *source.spec.size))
+    warm_up = WarmUp("a frame", 1, ((Tensor("frames", "uint8", (1, *source.spec.frame_size, 3)), None),))
+    step = _step(f"{source.name}_preprocess", (_FRAMES,), (tensor, _SIZES), warm_up, settings)
+    return Folder(step, {"1/model.py": _model(), f"1/{SPEC}": spec_text(source.spec).encode()})
+
+
+def _postprocess(source: Source, settings: Settings) -> Folder:
+    output = Tensor("output", source.output.dtype, (-1, *_dims(source.output.shape)))
+    zeros = Tensor("output", source.output.dtype, tuple(max(1, length) for length in output.dims))
+    warm_up = WarmUp("an output", 1, ((zeros, None), (Tensor("sizes", "int32", (1, 2)), "sizes")))
+    step = _step(f"{source.name}_postprocess", (output, _SIZES), (_LABELS,), warm_up, settings)
+    sizes = np.array([source.spec.frame_size], np.int32).tobytes()
+    return Folder(step, {"1/model.py": _model(), f"1/{SPEC}": spec_text(source.spec).encode(), "warmup/sizes": sizes})
 
 
 def _ensemble(name: str, image: Tensor, steps: Sequence[EnsembleStep], remarks: tuple[str, ...]) -> Folder:
@@ -147,28 +138,25 @@ def _ensemble(name: str, image: Tensor, steps: Sequence[EnsembleStep], remarks: 
     return Folder(config, {"1/.keep": _KEEP})
 
 
-def _step(
-    name: str,
-    step: str,
-    inputs: tuple[Tensor, ...],
-    outputs: tuple[Tensor, ...],
-    warm_up: WarmUp,
-    settings: Settings,
-    files: Mapping[str, bytes],
-) -> Folder:
-    """A step before or after the engine, in processes of its own."""
-    parameters = {"step": step} | _threads(settings)
-    group = Group(settings.helpers)
-    config = ModelConfig(name, "python", inputs, outputs, group=group, warm_up=(warm_up,), parameters=parameters)
-    return Folder(config, {"1/model.py": _model(), **files})
+def _step(name: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], warm_up: WarmUp, settings: Settings) -> ModelConfig:
+    """A step before or after the engine, which is what its name ends in, in processes of its own."""
+    return ModelConfig(
+        name,
+        "python",
+        inputs,
+        outputs,
+        group=Group(settings.helpers),
+        batching=_queue(settings),
+        warm_up=(warm_up,),
+        parameters={"step": name.rpartition("_")[2]} | _threads(settings),
+    )
 
 
 def _own_engine(source: Source, settings: Settings, remarks: tuple[str, ...]) -> Folder:
     """The folder of an engine that this package runs, frames in and labels out."""
     assert source.info is not None
     on_gpu = backend_row(source.info.backend).on_gpu
-    height, width = source.spec.frame_size
-    frame = Tensor("image", "uint8", (height, width, 3))
+    frame = Tensor("image", "uint8", (*source.spec.frame_size, 3))
     config = ModelConfig(
         f"{source.name}_rgb",
         "python",
@@ -200,7 +188,7 @@ def _engine(source: Source, settings: Settings, remarks: tuple[str, ...]) -> Fol
         0 if source.fixed else source.batch[2],
         file,
         group=Group(settings.instances, "KIND_GPU" if on_gpu else "KIND_CPU", (settings.device,) if on_gpu else (), profiles),
-        batching=None if source.fixed else _batching(source, settings),
+        batching=_queue(settings) if source.fixed else _batching(source, settings),
         warm_up=tuple(WarmUp(_count(batch), batch, ((entry, None),)) for batch in batches),
         accelerator=_accelerator(source, settings),
         remarks=remarks,
@@ -219,6 +207,11 @@ def _accelerator(source: Source, settings: Settings) -> Accelerator | None:
 def _batching(source: Source, settings: Settings) -> Batching:
     preferred = tuple(sorted({source.batch[1], source.batch[2]} - {1}))
     return Batching(preferred, settings.delay_us, settings.queue, settings.timeout_us)
+
+
+def _queue(settings: Settings) -> Batching:
+    """The queue of what takes one request at a time."""
+    return Batching((), 0, settings.queue, settings.timeout_us)
 
 
 def _threads(settings: Settings) -> dict[str, str]:

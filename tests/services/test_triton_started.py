@@ -69,7 +69,7 @@ def folder(where: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path
         deploy(where, "build-engine", model, "--backend", backend, "--max", "4", "--opt", "2", "--output", plan)
     for each in (*plans, model):
         deploy(where, "segment", each, folder / "pictures", "--output", folder / f"{each.stem}_out")
-    deploy(where, "triton", folder / "repo", *plans, model, "--max-batch", "4", "--max-delay-ms", "2", "--helpers", "1")
+    deploy(where, "triton", folder / "repo", *plans, model, "--max-batch", "4", "--max-delay-ms", "2", "--helpers", "1", "--queue", "16")
     return folder
 
 
@@ -141,6 +141,14 @@ def test_a_thousand_requests_of_eight_clients_are_all_right(found: dict[str, Any
     assert figure(page, "nv_inference_request_failure", "vino") > 0
     runs = {name: figure(page, "nv_inference_exec_count", each) for name, each in (("vino", "vino_rgb"), ("onnx", "onnx_engine"))}
     assert runs["vino"] < counts["vino"], "nothing was batched"
+
+
+def test_more_requests_than_may_wait_are_refused(found: dict[str, Any]) -> None:
+    flood = found["flood"]
+    assert flood["other"] == []
+    assert flood["right"] >= 16
+    assert flood["refused"] > 0
+    assert flood["right"] + flood["refused"] == 200
 
 
 def figure(page: str, name: str, model: str) -> float:

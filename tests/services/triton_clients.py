@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import queue
 import sys
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 Answer = dict[str, Any]
-REQUESTS, CLIENTS = 1000, 8
+REQUESTS, CLIENTS, FLOOD = 1000, 8, 200
 
 
 def parsed(repository: Path) -> list[str]:
@@ -134,6 +135,27 @@ def load(plan: Answer) -> Answer:
     return {"answered": sum(answered), "wrong": wrong[:10]}
 
 
+def flood(plan: Answer) -> Answer:
+    """FLOOD requests at once, more than may wait -> how many are right, how many were refused as too many, and what else there was."""
+    model, ((picture, labels), *_) = next(iter(plan["models"].items()))
+    client = grpc.InferenceServerClient(plan["grpc"])
+    wanted, answers = pixels(labels)[None], queue.Queue[Any]()
+    tensor = grpc.InferInput("image", [1], "BYTES")
+    tensor.set_data_from_numpy(pictures(picture))
+    for _ in range(FLOOD):
+        client.async_infer(model, [tensor], callback=lambda result, error: answers.put((result, error)))
+    found: Answer = {"right": 0, "refused": 0, "other": []}
+    for _ in range(FLOOD):
+        result, error = answers.get(timeout=60)
+        if error is None and np.array_equal(result.as_numpy("labels"), wanted):
+            found["right"] += 1
+        elif error is not None and error.status() == "StatusCode.UNAVAILABLE" and "Exceeds maximum queue size" in error.message():
+            found["refused"] += 1
+        else:
+            found["other"].append(str(error or "other labels"))
+    return found
+
+
 def main() -> None:
     plan: Answer = json.loads(Path(sys.argv[1]).read_text())
     found: Answer = {"parsed": parsed(Path(plan["repository"]))}
@@ -145,6 +167,7 @@ def main() -> None:
             "refusals": refusals(client, model, pairs[0][0]),
         }
     found["load"] = load(plan)
+    found["flood"] = flood(plan)
     print(json.dumps(found))
 
 

@@ -46,7 +46,7 @@ AROUND = {
     "tiny_postprocess/config.pbtxt",
     "tiny_postprocess/1/model.py",
     "tiny_postprocess/1/spec.json",
-    "tiny_postprocess/warmup/size",
+    "tiny_postprocess/warmup/sizes",
     "tiny_engine/config.pbtxt",
 }
 
@@ -78,6 +78,7 @@ def test_a_cpu_plan_becomes_a_python_model(here: Path) -> None:
     (batching,) = rgb["dynamic_batching"]
     assert (batching["preferred_batch_size"], batching["max_queue_delay_microseconds"]) == ([2, LARGEST], [1500])
     assert batching["default_queue_policy"][0]["max_queue_size"] == [9]
+    assert config(repo, "tiny_decode")["dynamic_batching"][0]["default_queue_policy"] == batching["default_queue_policy"]
     assert [each["batch_size"] for each in rgb["model_warmup"]] == [[1], [LARGEST]]
     assert {each["key"][0]: each["value"][0]["string_value"][0] for each in rgb["parameters"]} == {"step": "segment", "threads": "3"}
     ensemble = config(repo, "tiny")
@@ -113,7 +114,7 @@ def test_a_plan_of_one_batch_names_it_itself(here: Path) -> None:
     written(write_tensorrt(here / "tiny.plan", spec=spec, inputs=(spec.input,), outputs=(spec.output,), batch=(1, 1, 1)))
     engine = config(here / "repo", "tiny_engine")
     assert (engine["max_batch_size"], engine["input"][0]["dims"], engine["output"][0]["dims"]) == ([0], [1, 3, 64, 96], [1, 5, 8, 12])
-    assert "dynamic_batching" not in engine
+    assert "preferred_batch_size" not in engine["dynamic_batching"][0]
     assert "profile" not in engine["instance_group"][0]
 
 
