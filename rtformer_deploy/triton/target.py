@@ -72,7 +72,8 @@ class Target:
 def needs_of(source: Source, accelerator: str | None) -> tuple[str, ...]:
     """What Triton's machine needs for a model, a line each; `accelerator` is what runs an ONNX model there."""
     info = source.info
-    python = f"rtformer-deploy {own_version()} in the Python of Triton's Python backend"
+    version = own_version()
+    python = f"rtformer-deploy{'' if version == 'unknown' else f' {version}'} in the Python of Triton's Python backend"
     if info is None:
         extra = "" if accelerator is None else f" with the accelerator {accelerator}"
         return (f"Triton's onnxruntime backend{extra}", python)

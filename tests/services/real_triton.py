@@ -63,7 +63,7 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def variables(self) -> dict[str, str]:
-        """The variables that its Python gets: this checkout is the package that models import."""
+        """The variables with which its Python runs this checkout."""
         path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", "")])  # models run in the Python that is first there
         return os.environ | {"PYTHONPATH": os.pathsep.join([str(self.packages), str(ROOT)]), "PATH": path, "OMP_NUM_THREADS": "1"}
 
@@ -104,7 +104,8 @@ def started(where: Environment, repository: Path, folder: Path, patience_s: floa
     running = Running(http, grpc, metrics, folder / "log.txt")
     with open(running.log, "w") as log:
         variables = where.variables() | {"LD_LIBRARY_PATH": os.pathsep.join(libraries)}
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
+        # Triton's Python ignores PYTHONPATH; models find this checkout because they start in it.
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables, cwd=ROOT)
     try:
         end = time.monotonic() + patience_s
         while not ready(http):
