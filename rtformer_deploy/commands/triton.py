@@ -54,8 +54,10 @@ def write(folder: Path, request: TritonRequest, say: Say) -> None:
     request.target.check(sources)
     settings = _settings(request, sources, say)
     repository = repository_of(sources, folders_of(sources, settings), settings)
-    write_repository(repository, folder)
-    _report(folder, repository.manifest.models, say)
+    left = write_repository(repository, folder)
+    _report(folder, sources, repository.manifest.models, say)
+    if left is not None:
+        say(f"What was there before could not be removed and is now {left}.")
 
 
 def check(folder: Path, address: str) -> Iterator[Checked]:
@@ -99,10 +101,12 @@ def _accelerator_here(say: Say) -> AcceleratorName:
     return "openvino"
 
 
-def _report(folder: Path, models: Sequence[Served], say: Say) -> None:
-    for model in models:
+def _report(folder: Path, sources: Sequence[Source], models: Sequence[Served], say: Say) -> None:
+    for source, model in zip(sources, models, strict=True):
         for need in model.needs:
             say(f"{model.name} needs {need}.")
+        if not source.was_started:
+            say(f"{model.name}: its configurations are checked with Triton's own schema; such a model was never started in Triton so far.")
     takes = ", ".join(f"{model.name} takes pictures and {model.name}_rgb RGB frames" for model in models)
     say(f"Wrote {folder}: {takes}.")
     compatible = f" {COMPATIBLE}" if any(COMPATIBLE in need for model in models for need in model.needs) else ""

@@ -104,7 +104,10 @@ def check_place(folder: Path, names: Collection[str], *, overwrite: bool = False
     if not os.path.isdir(place):
         raise OutputError(f"{folder} is not a folder.", _ANOTHER)
     check_folder(place.parent)
-    there = sorted(_files_in(place))
+    try:
+        there = sorted(_files_in(place))
+    except OSError as error:
+        raise OutputError(f"Cannot read {error.filename}: {error.strerror}.", _ANOTHER) from error
     if not there and not any(place.iterdir()):
         return
     manifest = _own_manifest(folder, place)
@@ -122,8 +125,11 @@ def check_place(folder: Path, names: Collection[str], *, overwrite: bool = False
         raise OutputError(f"{folder / changed} was changed since it was written.", "Add --overwrite to lose the change.")
 
 
-def write_repository(repository: Repository, folder: Path) -> None:
-    """Writes a repository beside its place and swaps it in whole. Raises OutputError; then the place is as it was."""
+def write_repository(repository: Repository, folder: Path) -> Path | None:
+    """Writes a repository beside its place and swaps it in whole. Raises OutputError; then the place is as it was.
+
+    Returns where the old one is if it could not be removed, because others own files in it.
+    """
     place = Path(os.path.realpath(folder))
     make_folder(place.parent)
     clean_up(place.parent)
@@ -132,11 +138,11 @@ def write_repository(repository: Repository, folder: Path) -> None:
             file = partial / path
             make_folder(file.parent)
             write_atomic(file, data)
-        _swap(partial, place)
+        return _swap(partial, place)
 
 
-def _swap(partial: Path, place: Path) -> None:
-    """Renames a new folder into its place. An old one there is moved aside for that moment and then removed."""
+def _swap(partial: Path, place: Path) -> Path | None:
+    """Renames a new folder into its place. An old one there is moved aside and removed; returns it if it could not be removed."""
     aside = place.with_name(f".{place.name[:24]}.old-{secrets.token_hex(4)}")
     try:
         if os.path.lexists(place):
@@ -151,6 +157,7 @@ def _swap(partial: Path, place: Path) -> None:
         hint = "If something else is mounted there, name a folder inside of it."
         raise OutputError(f"Cannot replace {place}: {error.strerror or error}.", hint) from error
     shutil.rmtree(aside, ignore_errors=True)
+    return aside if os.path.lexists(aside) else None
 
 
 def _contents(folder: Folder) -> Iterator[tuple[str, bytes]]:
@@ -171,12 +178,16 @@ def _own_manifest(folder: Path, place: Path) -> Manifest:
 
 def _files_in(place: Path) -> Iterator[str]:
     """The paths of all files and links in a folder, with slashes, but for the manifest."""
-    for base, folders, files in os.walk(place):
+    for base, folders, files in os.walk(place, onerror=_raise):
         links = [name for name in folders if os.path.islink(os.path.join(base, name))]
         for name in (*files, *links):
             path = Path(base, name).relative_to(place).as_posix()
             if path != MANIFEST:
                 yield path
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _may_appear(path: str) -> bool:

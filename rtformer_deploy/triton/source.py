@@ -41,6 +41,11 @@ class Source:
     sidecar: bytes = b""
 
     @property
+    def was_started(self) -> bool:
+        """Whether a repository of this kind was ever started in a Triton, by the tests: plans for a CPU were."""
+        return self.runs == "python" and not self.is_rtx
+
+    @property
     def is_rtx(self) -> bool:
         """Whether it is a TensorRT-RTX plan, also one that standard TensorRT's bindings built over that library."""
         return self.info is not None and is_rtx(self.info)

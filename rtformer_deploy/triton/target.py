@@ -71,19 +71,18 @@ class Target:
 
 def needs_of(source: Source, accelerator: str | None) -> tuple[str, ...]:
     """What Triton's machine needs for a model, a line each; `accelerator` is what runs an ONNX model there."""
-    info = source.info
-    version = own_version()
-    python = f"rtformer-deploy{'' if version == 'unknown' else f' {version}'} in the Python of Triton's Python backend"
+    info, version = source.info, own_version()
+    own = "rtformer-deploy" if version == "unknown" else f"rtformer-deploy {version}"
+    place = "in the Python of Triton's Python backend"
     if info is None:
         extra = "" if accelerator is None else f" with the accelerator {accelerator}"
-        return (f"Triton's onnxruntime backend{extra}", python)
+        return f"Triton's onnxruntime backend{extra}", f"{own} {place}"
     if source.runs == "tensorrt_plan":
-        return (*_tensorrt_needs(info), python)
-    row = backend_row(info.backend)
+        return *_tensorrt_needs(info), f"{own} {place}"
     if source.is_rtx:
-        gpu = "an NVIDIA GPU" if info.gpu in (None, "unknown") else f"an NVIDIA GPU: {info.gpu}"
-        return (gpu, f"{info.builder_version} and the extra gpu, with which Triton was not started here", python)
-    return (f"{row.package} {info.builder_version} or newer there", python)
+        gpu = "an NVIDIA GPU" if info.gpu in (None, "unknown") else f"an NVIDIA GPU of {info.gpu}"
+        return gpu, f"{own} with the extras {info.backend} and gpu {place}", f"{info.builder_version} there, no other version"
+    return (f"{own} with {backend_row(info.backend).module} {info.builder_version} or newer {place}",)
 
 
 def _tensorrt_needs(info: EngineInfo) -> tuple[str, ...]:
