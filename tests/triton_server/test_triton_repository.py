@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from helpers import frames, hide, tiny_spec
+from helpers import frames, hide, tiny_model, tiny_spec
 from triton_repositories import LARGEST, config, files, run, tiny_plan, write_model, write_plan, write_tensorrt
 
 from rtformer_deploy.backends import open_engine
 from rtformer_deploy.formats.engine_file import load_engine
+from rtformer_deploy.formats.model_file import save_model
+from rtformer_deploy.formats.spec_file import load_spec
 from rtformer_deploy.opening import open_any
 from rtformer_deploy.triton import repository
 from rtformer_deploy.triton.steps import postprocessing, preprocessing
@@ -177,6 +179,25 @@ def test_the_three_steps_around_an_onnx_model_give_what_segment_gives(here: Path
     assert np.array_equal(labels, np.stack([wanted, wanted]))
     told = config(repo, "tiny_postprocess")["input"][0]
     assert told["data_type"] == ["TYPE_UINT8" if head == "labels" else "TYPE_FP32"]
+
+
+def test_a_model_from_elsewhere_carries_its_description(here: Path) -> None:
+    model = tiny_model("batch")
+    model.metadata_props.clear()
+    save_model(model, here / "tiny.onnx")
+    refused(1, "tiny.onnx", "repo", here / "tiny.onnx")
+    written(here / "tiny.onnx", "--classes", "5", "--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25", "--accelerator", "none")
+    repo = here / "repo"
+    (frame,) = frames((50, 80))
+    with open_any(repo / "tiny_engine" / "1" / "model.onnx", threads=1) as runner:
+        (wanted,) = runner.run([frame])
+    spec = load_spec(repo / "tiny_preprocess" / "1" / "spec.json")
+    assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    session = ort.InferenceSession(str(repo / "tiny_engine" / "1" / "model.onnx"), providers=["CPUExecutionProvider"])
+    tensors = preprocessing(spec, 1)(frame[None])
+    (values,) = session.run(None, {spec.input.name: tensors["tensor"]})
+    assert np.array_equal(postprocessing(spec, 1)(values, tensors["sizes"])["labels"][0], wanted)
+    assert config(repo, "tiny_engine")["output"][0]["dims"] == [5, 8, 12]
 
 
 def test_several_models_are_one_repository(here: Path) -> None:
