@@ -37,10 +37,9 @@ $(CLIENTS)/.ready: tests/services/clients.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/services/clients.txt
 	touch $@
 
-$(TRITON)/.ready: tests/services/triton.txt
-	$(PYTHON) -m venv $(TRITON)
-	$(TRITON)/bin/python -m pip install --quiet --requirement tests/services/triton.txt
-	touch $@
+# Where its wheel cannot be had, the tests with a real Triton are skipped by name.
+$(TRITON)/.ready: tests/services/triton.txt tests/services/make_triton.py
+	$(PYTHON) tests/services/make_triton.py $(TRITON)
 
 # The page is clicked through in Debian's Chromium; without a `chromium` on the PATH those tests are skipped by name.
 $(VENV)/.browser: $(READY) tests/services/browser.txt

@@ -23,6 +23,7 @@ COMMANDS = {
     "profile": ("profile", "Measure the time of each layer of an engine."),
     "segment": ("segment", "Segment images into label maps and coloured overlays."),
     "serve": ("serve", "Serve engines over HTTP and WebSocket, with a page for browsers."),
+    "triton": ("triton", "Write a model repository for NVIDIA Triton, or check one that it serves."),
     "inspect": ("inspect", "Show what a model, an engine or a weights file holds."),
     "doctor": ("doctor", "Check this machine and suggest fixes."),
     "import-weights": ("import_weights", "Convert PaddleSeg or PyTorch weights to safetensors."),

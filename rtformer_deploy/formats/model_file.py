@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +16,12 @@ from ..errors import ModelError, first_line
 from ..files import holds, read_bytes, sha256, write_atomic
 from ..types import ModelSpec
 from .bounds import check_bounds, check_bytes
-from .conversion import VERSION, convert_tolerant
-from .documents import DocumentError, parse_json
+from .documents import DocumentError
 from .engine_file import PLAN_SUFFIXES, sidecar
 from .external_data import pull_in, tensors_of
-from .model_spec import check_spec
-from .preprocessing import needed_version, written
+from .spec_file import parse_spec, spec_text
 
 SPEC_KEY = "rtformer_deploy.spec"
-#: The newest version of the stamp. Version 1 has no `resize_corners` and `scale`.
-_VERSION = 2
 #: The hash of a model's file in `ir.Model.meta`, which stays in memory.
 _FILE_KEY = "rtformer_deploy.file_sha256"
 
@@ -163,9 +158,7 @@ def _graph_sha256(model: ir.Model) -> str:
 
 def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:
     """Puts the ModelSpec into the model's metadata_props."""
-    model.metadata_props[SPEC_KEY] = json.dumps(
-        {VERSION: needed_version(spec, _VERSION), **written(spec, spec.to_json())}, separators=(",", ":")
-    )
+    model.metadata_props[SPEC_KEY] = spec_text(spec)
 
 
 def read_spec(model: ir.Model) -> ModelSpec | None:
@@ -185,8 +178,6 @@ def _read_stamp(model: ir.Model) -> tuple[ModelSpec, str | None] | None:
     if text is None:
         return None
     try:
-        spec, note = convert_tolerant(parse_json(text), ModelSpec, _VERSION)
-        check_spec(spec)
+        return parse_spec(text)
     except DocumentError as error:
         raise ModelError(f"The model's {SPEC_KEY} cannot be read: {error}.", "Export the model again.") from error
-    return spec, note
