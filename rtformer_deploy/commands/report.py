@@ -122,9 +122,8 @@ def _page(folder: Path, found: Found) -> str:
 
 
 def _summary(found: Found) -> str:
-    counts = [f"{len(documents):,} x {kind}" for kind, documents in found.documents.items()]
     rest = f"; {len(found.left_out):,} other JSON files are listed at the end" if found.left_out else ""
-    return ", ".join(counts) + rest + "."
+    return f"{found.count:,} {'report' if found.count == 1 else 'reports'} by rtformer-deploy{rest}."
 
 
 def _parts(found: Found) -> list[Part]:

@@ -136,6 +136,11 @@ def facts(values: Mapping[str, Any], caption: str = "") -> Facts:
     return Facts([(short(name), short(text)) for name, text in rows_of(values)[:_MOST_FACTS]], caption)
 
 
+def detailed(documents: Sequence[Document[T]]) -> Sequence[Document[T]]:
+    """The documents that have pictures and tables of their own."""
+    return documents[:MOST_DETAILED]
+
+
 def left_out(documents: Sequence[Document[Any]]) -> list[Block]:
     """One line if there are more documents than have pictures of their own."""
     more = len(documents) - MOST_DETAILED

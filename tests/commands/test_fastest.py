@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers import tiny_model
 
+from rtformer_deploy import pipeline
 from rtformer_deploy.agreement import SAMPLE, Agreement
 from rtformer_deploy.cli import main
 from rtformer_deploy.errors import BuildError, EngineError
@@ -132,7 +133,7 @@ def test_noise_is_what_the_rounds_do_not_agree_on(ratios: tuple[float, ...], exp
 
 
 def test_a_precision_that_cannot_be_built_or_compared_is_dropped_with_the_reason(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = fastest.build_engine
+    real = pipeline.build_engine
 
     def failing(model: Any, spec: Any, backend: str, options: Any, **more: Any) -> Engine:
         if options.precision == "int8":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..blocks import MOST_DETAILED, Block, Cell, Document, Heading, Part, Table, count, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Part, Table, count, detailed, left_out, percent, short
 
 #: An area: class_id, class, pixels, share.
 Area = Mapping[str, int | float | str]
@@ -28,7 +28,7 @@ class Areas:
 def section(documents: Sequence[Document[Areas]]) -> Part:
     """Documents -> for each the share of every class over all frames, the largest first."""
     blocks: list[Block] = []
-    for document in documents[:MOST_DETAILED]:
+    for document in detailed(documents):
         blocks += _details(document)
     return Part("Class areas", [*blocks, *left_out(documents)])
 
@@ -45,4 +45,4 @@ def _details(document: Document[Areas]) -> Iterator[Block]:
         [name, count(each), percent(each / total)] for name, each in sorted(pixels.items(), key=lambda item: -item[1])
     ]
     yield Heading(document.name)
-    yield Table(f"All {len(document.data.frames):,} frames together", ("class", "pixels", "share, %"), rows[:255])
+    yield Table(f"All frames together, {len(document.data.frames):,}", ("class", "pixels", "share, %"), rows[:255])

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from ...types import Count, Side, Text
-from ..blocks import MOST_DETAILED, Block, Cell, Document, Heading, Lines, Number, Part, Picture, Table, left_out, milliseconds, short, size
+from ..blocks import Block, Cell, Document, Heading, Lines, Number, Part, Picture, Table, detailed, left_out, milliseconds, short, size
 from ..histogram import draw_counts
 
 Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -87,7 +87,7 @@ def section(documents: Sequence[Document[Bench]]) -> Part:
         blocks.append(_stages(documents))
     if any(document.data.paced for document in documents):
         blocks.append(_paced(documents))
-    for document in documents[:MOST_DETAILED]:
+    for document in detailed(documents):
         blocks += _histograms(document)
     return Part("Latency", [*blocks, *left_out(documents)])
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from ...types import Count, Share
-from ..blocks import MOST_DETAILED, Block, Cell, Document, Heading, Number, Part, Picture, Table, count, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Number, Part, Picture, Table, count, detailed, left_out, percent, short
 from ..flicker import draw_flicker
 from ..svg import cropped
 
@@ -47,7 +47,7 @@ def section(documents: Sequence[Document[Flicker]]) -> Part:
     """Reports -> a table of all of them, and each over time and by class."""
     rows: list[list[Cell]] = [[each.name, count(len(each.data.frames)), percent(each.data.share)] for each in documents]
     blocks: list[Block] = [Table("Still pixels that change class", ("file", "frames", "flicker, %"), rows)]
-    for document in documents[:MOST_DETAILED]:
+    for document in detailed(documents):
         blocks += _details(document)
     return Part("Flicker", [*blocks, *left_out(documents)])
 

@@ -12,7 +12,6 @@ from msgspec import Meta
 from ...runtime.layer_times import LayerTime
 from ...types import Count, Share, Side, Text
 from ..blocks import (
-    MOST_DETAILED,
     Block,
     Cell,
     Document,
@@ -22,6 +21,7 @@ from ..blocks import (
     Picture,
     Table,
     count,
+    detailed,
     left_out,
     milliseconds,
     percent,
@@ -76,7 +76,7 @@ class Profile:
 def section(documents: Sequence[Document[Profile]]) -> Part:
     """Reports -> a table of all of them, then for each its slowest layers and its blocks."""
     blocks: list[Block] = [_overview(documents)]
-    for document in documents[:MOST_DETAILED]:
+    for document in detailed(documents):
         blocks += _details(document)
     return Part("Layers", [*blocks, *left_out(documents)])
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from ...formats.documents import DocumentError
 from ...types import Classes, Count, Share, Text
-from ..blocks import MOST_DETAILED, Block, Cell, Document, Heading, Lines, Part, Picture, Table, count, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Lines, Part, Picture, Table, count, detailed, left_out, percent, short
 from ..confusion import draw_confusion
 from ..svg import cropped
 
@@ -45,8 +45,8 @@ def check(data: Scores) -> None:
 
 def section(documents: Sequence[Document[Scores]]) -> Part:
     """Reports -> a table of all of them, the classes of those that tell the same ones apart beside each other, and the matrices."""
-    blocks: list[Block] = [_overview(documents), *_by_class(documents[:MOST_DETAILED])]
-    for document in documents[:MOST_DETAILED]:
+    blocks: list[Block] = [_overview(documents), *_by_class(detailed(documents))]
+    for document in detailed(documents):
         blocks += _confusion(document)
     return Part("Accuracy", [*blocks, *left_out(documents)])
 

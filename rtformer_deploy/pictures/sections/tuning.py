@@ -14,7 +14,6 @@ from ...tuning.records import Milliseconds
 from ...tuning.search import Mix
 from ...types import Count, Share, Text
 from ..blocks import (
-    MOST_DETAILED,
     Block,
     Cell,
     Document,
@@ -25,6 +24,7 @@ from ..blocks import (
     Picture,
     Table,
     count,
+    detailed,
     left_out,
     milliseconds,
     percent,
@@ -74,7 +74,7 @@ class Tuning:
 def section(documents: Sequence[Document[Tuning]]) -> Part:
     """Reports -> for each its Pareto picture, its mixes, and how the chosen one is built."""
     blocks: list[Block] = []
-    for document in documents[:MOST_DETAILED]:
+    for document in detailed(documents):
         blocks += _details(document)
     return Part("Mixes of precisions", [*blocks, *left_out(documents)])
 
@@ -87,7 +87,7 @@ def _details(document: Document[Tuning]) -> Iterator[Block]:
     yield Heading(document.name)
     picture = draw_pareto(points, chosen, data.max_drop, title, cropped)
     yield Picture(Markup(picture), f"Every mix that was scored on {data.frames:,} frames.")
-    columns = ("mix", "blocks in INT8", "mIoU, %", "drop, points", "engine, ms", "frame, ms", "to FP32", "")
+    columns = ("mix", "blocks in INT8", "mIoU, %", "drop, points", "engine, ms", "frame, ms", "to FP32", "result")
     yield Table("Mixes", columns, [_row(mixed, point, point is chosen) for mixed, point in zip(data.points, points, strict=True)])
     if data.command:
         yield Facts([("to build it", short(data.command))])

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ...types import Count, Share, Text
-from ..blocks import MOST_DETAILED, Block, Cell, Document, Heading, Number, Part, Table, count, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Number, Part, Table, count, detailed, left_out, percent, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Verification:
 def section(documents: Sequence[Document[Verification]]) -> Part:
     """Reports -> a table of all of them, and the stages of each."""
     blocks: list[Block] = [_overview(documents)]
-    for document in documents[:MOST_DETAILED]:
+    for document in detailed(documents):
         blocks += _stages(document)
     return Part("Comparison of two", [*blocks, *left_out(documents)])
 
