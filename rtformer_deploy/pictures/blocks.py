@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from markupsafe import Markup
+from msgspec import Meta
 
 from ..errors import shorten
 from .page import rows_of
@@ -15,6 +16,9 @@ from .page import rows_of
 MOST_DETAILED = 24
 _LONGEST = 400  # characters of a text from a document
 _MOST_FACTS = 200  # rows
+
+#: A share from 0 to 1 that may be a little beyond it by rounding.
+RoundedShare = Annotated[float, Meta(ge=0, le=1.001)]
 
 T = TypeVar("T")
 

@@ -15,19 +15,25 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from helpers import tiny_spec
+from hypothesis import given
+from hypothesis import strategies as st
+from odd_documents import bounded, other_values
 
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands.kinds import PAGE, Kind
 from rtformer_deploy.commands.report import report_folder
-from rtformer_deploy.commands.report_kinds import ROWS
+from rtformer_deploy.commands.report_kinds import ROWS, row_of
 from rtformer_deploy.evaluation.evaluate import Evaluation
 from rtformer_deploy.evaluation.flicker import Flicker
 from rtformer_deploy.evaluation.stages import STAGES, Stage
 from rtformer_deploy.evaluation.verify import Verification
 from rtformer_deploy.files import DOCUMENT_BYTES, json_bytes
+from rtformer_deploy.formats.documents import DocumentError
 from rtformer_deploy.formats.engine_file import save_info
 from rtformer_deploy.formats.ranges import save_ranges
 from rtformer_deploy.pictures import blocks
+from rtformer_deploy.pictures.blocks import Document
+from rtformer_deploy.pictures.folder import render_folder
 from rtformer_deploy.runtime.layer_times import LayerTime
 from rtformer_deploy.stream.sinks import JSON_START
 from rtformer_deploy.timing.paced import Paced
@@ -280,6 +286,19 @@ def test_very_many_are_in_the_table_and_some_have_pictures(call: Call, monkeypat
     assert text.count("<figure") == 2
     assert "3 more are in the table only." in text
     assert "net 3" in text
+
+
+@bounded(12)
+@given(data=st.data())
+def test_odd_values_are_shown_or_left_out_with_a_reason(data: st.DataObject) -> None:
+    document = data.draw(st.sampled_from([bench(), evaluation(), tuning(), verification(), flicker(), areas()]))
+    odd = data.draw(other_values(document))
+    try:
+        row = row_of(odd if isinstance(odd, dict) else {})
+        part = row.section([Document("odd.json", row.read(odd))])
+    except DocumentError:
+        return
+    assert render_folder("title", "subtitle", [part]).startswith("<!doctype html>")
 
 
 def test_every_kind_of_document_has_one_row() -> None:

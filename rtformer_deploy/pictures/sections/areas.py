@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ..blocks import Block, Cell, Document, Heading, Part, Table, count, detailed, left_out, percent, short
 
+_MOST = 2**53  # pixels
+
 #: An area: class_id, class, pixels, share.
 Area = Mapping[str, int | float | str]
 
@@ -39,7 +41,7 @@ def _details(document: Document[Areas]) -> Iterator[Block]:
         for area in frame.areas:
             number = area.get("pixels", 0)
             name = short(str(area.get("class", "?")))
-            pixels[name] = pixels.get(name, 0) + (number if isinstance(number, int) and number > 0 else 0)
+            pixels[name] = pixels.get(name, 0) + (min(number, _MOST) if isinstance(number, int) and number > 0 else 0)
     total = sum(pixels.values()) or 1
     rows: list[list[Cell]] = [
         [name, count(each), percent(each / total)] for name, each in sorted(pixels.items(), key=lambda item: -item[1])

@@ -9,7 +9,7 @@ from typing import Annotated
 from markupsafe import Markup
 from msgspec import Meta
 
-from ...types import Count, Side, Text
+from ...types import Count, Side
 from ..blocks import Block, Cell, Document, Heading, Lines, Number, Part, Picture, Table, detailed, left_out, milliseconds, short, size
 from ..histogram import draw_counts
 
@@ -45,7 +45,7 @@ class Timed:
 class Model:
     """What was measured."""
 
-    name: Text
+    name: str
     input: tuple[Side, Side]
     backend: str | None = None
     precision_asked: str | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...types import Text
 from ..blocks import Block, Cell, Document, Heading, Part, Table, short
 
 
@@ -13,9 +12,9 @@ from ..blocks import Block, Cell, Document, Heading, Part, Table, short
 class Check:
     """One check."""
 
-    group: Text
-    name: Text
-    state: Text
+    group: str
+    name: str
+    state: str
     detail: str = ""
     fix: str | None = None
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from ...runtime.layer_times import LayerTime
-from ...types import Count, Share, Side, Text
+from ...types import Count, Side
 from ..blocks import (
     Block,
     Cell,
@@ -19,6 +19,7 @@ from ..blocks import (
     Number,
     Part,
     Picture,
+    RoundedShare,
     Table,
     count,
     detailed,
@@ -42,7 +43,7 @@ class Layer:
     name: str
     kind: str
     ms: Milliseconds
-    share: Share
+    share: RoundedShare
     kernel: str = ""
     precision: str = ""
     block: str = ""
@@ -55,15 +56,15 @@ class BlockTime:
     name: str
     layers: Count
     ms: Milliseconds
-    share: Share
+    share: RoundedShare
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """A report of `profile`."""
 
-    model: Text
-    backend: Text
+    model: str
+    backend: str
     input: tuple[Side, Side]
     batch: Count
     rounds: Count

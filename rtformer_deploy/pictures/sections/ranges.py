@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ...types import Amax, Count, Text
+from ...types import Amax, Count
 from ..blocks import Cell, Document, Number, Part, Table, count, short
 
 
@@ -16,10 +16,10 @@ from ..blocks import Cell, Document, Number, Part, Table, count, short
 class Ranges:
     """What is shown of a ranges file, of any version."""
 
-    amax: Annotated[Mapping[Text, Amax], Meta(min_length=1)]
-    method: Text
+    amax: Annotated[Mapping[str, Amax], Meta(min_length=1)]
+    method: str
     images: Count
-    model: Text
+    model: str
 
 
 def section(documents: Sequence[Document[Ranges]]) -> Part:

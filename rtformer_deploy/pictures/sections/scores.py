@@ -11,7 +11,7 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from ...formats.documents import DocumentError
-from ...types import Classes, Count, Share, Text
+from ...types import Classes, Count, Share
 from ..blocks import Block, Cell, Document, Heading, Lines, Part, Picture, Table, count, detailed, left_out, percent, short
 from ..confusion import draw_confusion
 from ..svg import cropped
@@ -24,9 +24,9 @@ _MOST_BESIDE = 6  # reports in one table of classes
 class Scores:
     """A report of `evaluate`. A row of `confusion` is what the labels say, a column what was predicted."""
 
-    model: Text
-    dataset: Text
-    split: Text
+    model: str
+    dataset: str
+    split: str
     frames: Count
     miou: Share | None
     pixel_accuracy: Share | None

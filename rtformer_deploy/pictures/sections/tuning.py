@@ -12,7 +12,7 @@ from msgspec import Meta
 from ...tuning.points import Point, key_of
 from ...tuning.records import Milliseconds
 from ...tuning.search import Mix
-from ...types import Count, Share, Text
+from ...types import Count, Share
 from ..blocks import (
     Block,
     Cell,
@@ -40,7 +40,7 @@ Points = Annotated[float, Meta(ge=-100, le=100)]
 class Mixed:
     """One mix: its precision by block, mIoU from 0 to 1, and by how many points that lies below FP32."""
 
-    name: Text
+    name: str
     levels: Mix
     miou: Share
     drop: Points
@@ -60,12 +60,12 @@ class Mixed:
 class Tuning:
     """A report of `tune`; the first of `points` is FP32."""
 
-    model: Text
-    backend: Text
-    dataset: Text
-    split: Text
+    model: str
+    backend: str
+    dataset: str
+    split: str
     frames: Count
-    max_drop: Annotated[float, Meta(ge=0, le=100)]
+    max_drop: Annotated[float, Meta(ge=0, le=1e6)]
     chosen: Mixed | None
     points: Annotated[tuple[Mixed, ...], Meta(min_length=1, max_length=1000)]
     command: str | None = None

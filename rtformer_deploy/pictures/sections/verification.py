@@ -8,15 +8,15 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ...types import Count, Share, Text
-from ..blocks import Block, Cell, Document, Heading, Number, Part, Table, count, detailed, left_out, percent, short
+from ...types import Count, Share
+from ..blocks import Block, Cell, Document, Heading, Number, Part, RoundedShare, Table, count, detailed, left_out, percent, short
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
     """One stage; `differs` None: it could not be compared, and `detail` says why."""
 
-    stage: Text
+    stage: str
     differs: bool | None
     difference: float | None
     detail: str
@@ -27,14 +27,14 @@ class Stage:
 class Verification:
     """A report of `verify`."""
 
-    a: Text
-    b: Text
+    a: str
+    b: str
     images: Count
     first_difference: str | None
     stages: Annotated[tuple[Stage, ...], Meta(max_length=32)]
     flips: Share
     flips_within_margin: Share | None = None
-    boundary_f_score: Share | None = None
+    boundary_f_score: RoundedShare | None = None
     miou_drop: Annotated[float, Meta(ge=-100, le=100)] | None = None
 
 
