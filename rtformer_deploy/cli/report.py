@@ -31,5 +31,4 @@ def command(folder: Path, output: Path) -> None:
         found = report_folder(folder, output, progress)
     for name, reason in found.left_out[:_MOST_NAMED]:
         echo(f"Left out: {name}: {reason}.")
-    others = f"; {len(found.left_out):,} other JSON files are listed at its end" if found.left_out else ""
-    echo(f"{output}: {found.count:,} reports{others}.")
+    echo(f"{output}: {found.summary()}.")

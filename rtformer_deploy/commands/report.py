@@ -35,7 +35,14 @@ class Found:
 
     @property
     def count(self) -> int:
+        """How many documents are shown."""
         return sum(map(len, self.documents.values()))
+
+    def summary(self) -> str:
+        """What the page holds, without a full stop."""
+        one, others = self.count == 1, len(self.left_out)
+        listed = "" if not others else f"; {others:,} other JSON {'file is' if others == 1 else 'files are'} listed at the end"
+        return f"{self.count:,} {'report' if one else 'reports'} by rtformer-deploy{listed}"
 
 
 def report_folder(folder: Path, output: Path, progress: Progress = no_progress) -> Found:
@@ -118,12 +125,7 @@ def _page(folder: Path, found: Found) -> str:
     from ..pictures.folder import render_folder
 
     name = Path(os.path.realpath(folder)).name or "/"
-    return render_folder(f"Reports in {printable(name)}", _summary(found), list(_parts(found)))
-
-
-def _summary(found: Found) -> str:
-    rest = f"; {len(found.left_out):,} other JSON files are listed at the end" if found.left_out else ""
-    return f"{found.count:,} {'report' if found.count == 1 else 'reports'} by rtformer-deploy{rest}."
+    return render_folder(f"Reports in {printable(name)}", f"{found.summary()}.", list(_parts(found)))
 
 
 def _parts(found: Found) -> list[Part]:

@@ -136,8 +136,9 @@ def short(text: str) -> str:
 
 
 def facts(values: Mapping[str, Any], caption: str = "") -> Facts:
-    """A document's facts; what is not known is left out."""
-    return Facts([(short(name), short(text)) for name, text in rows_of(values)[:_MOST_FACTS]], caption)
+    """A document's facts; what is not known or empty is left out."""
+    rows = [(short(name), short(text)) for name, text in rows_of(values) if text]
+    return Facts(rows[:_MOST_FACTS], caption)
 
 
 def detailed(documents: Sequence[Document[T]]) -> Sequence[Document[T]]:

@@ -129,7 +129,7 @@ def write_all() -> None:
         "bench.json": bench(), "bench odd.json": bench(ODD), "scores.json": evaluation(), "scores2.json": evaluation(ODD),
         "profile.json": profile(), "tuned/tune.json": tuning(), "verify.json": verification(), "clip_flicker.json": flicker(),
         "areas.json": areas(),
-        "inspect.json": {"kind": "onnx", "file": {"path": ODD}, "graph": {"opset": {"ai.onnx": 18}, ODD: ODD}, "problem": None},
+        "inspect.json": {"kind": "onnx", "file": {"path": ODD}, "graph": {"custom": False, ODD: ODD}, "problem": None},
         "doctor.json": {"checks": [{"group": "System", "name": ODD, "state": "ok", "detail": "fine", "fix": None}]},
     }.items():  # fmt: skip
         write(name, data)
@@ -173,7 +173,17 @@ def test_every_kind_has_its_part_in_the_order_of_the_table(whole: str) -> None:
         "Class areas", "Descriptions", "Machine check",
     ]  # fmt: skip
     assert len(parts(whole)) == len(ROWS) + 1
-    for shown in ("tuned/tune.json", "70.00", "a CPU of tiny", "layer59", "2.00 times INT8", "A note on tiny.", "numpy 2.0", "to build it"):
+    for shown in (
+        "custom</th><td>no</td>",
+        "tuned/tune.json",
+        "70.00",
+        "a CPU of tiny",
+        "layer59",
+        "2.00 times INT8",
+        "A note on tiny.",
+        "numpy 2.0",
+        "to build it",
+    ):
         assert shown in whole
 
 
