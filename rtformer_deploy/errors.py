@@ -14,6 +14,7 @@ DeployError              exit code 1
 ├── EngineError          a plan that cannot be opened here
 ├── PrecisionError       --strict: the engine does not have the precision that was asked for
 ├── MissingPackageError  a package of one of the extras is not installed
+├── ReportError          a folder without a report to show
 ├── OutputError          a file or folder that cannot be written
 └── GateError            exit code 3: a limit that was set (verify, tune, build-engine) was not met
 """
@@ -93,6 +94,10 @@ class EngineError(DeployError):
 
 
 class PrecisionError(DeployError):
+    pass
+
+
+class ReportError(DeployError):
     pass
 
 

@@ -202,13 +202,28 @@ class Ranges:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """One precision that `build-engine --fastest` tried: what became of it, and why.
+
+    `ms` is the median of the engine alone (None: there is no such engine); `flips` is as in EngineInfo.
+    """
+
+    precision: PrecisionName
+    state: Literal["chosen", "kept", "dropped"]
+    why: Text
+    ms: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    flips: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What `engine.plan` is: all that is needed to refuse or describe it without opening it. Kept as `engine.plan.json`.
 
     `model_sha256` is the hash of the model's file as it was given, before any pass. `gpu` is the device or the compute capabilities
     that the plan was built for (None: CPU); `flips` the share of pixels whose class changed against ONNX Runtime on the model it came
     from (None: the engine could not be run where it was built, or the model not in ONNX Runtime): the largest of `flips_on`, the
-    share on each frame that was tried. `notes` are what a person should know before trusting the engine.
+    share on each frame that was tried. `candidates` are what it was chosen from, if it was; `notes` are what a person should know before
+    trusting the engine.
     """
 
     spec: ModelSpec
@@ -226,6 +241,7 @@ class EngineInfo:
     flips_on: Mapping[str, Share] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=16)] = ()
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -29,7 +29,7 @@ from rtformer_deploy.nn import build_network
 from rtformer_deploy.training.checkpoint import KEY, read
 from rtformer_deploy.training.log import read_log
 from rtformer_deploy.tuning.journal import Journal
-from rtformer_deploy.types import EngineInfo, ModelSpec, PrecisionFound, Ranges
+from rtformer_deploy.types import Candidate, EngineInfo, ModelSpec, PrecisionFound, Ranges
 
 SECONDS = 5
 MODEL = tiny_model("batch")
@@ -48,6 +48,7 @@ INFO = EngineInfo(
     flips=0.01,
     options={"strict": True, "workspace_mib": None},
     notes=("a note",),
+    candidates=(Candidate("fp32", "kept", "1.50 times FP16's time", 3.0, 0.0), Candidate("fp16", "chosen", "the fastest", 2.0, 0.01)),
 )
 RANGES = Ranges({"input": 2.5, "conv0": 0.0}, "mse", 3, "ab" * 32, "tiny")
 JOURNAL = [

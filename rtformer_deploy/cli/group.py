@@ -29,6 +29,7 @@ COMMANDS = {
     "import-weights": ("import_weights", "Convert PaddleSeg or PyTorch weights to safetensors."),
     "train": ("train", "Train a network on a dataset."),
     "evaluate": ("evaluate", "Score a network, model or engine on a labelled dataset (mIoU)."),
+    "report": ("report", "Make one page from the reports in a folder."),
     "tune": ("tune", "Find the fastest mix of INT8, FP16 and FP32 within an allowed loss of mIoU."),
     "verify": ("verify", "Compare two networks, models or engines and find where they first differ."),
 }

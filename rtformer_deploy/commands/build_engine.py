@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from ..agreement import NOISE, SAMPLE, Probe, Probes
 from ..backends import check_options
 from ..errors import BuildError, UsageError
@@ -15,14 +17,16 @@ from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import stamp_notes, weights_sha256
+from ..formats.ranges import check_ranges, shipped_ranges
 from ..formats.recipe import Recipe, check_model, load_recipe
-from ..graph.quantised import refuse_quantised
+from ..graph.quantised import quantised, refuse_quantised
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
 from ..pipeline import build_engine, can_run_here, check_can_compare, opening_notes, read_model
+from ..tuning.fastest import Order, fastest_engine
 from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
-from .choices import RangesSource, pick_backend, pick_ranges
+from .choices import RangesSource, pick_backend, pick_ranges, refuse_unrunnable
 from .kinds import TIMING_CACHE
 from .outputs import Output, check_outputs, file_inputs, plan_outputs
 from .verify import image_items
@@ -43,6 +47,8 @@ class BuildRequest:
     `bit_depth` (as in `load_image`) and `stop_on_error` are about images: those that the ranges are measured on, and `check_images`, a
     folder or a file, on which the engine is compared with ONNX Runtime too. Above `max_flips` changed pixels, a share from 0 to 1, on one
     of the frames nothing is written.
+
+    `fastest` tries FP32, FP16 and INT8 and takes the fastest that `max_flips` allows; it raises UsageError if the precision is set too.
     """
 
     model: Path
@@ -61,6 +67,11 @@ class BuildRequest:
     check_images: Path | None = None
     max_flips: float | None = None
     external: ExternalModel = field(default_factory=ExternalModel)
+    fastest: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fastest and (self.precision or self.keep or self.recipe):
+            raise UsageError("--fastest tries FP32, FP16 and INT8 itself: leave --fp32, --fp16, --int8, --keep and --recipe out.")
 
 
 def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
@@ -74,8 +85,11 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     probes = _probes(request, feedback.say)
     recipe = _recipe(request)
     backend = pick_backend(request.backend, feedback.say)
-    check_can_compare(backend, request.max_flips)
+    if not request.fastest:
+        check_can_compare(backend, request.max_flips)
     model, spec = read_model(request.model, request.external, backend)
+    if request.fastest:
+        refuse_unrunnable("--fastest", spec, backend, request.options.device)
     said = (*stamp_notes(model), *opening_notes(spec, backend))
     for note in said:
         feedback.say(note)
@@ -88,21 +102,28 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
         refuse_quantised(model)
     if recipe is not None:
         _tell_mix(recipe, backend, feedback.say)
-    ranges = _ranges(request, recipe, spec, odd, feedback)
-    engine = build_engine(
-        model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, probes=probes,
-        progress=feedback.progress,
-    )  # fmt: skip
+    if request.fastest:
+        ranges_or_why = _ranges_if_any(request, model, spec, odd, feedback)
+        engine = fastest_engine(Order(model, spec, backend, options, ranges_or_why, probes, request.strict), feedback)
+    else:
+        ranges = _ranges(request, recipe, spec, odd, feedback)
+        engine = build_engine(
+            model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, probes=probes,
+            progress=feedback.progress,
+        )  # fmt: skip
     for note in engine.info.notes:
         if note not in said:
             feedback.say(note)
-    if odd.errors:
+    uses_ranges = engine.info.ranges_sha256 is not None
+    if odd.errors and uses_ranges:
         engine = replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd))))
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
     _tell(engine, request.output, feedback.say)
-    odd.raise_any(then=f"{request.output} was built with the ranges of the others.")
+    odd.raise_any(
+        then=f"{request.output} was built {'with' if uses_ranges else 'without INT8; it was tried with'} the ranges of the others."
+    )
     probes.odd.raise_any(then=f"{request.output} was built, and compared on the others.")
     return engine
 
@@ -157,9 +178,22 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
             raise UsageError("--ranges, --images and --keep belong to --int8.")
         return None
     recipe_ranges = None if recipe is None else ranges_of_build(recipe.build, feedback.say)
-    if recipe_ranges is not None:
-        return recipe_ranges
+    return _picked_ranges(request, spec, odd, feedback) if recipe_ranges is None else recipe_ranges
 
+
+def _ranges_if_any(request: BuildRequest, model: ir.Model, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | str:
+    """INT8's ranges, or why --fastest leaves INT8 out. Ranges that were asked for and do not fit the model are an error."""
+    found = quantised(model)
+    if found is not None:
+        return f"the model is quantised already ({found})"
+    if not request.ranges.is_set() and shipped_ranges(spec) is None:
+        return "it needs ranges (--ranges or --images), and none come with this model"
+    ranges = _picked_ranges(request, spec, odd, feedback)
+    check_ranges(ranges, spec, weights_sha256(model, spec))
+    return ranges
+
+
+def _picked_ranges(request: BuildRequest, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges:
     def measure(images: Path) -> Ranges:
         reader = ImageReader(request.bit_depth, feedback.say)
         calibration = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, external=request.external)

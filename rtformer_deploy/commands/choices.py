@@ -1,4 +1,4 @@
-"""Choices that several commands make from their options: the backend, and the ranges for INT8."""
+"""Choices that several commands make from their options: the backend and whether it runs here, and the ranges for INT8."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backends import choose_backend
-from ..errors import CalibrationError, UsageError
+from ..backends import backend_row, choose_backend
+from ..errors import CalibrationError, EngineError, UsageError
 from ..formats.ranges import load_ranges, shipped_ranges
+from ..nvidia.driver import gpus, why_none
+from ..pipeline import opening_notes
 from ..types import Backend, ModelSpec, Ranges, Say
 
 
@@ -54,3 +56,19 @@ def pick_backend(asked: str, say: Say) -> Backend:
     backend, reason = choose_backend()
     say(f"Backend {backend}: {reason}")
     return backend
+
+
+def refuse_unrunnable(who: str, spec: ModelSpec, backend: Backend, device: int) -> None:
+    """Raises EngineError if engines of `backend` cannot run on this machine, which `who`, a command or an option, has to do."""
+    for note in opening_notes(spec, backend):
+        raise EngineError(f"{who} runs every engine it builds. {note}")
+    if not backend_row(backend).on_gpu:
+        return
+    devices = gpus()
+    if devices and device >= len(devices):
+        raise EngineError(f"There is no GPU {device} here; there are {len(devices)}, counted from 0.")
+    if not devices:
+        raise EngineError(
+            f"{who} runs every engine it builds, and there is no GPU here for {backend} ({why_none()}).",
+            "Run it on the machine that the engine is for, or choose --backend openvino.",
+        )

@@ -15,7 +15,7 @@ from ..formats.engine_file import sidecar
 from ..formats.model_file import SPEC_KEY
 from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
 from ..image.areas import area_header
-from ..image.png import is_ours
+from ..image.png import SOFTWARE, is_ours
 from ..pictures import PAGE_MARK, SVG_MARK
 from ..stream.sinks import JSON_START
 
@@ -30,9 +30,32 @@ class Kind:
     fits: Callable[[Path], bool]
 
 
-def _document(*keys: str) -> Callable[[Path], bool]:
-    """Whether a file is one JSON object with these keys."""
-    return lambda path: set(keys) <= _object(_text(path)).keys()
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """Whether a file is one JSON object with these keys; `info` is what it says under "info", if it says who wrote it."""
+
+    keys: frozenset[str]
+    info: Mapping[str, str] | None = None
+
+    def __call__(self, path: Path) -> bool:
+        return self.fits(_object(_text(path)))
+
+    def fits(self, data: Mapping[str, Any]) -> bool:
+        return self.keys <= data.keys() and (self.info is None or data.get("info") == self.info)
+
+
+def _document(*keys: str) -> _Document:
+    return _Document(frozenset(keys))
+
+
+def _answers(*keys: str) -> _Document:
+    """A document of segment's answers, with these keys."""
+    return _Document(frozenset(keys), {"description": SOFTWARE})
+
+
+def is_document(kind: Kind, data: Mapping[str, Any]) -> bool:
+    """Whether a JSON object that was read already is of a kind."""
+    return isinstance(kind.fits, _Document) and kind.fits.fits(data)
 
 
 def _lines(*keys: str) -> Callable[[Path], bool]:
@@ -88,10 +111,14 @@ PROFILE = Kind("a report of profile", _document("whole_ms", "layers", "blocks", 
 VIDEO = Kind("a video of rtformer-deploy", _is_our_video)
 AREAS = Kind("a table of class areas", lambda path: holds(path, area_header().encode(), b""))
 ANSWERS = Kind("a document of segment's answers", lambda path: holds(path, JSON_START.encode(), b""))
+AREA_DOCUMENT = Kind("a document of segment's class areas", _answers("frames"))
+COCO_DOCUMENT = Kind("a document of segment's COCO annotations", _answers("annotations", "images"))
 FLICKER = Kind("a report of flicker", _document("threshold", "share", "frames"))
 SCORES = Kind("a report of evaluate", _document("miou", "confusion", "classes"))
 COMPARISON = Kind("a report of verify", _document("a", "b", "stages", "flips"))
 TUNING = Kind("a report of tune", _document("points", "baseline", "max_drop"))
+DESCRIPTION = Kind("a description by inspect", _document("kind", "file", "problem"))
+CHECKUP = Kind("a report of doctor", _document("checks"))
 JOURNAL = Kind("the state of a tune run", _lines("kind", "identity"))
 RECIPE = Kind("a recipe that tune wrote", lambda path: holds(path, b"#", TUNED.encode(), _HEAD))
 PAGE = Kind("a page that rtformer-deploy wrote", lambda path: holds(path, b"<!doctype html>", PAGE_MARK.encode(), _HEAD))

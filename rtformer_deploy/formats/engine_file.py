@@ -17,7 +17,7 @@ from .engine_info import check_info
 from .preprocessing import needed_version, written
 
 #: The newest version of the sidecar. Version 1 has no `resize_corners` and `scale` in its spec.
-_VERSION = 2
+NEWEST = 2
 #: What is kept of a sidecar's notes, which commands print: a builder's line is shorter.
 _MOST_NOTES, _NOTE_LENGTH = 20, 500
 
@@ -57,7 +57,7 @@ def save_precision(precision: PrecisionFound, path: Path) -> None:
 def _document(info: EngineInfo) -> bytes:
     values = info.to_json()
     spec = written(info.spec, values["spec"])
-    return _json({VERSION: needed_version(info.spec, _VERSION), **values, "spec": spec})
+    return _json({VERSION: needed_version(info.spec, NEWEST), **values, "spec": spec})
 
 
 def _json(data: dict[str, Any]) -> bytes:
@@ -68,7 +68,7 @@ def load_info(path: Path) -> EngineInfo:
     """The EngineInfo beside a plan. If a newer version wrote it, a note in it says so. Raises EngineError if it is missing or damaged."""
     data = _read(path)
     try:
-        info, note = convert_tolerant(data, EngineInfo, _VERSION)
+        info, note = convert_tolerant(data, EngineInfo, NEWEST)
         check_info(info)
     except DocumentError as error:
         raise _unreadable(path, error) from error
