@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..agreement import NOISE, SAMPLE, Probe, Probes
 from ..backends import check_options
+from ..backends.here import can_run_here
 from ..errors import BuildError, UsageError
 from ..files import printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
@@ -19,8 +20,8 @@ from ..formats.recipe import Recipe, check_model, load_recipe
 from ..graph.quantised import refuse_quantised
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
-from ..pipeline import build_engine, can_run_here, check_can_compare, opening_notes, read_model
-from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
+from ..pipeline import build_engine, check_can_compare, opening_notes, read_model
+from ..types import QUANTISED, Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
 from .choices import RangesSource, pick_backend, pick_ranges
 from .kinds import TIMING_CACHE
@@ -71,10 +72,12 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     """
     odd = OddFiles(request.stop_on_error)
     _check_files(request)
-    probes = _probes(request, feedback.say)
+    probes = probes_of(request, feedback.say)
     recipe = _recipe(request)
     backend = pick_backend(request.backend, feedback.say)
     check_can_compare(backend, request.max_flips)
+    if request.options.strip and request.max_flips is not None:
+        raise UsageError("--strip and --max-flips cannot be combined: a plan without weights cannot be run. refit takes --max-flips.")
     model, spec = read_model(request.model, request.external, backend)
     said = (*stamp_notes(model), *opening_notes(spec, backend))
     for note in said:
@@ -84,11 +87,11 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     options = _options(request, mix, spec)
     check_options(options, backend)  # before the calibration images are read
-    if options.precision == "int8":
-        refuse_quantised(model)
+    if options.precision in QUANTISED:
+        refuse_quantised(model, f"--{options.precision}")
     if recipe is not None:
         _tell_mix(recipe, backend, feedback.say)
-    ranges = _ranges(request, recipe, spec, odd, feedback)
+    ranges = ranges_for(request, recipe, spec, odd, feedback)
     engine = build_engine(
         model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, probes=probes,
         progress=feedback.progress,
@@ -96,18 +99,22 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     for note in engine.info.notes:
         if note not in said:
             feedback.say(note)
-    if odd.errors:
-        engine = replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd))))
+    engine = with_odd_images(engine, odd)
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
-    _tell(engine, request.output, feedback.say)
+    tell_engine(engine, request.output, feedback.say)
     odd.raise_any(then=f"{request.output} was built with the ranges of the others.")
     probes.odd.raise_any(then=f"{request.output} was built, and compared on the others.")
     return engine
 
 
-def _probes(request: BuildRequest, say: Say) -> Probes:
+def with_odd_images(engine: Engine, odd: OddFiles) -> Engine:
+    """An engine -> the same with a note about images that could not be read for its ranges."""
+    return replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd)))) if odd.errors else engine
+
+
+def probes_of(request: BuildRequest, say: Say) -> Probes:
     """The frames and the bound of the comparison with ONNX Runtime. Raises ImageError if the folder is missing or holds no images."""
     items = [] if request.check_images is None else image_items([request.check_images], ImageReader(request.bit_depth, say))
     frames = tuple(Probe(_probe_name(item.name), item.decode) for item in items)
@@ -143,18 +150,19 @@ def _recipe(request: BuildRequest) -> Recipe | None:
     if request.recipe is None:
         return None
     if request.precision or request.keep:
-        raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8 and --keep out.")
+        raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8, --fp8 and --keep out.")
     recipe = load_recipe(request.recipe)
     if recipe.build.ranges is not None and request.ranges.is_set():
         raise UsageError(f"{request.recipe} names the ranges that its mix was tuned with: leave --ranges and --images out.")
     return recipe
 
 
-def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | None:
+def ranges_for(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | None:
+    """The ranges that INT8 and FP8 need, measured if the request says so; None for other precisions. Images that fail go to `odd`."""
     precision = request.precision if recipe is None else recipe.build.mix.precision
-    if precision != "int8":
+    if precision not in QUANTISED:
         if request.ranges.is_set() or request.keep:
-            raise UsageError("--ranges, --images and --keep belong to --int8.")
+            raise UsageError("--ranges, --images and --keep belong to --int8 and --fp8.")
         return None
     recipe_ranges = None if recipe is None else ranges_of_build(recipe.build, feedback.say)
     if recipe_ranges is not None:
@@ -165,18 +173,20 @@ def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: 
         calibration = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, external=request.external)
         return calibrate_file(calibration, feedback, odd)
 
-    return pick_ranges(request.ranges, spec, measure, feedback.say)
+    return pick_ranges(request.ranges, spec, measure, feedback.say, precision)
 
 
 def _about(odd: OddFiles) -> str:
     """What the sidecar says about images that could not be read."""
     count = odd.total - len(odd.errors)
-    return printable(f"The INT8 ranges were measured on {count} images alone, as {odd.title()} {'; '.join(map(str.strip, odd.lines()))}")
+    return printable(f"The ranges were measured on {count} images alone, as {odd.title()} {'; '.join(map(str.strip, odd.lines()))}")
 
 
 def _tell_mix(recipe: Recipe, backend: Backend, say: Say) -> None:
     mix = recipe.build.mix
-    parts = [f"{len(mix.exclude)} names stay out of INT8"] * bool(mix.exclude) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
+    parts = [f"{len(mix.exclude)} names stay out of {mix.precision.upper()}"] * bool(mix.exclude) + [f"{len(mix.fp32)} in FP32"] * bool(
+        mix.fp32
+    )
     say(f"Recipe {recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
     if recipe.build.backend not in (None, backend):
         say(f"The mix was tuned on {recipe.build.backend}; on {backend} its mIoU and latency were not measured.")
@@ -210,7 +220,8 @@ def _read_cache(path: Path | None) -> bytes | None:
     return read_bytes(path, BuildError, "a timing cache") if os.path.exists(path) else b""
 
 
-def _tell(engine: Engine, output: Path, say: Say) -> None:
+def tell_engine(engine: Engine, output: Path, say: Say) -> None:
+    """Says what was written, the precision of its layers, and how it compares."""
     info = engine.info
     builder = info.builder_version if info.builder_version.startswith(info.backend) else f"{info.backend} {info.builder_version}"
     say(f"{output} ({len(engine.plan) / 2**20:.1f} MiB) and {sidecar(output).name}: {builder}" + (f", for {info.gpu}" if info.gpu else ""))
@@ -220,6 +231,8 @@ def _tell(engine: Engine, output: Path, say: Say) -> None:
     if info.flips is not None:
         each = ", ".join(f"{name} {share:.4%}" for name, share in _worst(info.flips_on))
         say(f"Against ONNX Runtime on the model: {info.flips:.4%} of the pixels change class ({each}).")
+    elif info.stripped:
+        say(f"It holds no weights. To put some in: rtformer-deploy refit {output} MODEL.onnx -o NEW.plan")
     elif opening_notes(info.spec, info.backend):
         say("Not run here; its classes were not compared with ONNX Runtime.")
     elif not can_run_here(engine):
