@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from .image.frames import colourize, load_image, overlay, save_png
     from .opening import open_any
     from .pipeline import build_engine, export_model, read_model, spec_of
+    from .runtime.runner import Runner
     from .stream.result import Result
     from .stream.segment import Results, segment
-    from .types import BuildOptions, Engine, EngineInfo, ModelSpec, Runner, TensorSpec
+    from .types import BuildOptions, Engine, EngineInfo, ModelSpec, TensorSpec
 
 #: public name -> the module it lives in
 _HOMES = {
@@ -31,7 +32,7 @@ _HOMES = {
     "ModelSpec": "types",
     "Result": "stream.result",
     "Results": "stream.segment",
-    "Runner": "types",
+    "Runner": "runtime.runner",
     "TensorSpec": "types",
     "build_engine": "pipeline",
     "choose_network": "export.weights_choice",

@@ -200,12 +200,12 @@ def refit_engine(
     """An engine that was built with --strip, and a model of the same architecture and size -> the engine with the model's weights.
 
     The model goes through the passes of the build, INT8 and FP8 with `ranges` of its own weights. Of `where` only the device and the
-    threads count. Needs a GPU that the engine is for.
-    Raises ModelError if the model does not fit, EngineError if TensorRT cannot put its weights in, and what `build_engine` raises.
+    threads count. Needs a GPU that the engine is for. Raises ModelError if the model does not fit, EngineError if TensorRT cannot put its
+    weights in, and what `build_engine` raises.
     """
     info, known, probes = engine.info, check_refittable(engine.info), probes or Probes()
-    told = {name: bool(info.options.get(name)) for name in ("mixed", "plugins")}
-    options = BuildOptions(info.precision.asked, info.batch, device=where.device, threads=where.threads, **told)
+    mixed, plugins = (bool(info.options.get(name)) for name in ("mixed", "plugins"))
+    options = replace(where, precision=info.precision.asked, batch=info.batch, mixed=mixed, plugins=plugins)
     check_same_ends(info.spec, spec)
     graph = _graph_for(model, spec, info.backend, options, ranges, known.keep, known.fp32, probes, progress)
     changed = check_fit(known, graph)

@@ -6,10 +6,10 @@ The bounds of a field are part of its type (msgspec.Meta). They hold for values 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from msgspec import Meta
 
@@ -336,30 +336,3 @@ class Ticket:
     """What `Runner.submit` gives and `Runner.result` takes: one submission, in order."""
 
     number: int
-
-
-class Runner(Protocol):
-    """Frames in, label maps out; the same contract for every backend. A context manager.
-
-    A frame is RGB uint8 (H, W, 3) of any size; a label map is uint8 (H, W) at the frame's own size.
-    """
-
-    spec: ModelSpec
-
-    def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...
-
-    def logits(self, frames: Sequence[Frame]) -> Logits:
-        """The engine's logits (N, classes, h, w) as float32; an engine built with `--head labels` has none and raises an error."""
-        ...
-
-    def submit(self, frames: Sequence[Frame]) -> Ticket:
-        """Starts frames (at most the engine's largest batch) and returns at once; `result` waits for these frames only."""
-        ...
-
-    def result(self, ticket: Ticket) -> list[LabelMap]: ...
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...

@@ -94,6 +94,6 @@ def test_every_dequantised_copy_feeds_the_operator_in_fp16() -> None:
     prepared = prepare_model(model, "tensorrt-rtx", FP8, ranges_of_run(model, feed), probe=feed)
     weights = [node.outputs[0] for node in prepared.graph if str(node.name).endswith("/weight/dequantize")]
     assert len(weights) == 3
-    for node in (value.uses()[0].node for value in weights):
+    for node in (reader for value in weights for reader, _ in value.uses()):
         assert producer(node.inputs[0]).op_type == "DequantizeLinear"
         assert [value.dtype for value in node.inputs if value is not None] == [ir.DataType.FLOAT16] * len(node.inputs)
