@@ -15,7 +15,8 @@ from ..types import Refit, StoredWeight
 _WEIGHTS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.FLOAT8E4M3FN})
 _DATA = ("raw_data", "float_data", "int32_data")
 #: What says where a model came from, not what it computes.
-_REMARKS = ("producer_name", "producer_version", "domain", "model_version", "doc_string", "metadata_props")
+_ORIGIN = ("producer_name", "producer_version", "domain", "model_version")
+_REMARKS = ("doc_string", "metadata_props")
 _MOST_NAMED = 20
 _MOST_WEIGHTS = 3000
 
@@ -33,8 +34,9 @@ def graph_sha256(model: ir.Model) -> str:
         if tensor.name in names:
             for field in _DATA:
                 tensor.ClearField(field)
-    _clear(proto, _REMARKS)
-    _clear(proto.graph, ("doc_string", "metadata_props"))
+    for field in (*_ORIGIN, *_REMARKS):
+        proto.ClearField(field)
+    _clear_remarks(proto.graph)
     return sha256(proto.SerializeToString(deterministic=True))
 
 
@@ -91,6 +93,12 @@ def _stored(tensor: ir.TensorProtocol) -> StoredWeight:
     return StoredWeight(tensor.dtype.numpy().name, tuple(map(int, tensor.shape.numpy())), sha256(tensor.tobytes()))
 
 
-def _clear(proto: onnx.ModelProto | onnx.GraphProto, fields: tuple[str, ...]) -> None:
-    for field in fields:
-        proto.ClearField(field)
+def _clear_remarks(graph: onnx.GraphProto) -> None:
+    """Removes what people and exporters wrote about a graph and its parts, in the bodies of If, Loop and Scan too; shapes between are such."""
+    graph.ClearField("value_info")
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        for field in _REMARKS:
+            part.ClearField(field)
+    for attribute in (each for node in graph.node for each in node.attribute):
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            _clear_remarks(body)

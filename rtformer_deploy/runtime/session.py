@@ -139,7 +139,8 @@ def rebuild_command(info: EngineInfo) -> str:
     """The command that builds the same kind of plan on this machine."""
     smallest, usual, largest = info.batch
     batch = "" if largest == 1 else f" --min {smallest} --opt {usual} --max {largest}"
-    return f"rtformer-deploy build-engine MODEL.onnx --backend {info.backend} --{info.precision.asked}{batch}"
+    strip = " --strip" if info.refit is not None else ""
+    return f"rtformer-deploy build-engine MODEL.onnx --backend {info.backend} --{info.precision.asked}{strip}{batch}"
 
 
 def rebuild_hint(info: EngineInfo) -> str:

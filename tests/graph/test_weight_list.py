@@ -49,6 +49,9 @@ def test_where_a_model_comes_from_does_not_count() -> None:
     other.producer_name, other.doc_string = "another tool", "words"
     other.metadata_props["weights"] = "other"
     other.graph.doc_string = "more words"
+    for node in other.graph:
+        node.doc_string, node.metadata_props["traceback"] = "words", "a file of somebody"
+        node.outputs[0].metadata_props["traceback"] = "the same"
     assert graph_sha256(other) == graph_sha256(model)
 
 

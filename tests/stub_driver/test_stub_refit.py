@@ -16,6 +16,7 @@ from tensorrt_plans import make_engine
 
 from rtformer_deploy.agreement import Probes
 from rtformer_deploy.backends import open_engine, open_reference
+from rtformer_deploy.backends.here import complete_precision
 from rtformer_deploy.cli import main
 from rtformer_deploy.errors import EngineError, GateError
 from rtformer_deploy.files import sha256
@@ -116,6 +117,14 @@ def test_a_plan_without_weights_is_not_opened(machine: TensorRTLab) -> None:
     with pytest.raises(EngineError, match=r"The plan holds no weights: it was built with --strip.\nPut a model's weights in: rtformer-dep"):
         open_engine(stripped())
     assert machine.journal() == []
+
+
+def test_its_layers_are_read_without_a_context(machine: TensorRTLab) -> None:
+    machine.layers_with_context = [{"LayerType": "conv", "Inputs": [{"Format/Datatype": "Float"}]}]
+    assert complete_precision(stripped()).info.precision.state == "requested"
+    machine.layers = machine.layers_with_context
+    assert complete_precision(stripped()).info.precision.state == "verified"
+    assert machine.count("TensorRT: shape") == 0
 
 
 def test_the_bound_on_changed_pixels_holds(machine: TensorRTLab) -> None:

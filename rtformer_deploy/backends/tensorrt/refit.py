@@ -7,6 +7,7 @@ https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/refitting
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from ...errors import EngineError, shorten
@@ -78,4 +79,4 @@ def _serialize(plan: OpenPlan) -> bytes:
 
 
 def _again(info: EngineInfo) -> str:
-    return f"Build an engine of this model instead: {rebuild_command(info)}"
+    return f"Build an engine of this model instead: {rebuild_command(replace(info, refit=None))}"
