@@ -94,7 +94,7 @@ def _stored(tensor: ir.TensorProtocol) -> StoredWeight:
 
 
 def _clear_remarks(graph: onnx.GraphProto) -> None:
-    """Removes what people and exporters wrote about a graph and its parts, in the bodies of If, Loop and Scan too; shapes between are such."""
+    """Removes what people and exporters wrote about a graph and its parts, in the bodies of If, Loop and Scan too, and shapes between."""
     graph.ClearField("value_info")
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         for field in _REMARKS:

@@ -124,7 +124,7 @@ def test_eight_bits_need_ranges_of_the_new_weights(call: Call, small: Small) -> 
     refused(call(*REFIT, "--ranges", "model.json"), "These ranges belong to other weights")
     refused(call(*REFIT, "--ranges", "other.json"), "The model fits the plan.")
     ranges = load_ranges(Path("other.json"))
-    save_ranges(dataclasses.replace(ranges, amax=ranges.amax | {"stem.0/Relu": 0.0}), Path("other.json"))
+    save_ranges(dataclasses.replace(ranges, amax={**ranges.amax, "stem.0/Relu": 0.0}), Path("other.json"))
     refused(call(*REFIT, "--ranges", "other.json"), "  stem.0/Relu/activation_scale/fp16 (float16 number) is missing in the model")
 
 
