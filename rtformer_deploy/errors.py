@@ -15,7 +15,7 @@ DeployError              exit code 1
 ├── PrecisionError       --strict: the engine does not have the precision that was asked for
 ├── MissingPackageError  a package of one of the extras is not installed
 ├── OutputError          a file or folder that cannot be written
-└── GateError            exit code 3: a limit that was set (verify, tune, build-engine) was not met
+└── GateError            exit code 3: a limit that was set (verify, tune, --max-flips) was not met
 """
 
 from __future__ import annotations
