@@ -28,6 +28,7 @@ _ADVICE: Mapping[PrecisionName, str] = {
     "fp32": "It computes in FP32 as ONNX Runtime does, so one of the two computes the model wrongly",
     "fp16": "Leave parts of the model in FP32 with a recipe from tune",
     "int8": "Leave parts of the model out of INT8 with --keep or a recipe from tune, or measure the ranges on more images",
+    "fp8": "Leave parts of the model out of FP8 with --keep, or measure the ranges on more images",
 }
 
 
@@ -90,10 +91,9 @@ def compare(engine: Engine, model: ir.Model, options: BuildOptions, probes: Prob
     The model runs in ONNX Runtime with graph optimisation off; if it cannot, the notes say so. Raises what opening and running the engine
     raises, and ImageError if none of the further frames can be read.
     """
-    plain = BuildOptions(batch=options.batch, threads=options.threads)
     try:
         with (
-            _open_reference(model, engine.info.spec, plain) as reference,
+            _open_reference(model, engine.info.spec, options) as reference,
             open_engine(engine, device=options.device, threads=options.threads) as runner,
         ):
             shares, one_class = _shares(reference, runner, probes, progress)
@@ -104,6 +104,27 @@ def compare(engine: Engine, model: ir.Model, options: BuildOptions, probes: Prob
     if found.worst is not None and found.worst > NOTABLE:
         notes.append(_about(found, engine.info.precision.asked))
     return Agreement(shares, tuple(notes))
+
+
+def compare_graphs(
+    graph: ir.Model, model: ir.Model, spec: ModelSpec, options: BuildOptions, probes: Probes, progress: Progress = no_progress
+) -> tuple[str, ...]:
+    """The graph that a builder will get, and the model it came from -> notes on how far ONNX Runtime's label maps of both agree.
+
+    It shows what a precision costs where its engine cannot run. Raises ImageError if none of the further frames can be read.
+    """
+    try:
+        with _open_reference(model, spec, options) as reference, _open_reference(graph, spec, options) as runner:
+            shares, one_class = _shares(reference, runner, probes, progress)
+    except _NoReferenceError as error:
+        return (f"The graph was not compared with the model: {error}",)
+    found = Agreement(shares)
+    own = ", ".join(f"{name} {shares[name]:.4%}" for name in (SAMPLE, NOISE))
+    share = (
+        f"In ONNX Runtime, {found.worst:.4%} of the pixels change class from the model to its graph in {options.precision.upper()} ({own})."
+    )
+    warning = [_about(found, options.precision)] if found.worst is not None and found.worst > NOTABLE else []
+    return (share, *[_NO_STRUCTURE] * one_class, *warning)
 
 
 def check_flips(worst: float | None, most: float | None) -> None:
@@ -125,8 +146,9 @@ def _about(found: Agreement, precision: PrecisionName) -> str:
 
 
 def _open_reference(model: ir.Model, spec: ModelSpec, options: BuildOptions) -> FrameRunner:
+    plain = BuildOptions(batch=options.batch, threads=options.threads)
     try:
-        return open_reference(inline_functions(clone(model)), spec, options)
+        return open_reference(inline_functions(clone(model)), spec, plain)
     except EngineError as error:
         raise _NoReferenceError(error.what) from error
 

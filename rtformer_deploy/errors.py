@@ -16,7 +16,7 @@ DeployError              exit code 1
 ├── MissingPackageError  a package of one of the extras is not installed
 ├── ReportError          a folder without a report to show
 ├── OutputError          a file or folder that cannot be written
-└── GateError            exit code 3: a limit that was set (verify, tune, build-engine) was not met
+└── GateError            exit code 3: a limit that was set (verify, tune, --max-flips) was not met
 """
 
 from __future__ import annotations

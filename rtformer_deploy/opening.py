@@ -8,15 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from .backends import REFERENCE, build, open_engine
+from .backends.here import complete_precision, refuse_mismatch
 from .errors import OutputError, UsageError
 from .formats.engine_file import load_engine, save_precision
 from .formats.external_model import ExternalModel
 from .formats.model_file import file_sha256, is_model, stamp_notes
 from .graph.functions import inline_functions
 from .machine import require
-from .pipeline import complete_precision, read_model, refuse_mismatch
+from .pipeline import read_model
 from .runtime.frame_runner import FrameRunner
 from .runtime.scaled import ScaledRunner
+from .runtime.session import refuse_stripped
 from .runtime.whole_logits import OpenLogitsRunner
 from .types import BuildOptions, Engine, ModelSpec
 
@@ -52,7 +54,9 @@ def engine_of(
     path = Path(path)
     if is_model(path):
         return _build_in_memory(path, threads, external)
-    engine = _with_precision(load_engine(path), path, device)
+    loaded = load_engine(path)
+    refuse_stripped(loaded.info)  # before anything else that may be wrong with it: it could not be opened anywhere
+    engine = _with_precision(loaded, path, device)
     if strict or engine.info.options.get("strict"):
         refuse_mismatch(engine)
     return engine

@@ -18,8 +18,11 @@ Bounds = tuple[int, ...] | None
 @click.option(
     "--int8", "precision", flag_value="int8", help="Quantise convolutions and linear layers; the rest is FP16 on TensorRT, FP32 on a CPU."
 )
+@click.option(
+    "--fp8", "precision", flag_value="fp8", help="Quantise to FP8, for GPUs of compute capability 8.9 and later; never run so far."
+)
 @options.ranges
-@click.option("--keep", multiple=True, metavar="NAME", help="Leave nodes of this name (a glob) out of INT8; repeatable.")
+@click.option("--keep", multiple=True, metavar="NAME", help="Leave nodes of this name (a glob) out of INT8 or FP8; repeatable.")
 @click.option("--fastest", is_flag=True, help="Try FP32, FP16 and INT8, and take the fastest that --max-flips allows.")
 @click.option("--recipe", metavar="NAME|FILE", help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.")
 @options.backend

@@ -18,7 +18,8 @@ from .terminal import echo, escape, print_any_name, quiet_end, write
 COMMANDS = {
     "export": ("export", "Export a network and its weights to a checked ONNX model."),
     "build-engine": ("build_engine", "Build an engine from an ONNX model, for this machine or a GPU elsewhere."),
-    "calibrate": ("calibrate", "Measure the ranges of a model's tensors on images, for INT8."),
+    "refit": ("refit", "Put a model's weights into an engine that was built with --strip."),
+    "calibrate": ("calibrate", "Measure the ranges of a model's tensors on images, for INT8 and FP8."),
     "bench": ("bench", "Measure latency and throughput of an engine, alone and end to end."),
     "profile": ("profile", "Measure the time of each layer of an engine."),
     "segment": ("segment", "Segment images into label maps and coloured overlays."),

@@ -87,9 +87,18 @@ def _engine_facts(info: EngineInfo) -> dict[str, Any]:
         "opens_here": _opens_here(info),
         "model_sha256": info.model_sha256,
         "ranges_sha256": info.ranges_sha256,
+        **_refit_facts(info),
         "options": {key: value for key, value in info.options.items() if value is not None},
         "notes": list(info.notes),
     }
+
+
+def _refit_facts(info: EngineInfo) -> dict[str, str]:
+    """What the plan of an engine that was built with --strip holds of weights."""
+    if info.refit is None:
+        return {}
+    count = len(info.refit.weights)
+    return {"weights": f"none: refit puts {count} in" if info.refit.stripped else f"{count}, which refit can exchange"}
 
 
 def _opens_here(info: EngineInfo) -> str:

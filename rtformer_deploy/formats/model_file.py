@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -19,6 +19,7 @@ from .bounds import check_bounds, check_bytes
 from .documents import DocumentError
 from .engine_file import PLAN_SUFFIXES, sidecar
 from .external_data import pull_in, tensors_of
+from .external_model import tensor_spec
 from .spec_file import parse_spec, spec_text
 
 SPEC_KEY = "rtformer_deploy.spec"
@@ -171,6 +172,37 @@ def stamp_notes(model: ir.Model) -> tuple[str, ...]:
     """What a person should know about the ModelSpec that a model carries: that it says more than this version reads. Raises ModelError."""
     note = (_read_stamp(model) or (None, None))[1]
     return () if note is None else (f"The model's {SPEC_KEY} is of {note}.",)
+
+
+def check_ends(model: ir.Model, spec: ModelSpec, name: str) -> None:
+    """Raises ModelError if the metadata does not fit the graph, as in an edited file."""
+    inputs = [value.name for value in model.graph.inputs if value.name not in model.graph.initializers]
+    outputs = [value.name for value in model.graph.outputs]
+    if inputs != [spec.input.name] or outputs != [spec.output.name]:
+        raise ModelError(
+            f"{name} has the inputs {inputs} and outputs {outputs}; its stamp says {spec.input.name} and {spec.output.name}.",
+            "Export it again.",
+        )
+    source, target = (tensor_spec(value) for value in (_feed(model), model.graph.outputs[0]))
+    for found, told in ((source, spec.input), (target, spec.output)):
+        if not _same_shape(found.shape, told.shape):
+            raise ModelError(f"{name}: {found.name} is {_text(found.shape)}; its stamp says {_text(told.shape)}.", "Export it again.")
+    count = target.shape[1] if len(target.shape) == 4 else None
+    if isinstance(count, int) and count != len(spec.classes):
+        raise ModelError(f"{name} gives {count} classes; its stamp names {len(spec.classes)}.", "Export it again.")
+
+
+def _feed(model: ir.Model) -> ir.Value:
+    return next(value for value in model.graph.inputs if value.name not in model.graph.initializers)
+
+
+def _same_shape(found: Sequence[int | str], told: Sequence[int | str]) -> bool:
+    """Whether two shapes agree; an open dimension of the graph may be any size, but a fixed one is the same in both."""
+    return len(found) in (0, len(told)) and all(not isinstance(own, int) or own == other for own, other in zip(found, told, strict=False))
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _read_stamp(model: ir.Model) -> tuple[ModelSpec, str | None] | None:

@@ -22,7 +22,8 @@ from ..formats.documents import parse_json
 from ..formats.spec_file import load_spec
 from ..image.decode import MAX_PIXELS, decode_image
 from ..runtime.cpu_session import label_maps, preprocess_frames
-from ..types import Frame, ModelSpec, Runner
+from ..runtime.runner import Runner
+from ..types import Frame, ModelSpec
 
 Tensors = Mapping[str, NDArray[Any]]
 

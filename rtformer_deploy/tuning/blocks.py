@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..graph.names import home
-from ..graph.qdq import quantizable, ranges_of
+from ..graph.qdq import ranges_of
+from ..graph.quantizable import quantizable
 from ..graph.weights import weight_of
 from ..types import Ranges
 

@@ -156,10 +156,17 @@ def test_strict_drops_what_does_not_have_its_precision(call: Call) -> None:
     assert "--strict: fp16 was asked for" in fp16.why
 
 
-@pytest.mark.parametrize("option", [("--fp32",), ("--fp16",), ("--int8",), ("--keep", "conv0"), ("--recipe", "rtformer-slim-camvid")])
+@pytest.mark.parametrize(
+    "option", [("--fp32",), ("--fp16",), ("--int8",), ("--fp8",), ("--keep", "conv0"), ("--recipe", "rtformer-slim-camvid")]
+)
 def test_it_chooses_the_precision_itself(call: Call, option: tuple[str, ...]) -> None:
     result = build(call, *option, code=2)
     assert "--fastest tries FP32, FP16 and INT8 itself" in result.stderr
+    assert not Path("engine.plan").exists()
+
+
+def test_a_plan_without_weights_cannot_be_timed(call: Call) -> None:
+    assert "--fastest and --strip cannot be combined" in build(call, "--strip", code=2).stderr
     assert not Path("engine.plan").exists()
 
 
