@@ -67,6 +67,7 @@ def _print(compared: Compared) -> None:
     from .show import console, table
 
     out = console()
+    out.print(compared.title)
     for each in compared.tables:
         out.print(table(each.title, each.columns, each.rows, right=each.right))
         if each.note:

@@ -71,7 +71,8 @@ def compare_suite(request: CompareRequest, feedback: Feedback) -> Compared:
     make_folder(task.preparation.folder)
     journal = Journal(request.state, _identity(task, keys), request.resume)
     if journal.records:
-        feedback.say(f"Going on after {len(journal.rounds())} rounds.")
+        done = len(journal.rounds())
+        feedback.say(f"Going on after {done} round{'s' * (done != 1)}.")
     rows = [_prepared(entrant, task) for entrant in task.entrants]
     _refuse_none(rows, task)
     rows = [_scored(row, task, journal) for row in rows]

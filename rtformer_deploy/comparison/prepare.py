@@ -125,7 +125,7 @@ def key_of(entrant: Entrant, preparation: Preparation) -> str:
 
 
 def prepare(entrant: Entrant, preparation: Preparation, feedback: Feedback) -> Built:
-    """An entrant -> its plan: the one in the folder if it was built of the same, else a new one. Raises the DeployError that says why not."""
+    """An entrant -> its plan: the one in the folder if it was built of the same, else a new one. Raises the DeployError of what fails."""
     key = key_of(entrant, preparation)
     kept = _kept(entrant, preparation, key)
     if kept is not None:

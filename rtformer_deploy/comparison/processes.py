@@ -45,7 +45,7 @@ class Process:
         self.ready: Ready = ready
 
     def turn(self, seconds: float, warmup: float = 0.0) -> Turn:
-        """Measures for `seconds` after `warmup` seconds. Raises the DeployError that the process met, EngineError if it crashed or hangs."""
+        """Measures for `seconds` after `warmup` seconds. Raises the DeployError that it met, EngineError if it crashed or hangs."""
         turn = self._ask(Call(seconds, warmup), seconds + warmup + TURN_LIMIT).turn
         assert turn is not None  # the answer to a Call
         return turn
