@@ -68,8 +68,9 @@ def _points(rows: Sequence[Row]) -> Iterator[Point]:
             continue
         speed = row.figures.engine
         miou = on_val[0] if row.scored is None else 100 * row.scored.miou
-        kind = "published" if row.scored is None else "measured"
-        yield Point(row.name, speed.fps, speed.low_fps, speed.high_fps, miou, kind, row.entrant.is_own)
+        yield Point(
+            row.name, speed.fps, speed.low_fps, speed.high_fps, miou, "published" if row.scored is None else "measured", row.entrant.is_own
+        )
 
 
 def _what(rows: Sequence[Row]) -> Table:
