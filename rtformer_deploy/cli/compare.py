@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds",
     type=parse.Number(min=0, min_open=True),
-    default=30.0,
+    default=6.0,
     show_default=True,
-    help="Time each contestant for so many seconds, over all rounds.",
+    help="Time each contestant for so many seconds in a round.",
 )
 @click.option("--plans", type=options.PATH, metavar="DIR", help="Keep a suite's engines here, and take those that fit [default: --output].")
 @click.option("--resume", is_flag=True, help="Go on from the measurements in --output.")

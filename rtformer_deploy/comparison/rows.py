@@ -33,6 +33,11 @@ class Row:
         return self.entrant.name
 
     @property
+    def is_random(self) -> bool:
+        """Whether its weights are random, so that only speed and size mean something."""
+        return self.entrant.file is None or (self.built is not None and (self.built.info.spec.weights or "").startswith("random"))
+
+    @property
     def published(self) -> dict[str, Published]:
         """What others give for the network, by source."""
         return {} if self.entrant.network is None else dict(self.entrant.network.recipe.published)
@@ -44,7 +49,7 @@ class Row:
             "status": "done" if self.error is None else "failed",
             "why": None if self.error is None else list(self.error.lines),
             **({} if self.built is None else self.built.to_json()),
-            "random_weights": self.entrant.is_random,
+            "random_weights": self.is_random,
             "miou": None if self.scored is None else round(100 * self.scored.miou, 2),
             "measured": None if self.figures is None else self.figures.to_json(),
             "published": {source: dataclasses.asdict(each) for source, each in self.published.items()},
@@ -95,7 +100,7 @@ def _about(row: Row) -> tuple[str, ...]:
         _NOTHING if built.macs is None else f"{built.macs / 1e9:.2f}",
         "x".join(map(str, facts["input"])),
         f"{facts['precision_asked']} {facts['precision_found']}",
-        "random" if row.entrant.is_random else str(facts["weights"] or "own"),
+        "random" if row.is_random else str(facts["weights"] or "own"),
         _NOTHING if row.scored is None else f"{100 * row.scored.miou:.2f}",
         f"{facts['plan_mb']:.1f}",
         _NOTHING if row.figures is None else f"{row.figures.peak_mb:.0f}",

@@ -15,9 +15,11 @@ from helpers import StoppedError, hide, tiny_model, tiny_spec
 from small_network import write_small
 
 from rtformer_deploy.cli import main
+from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.compare import CompareRequest, compare
 from rtformer_deploy.comparison import prepare as prepare_module
 from rtformer_deploy.comparison.result import Compared
+from rtformer_deploy.errors import ModelError
 from rtformer_deploy.types import Feedback
 
 RECIPE = """
@@ -195,6 +197,24 @@ def test_a_plan_that_was_changed_or_is_of_something_else_is_built_again(suite: P
     key = json.loads(facts.read_text())["key"]
     compare(replace(request(suite, precision="fp16"), output=Path("other"), plans=Path("out/plans")), said)
     assert json.loads(facts.read_text())["key"] != key
+
+
+def test_int8_measures_the_ranges_of_each_on_the_images(suite: Path, quick: type[FakeProcess]) -> None:
+    said: list[str] = []
+    images = RangesSource(images=suite / "data" / "images" / "train")
+    compared = compare(request(suite, precision="int8", ranges=images), Feedback(said.append))
+    assert [row["precision_asked"] for row in compared.facts["rows"]] == ["int8", "int8"]
+    assert sum(line.startswith("Calibrating on") for line in said) == 2
+
+
+def test_ctrl_c_behind_a_librarys_error_ends_the_run(suite: Path, quick: type[FakeProcess], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise ModelError("PyTorch could not export it.") from KeyboardInterrupt()
+
+    monkeypatch.setattr(prepare_module, "_model", interrupted)
+    with pytest.raises(ModelError):
+        compare(request(suite), Feedback(silent))
+    assert quick.opened == []
 
 
 @pytest.mark.parametrize(
