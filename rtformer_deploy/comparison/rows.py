@@ -87,32 +87,6 @@ _WHAT_NOTE = (
     "Parameters in millions, plan and memory in MiB; memory is the most that the process had above what it held before the engine was "
     "opened."
 )
-_RATIO_NOTE.format(reference))
-    whole = _speeds(rows, "frame", f"The whole way, from a decoded frame of {size} to its label map", "")
-    return _what(rows), engine, whole, *_failures(rows), *_published(rows)
-
-
-def points(rows: Sequence[Row]) -> tuple[Point, ...]:
-    """The engines that ran and have an mIoU: the one that was measured here, else the first that was published on the val split."""
-    return tuple(_points(rows))
-
-
-def _points(rows: Sequence[Row]) -> Iterator[Point]:
-    for row in rows:
-        on_val = [each.miou for each in row.published.values() if each.miou is not None and each.split == "val"]
-        if row.figures is None or (row.scored is None and not on_val):
-            continue
-        speed = row.figures.engine
-        miou = on_val[0] if row.scored is None else 100 * row.scored.miou
-        yield Point(
-            row.name, speed.fps, speed.low_fps, speed.high_fps, miou, "published" if row.scored is None else "measured", row.entrant.is_own
-        )
-
-
-_WHAT_NOTE = (
-    "GMACs: multiplications for one input, in convolutions and linear layers and between activations, as in attention. "
-    "Parameters in millions, plan and memory in MiB; memory is the most that the process had above what it held before the engine was opened."
-)
 _RATIO_NOTE = "Ratio: the speed relative to {}, the median of all rounds, with the smallest and the largest."
 
 
