@@ -127,7 +127,7 @@ def _write(request: CompareRequest, compared: Compared, feedback: Feedback) -> N
         write_atomic(request.picture, draw_scatter(compared).encode())
     else:
         remove(request.picture)
-        feedback.say(reason or f"{request.picture.name} is not drawn: nothing that ran has an mIoU, measured or published.")
+        feedback.say(reason or f"{request.picture.name} is not drawn: it needs two that ran and have an mIoU, measured or published.")
     reason = why_not_drawn(request.page.name, HTML)
     if reason is None:
         from ..pictures.comparison import render_comparison
