@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -69,6 +69,12 @@ def prepare(model: ir.Model, name: str, external: ExternalModel, *, convert: boo
     return Prepared(model, size, dims[0] or BATCH, last).fix_batch(dims[0] or BATCH)
 
 
+def refuse_empty(prepared: Prepared, shape: Sequence[int | str], name: str) -> None:
+    """Raises ModelError if an output of this shape holds no numbers."""
+    if 0 in shape:
+        raise ModelError(f"{name}: the output {prepared.target.name} is {'x'.join(map(str, shape))}, which holds nothing.")
+
+
 def describe(values: Iterable[ir.Value]) -> str:
     """Names, types and shapes of inputs or outputs, for a message."""
     listed = [_text(value) for value in values]
@@ -95,7 +101,7 @@ def _no_image(source: ir.Value, name: str) -> ModelError:
 
 
 def _pick_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
-    outputs = list(model.graph.outputs)
+    outputs = list(dict.fromkeys(model.graph.outputs))  # a file may list one twice
     named = [value for value in outputs if wanted in (None, value.name)]
     if wanted is not None and not named:
         raise ModelError(
@@ -135,6 +141,8 @@ def _dimensions(source: ir.Value, name: str) -> list[int | None]:
     """The input's four dimensions; None for one that is open."""
     if source.shape is None:
         return [None] * 4
+    if 0 in source.shape:
+        raise ModelError(f"{name}: the input {shorten(str(source.name), 80)} is {_kind(source)}, which holds no picture.")
     dims = [size if isinstance(size, int) and size > 0 else None for size in source.shape]
     if len(dims) != 4:
         raise _no_image(source, name)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..graph.edit import constant
-from .ends import BATCH, FLOATS, Prepared
+from .ends import BATCH, FLOATS, Prepared, refuse_empty
 from .seen import Dim, Seen
 
 #: Operators between what makes the output's numbers and the output, which leave the numbers' kind as it is.
@@ -89,7 +89,8 @@ def read_meaning(prepared: Prepared, seen: Seen, name: str, classes: int | None,
 def _known(seen: Seen, prepared: Prepared, name: str) -> list[int | str]:
     """The shape, all of it numbers but for the batch."""
     shape = [size for size in seen.shape if size is not None]
-    if len(shape) != len(seen.shape) or not shape or 0 in shape:
+    refuse_empty(prepared, shape, name)
+    if len(shape) != len(seen.shape) or not shape:
         raise ModelError(f"{name}: the size of the output {prepared.target.name} depends on the picture: {_shape(seen.shape)}.")
     return shape
 
