@@ -18,7 +18,7 @@ from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel, tensor_spec
 from .formats.model_file import file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
 from .formats.ranges import LEVELS, check_ranges, ranges_hash
-from .graph.clean import LEAST_OPSET
+from .graph.clean import LEAST_OPSET, name_nodes
 from .graph.edit import clone
 from .graph.finite import refuse_broken_weights
 from .graph.foreign_qdq import settle_foreign_qdq
@@ -123,7 +123,7 @@ def prepare_model(
     has_qdq = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
     if has_qdq and not row.on_gpu:
         flatten_gathers(model)
-    return model
+    return name_nodes(model)  # what the passes have added may be called as a node of the file is
 
 
 def _check_opset(model: ir.Model, options: BuildOptions) -> None:

@@ -18,30 +18,34 @@ def infer_types(model: ir.Model, *, strict: bool = True) -> ir.Model:
     A value that is no tensor gets no type. With `strict` nothing is filled in if one operator contradicts another.
     """
     ShapeInferencePass(check_type=strict, strict_mode=strict)(model)
-    others: set[ir.Value] = set()
     for node in model.graph.all_nodes():
-        found = [value for index, value in enumerate(node.outputs) if _is_no_tensor(model, node, index, others)]
-        others.update(found)
-        for value in found:
-            if isinstance(value.type, ir.TensorType):
+        for value in node.outputs:
+            if isinstance(value.type, ir.TensorType) and not is_tensor(model, value):
                 value.type, value.shape = None, None
     return model
 
 
-def _is_no_tensor(model: ir.Model, node: ir.Node, index: int, others: set[ir.Value]) -> bool:
-    """Whether an output of a node is a sequence or an optional: by its operator, or because what the node hands on is one."""
-    if node.domain != "":
-        return False
-    if node.op_type == "Identity":
-        return node.inputs[0] in others
-    if node.op_type in ("If", "Loop"):
-        return _handed_on(node, index) in others
+def is_tensor(model: ir.Model, value: ir.Value) -> bool:
+    """Whether a value is a tensor, and not a sequence or an optional, going by the operator that makes it."""
+    current: ir.Value | None = value
+    while current is not None and (node := current.producer()) is not None and node.domain == "":
+        index = current.index() or 0
+        if node.op_type == "Identity":
+            current = node.inputs[0]
+        elif node.op_type in ("If", "Loop"):
+            current = _handed_on(node, index)
+        else:
+            return _gives_tensor(model, node, index)
+    return current is None or current.type is None or isinstance(current.type, ir.TensorType)
+
+
+def _gives_tensor(model: ir.Model, node: ir.Node, index: int) -> bool:
+    """Whether an operator may give a tensor as this output; those that onnx does not know may."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, model.opset_imports.get("", 1), "")
+        outputs = onnx.defs.get_schema(node.op_type, model.opset_imports.get("", 1), "").outputs
     except onnx.defs.SchemaError:
-        return False
-    formal = schema.outputs[min(index, len(schema.outputs) - 1)] if schema.outputs else None
-    return formal is not None and all(kind.startswith(_NO_TENSORS) for kind in formal.types)
+        return True
+    return not outputs or not all(kind.startswith(_NO_TENSORS) for kind in outputs[min(index, len(outputs) - 1)].types)
 
 
 def _handed_on(node: ir.Node, index: int) -> ir.Value | None:

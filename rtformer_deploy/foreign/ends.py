@@ -64,6 +64,8 @@ def prepare(model: ir.Model, name: str, external: ExternalModel, *, convert: boo
     last = _channels_last(dims, source, name)
     size = _size(dims[1:3] if last else dims[2:4], wanted_size, name)
     infer_shapes(model)
+    if model.graph.outputs[0].dtype == ir.DataType.STRING:
+        raise ModelError(f"{name}: the output {describe(model.graph.outputs)} is no tensor of scores or labels.")
     _check_said(external, size, model.graph.outputs[0], name)
     assert size is not None, "_check_said says that it is missing"
     return Prepared(model, size, dims[0] or BATCH, last).fix_batch(dims[0] or BATCH)

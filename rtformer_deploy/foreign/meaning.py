@@ -19,6 +19,7 @@ _PASSING = frozenset({
     "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "Resize", "Upsample", "Slice", "Clip", "Concat",
 })  # fmt: skip
 _LABELS = frozenset({ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64})
+_HINT = "Models that give every pixel a class are taken, not those that classify whole pictures, find boxes or read text."
 _FARTHEST = 64  # nodes that are looked at
 
 
@@ -134,7 +135,7 @@ class _Output:
         whole = len(self.shape) == 4
         if len(self.shape) == 3:
             self.add("Unsqueeze", 1 if self.shape[0] == self.prepared.batch else 0)
-        if len(self.shape) != 4 or self.shape[0] != self.prepared.batch or not (whole or self._fits(*self.shape[2:])):
+        if len(self.shape) != 4 or self.shape[0] != self.prepared.batch or not (whole or self._is_map(*self.shape[2:])):
             raise self.refused("scores must be (N, classes, h, w)")
         if whole and self._channels_last(classes):
             self.add("Transpose", 0, 3, 1, 2)
@@ -155,6 +156,10 @@ class _Output:
         height, width = self.prepared.size
         raise self.refused(f"for a picture of {height}x{width} that is neither (N, classes, h, w) nor (N, h, w, classes)")
 
+    def _is_map(self, height: int | str, width: int | str) -> bool:
+        """Whether two axes are a picture's and no list of numbers about it, as (N, classes) is."""
+        return 1 not in (height, width) and self._fits(height, width)
+
     def _fits(self, height: int | str, width: int | str) -> bool:
         """Whether two axes may be a picture's, at any stride, with a row or two more or less."""
         full_height, full_width = self.prepared.size
@@ -163,7 +168,7 @@ class _Output:
         return abs(height * full_width - width * full_height) <= 2 * max(full_height, full_width)
 
     def refused(self, why: str) -> ModelError:
-        return ModelError(f"{self.name}: the output {self.prepared.target.name} is {_shape(self.given)}: {why}.")
+        return ModelError(f"{self.name}: the output {self.prepared.target.name} is {_shape(self.given)}: {why}.", _HINT)
 
 
 def _channels(size: int | str) -> int | str:

@@ -17,6 +17,7 @@ from ..formats.model_spec import check_spec
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
 from ..graph.edit import free_name, initializer
+from ..tensor_types import is_tensor
 from ..types import FOREIGN, Backend, Head, ModelSpec, TensorSpec
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
@@ -53,7 +54,7 @@ def _fill(model: ir.Model, observed: Observed) -> None:
     for node in model.graph:
         for output in node.outputs:
             seen = observed.tensors.get(str(output.name))
-            if seen is None:
+            if seen is None or not is_tensor(model, output):
                 continue
             output.dtype = output.dtype or ir.DataType[seen.dtype]
             if seen.shape and (output.shape is None or any(not isinstance(size, int) for size in output.shape)):
