@@ -38,6 +38,7 @@ from .seen import Observed, Seen, read_profile, seen_in, tensors_in
 OPENVINO: Backend = "openvino"
 _GRACE = 10.0  # seconds after which the process ends itself if nobody did
 _TOLERANCE = 1e-4  # of the largest value
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,14 @@ def _run_original(session: Any, prepared: Prepared, name: str) -> NDArray[Any]:
         return np.asarray(session.run([prepared.target.name], feeds)[0])
 
 
-def _zeros(port: Any) -> NDArray[Any]:
-    kinds = {"float": "float32", "double": "float64"}
-    kind = str(port.type).removeprefix("tensor(").removesuffix(")")
-    return np.zeros([size if isinstance(size, int) and size > 0 else 1 for size in port.shape], kinds.get(kind, kind))
+def _zeros(port: Any) -> NDArray[Any] | list[Any] | None:
+    """What an input gets on which the output does not depend: zeros, empty texts, an empty sequence, or nothing if it may be missing."""
+    kind = str(port.type)
+    if not kind.startswith("tensor("):
+        return [] if kind.startswith("seq(") else None
+    shape = [size if isinstance(size, int) and size > 0 else 1 for size in port.shape]
+    kind = kind.removeprefix("tensor(").removesuffix(")")
+    return np.full(shape, "", object) if kind == "string" else np.zeros(shape, _NUMPY_NAMES.get(kind, kind))
 
 
 def _run(prepared: Prepared, name: str) -> tuple[list[NDArray[Any]], dict[str, Seen]]:

@@ -108,6 +108,23 @@ def test_an_output_that_is_listed_twice_is_one(tmp_path: Path) -> None:
     gives_the_same(save(tmp_path / "m.onnx", *net(), outputs=[value("y", SHAPE)] * 2))
 
 
+@pytest.mark.parametrize(
+    "unused",
+    [
+        value("t", (2,), TensorProto.STRING),
+        value("t", ("n",), TensorProto.INT64),
+        helper.make_tensor_sequence_value_info("t", FLOAT, None),
+        helper.make_value_info("t", helper.make_optional_type_proto(helper.make_tensor_type_proto(FLOAT, [1]))),
+    ],
+    ids=["text", "numbers", "sequence", "optional"],
+)
+def test_an_input_of_any_type_that_the_classes_do_not_depend_on_is_left_out(unused: onnx.ValueInfoProto, tmp_path: Path) -> None:
+    nodes, weights = net()
+    path = save(tmp_path / "m.onnx", nodes, weights, inputs=[value("x", (1, 3, *SIZE)), unused])
+    (found,) = run_model(serialize_model(opened(path)), {"x": IMAGE}).values()
+    np.testing.assert_allclose(found, reference(save(tmp_path / "usual.onnx", nodes, weights), IMAGE), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("version", [3, onnx.IR_VERSION])
 def test_every_ir_version_that_onnx_reads_opens(version: int, tmp_path: Path) -> None:
     nodes, weights = net()
@@ -249,8 +266,8 @@ def test_an_operator_that_nothing_knows_is_named(tmp_path: Path) -> None:
 def test_a_librarys_error_is_told_without_places_in_its_sources() -> None:
     error = RuntimeError(
         "[ONNXRuntimeError] : 1 : FAIL : Load model from m.onnx failed:/onnxruntime_src/onnxruntime/core/graph/model.cc:256 "
-        "onnxruntime::Model::Model(onnx::ModelProto&&, const onnxruntime::PathString&, const logging::Logger&) Unsupported model IR version: "
-        "14, max supported IR version: 13"
+        "onnxruntime::Model::Model(onnx::ModelProto&&, const logging::Logger&) Unsupported model IR version: 14, max supported IR "
+        "version: 13"
     )
     assert first_line(error) == "Load model from m.onnx failed:Unsupported model IR version: 14, max supported IR version: 13"
     assert openvino_reason(RuntimeError("Exception from src/core.cpp:105:\n-- it is too old\n")) == "it is too old"
