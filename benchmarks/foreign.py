@@ -3,8 +3,8 @@
     python benchmarks/foreign.py --models DIR --images DIR [--only NAME ...] [--threads N] [--json FILE]
 
 --models holds the files that foreign_models.py names, as their packages and repositories keep them; none comes with this project. A
-model that is missing is left out. Each one is measured in a process of its own. INT8 ranges come from 16 of --images (or, for models that
-read text, of pages that are drawn here), and the engines are compared with ONNX Runtime, without optimisation, on 4 others, on the bundled
+model that is missing is left out. Each one is measured in a process of its own. INT8 ranges come from 8 of --images (or, for models that
+read text, of pages that are drawn here), and the engines are compared with ONNX Runtime, without optimisation, on 2 others, on the bundled
 photograph and on noise. TensorRT-RTX is built only: its graph runs on ONNX Runtime instead. With --only the other models keep their rows.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 BACKENDS: tuple[Backend, ...] = ("onnxruntime", "openvino", "tensorrt-rtx")
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8")
-MEASURED, COMPARED = 16, 4  # images
+MEASURED, COMPARED = 8, 2  # images
 
 
 # ----------------------------------------------------------------------------------------------------------------- pictures
@@ -83,7 +83,7 @@ def lay_pictures(model: Public, images: Path, folder: Path) -> tuple[Path, Path]
 
 def measure_model(model: Public, models: Path, images: Path, threads: int) -> Json:
     """Builds one model in every precision on every backend -> a row of the result. What the tool refuses is in the row, as it says it."""
-    from rtformer_deploy import BuildOptions, DeployError
+    from rtformer_deploy import BuildOptions, DeployError, read_model
 
     path = models / model.file
     row: Json = {key: value for key, value in asdict(model).items() if value is not None}
@@ -96,9 +96,10 @@ def measure_model(model: Public, models: Path, images: Path, threads: int) -> Js
         ranges, row["calibrate"] = tried(partial(calibrate, path, model, measured, threads))
         row["engines"] = {}
         for backend in BACKENDS:
+            read = read_model(path, model.external(), backend)
             for precision in PRECISIONS:
                 options = BuildOptions(precision=precision, threads=threads)
-                _, row["engines"][f"{backend} {precision}"] = tried(partial(build, path, model, backend, options, ranges, compared))
+                _, row["engines"][f"{backend} {precision}"] = tried(partial(build, *read, backend, options, ranges, compared))
     return row
 
 
@@ -137,16 +138,17 @@ def calibrate(path: Path, model: Public, images: Path, threads: int) -> tuple[Ra
     return ranges, {"images": ranges.images, "tensors": len(ranges.amax), "notes": notes}
 
 
-def build(path: Path, model: Public, backend: Backend, options: BuildOptions, ranges: Ranges | None, compared: Path) -> tuple[Engine, Json]:
+def build(
+    model: ir.Model, spec: ModelSpec, backend: Backend, options: BuildOptions, ranges: Ranges | None, compared: Path
+) -> tuple[Engine, Json]:
     """Builds one engine -> the shares of pixels that change class, and what the builder said."""
-    from rtformer_deploy import build_engine, load_image, read_model
+    from rtformer_deploy import build_engine, load_image
     from rtformer_deploy.agreement import Probe, Probes
 
-    read, spec = read_model(path, model.external(), backend)
     frames = tuple(Probe(each.stem, partial(load_image, each)) for each in sorted(compared.iterdir()))
-    engine = build_engine(read, spec, backend, options, ranges=ranges, probes=Probes(frames))
+    engine = build_engine(model, spec, backend, options, ranges=ranges, probes=Probes(frames))
     info = engine.info
-    flips = dict(info.flips_on) or graph_flips(read, spec, backend, options, ranges, compared)
+    flips = dict(info.flips_on) or graph_flips(model, spec, backend, options, ranges, compared)
     layers = dict(info.precision.layers) or info.precision.state
     return engine, {"flips": flips, "layers": layers, "mib": round(len(engine.plan) / 2**20, 1), "notes": list(info.notes)}
 

@@ -18,7 +18,8 @@ from rtformer_deploy.foreign import attempt, read
 from rtformer_deploy.formats.external_model import ExternalModel
 from rtformer_deploy.formats.model_file import load_model, serialize_model
 from rtformer_deploy.graph.run import run_model
-from rtformer_deploy.pipeline import read_model
+from rtformer_deploy.pipeline import prepare_model, read_model
+from rtformer_deploy.types import BuildOptions
 
 node = helper.make_node
 FLOAT = TensorProto.FLOAT
@@ -271,3 +272,19 @@ def test_a_librarys_error_is_told_without_places_in_its_sources() -> None:
     )
     assert first_line(error) == "Load model from m.onnx failed:Unsupported model IR version: 14, max supported IR version: 13"
     assert openvino_reason(RuntimeError("Exception from src/core.cpp:105:\n-- it is too old\n")) == "it is too old"
+
+
+# ------------------------------------------------------------------------------------------------------- they stay in order
+
+
+def test_nodes_that_are_called_as_their_outputs_get_names_of_their_own(tmp_path: Path) -> None:
+    nodes, weights = net(node("Relu", ["s"], ["y"]))
+    for each in nodes:
+        each.name = each.output[0]  # as tf2onnx and keras2onnx name them
+    model = opened(save(tmp_path / "m.onnx", nodes, weights))
+    prepared = prepare_model(model, "tensorrt-rtx", BuildOptions(precision="fp16"))
+    names = [each.name for each in prepared.graph.all_nodes()]
+    assert len(set(names)) == len(names)
+    (found,) = run_model(serialize_model(prepared), {"x": IMAGE}).values()
+    (expected,) = run_model(serialize_model(model), {"x": IMAGE}).values()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.05 * np.abs(expected).max())
