@@ -2,10 +2,11 @@
 
     python benchmarks/foreign.py --models DIR --images DIR [--only NAME ...] [--threads N] [--json FILE]
 
---models holds the files that foreign_models.py names, as their packages and repositories keep them; none comes with this project. A
-model that is missing is left out. Each one is measured in a process of its own. INT8 ranges come from 8 of --images (or, for models that
-read text, of pages that are drawn here), and the engines are compared with ONNX Runtime, without optimisation, on 2 others, on the bundled
-photograph and on noise. TensorRT-RTX is built only: its graph runs on ONNX Runtime instead. With --only the other models keep their rows.
+--models holds the files that public_models.py names, as their packages and repositories keep them; none comes with this project. A
+model that is missing is left out. Each one is measured in a process of its own. INT8 ranges come from 4 of --images (or, for models that
+read text, of pages that are drawn here). The engines are compared with ONNX Runtime, without optimisation, on another one, on the
+bundled photograph and on noise. TensorRT-RTX is built only: its graph runs on ONNX Runtime instead. With --only the other models keep
+their rows.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import harness
 import numpy as np
-from foreign_models import MODELS, Public
 from harness import Json
+from public_models import MODELS, Public
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 BACKENDS: tuple[Backend, ...] = ("onnxruntime", "openvino", "tensorrt-rtx")
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "fp16", "int8")
-MEASURED, COMPARED = 8, 2  # images
+MEASURED, COMPARED = 4, 1  # images
 
 
 # ----------------------------------------------------------------------------------------------------------------- pictures
