@@ -34,13 +34,20 @@ class Public:
     input: str | None = None
     output_name: str | None = None
     classes: str | None = None
+    threshold: float | None = None
     pictures: Literal["images", "pages"] = "images"
 
     def external(self) -> ExternalModel:
         from rtformer_deploy.formats.external_model import ExternalModel
 
         return ExternalModel(
-            classes=self.classes, mean=self.mean, std=self.std, input=self.input, output_name=self.output_name, try_seconds=300
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            input=self.input,
+            output_name=self.output_name,
+            threshold=self.threshold,
+            try_seconds=300,
         )
 
 
@@ -73,6 +80,7 @@ MODELS = (
         "github.com/Kazuhito00/Skin-Clothes-Hair-Segmentation-using-SMP, 02.model/_old/PAN(timm-mobilenetv3_small_100)"
         "_452_1.02M_0.8028/best_model.onnx",
         "MIT",
+        threshold=0.5,
     ),
     Public(
         "pp-ocrv4-det",

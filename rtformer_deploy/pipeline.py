@@ -184,6 +184,7 @@ def build_engine(
         options={**engine.info.options, **strictness},
         notes=(
             *engine.info.notes,
+            *notes_of(model),
             *notes_of(prepared),
             *stamp_notes(model),
             *(written_out_notes(model) or written_out_notes(prepared)),

@@ -35,7 +35,9 @@ class Step:
 class Meaning:
     """What an output is, and the steps that bring it into the usual form: scores (N, C, h, w) float32, or labels (N, h, w) integers.
 
-    `shape` is the one after them. One channel of scores has a `threshold`; `probabilities` went through a sigmoid or a softmax.
+    `shape` is the one after them. One channel of scores has a `threshold`; so have several that a sigmoid made, if the user says one: a
+    pixel on which none is above it is background. `probabilities` went through a sigmoid or a softmax. `apart`: a sigmoid made several
+    channels, and without a threshold the largest wins also where all are small.
     """
 
     kind: Literal["scores", "labels"]
@@ -43,6 +45,7 @@ class Meaning:
     steps: tuple[Step, ...] = ()
     threshold: float | None = None
     probabilities: bool = False
+    apart: bool = False
 
     @property
     def channels(self) -> int | None:
@@ -51,8 +54,8 @@ class Meaning:
 
     @property
     def shape_of_classes(self) -> tuple[int | str, ...]:
-        """The shape once one channel has become two."""
-        return self.shape if self.threshold is None else (self.shape[0], 2, *self.shape[2:])
+        """The shape once the background has a channel."""
+        return self.shape if self.threshold is None else (self.shape[0], int(self.shape[1]) + 1, *self.shape[2:])
 
 
 def read_meaning(prepared: Prepared, seen: Seen, name: str, classes: int | None, threshold: float | None) -> Meaning:
@@ -73,17 +76,20 @@ def read_meaning(prepared: Prepared, seen: Seen, name: str, classes: int | None,
         if ir.DataType[seen.dtype] != ir.DataType.FLOAT:
             output.add("Cast", ir.DataType.FLOAT)
     one = not labels and output.shape[1] == 1
-    if threshold is not None and not one:
-        what = "labels" if labels else f"{output.shape[1]} channels"
-        raise ModelError(f"{name} gives {what}; --threshold belongs to a model of one channel.", "Leave --threshold out.")
     likely = not labels and _is_likely(target, one)
-    usual = 0.5 if likely else 0.0
+    apart = not (labels or one) and _is_sigmoid(_source(target))
+    if threshold is not None and not (one or apart):
+        what = "labels" if labels else f"{output.shape[1]} channels"
+        why = "--threshold belongs to a model of one channel, or of several that a sigmoid made"
+        raise ModelError(f"{name} gives {what}; {why}.", "Leave --threshold out.")
+    usual = (0.5 if likely else 0.0) if one else None
     return Meaning(
         "labels" if labels else "scores",
         tuple(output.shape),
         tuple(output.steps),
-        (usual if threshold is None else threshold) if one else None,
+        usual if threshold is None else threshold,
         likely,
+        apart and threshold is None,
     )
 
 
@@ -193,9 +199,11 @@ def _is_integer(value: ir.Value | None) -> bool:
 def _is_likely(value: ir.Value, one: bool) -> bool:
     """Whether an output is probabilities: a sigmoid's, or, of several channels, a softmax's."""
     node = _source(value)
-    if node is None:
-        return False
-    return node.op_type in ("Sigmoid", "HardSigmoid") or _is_written_sigmoid(node) or (not one and node.op_type == "Softmax")
+    return _is_sigmoid(node) or (not one and node is not None and node.op_type == "Softmax")
+
+
+def _is_sigmoid(node: ir.Node | None) -> bool:
+    return node is not None and (node.op_type in ("Sigmoid", "HardSigmoid") or _is_written_sigmoid(node))
 
 
 def _is_written_sigmoid(node: ir.Node) -> bool:
