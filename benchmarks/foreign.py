@@ -54,7 +54,9 @@ def drawn_page(size: tuple[int, int], seed: int) -> Frame:
     while row < size[0] - 10:
         scale = draw.uniform(0.4, 1.6)
         row += int(34 * scale)
-        text = "".join(draw.choice(list("abcdefghiklmnoprstuwxyz ABCDEFG 0123456789")) for _ in range(int(draw.integers(3, 60 / scale))))
+        text = "".join(
+            draw.choice(list("abcdefghiklmnoprstuwxyz ABCDEFG 0123456789")) for _ in range(int(draw.integers(3, int(60 / scale))))
+        )
         ink = tuple(int(value) for value in draw.integers(0, 110, 3))
         cv2.putText(page, text, (int(draw.integers(5, 60)), row), cv2.FONT_HERSHEY_DUPLEX, scale, ink, 1 + int(scale), cv2.LINE_AA)
     return page

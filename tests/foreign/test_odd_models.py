@@ -208,7 +208,7 @@ def test_a_tensor_that_nothing_gives_is_named(tmp_path: Path) -> None:
         load_model(save(tmp_path / "m.onnx", nodes, [*weights, number("c", True, np.bool_)]))
 
 
-TEXT = onnx.helper.make_tensor("names", TensorProto.STRING, [4], [b"a", b"b", b"c", b"d"])
+TEXT = numpy_helper.from_array(np.array(list("abcd"), object), "names")
 
 
 @pytest.mark.parametrize(
