@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -89,7 +89,7 @@ def measure_model(model: Public, models: Path, images: Path, threads: int) -> Js
     from rtformer_deploy import BuildOptions, DeployError, read_model
 
     path = models / model.file
-    row: Json = {key: value for key, value in asdict(model).items() if value is not None}
+    row: Json = {"name": model.name, "sha256": model.sha256}
     with tempfile.TemporaryDirectory() as name:
         measured, compared = lay_pictures(model, images, Path(name))
         try:
