@@ -38,6 +38,7 @@ from .seen import Observed, Seen, read_profile, seen_in, tensors_in
 OPENVINO: Backend = "openvino"
 _GRACE = 10.0  # seconds after which the process ends itself if nobody did
 _TOLERANCE = 1e-4  # of the largest value
+_OLDEST_OPSET = 7  # of those that ONNX Runtime runs
 _NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
@@ -102,7 +103,7 @@ def attempt(path: Path, external: ExternalModel) -> Observed:
         return _without_onnxruntime(prepared, digest)
     outputs, tensors = _run(prepared, path.name)
     refuse_empty(prepared, outputs[0].shape, path.name)
-    if file is None and opset < LEAST_OPSET <= prepared.model.opset_imports[""]:
+    if file is None and opset < _OLDEST_OPSET and prepared.model.opset_imports[""] >= LEAST_OPSET:
         _check_conversion(path, prepared, outputs[0], opset)
     convert = not (opset < LEAST_OPSET and _differs(file, prepared, outputs[0], path.name))
     if not convert:
@@ -132,7 +133,7 @@ def _differs(file: Any, prepared: Prepared, found: NDArray[Any], name: str) -> b
 def _check_conversion(path: Path, prepared: Prepared, found: NDArray[Any], opset: int) -> None:
     """Raises ModelError unless OpenVINO runs the file, which ONNX Runtime does not, and finds what the model in a newer opset gives.
 
-    ONNX Runtime runs opset 7 and newer; onnx's converter makes mistakes with what is older.
+    onnx's converter makes mistakes with opsets before 7.
     """
     hint = "Export it again with opset 7 or newer."
     try:

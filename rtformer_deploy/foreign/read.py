@@ -27,6 +27,7 @@ from .trial import observe
 
 #: What the two classes of one channel are called if nobody says.
 _TWO = ("background", "object")
+_RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
 
 def read_foreign(path: Path, external: ExternalModel, builder: Backend | None = None) -> tuple[ir.Model, ModelSpec]:
@@ -46,13 +47,19 @@ def read_foreign(path: Path, external: ExternalModel, builder: Backend | None = 
     _fill(prepared.model, observed)
     meaning, labels = _understand(prepared, observed.tensors[str(prepared.target.name)], external, path.name)
     finished = _finish(prepared, meaning)
-    if meaning.apart:
-        many = f"{meaning.channels} channels by themselves"
-        add_note(
-            finished, f"A sigmoid judges each of {many}, and a pixel that is of none gets the largest: --threshold 0.5 adds a background."
-        )
+    _tell(finished, meaning)
     finished.meta.update(digest)
     return finished, _spec(finished, prepared, meaning, labels, external, path.name)
+
+
+def _tell(model: ir.Model, meaning: Meaning) -> None:
+    """Notes what of a model makes its classes less certain than they look."""
+    if meaning.apart:
+        what = f"A sigmoid judges each of {meaning.channels} channels by themselves, and a pixel that is of none gets the largest"
+        add_note(model, f"{what}: --threshold 0.5 adds a background.")
+    drawn = sorted({node.op_type for node in model.graph.all_nodes() if node.op_type in _RANDOM and node.domain == ""})
+    if drawn:
+        add_note(model, f"The model draws random numbers ({', '.join(drawn)}): it gives something else in each run, and on each backend.")
 
 
 def _fill(model: ir.Model, observed: Observed) -> None:

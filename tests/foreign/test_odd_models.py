@@ -17,6 +17,7 @@ from rtformer_deploy.errors import ModelError, first_line, openvino_reason
 from rtformer_deploy.foreign import attempt, read
 from rtformer_deploy.formats.external_model import ExternalModel
 from rtformer_deploy.formats.model_file import load_model, serialize_model
+from rtformer_deploy.graph.notes import notes_of
 from rtformer_deploy.graph.run import run_model
 from rtformer_deploy.pipeline import prepare_model, read_model
 from rtformer_deploy.types import BuildOptions
@@ -124,6 +125,13 @@ def test_an_input_of_any_type_that_the_classes_do_not_depend_on_is_left_out(unus
     path = save(tmp_path / "m.onnx", nodes, weights, inputs=[value("x", (1, 3, *SIZE)), unused])
     (found,) = run_model(serialize_model(opened(path)), {"x": IMAGE}).values()
     np.testing.assert_allclose(found, reference(save(tmp_path / "usual.onnx", nodes, weights), IMAGE), rtol=0, atol=1e-5)
+
+
+def test_a_model_that_draws_random_numbers_is_told(tmp_path: Path) -> None:
+    nodes, weights = net(node("RandomNormalLike", ["s"], ["n"]), node("Add", ["s", "n"], ["y"]))
+    model = opened(save(tmp_path / "m.onnx", nodes, weights))
+    assert notes_of(model)[0].startswith("The model draws random numbers (RandomNormalLike): ")
+    assert notes_of(opened(save(tmp_path / "m.onnx", *net()))) == ()
 
 
 @pytest.mark.parametrize("version", [3, onnx.IR_VERSION])
