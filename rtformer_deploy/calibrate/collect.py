@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import CalibrationError
 from ..formats.model_file import parse_model, serialize_model
-from ..tensor_types import infer_types
+from ..formats.tensor_types import infer_types
 from .histogram import BINS, Histogram
 from .not_finite import cause
 

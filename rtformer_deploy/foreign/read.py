@@ -16,9 +16,9 @@ from ..formats.model_file import file_sha256, load_model
 from ..formats.model_spec import check_spec
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
+from ..formats.tensor_types import is_tensor
 from ..graph.edit import free_name, initializer
 from ..graph.notes import add_note
-from ..tensor_types import is_tensor
 from ..types import FOREIGN, Backend, Head, ModelSpec, TensorSpec
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning

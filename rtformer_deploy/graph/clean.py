@@ -17,7 +17,7 @@ from onnx_ir.passes.common import (
 )
 
 from ..errors import ModelError, first_line
-from ..tensor_types import infer_types
+from ..formats.tensor_types import infer_types
 from .edit import free_name, lift_constants
 from .functions import inline_foreign_functions
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ModelError
-from ..tensor_types import infer_types
+from ..formats.tensor_types import infer_types
 from .batchnorm import plain_batch_norms
 from .bodies import bodies, inner_nodes
 from .edit import constant, initializer, label, lift_constants

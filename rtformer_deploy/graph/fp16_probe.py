@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..formats.model_file import parse_model, serialize_model
 from ..formats.ranges import has_scale
-from ..tensor_types import infer_types
+from ..formats.tensor_types import infer_types
 from .edit import clone
 from .fp16_constants import LARGEST, SMALLEST_NORMAL
 from .functions import inline_functions

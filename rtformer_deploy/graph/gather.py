@@ -11,7 +11,7 @@ import copy
 import numpy as np
 import onnx_ir as ir
 
-from ..tensor_types import infer_types
+from ..formats.tensor_types import infer_types
 from .edit import constant, initializer, lift_constants
 
 

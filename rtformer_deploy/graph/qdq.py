@@ -25,21 +25,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ..errors import CalibrationError, ModelError, shorten
-from ..files import printable
+from ..errors import CalibrationError, ModelError
 from ..formats.ranges import LEVELS, SMALLEST_NORMAL, has_scale
 from ..types import Ranges
 from .edit import constant, initializer, label, lift_constants
 from .fold import fold_weights
 from .functions import DOMAIN
-from .notes import add_note
+from .left_out import tell_bodies
 from .quantised import refuse_quantised
 from .weights import WEIGHTED, Weight, weight_of
 
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
 #: Levels of weights of which two, times 255, fit 16 bits together.
 SHORT_LEVELS = 63
-_NAMED = 5  # operators in a note
 _FEWEST = 16  # channels, unless they are a multiple of 8
 _UNEVEN = 16  # times smaller than the largest channel
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
@@ -82,18 +80,9 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
         node.replace_input_with(index, _activation(work, node.inputs[index]))
     for value in results:
         _read_quantised(work, value)
-    _tell_bodies(model)
+    tell_bodies(model)
     RemoveUnusedNodesPass()(model)
     return model
-
-
-def _tell_bodies(model: ir.Model) -> None:
-    """Notes which operators with weights stay out of INT8 because they are in the body of another node: their tensors have no ranges."""
-    inside = [label(node) for node in model.graph.all_nodes() if node.graph is not model.graph and weight_of(node) is not None]
-    if inside:
-        many = "1 operator" if len(inside) == 1 else f"{len(inside)} operators"
-        named = ", ".join(shorten(printable(name)) for name in inside[:_NAMED]) + (" ..." if len(inside) > _NAMED else "")
-        add_note(model, f"INT8 leaves {many} inside the bodies of If, Loop and Scan in high precision: {named}.")
 
 
 def _quantise(work: _Work, node: ir.Node) -> None:
