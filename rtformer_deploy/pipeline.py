@@ -27,6 +27,7 @@ from .graph.fp32 import holds_half, to_fp32
 from .graph.functions import add_functions, inline_foreign_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
+from .graph.left_out import tell_bodies
 from .graph.names import name_tensors, strip_traces
 from .graph.notes import add_note, notes_of
 from .graph.opset import raise_opset
@@ -110,7 +111,7 @@ def prepare_model(
     if options.precision == "int8":
         if ranges is None:
             raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        to_qdq(model, ranges, row.placement, exclude, weight_levels)
+        tell_bodies(to_qdq(model, ranges, row.placement, exclude, weight_levels))
         if weight_levels < LEVELS:
             add_note(
                 model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows."

@@ -31,7 +31,6 @@ from ..types import Ranges
 from .edit import constant, initializer, label, lift_constants
 from .fold import fold_weights
 from .functions import DOMAIN
-from .left_out import tell_bodies
 from .quantised import refuse_quantised
 from .weights import WEIGHTED, Weight, weight_of
 
@@ -80,7 +79,6 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
         node.replace_input_with(index, _activation(work, node.inputs[index]))
     for value in results:
         _read_quantised(work, value)
-    tell_bodies(model)
     RemoveUnusedNodesPass()(model)
     return model
 
