@@ -175,6 +175,12 @@ def test_noise_has_the_mean_and_spread_that_the_model_expects() -> None:
     assert np.abs(frame.std((0, 1)) / 255 - spec.std).max() < 0.02
 
 
+def test_noise_for_a_model_that_takes_bytes_is_not_black() -> None:
+    frame = noise((64, 96), (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+    assert abs(frame.mean() / 255 - 0.5) < 0.02
+    assert frame.std() / 255 > 0.2
+
+
 def test_of_very_many_frames_the_sidecar_keeps_those_that_change_most() -> None:
     found = Agreement({f"{index:03}": index / 1000 for index in range(500)})
     assert list(found.listed()) == [f"{index:03}" for index in range(300, 500)]
