@@ -103,6 +103,7 @@ def measure_model(model: Public, models: Path, images: Path, threads: int) -> Js
             for precision in PRECISIONS:
                 options = BuildOptions(precision=precision, threads=threads)
                 _, row["engines"][f"{backend} {precision}"] = tried(partial(build, *read, backend, options, ranges, compared))
+        row["notes"] = list(dict.fromkeys(note for each in row["engines"].values() for note in each.pop("notes", [])))
     return row
 
 
