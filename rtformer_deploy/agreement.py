@@ -15,6 +15,7 @@ from .graph.functions import inline_functions
 from .image.frames import load_image
 from .image.odd_files import OddFiles
 from .image.samples import drawn_street, noise, sample_photograph
+from .image.upsample import NotFiniteError
 from .runtime.frame_runner import FrameRunner
 from .types import BuildOptions, Engine, Frame, LabelMap, ModelSpec, PrecisionName, Progress, no_progress
 
@@ -160,7 +161,7 @@ def _shares(reference: FrameRunner, runner: FrameRunner, probes: Probes, progres
     everything = (*own_probes(runner.spec), *probes.frames)
     probes.odd.total = len(probes.frames)
     for done, (probe, frame) in enumerate(_decoded(everything, probes.odd), 1):
-        exact = _exact(reference, frame)
+        exact = _exact(reference, probe.name, frame)
         one_class = one_class and bool((exact == exact.flat[0]).all())
         shares[probe.name] = float(np.mean(runner.run([frame])[0] != exact))
         progress("compare with ONNX Runtime", done, len(everything))
@@ -179,8 +180,11 @@ def _decoded(probes: Iterable[Probe], odd: OddFiles) -> Iterable[tuple[Probe, Fr
         yield probe, frame
 
 
-def _exact(reference: FrameRunner, frame: Frame) -> LabelMap:
+def _exact(reference: FrameRunner, name: str, frame: Frame) -> LabelMap:
     try:
         return reference.run([frame])[0]
+    except NotFiniteError as error:
+        what = f"the model itself gives NaN or infinity on {name}, in ONNX Runtime too; rtformer-deploy calibrate names the first tensor."
+        raise _NoReferenceError(what) from error
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise _NoReferenceError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error

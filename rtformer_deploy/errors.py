@@ -131,6 +131,9 @@ def is_interrupted(error: BaseException | None) -> bool:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+#: How ONNX Runtime's errors begin: "[ONNXRuntimeError] : 1 : FAIL : ", and the place in its sources.
+_CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ (?:\w+ )*[\w:~<>]+(?:\(.*?\))?(?: const)? (?=\S)")
+_OPENVINO_TRACE = re.compile(r"(Exception from |Check '|FrontEnd API failed|Summary:|To facilitate )")  # lines that only give a location
 
 
 def about(name: object, what: str, error: DeployError) -> str:
@@ -150,10 +153,16 @@ def shorten(text: str, most: int = 100) -> str:
 def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of a library's error that is not empty, cut to `most` characters; the error's type if there is none.
 
-    A library's own colours are left out.
+    A library's own colours are left out, and ONNX Runtime's codes and places in its sources.
     """
-    lines = (_COLOUR.sub("", line).strip() for line in str(error).splitlines())
+    lines = (_CODES.sub("", _COLOUR.sub("", line)).strip() for line in str(error).splitlines())
     return shorten(next((line for line in lines if line), type(error).__name__), most)
+
+
+def openvino_reason(error: BaseException) -> str:
+    """The message of an OpenVINO error in one line, without locations in OpenVINO's sources."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not _OPENVINO_TRACE.match(line)) or type(error).__name__
 
 
 def one_line(error: BaseException) -> str:

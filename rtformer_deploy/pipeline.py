@@ -21,7 +21,7 @@ from .formats.external_model import ExternalModel
 from .formats.model_file import check_ends, file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
 from .formats.model_spec import check_same_ends
 from .formats.ranges import LEVELS, check_ranges, ranges_hash
-from .graph.clean import LEAST_OPSET
+from .graph.clean import LEAST_OPSET, name_nodes
 from .graph.edit import clone
 from .graph.finite import refuse_broken_weights
 from .graph.foreign_qdq import settle_foreign_qdq
@@ -30,6 +30,7 @@ from .graph.fp32 import holds_half, to_fp32
 from .graph.functions import add_functions, inline_foreign_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
+from .graph.left_out import tell_bodies
 from .graph.names import name_tensors, strip_traces
 from .graph.notes import add_note, notes_of
 from .graph.opset import raise_opset
@@ -116,7 +117,8 @@ def prepare_model(
         if ranges is None:
             what = f"{options.precision.upper()} needs the ranges of the model's tensors."
             raise CalibrationError(what, "Measure them: rtformer-deploy calibrate --images DIR.")
-        to_qdq(model, ranges, "tensorrt-fp8" if options.precision == "fp8" else row.placement, exclude, weight_levels)
+        placement = "tensorrt-fp8" if options.precision == "fp8" else row.placement
+        tell_bodies(to_qdq(model, ranges, placement, exclude, weight_levels))
         if weight_levels < LEVELS:
             add_note(
                 model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows."
@@ -129,7 +131,7 @@ def prepare_model(
     has_qdq = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
     if has_qdq and not row.on_gpu:
         flatten_gathers(model)
-    return model
+    return name_nodes(model)  # what the passes have added may be called as a node of the file is
 
 
 def _check_opset(model: ir.Model, options: BuildOptions) -> None:
@@ -266,6 +268,7 @@ def _looked_at(
     spec, backend = engine.info.spec, engine.info.backend
     notes = (
         *engine.info.notes,
+        *notes_of(model),
         *notes_of(graph),
         *stamp_notes(model),
         *(written_out_notes(model) or written_out_notes(graph)),

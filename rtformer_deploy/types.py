@@ -127,8 +127,8 @@ class ModelSpec:
     `mean`, `std`, `resize`, `resize_corners` and `scale` say how frames become the input and the output becomes label maps; see
     `image.geometry`. With `scale` below 1 the input is that share of a frame's height and width, and "full size" is `frame_size`.
 
-    `threshold`: the model told two classes apart by one channel, background and, above the threshold, object. When it was read it got one
-    for each, so that the larger wins. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
+    `threshold`: what a channel exceeds on its class; a pixel on which none does is background, the first class. When the model was read it
+    got a channel for the background, so that the largest wins. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
     """
 
     name: FileName

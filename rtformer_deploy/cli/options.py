@@ -152,7 +152,7 @@ def external(command: Command) -> Command:
             "--threshold",
             type=parse.Number(-1e6, 1e6),
             metavar="X",
-            help=elsewhere + "say what its one channel exceeds on the object [default: 0, after a sigmoid 0.5].",
+            help=elsewhere + "say what a channel exceeds on its class; else it is background [default: 0 or 0.5 for one channel].",
         ),
         try_seconds=click.option(
             "--try-seconds",

@@ -60,8 +60,8 @@ def _check_output(spec: ModelSpec, where: str) -> None:
         raise DocumentError(f"{where} is {_text(tensor)}; expected logits, float32 NxCxHxW")
     elif isinstance(tensor.shape[1], int) and tensor.shape[1] != len(spec.classes):
         raise DocumentError(f"{where} gives {tensor.shape[1]} classes; classes names {len(spec.classes)}")
-    if spec.threshold is not None and (spec.head == "labels" or len(spec.classes) != 2):
-        raise DocumentError(f"{where.removesuffix('output')}threshold belongs to scores of two classes")
+    if spec.threshold is not None and (spec.head == "labels" or len(spec.classes) < 2):
+        raise DocumentError(f"{where.removesuffix('output')}threshold belongs to scores of a background and other classes")
 
 
 def _text(tensor: TensorSpec) -> str:
