@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .agreement import Probes, check_flips, compare, sample
-from .backends import backend_row, build
+from .backends import backend_row, build, build_on_provider
 from .errors import BuildError, CalibrationError, GateError, ModelError, PrecisionError
 from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel, tensor_spec
@@ -171,12 +171,42 @@ def build_engine(
     have the precision that was asked for.
     """
     probes = probes or Probes()
+    engine = build_alone(model, spec, backend, options, ranges=ranges, keep=keep, fp32=fp32, strict=strict, progress=progress)
+    if can_run_here(engine) and not opening_notes(spec, backend):
+        found = compare(engine, model, options, probes, progress)
+        notes = (*engine.info.notes, *found.notes)
+        engine = replace(engine, info=replace(engine.info, flips=found.worst, flips_on=found.listed(), notes=notes))
+    check_flips(engine.info.flips, probes.max_flips)
+    return engine
+
+
+def build_alone(
+    model: ir.Model,
+    spec: ModelSpec,
+    backend: Backend,
+    options: BuildOptions,
+    *,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    fp32: Sequence[str] = (),
+    strict: bool = False,
+    provider: str | None = None,
+    progress: Progress = no_progress,
+) -> Engine:
+    """ONNX -> engine, as `build_engine` does it, but compared with nothing.
+
+    With `provider`, a name in `backends.onnxruntime.providers`, the engine is ONNX Runtime's and runs on that plug-in execution provider;
+    `backend` is then whose graphs the provider takes.
+    """
     if options.precision != "int8":
         ranges = None
     if ranges is not None:
         check_ranges(ranges, spec, weights_sha256(model, spec))
     prepared = prepare_model(model, backend, options, ranges, keep, fp32, **preparation(spec, backend))
-    engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
+    if provider is None:
+        engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
+    else:
+        engine = build_on_provider(prepared, spec, provider, options, file_sha256(model))
     strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
     info = replace(
         engine.info,
@@ -187,17 +217,12 @@ def build_engine(
             *notes_of(prepared),
             *stamp_notes(model),
             *(written_out_notes(model) or written_out_notes(prepared)),
-            *opening_notes(spec, backend),
+            *opening_notes(spec, engine.info.backend),
         ),
     )
     engine = complete_precision(replace(engine, info=info), options.device)
     if strict:
         refuse_mismatch(engine)
-    if can_run_here(engine) and not opening_notes(spec, backend):
-        found = compare(engine, model, options, probes, progress)
-        notes = (*engine.info.notes, *found.notes)
-        engine = replace(engine, info=replace(engine.info, flips=found.worst, flips_on=found.listed(), notes=notes))
-    check_flips(engine.info.flips, probes.max_flips)
     return engine
 
 
