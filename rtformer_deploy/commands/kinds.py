@@ -40,6 +40,17 @@ def _lines(*keys: str) -> Callable[[Path], bool]:
     return lambda path: set(keys) <= _object(_text(path).partition("\n")[0]).keys()
 
 
+def _state(command: str | None) -> Callable[[Path], bool]:
+    """Whether a file is the journal of a command's run; tune's does not say whose it is."""
+
+    def fits(path: Path) -> bool:
+        first = _object(_text(path).partition("\n")[0])
+        identity = first.get("identity")
+        return "kind" in first and isinstance(identity, dict) and identity.get("command") == command
+
+    return fits
+
+
 def _tensors(key: str) -> Callable[[Path], bool]:
     """Whether a file is safetensors with this key in its metadata."""
     return lambda path: key in _metadata(path)
@@ -92,7 +103,10 @@ FLICKER = Kind("a report of flicker", _document("threshold", "share", "frames"))
 SCORES = Kind("a report of evaluate", _document("miou", "confusion", "classes"))
 COMPARISON = Kind("a report of verify", _document("a", "b", "stages", "flips"))
 TUNING = Kind("a report of tune", _document("points", "baseline", "max_drop"))
-JOURNAL = Kind("the state of a tune run", _lines("kind", "identity"))
+JOURNAL = Kind("the state of a tune run", _state(None))
+COMPARED = Kind("a report of compare", _document("compared", "rows", "environment"))
+COMPARE_FACTS = Kind("facts about a plan of compare", _document("key", "plan_sha256", "macs"))
+COMPARE_STATE = Kind("the state of a compare run", _state("compare"))
 RECIPE = Kind("a recipe that tune wrote", lambda path: holds(path, b"#", TUNED.encode(), _HEAD))
 PAGE = Kind("a page that rtformer-deploy wrote", lambda path: holds(path, b"<!doctype html>", PAGE_MARK.encode(), _HEAD))
 DRAWING = Kind("an SVG picture that rtformer-deploy drew", lambda path: holds(path, b"<svg", SVG_MARK.encode(), _HEAD))
@@ -102,8 +116,8 @@ CALIBRATION = Kind("the state of an interrupted calibrate", lambda path: True)
 
 #: Every kind that has a mark of its own. A timing cache is TensorRT's.
 KNOWN = (
-    PLAN, SIDECAR, MODEL, RANGES, WEIGHTS, CHECKPOINT, TRAINING_LOG, BENCH, PROFILE, SCORES, COMPARISON, TUNING, JOURNAL, RECIPE, PAGE,
-    DRAWING, PICTURE,
+    PLAN, SIDECAR, MODEL, RANGES, WEIGHTS, CHECKPOINT, TRAINING_LOG, BENCH, PROFILE, SCORES, COMPARISON, COMPARED, TUNING, JOURNAL,
+    COMPARE_FACTS, COMPARE_STATE, RECIPE, PAGE, DRAWING, PICTURE,
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError, EngineError
 from ..files import json_bytes, make_folder, remove, sha256, write_atomic
 from ..formats.external_model import ExternalModel
+from ..formats.journal import refuse_overwriting
 from ..formats.model_file import file_sha256, serialize_model, weights_sha256
 from ..formats.preprocessing import preprocessing
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
@@ -33,7 +34,7 @@ from ..nvidia.driver import gpus, why_none
 from ..pictures import why_not_drawn
 from ..pipeline import opening_notes, read_model
 from ..tuning.blocks import find_blocks
-from ..tuning.journal import Journal, refuse_overwriting
+from ..tuning.journal import Journal
 from ..tuning.measure import Workshop
 from ..tuning.run import Run, Tuned, check_gate
 from ..tuning.summary import recipe_of, summary

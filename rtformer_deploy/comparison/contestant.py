@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ..errors import DeployError
-from ..types import Text
+from ..types import Batch, Text
 
 _Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
 
@@ -49,11 +49,15 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The answer to a Call: the latency of each step in ms, and the peak memory in MiB above what the process held before it opened."""
+    """The answer to a Call: the latency of each step in ms, and the peak memory in MiB above what the process held before it opened.
 
-    engine_ms: tuple[_Milliseconds, ...]
-    frame_ms: tuple[_Milliseconds, ...]
-    peak_mb: float
+    A step is of `batch` frames: one, unless the contestant takes no fewer.
+    """
+
+    engine_ms: Annotated[tuple[_Milliseconds, ...], Meta(min_length=1)]
+    frame_ms: Annotated[tuple[_Milliseconds, ...], Meta(min_length=1)]
+    peak_mb: Annotated[float, Meta(ge=0, le=1e9)]
+    batch: Batch = 1
 
 
 @dataclass(frozen=True, slots=True)

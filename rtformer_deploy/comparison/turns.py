@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -18,6 +19,8 @@ _WARMUP = 0.5
 
 #: What one round gave: each contestant's turn by its name. One that failed is missing from then on.
 Round = Mapping[str, Turn]
+#: Which latencies of a turn: of the engine alone, or of the whole way from a decoded frame to a label map.
+Part = Literal["engine", "frame"]
 
 
 @dataclass(slots=True)
@@ -45,34 +48,49 @@ def take_turns(
     rounds: int,
     seconds: float,
     after: Callable[[Round], None],
-    tell: Callable[[str], None] = lambda doing: None,
+    tell: Callable[[str, int, int], None] = lambda doing, done, total: None,
+    earlier: Sequence[Round] = (),
 ) -> dict[str, DeployError]:
-    """Opens every contestant in a process of its own, calls each of them in every round for `seconds`, and hands each round to `after`.
+    """Opens every contestant in a process of its own and calls all of them in every round, until each that runs has `rounds` rounds.
 
-    A turn warms up first; the frame is the sample frame at `frame_size`. `tell` hears what is being done. Returns why contestants failed,
-    by name: the others go on. All processes are over when it returns or raises.
+    A turn warms up, then measures for `seconds`; the frame is the sample frame at `frame_size`. Each round is handed to `after`;
+    `earlier` are those of an interrupted run, which count. `tell` hears what is being done, which turn it is, and of how many. Returns
+    why contestants failed, by name: the others go on. All processes are over when it returns or raises.
     """
+    if all(_missing(rounds, earlier, [contestant.name]) == 0 for contestant in contestants):
+        return {}
     standing = Standing()
     try:
-        for contestant in contestants:
-            tell(f"opening {contestant.name}")
+        for number, contestant in enumerate(contestants):
+            tell(f"opening {contestant.name}", number, len(contestants))
             try:
                 standing.running[contestant.name] = Process(contestant, frame_size)
             except DeployError as error:
                 standing.fail(contestant.name, error)
-        for number in range(rounds):
-            after(_round(standing, seconds, f"round {number + 1} of {rounds}", tell))
+        missing = _missing(rounds, earlier, list(standing.running))
+        for number in range(missing):
+            turns = _round(standing, seconds, len(earlier) + number, missing - number, tell)
+            if turns:
+                after(turns)
     finally:
         standing.close()
     return standing.failed
 
 
-def _round(standing: Standing, seconds: float, which: str, tell: Callable[[str], None]) -> Round:
+def _missing(rounds: int, earlier: Sequence[Round], names: Sequence[str]) -> int:
+    """How many more rounds all have to take so that each has enough."""
+    return max((max(0, rounds - sum(name in each for each in earlier)) for name in names), default=0)
+
+
+def _round(standing: Standing, seconds: float, number: int, left: int, tell: Callable[[str, int, int], None]) -> Round:
+    """One round, each in another order: what comes after a large network finds other caches than what comes after a small one."""
+    names = list(standing.running)
+    start = number % max(1, len(names))
     turns: dict[str, Turn] = {}
-    for name, process in list(standing.running.items()):
-        tell(f"{which}: {name}")
+    for done, name in enumerate(names[start:] + names[:start]):
+        tell(f"round {number + 1}: {name}", done, left * len(names))
         try:
-            turns[name] = process.turn(seconds, _WARMUP)
+            turns[name] = standing.running[name].turn(seconds, _WARMUP)
         except DeployError as error:
             standing.fail(name, error)
         time.sleep(PAUSE)
@@ -88,18 +106,16 @@ class Ratio:
     high: float
 
 
-def ratio(rounds: Sequence[Round], name: str, reference: str, what: Callable[[Turn], Sequence[float]]) -> Ratio | None:
-    """The speed of `name` over that of `reference`, by the median latencies of each round in which both ran; None without one.
+def frame_times(turn: Turn, part: Part) -> tuple[float, ...]:
+    """The milliseconds that each step of a turn took for one frame."""
+    steps = turn.engine_ms if part == "engine" else turn.frame_ms
+    return tuple(step / turn.batch for step in steps)
 
-    `what` picks the latencies of a turn: of the engine, or of the whole frame.
-    """
-    both = [round_ for round_ in rounds if name in round_ and reference in round_]
+
+def ratio(rounds: Sequence[Round], name: str, reference: str, part: Part) -> Ratio | None:
+    """The speed of `name` over that of `reference`, by the median times of each round in which both ran; None without one."""
+    both = [each for each in rounds if name in each and reference in each]
     if not both:
         return None
-    ratios = [float(np.median(what(round_[reference])) / np.median(what(round_[name]))) for round_ in both]
+    ratios = [float(np.median(frame_times(each[reference], part)) / np.median(frame_times(each[name], part))) for each in both]
     return Ratio(float(np.median(ratios)), min(ratios), max(ratios))
-
-
-def latencies(rounds: Sequence[Round], name: str, what: Callable[[Turn], Sequence[float]]) -> tuple[float, ...]:
-    """All latencies of a contestant, in ms."""
-    return tuple(value for round_ in rounds if name in round_ for value in what(round_[name]))

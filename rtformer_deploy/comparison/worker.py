@@ -23,6 +23,7 @@ from ..image.samples import sample_frame
 from ..opening import open_any
 from ..runtime.frame_runner import FrameRunner
 from ..timing.bench import bench
+from ..timing.report import Timing
 from ..types import Frame
 from .contestant import Answer, Call, Contestant, Ready, Refusal, Setup, Turn
 
@@ -64,6 +65,12 @@ def open_contestant(contestant: Contestant) -> FrameRunner:
 
 
 def _measure(runner: FrameRunner, frame: Frame, call: Call, before: float) -> Turn:
-    report = bench(runner, [frame] * runner.batch[0], seconds=call.seconds / 2, warmup=call.warmup)
+    batch = runner.batch[0]
+    report = bench(runner, [frame] * batch, seconds=call.seconds / 2, warmup=call.warmup)
     peak = max(0.0, machine.peak_mb() - before)
-    return Turn(report.engine.latencies_ms, report.end_to_end.latencies_ms, peak)
+    return Turn(_rounded(report.engine), _rounded(report.end_to_end), peak, batch)
+
+
+def _rounded(timing: Timing) -> tuple[float, ...]:
+    """Latencies in ms to a ten-thousandth: they go through a pipe and into a journal."""
+    return tuple(round(value, 4) for value in timing.latencies_ms)

@@ -1,0 +1,30 @@
+"""The measured part of a comparison: rounds of turns, each kept in the journal as it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import DeployError
+from ..types import Feedback
+from .contestant import Contestant
+from .records import Journal, Timed
+from .turns import Round, take_turns
+
+
+def measure(
+    contestants: Sequence[Contestant], frame_size: tuple[int, int], rounds: int, seconds: float, journal: Journal, feedback: Feedback
+) -> tuple[list[Round], dict[str, DeployError]]:
+    """Contestants -> all rounds, those of an interrupted run first, and why contestants failed, by name.
+
+    `seconds` is the time for each contestant over all rounds. A round that was interrupted is measured again.
+    """
+    failed = take_turns(
+        contestants,
+        frame_size,
+        rounds,
+        seconds / rounds,
+        after=lambda each: journal.add(Timed(each)),
+        tell=feedback.progress,
+        earlier=journal.rounds(),
+    )
+    return journal.rounds(), failed
