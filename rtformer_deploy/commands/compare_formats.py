@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from ..comparison.contestant import Check, Checked, Labelled
-from ..comparison.figures import figures
+from ..comparison.contestant import Check, Labelled
+from ..comparison.figures import STEPS_FOR_P99, figures
 from ..comparison.format_rows import FormatRow, points, tables
 from ..comparison.formats import FORMATS, REFERENCE_FORMAT
 from ..comparison.making import Made, Maker, reason_of
@@ -26,11 +26,13 @@ from ..datasets import Dataset, open_dataset
 from ..errors import DeployError, UsageError, WeightsError
 from ..evaluation.census import check_census, take_census
 from ..evaluation.evaluate import check_classes
-from ..files import make_folder, sha256, sha256_of, write_atomic
-from ..formats.model_file import file_sha256, load_stamped, serialize_model, stamp_spec
+from ..files import make_folder, printable, sha256, sha256_of, write_atomic
+from ..formats.journal import refuse_overwriting
+from ..formats.model_file import load_stamped, serialize_model, stamp_spec
 from ..formats.preprocessing import preprocessing
 from ..formats.ranges import ranges_hash
 from ..graph.edit import clone
+from ..image import native
 from ..image.reader import ImageReader
 from ..machine import environment
 from ..pipeline import read_model
@@ -53,6 +55,8 @@ def compare_formats(request: CompareRequest, feedback: Feedback) -> Compared:
     Every check and every round is kept in the journal. Raises UsageError, OutputError, DatasetError, and what reading the model raises.
     """
     assert request.model is not None  # compare has checked it
+    if not request.resume:
+        refuse_overwriting(request.state)
     weights = _weights(request)
     _check_plans(request)
     model, spec = read_model(request.model, request.external)
@@ -147,7 +151,7 @@ def _identity(request: CompareRequest, maker: Maker, ranges: _LazyRanges, datase
         "packages": machine["packages"],
         "threads": request.threads,
         "device": request.device,
-        "seconds_a_round": request.seconds / request.rounds,
+        "seconds": request.seconds,
     }
 
 
@@ -190,24 +194,37 @@ _ANY_FRAME = (8, 8)
 
 
 def _compared(request: CompareRequest, rows: Sequence[FormatRow], spec: ModelSpec, dataset: Dataset | None) -> Compared:
-    height, width = spec.size
-    what = f"{spec.name} at {height}x{width}"
-    on = "" if dataset is None else f" on {dataset.name} {dataset.split}"
+    what = f"{spec.name} at {spec.size[0]}x{spec.size[1]}"
     facts: Mapping[str, Any] = {
+        "version": 1,
         "compared": "formats",
-        "model": {"name": spec.name, "file": str(request.model), "size": [height, width], "frame": list(spec.frame_size)},
+        "title": f"Formats of {what}",
+        "model": {"name": spec.name, "file": printable(str(request.model)), "input": list(spec.size)},
+        "frame": list(spec.frame_size),
         "reference": REFERENCE_FORMAT,
-        "dataset": None if dataset is None else {"name": dataset.name, "split": dataset.split, "frames": len(dataset)},
         "rounds": request.rounds,
         "seconds": request.seconds,
         "threads": request.threads,
+        "dataset": None if dataset is None else {"name": dataset.name, "split": dataset.split, "frames": len(dataset)},
         "rows": [row.to_json() for row in rows],
-        "environment": environment(),
+        "notes": list(_notes(rows)),
+        "environment": {**environment(), "pre_and_postprocessing": native.description()},
     }
-    axes = ("frames a second, from a decoded frame to its label map", f"mIoU{on}, percent")
+    where = "" if dataset is None else f" on {dataset.name} {dataset.split}"
+    axes = (f"frames a second here, the engine alone, {what}", f"mIoU{where}, %")
     return Compared(f"Formats of {what}", tables(rows, what), facts, _notes(rows), points(rows), axes)
 
 
 def _notes(rows: Sequence[FormatRow]) -> tuple[str, ...]:
-    """What a person should know about the rows."""
-    return tuple(f"{row.made.format.name}: {note}" for row in rows for note in row.notes)
+    """What a reader must know before comparing."""
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.notes:
+            told.setdefault(note, []).append(row.made.format.name)
+    notes = [f"{', '.join(names)}: {note}" for note, names in told.items()]
+    few = [row.made.format.name for row in rows if row.figures is not None and row.figures.engine.steps < STEPS_FOR_P99]
+    if few:
+        notes.append(f"Fewer than {STEPS_FOR_P99} steps: the p99 of {', '.join(few)} is little more than the slowest. Measure longer.")
+    if not native.available():
+        notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
+    return tuple(notes)

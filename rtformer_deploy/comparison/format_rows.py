@@ -67,7 +67,7 @@ def points(rows: Sequence[FormatRow]) -> tuple[Point, ...]:
         Point(row.made.format.name, speed.fps, speed.low_fps, speed.high_fps, 100 * row.checked.miou, "measured")
         for row in rows
         if row.figures is not None and row.checked is not None and row.checked.miou is not None
-        for speed in (row.figures.frame,)
+        for speed in (row.figures.engine,)
     )
 
 
@@ -79,27 +79,31 @@ def _what(rows: Sequence[FormatRow], model: str) -> Table:
     note = (
         "mIoU: all frames of the split."
         if scored
-        else "changed: pixels whose class is not that of the model in ONNX Runtime without optimisation, on a photograph and on noise."
+        else "changed: pixels that get another class than in ONNX Runtime without optimisation, on a photograph or on noise."
     )
-    return Table(f"Formats of {model}", ("format", "status", "MiB", "precision found", "mIoU %" if scored else "changed %"), body, (2, 4), note)
+    return Table(
+        f"Formats of {model}", ("format", "status", "MiB", "precision found", "mIoU %" if scored else "changed %"), body, (2, 4), note
+    )
 
 
 def _how_fast(rows: Sequence[FormatRow]) -> Table:
     body = tuple(
-        (row.made.format.name, *_speed(row.figures.engine), *_speed(row.figures.frame), _ratio(row.figures.frame))
+        (row.made.format.name, *_speed(row.figures.engine), _ratio(row.figures.engine), *_speed(row.figures.frame))
         for row in rows
         if row.figures is not None
     )
-    columns = ("", "engine p50", "p99 ms", "FPS", "frame p50", "p99 ms", "FPS", "ratio")
+    columns = ("", "engine p50", "p99 ms", "FPS", "ratio", "frame p50", "p99 ms", "FPS")
     note = (
-        f"frame: from a decoded frame to its label map. ratio: frames a second over those of {REFERENCE_FORMAT}, "
-        "the median of the rounds and the farthest round from it."
+        f"frame: from a decoded frame to its label map. ratio: the engine's speed over that of {REFERENCE_FORMAT}, "
+        "the median of the rounds ± the round farthest from it."
     )
     return Table("Speed", columns, body, tuple(range(1, 8)), note)
 
 
 def _why_not(rows: Sequence[FormatRow]) -> Table:
-    return Table("Not measured", ("format", "why"), tuple((row.made.format.name, f"{row.status}: {row.reason}") for row in rows if row.reason))
+    return Table(
+        "Not measured", ("format", "why"), tuple((row.made.format.name, f"{row.status}: {row.reason}") for row in rows if row.reason)
+    )
 
 
 def precision_text(found: PrecisionFound | None) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 import onnx_ir as ir
 
-from ..backends import backend_row
 from ..backends.onnxruntime.providers import why_not_run
 from ..errors import DeployError, WeightsError
 from ..files import size_of_file
@@ -80,9 +79,7 @@ class Maker:
         batch = self._batch
         options = BuildOptions(precision=format_.precision, batch=(batch, batch, batch), threads=self.threads, device=self.device)
         ranges = self.ranges() if format_.precision == "int8" else None
-        engine = build_alone(
-            self.model, self.spec, format_.backend, options, ranges=ranges, provider=format_.provider, progress=progress
-        )
+        engine = build_alone(self.model, self.spec, format_.backend, options, ranges=ranges, provider=format_.provider, progress=progress)
         path = self.folder / format_.file_name
         save_engine(engine, path)
         reason = self._why_not_here(format_, engine)

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...errors import BuildError, EngineError, MissingPackageError, first_line
+from ...errors import EngineError, MissingPackageError, first_line
 from ...files import sha256
 from ...formats.model_file import serialize_model
 from ...nvidia.driver import gpus, why_none
@@ -48,7 +48,7 @@ class ProviderRow:
 
 
 def _is_cpu(device: Any) -> bool:
-    return device.ep_metadata.get("ov_device") == "CPU"
+    return bool(device.ep_metadata.get("ov_device") == "CPU")
 
 
 def _openvino_options(threads: int) -> dict[str, str]:
