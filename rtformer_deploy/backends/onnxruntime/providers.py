@@ -32,7 +32,8 @@ class ProviderRow:
     """One provider: its `title`, the `package` that an `extra` brings, whose `module` says where the library is.
 
     It takes the `graphs` that are prepared for that backend, in these `precisions`. `fits` says whether one of the devices that it lists
-    (an OrtEpDevice) is to be used, `options` what it is told, given the number of CPU threads. `on_gpu`: it needs an NVIDIA GPU.
+    (an OrtEpDevice) is to be used, `options` what it is told, given the number of CPU threads. It `needs` a device of some maker;
+    `on_gpu`: that is an NVIDIA GPU.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ProviderRow:
     module: str
     graphs: Backend
     precisions: tuple[PrecisionName, ...]
+    needs: str
     on_gpu: bool
     fits: Callable[[Any], bool]
     options: Callable[[int], Mapping[str, str]]
@@ -58,11 +60,11 @@ def _openvino_options(threads: int) -> dict[str, str]:
 _ROWS = (
     ProviderRow(
         "openvino", "OpenVINO EP", "openvino-ep", "onnxruntime-ep-openvino", "onnxruntime_ep_openvino",
-        "openvino", ("fp32", "int8"), False, _is_cpu, _openvino_options,
+        "openvino", ("fp32", "int8"), "an Intel processor", False, _is_cpu, _openvino_options,
     ),
     ProviderRow(
         "tensorrt-rtx", "TensorRT-RTX EP", "tensorrt-rtx-ep", "onnxruntime-ep-nv-tensorrt-rtx", "onnxruntime_ep_nv_tensorrt_rtx",
-        "tensorrt-rtx", ("fp32", "fp16", "int8"), True, lambda device: True, lambda threads: {},
+        "tensorrt-rtx", ("fp32", "fp16", "int8"), "an NVIDIA GPU", True, lambda device: True, lambda threads: {},
     ),
 )  # fmt: skip
 
@@ -114,15 +116,18 @@ def open_on_provider(engine: Engine, options: Any, device: int) -> Any:
 
     row = provider_row(engine.info.options[PROVIDER])
     devices = _devices(ort, row)
-    if device >= len(devices):
-        raise EngineError(f"{row.title} lists no device {device} on this machine that fits; there are {len(devices)}.")
+    if not devices:
+        raise EngineError(f"{row.title} finds no device on this machine that it runs on: it needs {row.needs}.")
+    if row.on_gpu and device >= len(devices):
+        raise EngineError(f"There is no GPU {device} here; {row.title} finds {len(devices)}, counted from 0.")
+    chosen = devices[device] if row.on_gpu else devices[0]
     try:
-        options.add_provider_for_devices([devices[device]], dict(row.options(options.intra_op_num_threads)))
+        options.add_provider_for_devices([chosen], dict(row.options(options.intra_op_num_threads)))
         options.add_session_config_entry(_RECORD, "1")
         session = ort.InferenceSession(engine.plan, options)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise EngineError(f"ONNX Runtime cannot open this plan on {row.title}: {first_line(error)}") from error
-    if not nodes_by_provider(session).get(devices[device].ep_name):
+    if not nodes_by_provider(session).get(chosen.ep_name):
         raise EngineError(f"{row.title} took no node of the graph: all of it would run on ONNX Runtime's own kernels.")
     return session
 

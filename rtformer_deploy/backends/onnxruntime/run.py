@@ -78,9 +78,11 @@ class ONNXRuntimeSession(WorkerSession):
         self._model = model
         self._binding = model.io_binding()
         self._bound = 0
+        # the OpenVINO EP 1.8 reads the input when it is bound, and gives the labels of the first frame for every later one
+        self._each_time = PROVIDER in info.options
 
     def execute(self, batch: int) -> NDArray[Any]:
-        if batch != self._bound:
+        if batch != self._bound or self._each_time:
             self._bind(batch)
         self._model.run_with_iobinding(self._binding)
         return self._output[:batch]
