@@ -77,13 +77,12 @@ def _what(rows: Sequence[FormatRow], model: str) -> Table:
         (row.made.format.name, row.status, _size(row.made.size), precision_text(row.made.precision), _worth(row, scored)) for row in rows
     )
     note = (
-        "mIoU: all frames of the split."
+        "mIoU: over all frames of the split."
         if scored
         else "changed: pixels that get another class than in ONNX Runtime without optimisation, on a photograph or on noise."
     )
-    return Table(
-        f"Formats of {model}", ("format", "status", "MiB", "precision found", "mIoU %" if scored else "changed %"), body, (2, 4), note
-    )
+    columns = ("format", "status", "MiB", "precision found", "mIoU" if scored else "changed")
+    return Table(f"Formats of {model}", columns, body, (2, 4), note)
 
 
 def _how_fast(rows: Sequence[FormatRow]) -> Table:
@@ -92,18 +91,29 @@ def _how_fast(rows: Sequence[FormatRow]) -> Table:
         for row in rows
         if row.figures is not None
     )
-    columns = ("", "engine p50", "p99 ms", "FPS", "ratio", "frame p50", "p99 ms", "FPS")
     note = (
-        f"frame: from a decoded frame to its label map. ratio: the engine's speed over that of {REFERENCE_FORMAT}, "
+        f"In ms and frames a second. frame: from a decoded frame to its label map. ratio: the engine's speed over that of {REFERENCE_FORMAT}, "
         "the median of the rounds ± the round farthest from it."
     )
-    return Table("Speed", columns, body, tuple(range(1, 8)), note)
+    return Table("Speed", ("", "p50", "p99", "FPS", "ratio", "frame p50", "p99", "FPS"), body, tuple(range(1, 8)), note)
 
 
 def _why_not(rows: Sequence[FormatRow]) -> Table:
-    return Table(
-        "Not measured", ("format", "why"), tuple((row.made.format.name, f"{row.status}: {row.reason}") for row in rows if row.reason)
-    )
+    told: dict[str, list[str]] = {}
+    for row in rows:
+        if row.reason is not None:
+            told.setdefault(f"{row.status}: {row.reason}", []).append(row.made.format.name)
+    return Table("Not measured", ("format", "why"), tuple((_listed(names), why) for why, names in told.items()))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of formats: what they begin with is said once, "OpenVINO FP32, FP16"."""
+    text, last = names[0], names[0].rpartition(" ")[0]
+    for name in names[1:]:
+        start, _, end = name.rpartition(" ")
+        text += f", {end if start == last else name}"
+        last = start
+    return text
 
 
 def precision_text(found: PrecisionFound | None) -> str:
@@ -120,7 +130,7 @@ def _worth(row: FormatRow, scored: bool) -> str:
     if row.checked is None:
         return "-"
     share = row.checked.miou if scored else max(row.checked.changed.values(), default=None)
-    return "-" if share is None else f"{100 * share:.2f}"
+    return "-" if share is None else f"{100 * share:.2f}%"
 
 
 def _size(size: int | None) -> str:
@@ -139,4 +149,4 @@ def _ratio(speed: Speed) -> str:
     if speed.ratio is None:
         return "-"
     spread = max(speed.ratio.high - speed.ratio.median, speed.ratio.median - speed.ratio.low)
-    return f"{speed.ratio.median:.2f} ±{spread:.2f}"
+    return f"{speed.ratio.median:.2f}±{spread:.2f}"

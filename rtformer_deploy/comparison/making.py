@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from ..backends.onnxruntime.providers import why_not_run
-from ..errors import DeployError, WeightsError
+from ..errors import DeployError, MissingPackageError, WeightsError
 from ..files import size_of_file
 from ..formats.engine_file import save_engine
 from ..formats.recipe import load_recipe, recipe_names
@@ -60,6 +60,8 @@ class Maker:
         """One format of the model. It raises no DeployError: what is missing or fails is the reason."""
         try:
             return self._network(format_) if format_.backend is None else self._engine(format_, progress)
+        except MissingPackageError as error:
+            return Made(format_, "failed", f"the package {error.package} is not installed. {error.hint}.")
         except DeployError as error:
             return Made(format_, "failed", reason_of(error))
 
@@ -92,7 +94,7 @@ class Maker:
         if format_.provider is not None:
             return why_not_run(format_.provider)
         if not can_run_here(engine):
-            return f"There is no GPU here ({why_none()})."
+            return f"there is no GPU here ({why_none()})."
         return next(iter(opening_notes(self.spec, engine.info.backend)), None)
 
     @property

@@ -82,7 +82,7 @@ def provider_row(name: object) -> ProviderRow:
 
 def why_not_run(name: str) -> str | None:
     """Why an engine cannot run on a provider on this machine, though it can be built: None if it may."""
-    return f"there is no GPU here ({why_none()})" if provider_row(name).on_gpu and not gpus() else None
+    return f"there is no GPU here ({why_none()})." if provider_row(name).on_gpu and not gpus() else None
 
 
 def build(model: ir.Model, spec: ModelSpec, provider: str, options: BuildOptions, model_sha256: str) -> Engine:
