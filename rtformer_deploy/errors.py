@@ -114,6 +114,17 @@ class MissingPackageError(DeployError):
         self.extra = extra
 
 
+def is_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: PyTorch's exporter and others turn it into errors of their own."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds",
     type=parse.Number(min=0, min_open=True),
-    default=30.0,
+    default=6.0,
     show_default=True,
-    help="Time each contestant for so many seconds, over all rounds.",
+    help="Time each contestant for so many seconds in a round.",
 )
 @click.option("--plans", type=options.PATH, metavar="DIR", help="Keep a suite's engines here, and take those that fit [default: --output].")
 @click.option("--resume", is_flag=True, help="Go on from the measurements in --output.")
@@ -67,6 +67,7 @@ def _print(compared: Compared) -> None:
     from .show import console, table
 
     out = console()
+    out.print(compared.title)
     for each in compared.tables:
         out.print(table(each.title, each.columns, each.rows, right=each.right))
         if each.note:

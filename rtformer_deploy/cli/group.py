@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..errors import DeployError, one_line
+from ..errors import DeployError, is_interrupted, one_line
 from .terminal import echo, escape, print_any_name, quiet_end, write
 
 #: command -> (module in this folder, one line for --help). The function in the module is named `command`.
@@ -82,7 +82,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             ctx.exit(_interrupted())
         except DeployError as error:
-            if _is_interrupted(error):
+            if is_interrupted(error):
                 ctx.exit(_interrupted())
             if ctx.obj and ctx.obj.get("verbose") and error.__cause__ is not None:
                 echo(f"caused by {type(error.__cause__).__name__}: {one_line(error.__cause__)}", err=True)
@@ -103,17 +103,6 @@ def _interrupted() -> int:
     """Says that Ctrl-C ended the command; returns its exit code, 128 and the number of the signal."""
     echo("Interrupted.", err=True)
     return 130
-
-
-def _is_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: PyTorch's exporter and others turn it into errors of their own."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _version() -> str:

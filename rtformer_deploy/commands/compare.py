@@ -26,7 +26,7 @@ _OF_SUITES = {"size": "--size", "add": "--add", "precision": "--fp16 and --int8"
 class CompareRequest:
     """What to compare, as on the command line: the networks of a `suite`, or the `formats` of one `model`.
 
-    `seconds` is the time for each contestant over all `rounds`. `size` is the frame's (H, W), `add` the user's own models beside the
+    `seconds` is the time for each contestant in each of the `rounds`. `size` is the frame's (H, W), `add` the user's own models beside the
     suite's, `weights` are "NAME=FILE" in a suite, and one FILE for formats. `dataset`, `root` and `split` are where mIoU is measured.
     `output` is the folder of the run: its measurements, and whatever has no path of its own.
     """
@@ -45,7 +45,7 @@ class CompareRequest:
     root: Path | None = None
     split: str = "val"
     rounds: int = 5
-    seconds: float = 30.0
+    seconds: float = 6.0
     threads: int | None = None
     device: int = 0
     external: ExternalModel = field(default_factory=ExternalModel)

@@ -212,7 +212,7 @@ def _compared(request: CompareRequest, rows: Sequence[FormatRow], spec: ModelSpe
     }
     where = "" if dataset is None else f" on {dataset.name} {dataset.split}"
     axes = (f"frames a second here, the engine alone, {what}", f"mIoU{where}, %")
-    return Compared(f"Formats of {what}", tables(rows, what), facts, _notes(rows), points(rows), axes)
+    return Compared(f"Formats of {what}", tables(rows), facts, _notes(rows), points(rows), axes)
 
 
 def _notes(rows: Sequence[FormatRow]) -> tuple[str, ...]:

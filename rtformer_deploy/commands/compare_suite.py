@@ -20,7 +20,7 @@ from ..comparison.rows import Row, points, tables
 from ..comparison.run import measure
 from ..comparison.suite import Entrant, entrants_of
 from ..datasets import Dataset, open_dataset
-from ..errors import DeployError, EngineError, UsageError
+from ..errors import DeployError, EngineError, UsageError, is_interrupted
 from ..evaluation.evaluate import evaluate
 from ..files import make_folder, temporary_folder
 from ..formats.journal import refuse_overwriting
@@ -71,7 +71,8 @@ def compare_suite(request: CompareRequest, feedback: Feedback) -> Compared:
     make_folder(task.preparation.folder)
     journal = Journal(request.state, _identity(task, keys), request.resume)
     if journal.records:
-        feedback.say(f"Going on after {len(journal.rounds())} rounds.")
+        done = len(journal.rounds())
+        feedback.say(f"Going on after {done} round{'s' * (done != 1)}.")
     rows = [_prepared(entrant, task) for entrant in task.entrants]
     _refuse_none(rows, task)
     rows = [_scored(row, task, journal) for row in rows]
@@ -182,6 +183,8 @@ def _prepared(entrant: Entrant, task: _Task) -> Row:
     try:
         built = prepare(entrant, task.preparation, task.feedback)
     except DeployError as error:
+        if is_interrupted(error):
+            raise
         task.feedback.say(f"{entrant.name} takes no part: {error.what}")
         return Row(entrant, error=error)
     return Row(entrant, built)
@@ -199,7 +202,7 @@ def _refuse_none(rows: Sequence[Row], task: _Task) -> None:
 def _scored(row: Row, task: _Task, journal: Journal) -> Row:
     """A row with its mIoU, if it has weights and there is a dataset with as many classes."""
     dataset, built = task.dataset, row.built
-    if dataset is None or built is None or row.entrant.is_random:
+    if dataset is None or built is None or row.is_random:
         return row
     if len(built.info.spec.classes) != len(dataset.labels.names):
         task.feedback.say(f"{row.name} is not scored: it tells {len(built.info.spec.classes)} classes apart, {dataset.name} others.")
@@ -257,7 +260,7 @@ def _compared(rows: Sequence[Row], task: _Task) -> Compared:
 def _notes(rows: Sequence[Row], task: _Task) -> tuple[str, ...]:
     """What a reader must know before comparing."""
     notes = []
-    if any(row.entrant.is_random and row.figures is not None for row in rows):
+    if any(row.is_random and row.figures is not None for row in rows):
         notes.append(
             "Random weights say something about speed and size only. Their labels change from pixel to pixel, so post-processing, and "
             "with it a frame's time, is longer than with trained weights."

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..backends import REFERENCE
 from ..types import PrecisionFound
 from .contestant import Checked
 from .figures import Figures, Speed
@@ -40,25 +41,26 @@ class FormatRow:
 
     def to_json(self) -> dict[str, Any]:
         made, checked = self.made, self.checked
+        miou = None if checked is None else checked.miou
         return {
             "name": made.format.name,
             "status": self.status,
-            "reason": self.reason,
-            "backend": made.format.backend if made.format.provider is None else "onnxruntime",
+            "why": None if self.reason is None else [self.reason],
+            "backend": made.format.backend if made.format.provider is None else REFERENCE,
             "execution_provider": made.format.provider,
             "bytes": made.size,
             "precision": None if made.precision is None else dataclasses.asdict(made.precision),
-            "miou": None if checked is None else checked.miou,
-            "changed": None if checked is None else max(checked.changed.values(), default=None),
-            "changed_on": {} if checked is None else dict(checked.changed),
-            "speed": None if self.figures is None else self.figures.to_json(),
+            "miou": None if miou is None else round(100 * miou, 2),
+            "flips": None if checked is None else max(checked.changed.values(), default=None),
+            "flips_on": {} if checked is None else dict(checked.changed),
+            "measured": None if self.figures is None else self.figures.to_json(),
             "notes": list(self.notes),
         }
 
 
-def tables(rows: Sequence[FormatRow], model: str) -> tuple[Table, ...]:
+def tables(rows: Sequence[FormatRow]) -> tuple[Table, ...]:
     """The rows as what each format is, how fast it is, and why the others were not measured."""
-    return tuple(table for table in (_what(rows, model), _how_fast(rows), _why_not(rows)) if table.rows)
+    return tuple(table for table in (_what(rows), _how_fast(rows), _why_not(rows)) if table.rows)
 
 
 def points(rows: Sequence[FormatRow]) -> tuple[Point, ...]:
@@ -71,7 +73,7 @@ def points(rows: Sequence[FormatRow]) -> tuple[Point, ...]:
     )
 
 
-def _what(rows: Sequence[FormatRow], model: str) -> Table:
+def _what(rows: Sequence[FormatRow]) -> Table:
     scored = any(row.checked is not None and row.checked.miou is not None for row in rows)
     body = tuple(
         (row.made.format.name, row.status, _size(row.made.size), precision_text(row.made.precision), _worth(row, scored)) for row in rows
@@ -82,7 +84,7 @@ def _what(rows: Sequence[FormatRow], model: str) -> Table:
         else "changed: pixels that get another class than in ONNX Runtime without optimisation, on a photograph or on noise."
     )
     columns = ("format", "status", "MiB", "precision found", "mIoU" if scored else "changed")
-    return Table(f"Formats of {model}", columns, body, (2, 4), note)
+    return Table("What they are", columns, body, (2, 4), note)
 
 
 def _how_fast(rows: Sequence[FormatRow]) -> Table:
@@ -92,8 +94,8 @@ def _how_fast(rows: Sequence[FormatRow]) -> Table:
         if row.figures is not None
     )
     note = (
-        f"In ms and frames a second. frame: from a decoded frame to its label map. ratio: the engine's speed over that of {REFERENCE_FORMAT}, "
-        "the median of the rounds ± the round farthest from it."
+        "In ms and frames a second. frame: from a decoded frame to its label map. "
+        f"ratio: the engine's speed over that of {REFERENCE_FORMAT}, the median of the rounds ± the round farthest from it."
     )
     return Table("Speed", ("", "p50", "p99", "FPS", "ratio", "frame p50", "p99", "FPS"), body, tuple(range(1, 8)), note)
 

@@ -70,6 +70,15 @@ class Built:
     macs: int | None
     products: int | None
 
+    @property
+    def all_macs(self) -> int | None:
+        """Multiplications with weights and between activations; None if the graph does not say some size."""
+        return None if self.macs is None or self.products is None else self.macs + self.products
+
+    @property
+    def plan_mb(self) -> float:
+        return os.path.getsize(self.plan) / 2**20
+
     def to_json(self) -> dict[str, Any]:
         spec, precision = self.info.spec, self.info.precision
         return {
@@ -86,7 +95,7 @@ class Built:
             "precision_found": precision.state,
             "layers": dict(precision.layers),
             "flips": self.info.flips,
-            "plan_mb": round(os.path.getsize(self.plan) / 2**20, 2),
+            "plan_mb": round(self.plan_mb, 2),
         }
 
 
@@ -125,7 +134,7 @@ def key_of(entrant: Entrant, preparation: Preparation) -> str:
 
 
 def prepare(entrant: Entrant, preparation: Preparation, feedback: Feedback) -> Built:
-    """An entrant -> its plan: the one in the folder if it was built of the same, else a new one. Raises the DeployError that says why not."""
+    """An entrant -> its plan: the one in the folder if it was built of the same, else a new one. Raises the DeployError of what fails."""
     key = key_of(entrant, preparation)
     kept = _kept(entrant, preparation, key)
     if kept is not None:

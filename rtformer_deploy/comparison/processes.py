@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -36,9 +37,12 @@ class Process:
         """Starts it and waits until it is open. Raises the DeployError that says why it cannot be opened."""
         self.name = contestant.name
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         command = [sys.executable, "-P", "-c", _CODE]  # -P: a file of the same name in this folder must not be imported
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, bufsize=0, start_new_session=True)
+        pipe = subprocess.PIPE  # a session of its own: Ctrl-C is for this process, which ends it
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, start_new_session=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         try:
             ready = self._ask(Setup(contestant, frame_size), OPEN_LIMIT).ready
         except BaseException:
@@ -48,7 +52,7 @@ class Process:
         self.ready: Ready = ready
 
     def turn(self, seconds: float, warmup: float = 0.0) -> Turn:
-        """Measures for `seconds` after `warmup` seconds. Raises the DeployError that the process met, EngineError if it crashed or hangs."""
+        """Measures for `seconds` after `warmup` seconds. Raises the DeployError that it met, EngineError if it crashed or hangs."""
         turn = self._ask(Request(Call(seconds, warmup)), seconds + warmup + TURN_LIMIT).turn
         assert turn is not None  # the answer to a Call
         return turn
@@ -66,9 +70,11 @@ class Process:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
+        self._reader.join(5)  # it ends with the pipe
         for stream in (self._process.stdin, self._process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
+            with contextlib.suppress(BrokenPipeError):  # a request that it never read
+                if stream is not None:
+                    stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -87,24 +93,25 @@ class Process:
 
     def _line(self, request: bytes, limit: float) -> bytes:
         """Sends a request and returns the answer's line, or what there is of it once the process ends."""
-        sending, receiving = self._process.stdin, self._process.stdout
+        sending = self._process.stdin
         assert sending is not None
-        assert receiving is not None
         try:
             sending.write(request)
+            sending.flush()
         except BrokenPipeError:
             return b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(receiving, selectors.EVENT_READ)
-            if not selector.select(limit):
-                raise EngineError(f"{self.name} gave no answer within {limit:,.0f} s.")
-        parts: list[bytes] = []
-        while not (parts and parts[-1].endswith(b"\n")):
-            part = os.read(receiving.fileno(), 2**16)
-            if not part:
-                break
-            parts.append(part)
-        return b"".join(parts)
+        try:
+            return self._lines.get(timeout=limit)
+        except queue.Empty as error:
+            raise EngineError(f"{self.name} gave no answer within {limit:,.0f} s.") from error
+
+    def _read(self) -> None:
+        """Hands on the lines that the process writes, the last one empty. A thread, because not every system can wait for a pipe."""
+        receiving = self._process.stdout
+        assert receiving is not None
+        for line in receiving:
+            self._lines.put(line)
+        self._lines.put(b"")
 
     def _ended(self) -> EngineError:
         """The error for a process that ended before it answered, with the last line that it printed."""

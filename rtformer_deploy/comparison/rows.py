@@ -14,6 +14,7 @@ from .prepare import Built
 from .records import Scored
 from .result import Point, Table
 from .suite import Entrant
+from .turns import Part
 
 _NOTHING = "-"
 
@@ -33,6 +34,11 @@ class Row:
         return self.entrant.name
 
     @property
+    def is_random(self) -> bool:
+        """Whether its weights are random, so that only speed and size mean something."""
+        return self.entrant.file is None or (self.built is not None and (self.built.info.spec.weights or "").startswith("random"))
+
+    @property
     def published(self) -> dict[str, Published]:
         """What others give for the network, by source."""
         return {} if self.entrant.network is None else dict(self.entrant.network.recipe.published)
@@ -44,7 +50,7 @@ class Row:
             "status": "done" if self.error is None else "failed",
             "why": None if self.error is None else list(self.error.lines),
             **({} if self.built is None else self.built.to_json()),
-            "random_weights": self.entrant.is_random,
+            "random_weights": self.is_random,
             "miou": None if self.scored is None else round(100 * self.scored.miou, 2),
             "measured": None if self.figures is None else self.figures.to_json(),
             "published": {source: dataclasses.asdict(each) for source, each in self.published.items()},
@@ -53,7 +59,10 @@ class Row:
 
 def tables(rows: Sequence[Row], frame: tuple[int, int], reference: str) -> tuple[Table, ...]:
     """What they are, how fast they are here, what failed and, apart from that, what others have published."""
-    return tuple(filter(None, (_what(rows), _speeds(rows, frame, reference), _failures(rows), _published(rows))))
+    size = "x".join(map(str, frame))
+    engine = _speeds(rows, "engine", f"The engine alone, for frames of {size}", _RATIO_NOTE.format(reference))
+    whole = _speeds(rows, "frame", f"The whole way, from a decoded frame of {size} to its label map", "")
+    return _what(rows), engine, whole, *_failures(rows), *_published(rows)
 
 
 def points(rows: Sequence[Row]) -> tuple[Point, ...]:
@@ -68,83 +77,76 @@ def _points(rows: Sequence[Row]) -> Iterator[Point]:
             continue
         speed = row.figures.engine
         miou = on_val[0] if row.scored is None else 100 * row.scored.miou
-        kind = "published" if row.scored is None else "measured"
-        yield Point(row.name, speed.fps, speed.low_fps, speed.high_fps, miou, kind, row.entrant.is_own)
-
-
-def _what(rows: Sequence[Row]) -> Table:
-    columns = ("network", "parameters M", "GMACs", "input", "precision", "weights", "mIoU %", "plan MiB", "peak MiB")
-    return Table("What they are", columns, tuple(map(_about, rows)), (1, 2, 6, 7, 8), _WHAT_NOTE)
+        yield Point(
+            row.name, speed.fps, speed.low_fps, speed.high_fps, miou, "published" if row.scored is None else "measured", row.entrant.is_own
+        )
 
 
 _WHAT_NOTE = (
-    "GMACs: multiplications with weights, for one input; products of activations, as in attention, are in the JSON file. "
-    "Peak: memory of the process above what it held before the engine was opened."
+    "GMACs: multiplications for one input, in convolutions and linear layers and between activations, as in attention. "
+    "Parameters in millions, plan and memory in MiB; memory is the most that the process had above what it held before the engine was "
+    "opened."
 )
+_RATIO_NOTE = "Ratio: the speed relative to {}, the median of all rounds, with the smallest and the largest."
+
+
+def _what(rows: Sequence[Row]) -> Table:
+    columns = ("network", "params", "GMACs", "input", "precision", "mIoU %", "plan", "memory")
+    return Table("What they are", columns, tuple(map(_about, rows)), (1, 2, 5, 6, 7), _WHAT_NOTE)
 
 
 def _about(row: Row) -> tuple[str, ...]:
     built = row.built
     if built is None:
-        return (row.name, *[_NOTHING] * 8)
-    facts = built.to_json()
+        return (row.name, *[_NOTHING] * 7)
+    precision = built.info.precision
     return (
         row.name,
         f"{built.parameters / 1e6:.2f}",
-        _NOTHING if built.macs is None else f"{built.macs / 1e9:.2f}",
-        "x".join(map(str, facts["input"])),
-        f"{facts['precision_asked']} {facts['precision_found']}",
-        "random" if row.entrant.is_random else str(facts["weights"] or "own"),
+        _NOTHING if built.all_macs is None else f"{built.all_macs / 1e9:.2f}",
+        "x".join(map(str, built.info.spec.size)),
+        precision.asked + (f" ({precision.state})" if precision.state != "verified" else ""),
         _NOTHING if row.scored is None else f"{100 * row.scored.miou:.2f}",
-        f"{facts['plan_mb']:.1f}",
+        f"{built.plan_mb:.1f}",
         _NOTHING if row.figures is None else f"{row.figures.peak_mb:.0f}",
     )
 
 
-def _speeds(rows: Sequence[Row], frame: tuple[int, int], reference: str) -> Table:
-    columns = ("network", "p50 ms", "p99 ms", "FPS", "frame p50", "frame p99", "frame FPS", "ratio", "from", "to")
-    size = "x".join(map(str, frame))
-    note = (
-        f"FPS and the first times are the engine's alone; a frame is the whole way from a decoded picture of {size} to its label map. "
-        f"Ratio: the engine's speed relative to {reference}, the median of all rounds, from the smallest to the largest."
-    )
-    return Table(f"How fast they are here, frames of {size}", columns, tuple(map(_speed, rows)), tuple(range(1, 10)), note)
+def _speeds(rows: Sequence[Row], part: Part, title: str, note: str) -> Table:
+    columns = ("network", "p50 ms", "p99 ms", "FPS", "ratio", "from", "to")
+    return Table(title, columns, tuple(_speed(row, part) for row in rows), tuple(range(1, 7)), note)
 
 
-def _speed(row: Row) -> tuple[str, ...]:
+def _speed(row: Row, part: Part) -> tuple[str, ...]:
     if row.figures is None:
-        return (row.name, *[_NOTHING] * 9)
-    engine, frame = row.figures.engine, row.figures.frame
-    ratio = [_NOTHING] * 3 if engine.ratio is None else [f"{each:.2f}" for each in dataclasses.astuple(engine.ratio)]
-    return (row.name, *_times(engine), *_times(frame), *ratio)
+        return (row.name, *[_NOTHING] * 6)
+    speed: Speed = getattr(row.figures, part)
+    ratio = [_NOTHING] * 3 if speed.ratio is None else [f"{each:.2f}" for each in dataclasses.astuple(speed.ratio)]
+    return (row.name, f"{speed.p50_ms:.1f}", f"{speed.p99_ms:.1f}", f"{speed.fps:.1f}", *ratio)
 
 
-def _times(speed: Speed) -> tuple[str, str, str]:
-    return f"{speed.p50_ms:.1f}", f"{speed.p99_ms:.1f}", f"{speed.fps:.1f}"
-
-
-def _failures(rows: Sequence[Row]) -> Table | None:
+def _failures(rows: Sequence[Row]) -> tuple[Table, ...]:
     failed = tuple((row.name, " ".join(row.error.lines)) for row in rows if row.error is not None)
-    return Table("Failed", ("network", "why"), failed) if failed else None
+    return (Table("Failed", ("network", "why"), failed),) if failed else ()
 
 
-def _published(rows: Sequence[Row]) -> Table | None:
-    lines = tuple(
-        (
-            row.name,
-            _text(each.miou),
-            each.split or _NOTHING,
-            each.size or _NOTHING,
-            _text(each.fps),
-            each.device or _NOTHING,
-            each.source or "",
-        )
-        for row in rows
-        for each in row.published.values()
-    )
+def _published(rows: Sequence[Row]) -> tuple[Table, ...]:
+    """What others give, with a number for each source and device, and what these numbers mean."""
+    lines = [(row.name, each) for row in rows for each in row.published.values()]
+    sources = list(dict.fromkeys((each.source, each.device) for _, each in lines))
+    figures = tuple((name, *_figures(each), str(1 + sources.index((each.source, each.device)))) for name, each in lines)
+    listed = tuple((str(number), source or _NOTHING, device or _NOTHING) for number, (source, device) in enumerate(sources, 1))
     note = "These were not measured here. An FPS belongs to its device and its graph: it cannot be compared with those above."
-    columns = ("network", "mIoU %", "split", "size", "FPS", "device", "source")
-    return Table("Published by others", columns, lines, (1, 4), note) if lines else None
+    if not lines:
+        return ()
+    return (
+        Table("Published by others", ("network", "mIoU %", "split", "size", "FPS", "source"), figures, (1, 4, 5), note),
+        Table("Sources", ("", "source", "device of the FPS"), listed),
+    )
+
+
+def _figures(each: Published) -> tuple[str, str, str, str]:
+    return _text(each.miou), each.split or _NOTHING, each.size or _NOTHING, _text(each.fps)
 
 
 def _text(number: float | None) -> str:

@@ -16,13 +16,13 @@ def measure(
 ) -> tuple[list[Round], dict[str, DeployError]]:
     """Contestants -> all rounds, those of an interrupted run first, and why contestants failed, by name.
 
-    `seconds` is the time for each contestant over all rounds. A round that was interrupted is measured again.
+    `seconds` is the time for each contestant in a round. A round that was interrupted is measured again.
     """
     failed = take_turns(
         contestants,
         frame_size,
         rounds,
-        seconds / rounds,
+        seconds,
         after=lambda each: journal.add(Timed(each)),
         tell=feedback.progress,
         earlier=journal.rounds(),

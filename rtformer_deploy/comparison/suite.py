@@ -27,11 +27,6 @@ class Entrant:
     def is_own(self) -> bool:
         return self.network is None
 
-    @property
-    def is_random(self) -> bool:
-        """Whether its weights are random, so that only speed and size mean something."""
-        return self.file is None
-
 
 def entrants_of(suite: Suite, weights: Sequence[str], add: Sequence[Path]) -> tuple[Entrant, ...]:
     """A suite, weights as "NAME=FILE" and models of the user's own -> who takes part, under names that differ.

@@ -22,7 +22,7 @@ from .recipe import Recipe, load_recipe
 
 @dataclass(frozen=True, slots=True)
 class SuiteNetwork:
-    """A network of a suite: its recipe, and what `load_recipe` takes to give it. `is_changed`: some of its [architecture] is the suite's."""
+    """A network of a suite: its recipe, and what `load_recipe` takes to give it. `is_changed`: its [architecture] is not the recipe's."""
 
     name: str
     recipe: Recipe

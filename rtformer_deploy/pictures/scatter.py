@@ -66,7 +66,7 @@ def _tip(point: Point) -> str:
 
 def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
     """What rings and filled marks are, below the picture; a kind that does not occur is left out."""
-    words = {"published": "mIoU published by others", "measured": "mIoU measured here"}
+    words = {"published": "mIoU published by others, at their sizes", "measured": "mIoU measured here"}
     kinds = [kind for kind in words if any(point.kind == kind for point in points)]
     marks = [
         Line2D([], [], linestyle="none", marker="o", markersize=_MARK, markeredgewidth=2, markeredgecolor=SOFT,

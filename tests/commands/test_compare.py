@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from helpers import StoppedError, hide
+from comparing import FakeProcess, without_processes
+from helpers import StoppedError, hide, tiny_model, tiny_spec
 from small_network import write_small
 
 from rtformer_deploy.cli import main
+from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.compare import CompareRequest, compare
 from rtformer_deploy.comparison import prepare as prepare_module
+from rtformer_deploy.comparison.result import Compared
+from rtformer_deploy.errors import ModelError
 from rtformer_deploy.types import Feedback
 
 RECIPE = """
@@ -44,7 +49,7 @@ recipe = "small.toml"
 name = "Eighths"
 recipe = "eighths.toml"
 """
-RTFORMER = 'name = "rtformer"\nbase_channels = 8\nhead_channels = 16\nspp_channels = 16\ncross_size = 4\ndrop_path = 0.1'
+STDC = 'name = "stdc"\nbase_channels = 8\nblocks = [2, 2, 2]'
 DDRNET = 'name = "ddrnet"\nplanes = 8\nspp_planes = 8\nhead_planes = 8\npadding = "both"'
 
 Call = Callable[..., Result]
@@ -55,7 +60,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a suite of two small networks, a dataset and a model that was made for it."""
     folder = tmp_path_factory.mktemp("suite")
     write_small(folder)
-    (folder / "small.toml").write_text(RECIPE.format(name="small", architecture=RTFORMER))
+    (folder / "small.toml").write_text(RECIPE.format(name="small", architecture=STDC))
     (folder / "eighths.toml").write_text(RECIPE.format(name="eighths", architecture=DDRNET))
     (folder / "suite.toml").write_text(SUITE)
     return folder
@@ -88,7 +93,7 @@ def test_the_whole_way(suite: Path, call: Call, monkeypatch: pytest.MonkeyPatch)
     assert (small["input"], small["classes"], small["precision_found"]) == ([60, 120], 3, "verified")
     assert small["parameters"] > 50_000
     assert small["macs"] > 1e6
-    assert small["products"] > 0  # of its attention
+    assert small["products"] == 0  # it has no attention
     assert small["measured"]["engine"]["ratio"] == [1.0, 1.0, 1.0]
     assert small["published"]["article"]["device"] == "an abacus"
     assert eighths["status"] == "failed"
@@ -111,9 +116,6 @@ def test_the_whole_way(suite: Path, call: Call, monkeypatch: pytest.MonkeyPatch)
     assert again.exit_code == 0, again.output
     assert "Going on after 2 rounds." in again.output
     assert found()["rows"] == report["rows"]
-    more = call(*words(suite, "--resume", "--rounds", 3))
-    assert more.exit_code == 0, more.output
-    assert found()["rows"][0]["measured"]["rounds"] == 3
     other = call(*words(suite, "--size", "64x120", "--resume"))
     assert other.exit_code == 2
     assert "belongs to another run: frame, contestants differ" in other.output
@@ -121,45 +123,98 @@ def test_the_whole_way(suite: Path, call: Call, monkeypatch: pytest.MonkeyPatch)
     assert "out holds a run already" in twice.output
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, call: Call) -> type[FakeProcess]:
+    """Nothing is exported, and contestants have no processes."""
+    monkeypatch.setattr(prepare_module, "_model", lambda entrant, preparation: (tiny_model(), tiny_spec(), None))
+    return without_processes(monkeypatch)
+
+
 def request(suite: Path, **values: Any) -> CompareRequest:
-    """A run of the suite with the plans that earlier tests have built."""
     return CompareRequest(
-        Path("out"),
-        suite=str(suite / "suite.toml"),
-        rounds=3,
-        seconds=0.1,
-        threads=1,
-        backend="onnxruntime",
-        plans=suite / "plans",
-        **values,
+        Path("out"), suite=str(suite / "suite.toml"), **{"rounds": 3, "seconds": 0.3, "threads": 1, "backend": "onnxruntime", **values}
     )
 
 
-def test_an_interrupted_run_goes_on(suite: Path, call: Call) -> None:
+def silent(line: str) -> None:
+    """Says nothing."""
+
+
+def rounds_of(compared: Compared) -> list[int]:
+    return [row["measured"]["rounds"] for row in compared.facts["rows"]]
+
+
+def test_an_interrupted_run_goes_on(suite: Path, quick: type[FakeProcess]) -> None:
     def stop(phase: str, done: int, total: int) -> None:
         if phase.startswith("round 2"):
             raise StoppedError
 
-    added = (suite / "model.onnx",)
     with pytest.raises(StoppedError):
-        compare(request(suite, add=added), Feedback(lambda line: None, stop))
+        compare(request(suite), Feedback(silent, stop))
+    assert (quick.opened, quick.closed) == (["Small", "Eighths"], ["Small", "Eighths"])
     assert not Path("out/comparison.json").exists()
     with open("out/compare.state.jsonl", "a") as file:
         file.write('{"kind": "round", "turns": {"Sm')  # a kill in the middle of a line
     said: list[str] = []
-    compared = compare(request(suite, add=added, resume=True), Feedback(said.append))
-    assert "Going on after 1 rounds." in said
-    assert [row["measured"] and row["measured"]["rounds"] for row in compared.facts["rows"]] == [3, None, 3]
+    assert rounds_of(compare(request(suite, resume=True), Feedback(said.append))) == [3, 3]
+    assert "Going on after 1 round." in said
+    assert quick.called.count("Small") == 3
+    assert rounds_of(compare(request(suite, resume=True, rounds=5), Feedback(silent))) == [5, 5]
+    assert quick.called.count("Small") == 5
 
 
-def test_an_engine_of_other_content_is_built_again(suite: Path, call: Call) -> None:
-    first = compare(request(suite), Feedback(lambda line: None)).facts["rows"][0]
-    plan = suite / "plans" / "Small.plan"
-    before = plan.read_bytes()
-    plan.write_bytes(before[:-1])
-    again = compare(request(suite, resume=True), Feedback(lambda line: None)).facts["rows"][0]
-    assert len(plan.read_bytes()) == len(before)
-    assert again["measured"] == first["measured"]
+def test_one_that_crashes_is_a_row_with_what_it_had(suite: Path, quick: type[FakeProcess]) -> None:
+    quick.breaks = {"Eighths": 2}
+    said: list[str] = []
+    compared = compare(request(suite), Feedback(said.append))
+    assert rounds_of(compared) == [3, 1]
+    assert [row["status"] for row in compared.facts["rows"]] == ["done", "failed"]
+    assert "Eighths failed: The process of Eighths crashed (SIGSEGV)." in said
+    titles = [table.title for table in compared.tables]
+    assert titles[:2] == ["What they are", "The engine alone, for frames of 60x120"]
+    assert titles[3:] == ["Failed", "Published by others", "Sources"]
+    assert compared.tables[3].rows == (("Eighths", "The process of Eighths crashed (SIGSEGV)."),)
+
+
+def test_without_the_reference_there_are_no_ratios(suite: Path, quick: type[FakeProcess]) -> None:
+    quick.breaks = {"Small": 0}
+    compared = compare(request(suite), Feedback(silent))
+    assert "There are no ratios: Small did not run." in compared.notes
+    assert [row["measured"] and row["measured"]["engine"]["ratio"] for row in compared.facts["rows"]] == [None, None]
+
+
+def test_a_plan_that_was_changed_or_is_of_something_else_is_built_again(suite: Path, quick: type[FakeProcess]) -> None:
+    built: list[str] = []
+    said = Feedback(silent, lambda phase, done, total: built.append(phase))
+    compare(request(suite), said)
+    plan, facts = Path("out/plans/Small.plan"), Path("out/plans/Small.facts.json")
+    whole, times = plan.read_bytes(), plan.stat().st_mtime_ns
+    compare(request(suite, resume=True), said)
+    assert plan.stat().st_mtime_ns == times
+    plan.write_bytes(whole[:-1])
+    compare(request(suite, resume=True), said)
+    assert len(plan.read_bytes()) == len(whole)
+    key = json.loads(facts.read_text())["key"]
+    compare(replace(request(suite, precision="fp16"), output=Path("other"), plans=Path("out/plans")), said)
+    assert json.loads(facts.read_text())["key"] != key
+
+
+def test_int8_measures_the_ranges_of_each_on_the_images(suite: Path, quick: type[FakeProcess]) -> None:
+    said: list[str] = []
+    images = RangesSource(images=suite / "data" / "images" / "train")
+    compared = compare(request(suite, precision="int8", ranges=images), Feedback(said.append))
+    assert [row["precision_asked"] for row in compared.facts["rows"]] == ["int8", "int8"]
+    assert sum(line.startswith("Calibrating on") for line in said) == 2
+
+
+def test_ctrl_c_behind_a_librarys_error_ends_the_run(suite: Path, quick: type[FakeProcess], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise ModelError("PyTorch could not export it.") from KeyboardInterrupt()
+
+    monkeypatch.setattr(prepare_module, "_model", interrupted)
+    with pytest.raises(ModelError):
+        compare(request(suite), Feedback(silent))
+    assert quick.opened == []
 
 
 @pytest.mark.parametrize(
@@ -179,7 +234,7 @@ def test_an_engine_of_other_content_is_built_again(suite: Path, call: Call) -> N
         (["--suite", "paper", "--weights", "STDC1-50=none.pth"], "Cannot read weights none.pth", 1),
         (["--suite", "paper", "--add", "none.onnx"], "Cannot read an ONNX model none.onnx", 1),
         (["--suite", "paper", "--backend", "tensorrt"], "compare runs every engine that it builds, and there is no GPU here", 1),
-        (["--suite", "paper", "--size", "0x8"], "height and width must be from 1 to 8192", 2),
+        (["--suite", "paper", "--size", "9000x8"], "height and width must be from 1 to 8192", 2),
     ],
 )
 def test_what_is_wrong_is_told_before_the_work(call: Call, more: list[str], message: str, code: int) -> None:

@@ -77,7 +77,7 @@ def test_a_suite_with_a_fault_names_it(tmp_path: Path, old: str, new: str, messa
 def test_weights_find_their_network_whatever_their_case(tmp_path: Path) -> None:
     suite = load_suite(written(tmp_path, TEXT))
     slim, other = entrants_of(suite, ["slim=a=b.pth"], [])
-    assert (slim.file, slim.is_random, other.is_random) == (Path("a=b.pth"), False, True)
+    assert (slim.file, other.file) == (Path("a=b.pth"), None)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,3 @@ def test_own_models_get_names_that_no_disk_confuses(tmp_path: Path) -> None:
     assert [entrant.name for entrant in added] == ["SLIM_2", "model", "model_2"]
     assert added[0] == Entrant("SLIM_2", None, Path("a/SLIM.onnx"))
     assert added[0].is_own
-    assert not added[0].is_random

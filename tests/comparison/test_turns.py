@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from comparing import FakeProcess, turn, without_processes
 from helpers import StoppedError
 
-from rtformer_deploy.comparison import turns as turns_module
-from rtformer_deploy.comparison.contestant import Contestant, Turn
+from rtformer_deploy.comparison.contestant import Contestant
 from rtformer_deploy.comparison.turns import Ratio, Round, frame_times, ratio, take_turns
-from rtformer_deploy.errors import DeployError, EngineError
-
-
-def turn(engine: float, frame: float, batch: int = 1) -> Turn:
-    return Turn((engine, engine), (frame, frame, frame), 1.0, batch)
-
+from rtformer_deploy.errors import DeployError
 
 ROUNDS: list[Round] = [
     {"a": turn(10, 20), "b": turn(5, 16)},
@@ -39,36 +34,9 @@ def test_a_step_of_several_frames_counts_for_each_of_them() -> None:
     assert ratio([{"a": turn(10, 20), "b": turn(20, 20, batch=4)}], "b", "a", "engine") == Ratio(2.0, 2.0, 2.0)
 
 
-class FakeProcess:
-    """A contestant's process without one: it fails in the turns that `breaks` says, and is closed once."""
-
-    opened: list[str]
-    called: list[str]
-    closed: list[str]
-    breaks: dict[str, int]
-
-    def __init__(self, contestant: Contestant, frame_size: tuple[int, int]) -> None:
-        if self.breaks.get(contestant.name) == 0:
-            raise EngineError(f"{contestant.name} cannot be opened.")
-        self.name = contestant.name
-        self.opened.append(self.name)
-
-    def turn(self, seconds: float, warmup: float) -> Turn:
-        if self.breaks.get(self.name) == self.called.count(self.name) + 1:
-            raise EngineError(f"The process of {self.name} crashed (SIGSEGV).")
-        self.called.append(self.name)
-        return turn(1000 * seconds, 2000 * seconds)
-
-    def close(self) -> None:
-        self.closed.append(self.name)
-
-
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> type[FakeProcess]:
-    FakeProcess.opened, FakeProcess.called, FakeProcess.closed, FakeProcess.breaks = [], [], [], {}
-    monkeypatch.setattr(turns_module, "Process", FakeProcess)
-    monkeypatch.setattr(turns_module, "PAUSE", 0.0)
-    return FakeProcess
+    return without_processes(monkeypatch)
 
 
 def run(

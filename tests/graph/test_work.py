@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 from helpers import CHANNELS, CLASSES, tiny_model
@@ -12,7 +14,7 @@ from rtformer_deploy.graph.work import Work, work_of
 
 #: Three 3x3 convolutions of stride 2 on 64x96.
 MACS = 9 * sum(a * b * h * w for a, b, h, w in zip(CHANNELS, CHANNELS[1:], (32, 16, 8), (48, 24, 12), strict=False))
-PARAMETERS = 9 * sum(a * b for a, b in zip(CHANNELS, CHANNELS[1:], strict=False))
+PARAMETERS = 9 * sum(a * b for a, b in itertools.pairwise(CHANNELS))
 
 
 def test_convolutions_are_counted_for_one_image() -> None:
