@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options, parse
+from .terminal import echo
 
 if TYPE_CHECKING:
     from ..comparison.result import Compared
@@ -61,6 +63,8 @@ def command(**values: Any) -> None:
     with feedback() as terminal:
         compared = compare(request, terminal)
     _print(compared)
+    files = (path for path in (request.report, request.picture, request.page) if os.path.isfile(path))
+    echo(f"Wrote {', '.join(map(str, files))}.")
 
 
 def _print(compared: Compared) -> None:

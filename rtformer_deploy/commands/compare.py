@@ -60,6 +60,18 @@ class CompareRequest:
         """The journal of the run."""
         return self.output / STATE
 
+    @property
+    def report(self) -> Path:
+        return self.json_path or self.output / "comparison.json"
+
+    @property
+    def picture(self) -> Path:
+        return self.svg_path or self.output / "comparison.svg"
+
+    @property
+    def page(self) -> Path:
+        return self.html_path or self.output / "comparison.html"
+
 
 def compare(request: CompareRequest, feedback: Feedback) -> Compared:
     """Compares, and writes comparison.json, comparison.svg and comparison.html into `request.output`, or where the request says.
@@ -70,8 +82,7 @@ def compare(request: CompareRequest, feedback: Feedback) -> Compared:
     _check_way(request)
     _check_files(request)
     compared = compare_formats(request, feedback) if request.formats else compare_suite(request, feedback)
-    for path in _write(request, compared, feedback):
-        feedback.say(f"Wrote {path}.")
+    _write(request, compared, feedback)
     return compared
 
 
@@ -94,7 +105,7 @@ def _check_files(request: CompareRequest) -> None:
     """Raises OutputError if a file cannot be written, or would replace one that is not from a comparison."""
     planned = [
         Output(request.state, COMPARE_STATE, updated=True),
-        *outputs((_json(request), COMPARED), (_svg(request), DRAWING), (_html(request), PAGE)),
+        *outputs((request.report, COMPARED), (request.picture, DRAWING), (request.page, PAGE)),
     ]
     models = [path for path in (request.model, *request.add) if path is not None]
     weights = [text.rpartition("=")[2] for text in request.weights]
@@ -106,39 +117,22 @@ def _check_files(request: CompareRequest) -> None:
         require_report("--html", HTML)
 
 
-def _json(request: CompareRequest) -> Path:
-    return request.json_path or request.output / "comparison.json"
-
-
-def _svg(request: CompareRequest) -> Path:
-    return request.svg_path or request.output / "comparison.svg"
-
-
-def _html(request: CompareRequest) -> Path:
-    return request.html_path or request.output / "comparison.html"
-
-
-def _write(request: CompareRequest, compared: Compared, feedback: Feedback) -> list[Path]:
-    """Writes what was found; what cannot be drawn is said, and an earlier run's is removed. Returns the files."""
-    written = [_json(request)]
-    write_atomic(_json(request), json_bytes(compared.facts))
-    picture, reason = None, why_not_drawn("comparison.svg")
+def _write(request: CompareRequest, compared: Compared, feedback: Feedback) -> None:
+    """Writes what was found. What cannot be drawn is said, and an earlier run's is removed."""
+    write_atomic(request.report, json_bytes(compared.facts))
+    reason = why_not_drawn(request.picture.name)
     if reason is None and compared.points:
         from ..pictures.scatter import draw_scatter
 
-        picture = draw_scatter(compared)
-        write_atomic(_svg(request), picture.encode())
-        written.append(_svg(request))
+        write_atomic(request.picture, draw_scatter(compared).encode())
     else:
-        remove(_svg(request))
-        feedback.say(reason or "comparison.svg is not drawn: no contestant that ran has an mIoU, measured or published.")
-    reason = why_not_drawn("comparison.html", HTML)
+        remove(request.picture)
+        feedback.say(reason or f"{request.picture.name} is not drawn: it needs two that ran and have an mIoU, measured or published.")
+    reason = why_not_drawn(request.page.name, HTML)
     if reason is None:
         from ..pictures.comparison import render_comparison
 
-        write_atomic(_html(request), render_comparison(compared).encode())
-        written.append(_html(request))
+        write_atomic(request.page, render_comparison(compared).encode())
     else:
-        remove(_html(request))
+        remove(request.page)
         feedback.say(reason)
-    return written

@@ -13,7 +13,7 @@ from .. import machine
 from ..backends import backend_row
 from ..comparison.contestant import Contestant
 from ..comparison.figures import STEPS_FOR_P99, figures
-from ..comparison.prepare import FindRanges, Preparation, key_of, prepare
+from ..comparison.prepare import FindRanges, Preparation, is_weights, key_of, prepare
 from ..comparison.records import Journal, Scored
 from ..comparison.result import Compared
 from ..comparison.rows import Row, points, tables
@@ -111,7 +111,7 @@ def _task(request: CompareRequest, feedback: Feedback) -> _Task:
 
 def _check_external(request: CompareRequest) -> None:
     """Raises UsageError if something is said about a model from elsewhere and none is added."""
-    if request.external.is_set() and not any(path.suffix == ".onnx" and load_stamped(path) is None for path in request.add):
+    if request.external.is_set() and not any(not is_weights(path) and load_stamped(path) is None for path in request.add):
         raise UsageError(
             "--classes, --mean, --std, --input, --output-name and --threshold describe a model from elsewhere: add one (--add)."
         )
@@ -147,7 +147,7 @@ def _images(request: CompareRequest) -> str | None:
 def _ranges(request: CompareRequest, feedback: Feedback) -> FindRanges:
     def find(model: ir.Model, spec: ModelSpec, file: Path | None) -> Ranges:
         def measure(images: Path) -> Ranges:
-            if file is not None and file.suffix.lower() != ".safetensors":
+            if file is not None and not is_weights(file):
                 calibration = CalibrateRequest(file, images, threads=request.threads, external=request.external)
                 return calibrate_file(calibration, feedback)
             with temporary_folder() as folder:
@@ -187,6 +187,7 @@ def _prepared(entrant: Entrant, task: _Task) -> Row:
             raise
         task.feedback.say(f"{entrant.name} takes no part: {error.what}")
         return Row(entrant, error=error)
+    task.feedback.say(f"{entrant.name}: {built.plan} ({built.plan_mb:.1f} MiB)")
     return Row(entrant, built)
 
 
@@ -272,4 +273,13 @@ def _notes(rows: Sequence[Row], task: _Task) -> tuple[str, ...]:
         notes.append(f"Fewer than {STEPS_FOR_P99} steps: the p99 of {', '.join(few)} is little more than the slowest. Measure longer.")
     if not native.available():
         notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
-    return tuple(notes)
+    return (*notes, *_engine_notes(rows))
+
+
+def _engine_notes(rows: Sequence[Row]) -> list[str]:
+    """What is to be known of the engines; a note that several have is there once, with their names."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for note in () if row.built is None else row.built.info.notes:
+            names.setdefault(note, []).append(row.name)
+    return [f"{', '.join(owners)}: {note}" for note, owners in names.items()]

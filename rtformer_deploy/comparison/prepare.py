@@ -25,7 +25,7 @@ from ..formats.preprocessing import prepared, scale_fault
 from ..graph.quantised import refuse_quantised
 from ..graph.work import work_of
 from ..pipeline import build_engine, export_model, read_model
-from ..types import Backend, BuildOptions, Count, EngineInfo, Feedback, ModelSpec, PrecisionName, Ranges, Sha256, scaled_size
+from ..types import Backend, BuildOptions, Count, EngineInfo, Feedback, ModelSpec, PrecisionName, Ranges, Say, Sha256, scaled_size
 from .suite import SEED, Entrant
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class Built:
             "precision_found": precision.state,
             "layers": dict(precision.layers),
             "flips": self.info.flips,
+            "notes": list(self.info.notes),
             "plan_mb": round(self.plan_mb, 2),
         }
 
@@ -125,7 +126,7 @@ def key_of(entrant: Entrant, preparation: Preparation) -> str:
         what |= {"arch": dict(network.recipe.arch), "classes": network.recipe.labels.names, **prepared(network.recipe)}
         what |= {"seed": SEED} if file is None else {"weights": sha256_of(file, WeightsError, "weights")}
         what["frame"] = preparation.frame_size
-    elif file is not None and _is_weights(file):
+    elif file is not None and is_weights(file):
         what |= {"weights": sha256_of(file, WeightsError, "weights"), "frame": preparation.frame_size}
     else:
         model, spec = _read(entrant, preparation)
@@ -139,7 +140,7 @@ def prepare(entrant: Entrant, preparation: Preparation, feedback: Feedback) -> B
     kept = _kept(entrant, preparation, key)
     if kept is not None:
         return kept
-    model, spec, parameters = _model(entrant, preparation)
+    model, spec, parameters = _model(entrant, preparation, feedback.say)
     work = work_of(model)
     engine = build_engine(
         model,
@@ -188,18 +189,18 @@ def _ranges(entrant: Entrant, model: ir.Model, spec: ModelSpec, preparation: Pre
     return preparation.find_ranges(model, spec, entrant.file if entrant.is_own else None)
 
 
-def _model(entrant: Entrant, preparation: Preparation) -> tuple[ir.Model, ModelSpec, int | None]:
+def _model(entrant: Entrant, preparation: Preparation, say: Say) -> tuple[ir.Model, ModelSpec, int | None]:
     """An entrant -> its model, what it is, and the network's parameters (None: those that the model holds)."""
-    if entrant.is_own and not (entrant.file is not None and _is_weights(entrant.file)):
+    if entrant.is_own and entrant.file is not None and not is_weights(entrant.file):
         return *_read(entrant, preparation), None
     machine.require("torch", "export", "Exporting a network")
-    choice = _choice(entrant)
+    choice = _choice(entrant, say)
     spec = choice.spec(size=_size(choice, preparation.frame_size))
     exported = export_model(choice.network, spec)
     return exported.model, exported.spec, sum(parameter.numel() for parameter in choice.network.parameters())
 
 
-def _choice(entrant: Entrant) -> Choice:
+def _choice(entrant: Entrant, say: Say) -> Choice:
     from ..export.weights_choice import choose_network, network_in, random_network
 
     network, file = entrant.network, entrant.file
@@ -208,7 +209,7 @@ def _choice(entrant: Entrant) -> Choice:
         return network_in(file)
     if file is None:
         return random_network(network.recipe, SEED)
-    return choose_network(recipe=network.source, weights=file)
+    return choose_network(recipe=network.source, weights=file, say=say)
 
 
 def _size(choice: Choice, frame_size: tuple[int, int]) -> tuple[int, int]:
@@ -220,7 +221,8 @@ def _size(choice: Choice, frame_size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def _is_weights(file: Path) -> bool:
+def is_weights(file: Path) -> bool:
+    """Whether a file of the user's holds a network's weights; else it is an ONNX model."""
     return file.suffix.lower() == ".safetensors"
 
 

@@ -66,8 +66,12 @@ def tables(rows: Sequence[Row], frame: tuple[int, int], reference: str) -> tuple
 
 
 def points(rows: Sequence[Row]) -> tuple[Point, ...]:
-    """The engines that ran and have an mIoU: the one that was measured here, else the first that was published on the val split."""
-    return tuple(_points(rows))
+    """The engines that ran and have an mIoU: the one that was measured here, else the first that was published on the val split.
+
+    None if there is only one, which shows nothing beside another.
+    """
+    found = tuple(_points(rows))
+    return found if len(found) > 1 else ()
 
 
 def _points(rows: Sequence[Row]) -> Iterator[Point]:

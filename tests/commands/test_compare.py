@@ -126,7 +126,7 @@ def test_the_whole_way(suite: Path, call: Call, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, call: Call) -> type[FakeProcess]:
     """Nothing is exported, and contestants have no processes."""
-    monkeypatch.setattr(prepare_module, "_model", lambda entrant, preparation: (tiny_model(), tiny_spec(), None))
+    monkeypatch.setattr(prepare_module, "_model", lambda entrant, preparation, say: (tiny_model(), tiny_spec(), None))
     return without_processes(monkeypatch)
 
 
