@@ -1,19 +1,19 @@
 """The formats of one model side by side: the part of `compare` behind --formats.
 
 1. The model is built in every format of `comparison.formats`; one that cannot be is a row with its reason.
-2. Each that runs here is checked in a process of its own: changed pixels, and mIoU if there is a dataset.
-3. They are timed in turns, round after round.
+2. Those that run here are timed in turns, each in a process of its own, round after round.
+3. Each is checked in its process: changed pixels, and mIoU if there is a dataset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from ..comparison.contestant import Check, Labelled
+from ..comparison.contestant import Check, Contestant, Labelled
 from ..comparison.figures import STEPS_FOR_P99, figures
 from ..comparison.format_rows import FormatRow, points, tables
 from ..comparison.formats import FORMATS, REFERENCE_FORMAT
@@ -66,10 +66,17 @@ def compare_formats(request: CompareRequest, feedback: Feedback) -> Compared:
     maker = Maker(model, spec, folder, ranges.get, weights, request.threads, request.device)
     journal = Journal(request.state, _identity(request, maker, ranges, dataset), request.resume)
     made = [_make(maker, number, feedback) for number in range(len(FORMATS))]
-    errors = _check_all(made, _check_of(request, model, spec), journal, feedback)
-    contestants = [each.contestant for each in made if each.contestant is not None and each.format.name not in errors]
-    rounds, failed = measure(contestants, spec.frame_size, request.rounds, request.seconds, journal, feedback)
-    errors |= {name: reason_of(error) for name, error in failed.items()}
+    check = _check_of(request, model, spec)
+
+    def judge(process: Process) -> None:
+        if process.name not in journal.judged():
+            journal.add(Judged(process.name, process.check(check)))
+
+    contestants = [each.contestant for each in made if each.contestant is not None]
+    rounds, failed = measure(contestants, spec.frame_size, request.rounds, request.seconds, journal, feedback, judge)
+    late = [each for each in contestants if each.name not in failed and each.name not in journal.judged()]
+    failed |= _judge_late(late, judge, feedback)  # those of a run that was interrupted after its last round
+    errors = {name: reason_of(error) for name, error in failed.items()}
     judged = journal.judged()
     rows = [
         FormatRow(each, judged.get(each.format.name), figures(rounds, each.format.name, REFERENCE_FORMAT), errors.get(each.format.name))
@@ -175,17 +182,16 @@ def _check_of(request: CompareRequest, model: ir.Model, spec: ModelSpec) -> Chec
     return Check(str(path), Labelled(request.dataset, str(request.root), request.split))
 
 
-def _check_all(made: Iterable[Made], check: Check, journal: Journal, feedback: Feedback) -> dict[str, str]:
-    """Checks every format that can run here and is not in the journal yet; returns why formats failed, by name."""
-    errors: dict[str, str] = {}
-    waiting = [each.contestant for each in made if each.contestant is not None and each.format.name not in journal.judged()]
-    for number, contestant in enumerate(waiting):
-        feedback.progress(f"check {contestant.name}", number, len(waiting))
+def _judge_late(contestants: Sequence[Contestant], judge: Callable[[Process], None], feedback: Feedback) -> dict[str, DeployError]:
+    """Checks contestants in new processes; returns why some failed, by name."""
+    errors: dict[str, DeployError] = {}
+    for number, contestant in enumerate(contestants):
+        feedback.progress(f"check {contestant.name}", number, len(contestants))
         try:
             with Process(contestant, _ANY_FRAME) as process:
-                journal.add(Judged(contestant.name, process.check(check)))
+                judge(process)
         except DeployError as error:
-            errors[contestant.name] = reason_of(error)
+            errors[contestant.name] = error
     return errors
 
 

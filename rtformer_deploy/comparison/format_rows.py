@@ -68,7 +68,7 @@ def points(rows: Sequence[FormatRow]) -> tuple[Point, ...]:
     return tuple(
         Point(row.made.format.name, speed.fps, speed.low_fps, speed.high_fps, 100 * row.checked.miou, "measured")
         for row in rows
-        if row.figures is not None and row.checked is not None and row.checked.miou is not None
+        if row.figures is not None and row.error is None and row.checked is not None and row.checked.miou is not None
         for speed in (row.figures.engine,)
     )
 
@@ -91,7 +91,7 @@ def _how_fast(rows: Sequence[FormatRow]) -> Table:
     body = tuple(
         (row.made.format.name, *_speed(row.figures.engine), _ratio(row.figures.engine), *_speed(row.figures.frame))
         for row in rows
-        if row.figures is not None
+        if row.figures is not None and row.error is None
     )
     note = (
         "In ms and frames a second. frame: from a decoded frame to its label map. "
@@ -105,7 +105,7 @@ def _why_not(rows: Sequence[FormatRow]) -> Table:
     for row in rows:
         if row.reason is not None:
             told.setdefault(f"{row.status}: {row.reason}", []).append(row.made.format.name)
-    return Table("Not measured", ("format", "why"), tuple((_listed(names), why) for why, names in told.items()))
+    return Table("Not done here", ("format", "why"), tuple((_listed(names), why) for why, names in told.items()))
 
 
 def _listed(names: Sequence[str]) -> str:
