@@ -28,9 +28,9 @@ COMMANDS = {
     "import-weights": ("import_weights", "Convert PaddleSeg or PyTorch weights to safetensors."),
     "train": ("train", "Train a network on a dataset."),
     "evaluate": ("evaluate", "Score a network, model or engine on a labelled dataset (mIoU)."),
-    "compare": ("compare", "Compare networks, or the formats of one model, side by side on this machine."),
     "tune": ("tune", "Find the fastest mix of INT8, FP16 and FP32 within an allowed loss of mIoU."),
     "verify": ("verify", "Compare two networks, models or engines and find where they first differ."),
+    "compare": ("compare", "Compare networks, or the formats of one model, side by side on this machine."),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,7 +120,8 @@ def _check_files(request: CompareRequest) -> None:
 
 def _write(request: CompareRequest, compared: Compared, feedback: Feedback) -> None:
     """Writes what was found. What cannot be drawn is said, and an earlier run's is removed."""
-    write_atomic(request.report, json_bytes(compared.facts))
+    tables = [dataclasses.asdict(table) for table in compared.tables]
+    write_atomic(request.report, json_bytes({**compared.facts, "tables": tables}))
     reason = why_not_drawn(request.picture.name)
     if reason is None and compared.points:
         from ..pictures.scatter import draw_scatter

@@ -21,6 +21,7 @@ from ..comparison.run import measure
 from ..comparison.suite import Entrant, entrants_of
 from ..datasets import Dataset, open_dataset
 from ..errors import DeployError, EngineError, UsageError, is_interrupted
+from ..evaluation.census import check_census, take_census
 from ..evaluation.evaluate import evaluate
 from ..files import make_folder, temporary_folder
 from ..formats.journal import refuse_overwriting
@@ -94,6 +95,7 @@ def _task(request: CompareRequest, feedback: Feedback) -> _Task:
     dataset = None
     if request.dataset is not None and request.root is not None:
         dataset = open_dataset(request.dataset, request.root, request.split, ImageReader(say=feedback.say))
+        check_census(dataset, take_census(dataset, progress=feedback.progress), "score", one_class=True)
     preparation = Preparation(
         folder=request.plans or request.output / "plans",
         frame_size=request.size or suite.size,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..nvidia.nvml import gpu_rows
@@ -29,10 +29,14 @@ class Section:
 
 def render(report: Report) -> str:
     """The page as text; report.html says what it looks like."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_printable,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     columns = {"Engine only": report.engine, "Without copies": report.engine_without_copies, "End to end": report.end_to_end}
     timings = {name: timing for name, timing in columns.items() if timing is not None}
     captions = {name: _caption(name, timing) for name, timing in timings.items() if name != "Without copies"}
-    return template("report.html").render(
+    return environment.get_template("report.html").render(
         mark=Markup(PAGE_MARK),
         light=Markup(css_variables(dark=False)),
         dark=Markup(css_variables(dark=True)),
@@ -43,17 +47,8 @@ def render(report: Report) -> str:
         pictures=[(Markup(draw_histogram(timings[name], caption)), caption) for name, caption in captions.items()],
         results=list(_results(report)),
         notes=report.notes,
-        sources=[Section("What was measured", fact_rows(_measured(report))), Section("Environment", fact_rows(report.environment))],
+        sources=[Section("What was measured", _rows(_measured(report))), Section("Environment", _rows(report.environment))],
     )
-
-
-def template(name: str) -> Template:
-    """A template of this folder. What is put into it is escaped, unless it is markup."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_printable,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    return environment.get_template(name)
 
 
 def _printable(value: object) -> object:
@@ -109,7 +104,7 @@ def _measured(report: Report) -> dict[str, Any]:
     return {**facts, **report.conventions}
 
 
-def fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """JSON facts as names and texts, without those that are None."""
     return [(key.replace("_", " "), _text(value)) for key, value in facts.items() if value is not None]
 
