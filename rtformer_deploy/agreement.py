@@ -92,19 +92,23 @@ def compare(engine: Engine, model: ir.Model, options: BuildOptions, probes: Prob
     The model runs in ONNX Runtime with graph optimisation off; if it cannot, the notes say so. Raises what opening and running the engine
     raises, and ImageError if none of the further frames can be read.
     """
+    with open_engine(engine, device=options.device, threads=options.threads) as runner:
+        found = compare_runner(runner, model, engine.info.spec, options, probes, progress)
+    if found.worst is not None and found.worst > NOTABLE:
+        return Agreement(found.shares, (*found.notes, _about(found, engine.info.precision.asked)))
+    return found
+
+
+def compare_runner(
+    runner: FrameRunner, model: ir.Model, spec: ModelSpec, options: BuildOptions, probes: Probes, progress: Progress = no_progress
+) -> Agreement:
+    """An open runner, of an engine or of the network itself, and the model of `spec` -> how far their label maps agree; see `compare`."""
     try:
-        with (
-            _open_reference(model, engine.info.spec, options) as reference,
-            open_engine(engine, device=options.device, threads=options.threads) as runner,
-        ):
+        with _open_reference(model, spec, options) as reference:
             shares, one_class = _shares(reference, runner, probes, progress)
     except _NoReferenceError as error:
         return Agreement({}, (f"Nothing was compared: {error}",))
-    notes = [_NO_STRUCTURE] if one_class else []
-    found = Agreement(shares)
-    if found.worst is not None and found.worst > NOTABLE:
-        notes.append(_about(found, engine.info.precision.asked))
-    return Agreement(shares, tuple(notes))
+    return Agreement(shares, (_NO_STRUCTURE,) if one_class else ())
 
 
 def compare_graphs(

@@ -97,6 +97,25 @@ def open_scales(path: Path, scales: Sequence[float], threads: int | None = None)
     return [open_at((round(height * scale), round(width * scale))) for scale in scales]
 
 
+def open_network_at(
+    path: Path, size: tuple[int, int], *, batch: int = 1, device: int = 0, threads: int | None = None, compiled: bool = False
+) -> FrameRunner:
+    """A network's safetensors -> a runner at an input size (H, W) in PyTorch: on GPU `device` if PyTorch can use GPUs, else on the CPU.
+
+    With `compiled` torch.compile compiles the network first. Raises WeightsError, RecipeError if the network takes no such size,
+    EngineError if it cannot be compiled, MissingPackageError.
+    """
+    require("torch", "export", "Opening a network's weights")
+    import torch
+
+    from .backends.torch.run import open_network
+    from .export.weights_choice import network_in
+
+    choice = network_in(Path(path))
+    place = f"cuda:{device}" if torch.cuda.is_available() else "cpu"
+    return open_network(choice.network, choice.spec(size=size), batch=batch, device=place, threads=threads, compiled=compiled)
+
+
 def _network(path: Path, threads: int | None) -> tuple[Callable[[tuple[int, int]], FrameRunner], ModelSpec]:
     """A network's safetensors -> what opens it at an input size, and its spec at the recipe's."""
     require("torch", "export", "Opening a network's weights")

@@ -12,9 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .agreement import Probes, check_flips, compare, compare_graphs, sample
-from .backends import backend_row, build, check_options, put_weights
-from .backends.here import can_run_here, complete_precision, refuse_mismatch, runs_here
-from .errors import BuildError, CalibrationError, EngineError, GateError, ModelError
+from .backends import backend_row, build, build_on_provider, check_options, put_weights
+from .backends.here import can_run_here, complete_precision, refuse_mismatch
+from .errors import BuildError, CalibrationError, EngineError, ModelError
 from .files import sha256
 from .foreign.read import read_foreign
 from .formats.external_model import ExternalModel
@@ -180,13 +180,41 @@ def build_engine(
     CalibrationError; with `strict` PrecisionError if the engine does not have the precision that was asked for.
     """
     probes = probes or Probes()
+    engine = build_alone(
+        model, spec, backend, options, ranges=ranges, keep=keep, fp32=fp32, strict=strict, probes=probes, progress=progress
+    )
+    return _compared(engine, model, options, probes, progress)
+
+
+def build_alone(
+    model: ir.Model,
+    spec: ModelSpec,
+    backend: Backend,
+    options: BuildOptions,
+    *,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    fp32: Sequence[str] = (),
+    strict: bool = False,
+    probes: Probes | None = None,
+    provider: str | None = None,
+    progress: Progress = no_progress,
+) -> Engine:
+    """ONNX -> engine, as `build_engine` does it, but the engine is compared with nothing.
+
+    With `provider`, a name in `backends.onnxruntime.providers`, the engine is ONNX Runtime's and runs on that plug-in execution provider;
+    `backend` is then whose graphs the provider takes.
+    """
     check_options(options, backend)
-    graph = _graph_for(model, spec, backend, options, ranges, keep, fp32, probes, progress)
+    graph = _graph_for(model, spec, backend, options, ranges, keep, fp32, probes or Probes(), progress)
     refit = refit_of(graph, keep, fp32) if options.strip else None
-    engine = build(graph, spec, backend, options, progress, model_sha256=file_sha256(model))
+    if provider is None:
+        engine = build(graph, spec, backend, options, progress, model_sha256=file_sha256(model))
+    else:
+        engine = build_on_provider(graph, spec, provider, options, file_sha256(model))
     strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
     info = replace(engine.info, refit=refit, options={**engine.info.options, **strictness})
-    return _looked_at(replace(engine, info=info), model, graph, options, ranges, probes, progress)
+    return _noted(replace(engine, info=info), model, graph, options, ranges)
 
 
 def refit_engine(
@@ -217,7 +245,7 @@ def refit_engine(
         info, spec=spec, plan_sha256=sha256(plan), model_sha256=file_sha256(model), refit=refit_of(graph, known.keep, known.fp32, False),
         flips=None, flips_on={}, notes=(),
     )  # fmt: skip
-    return _looked_at(Engine(plan, new), model, graph, options, ranges, probes, progress)
+    return _compared(_noted(Engine(plan, new), model, graph, options, ranges), model, options, probes, progress)
 
 
 def check_refittable(info: EngineInfo) -> Refit:
@@ -255,30 +283,26 @@ def _graph_for(
     return graph
 
 
-def _looked_at(
-    engine: Engine,
-    model: ir.Model,
-    graph: ir.Model,
-    options: BuildOptions,
-    ranges: Ranges | None,
-    probes: Probes,
-    progress: Progress,
-) -> Engine:
-    """A fresh engine of a model -> the same with notes, its precision and what changes, as far as it can be opened here."""
-    spec, backend = engine.info.spec, engine.info.backend
+def _noted(engine: Engine, model: ir.Model, graph: ir.Model, options: BuildOptions, ranges: Ranges | None) -> Engine:
+    """A fresh engine of a model -> the same with what a person should know, and its precision as far as it can be opened here."""
     notes = (
         *engine.info.notes,
         *notes_of(model),
         *notes_of(graph),
         *stamp_notes(model),
         *(written_out_notes(model) or written_out_notes(graph)),
-        *opening_notes(spec, backend),
+        *opening_notes(engine.info.spec, engine.info.backend),
     )
     used = None if ranges is None or options.precision not in QUANTISED else ranges_hash(ranges)
     engine = complete_precision(replace(engine, info=replace(engine.info, ranges_sha256=used, notes=notes)), options.device)
     if engine.info.options.get("strict"):
         refuse_mismatch(engine)
-    if can_run_here(engine) and not opening_notes(spec, backend):
+    return engine
+
+
+def _compared(engine: Engine, model: ir.Model, options: BuildOptions, probes: Probes, progress: Progress) -> Engine:
+    """A fresh engine of a model -> the same with how many pixels change class, if it runs here. Raises GateError above a bound."""
+    if can_run_here(engine) and not opening_notes(engine.info.spec, engine.info.backend):
         found = compare(engine, model, options, probes, progress)
         notes = (*engine.info.notes, *found.notes)
         engine = replace(engine, info=replace(engine.info, flips=found.worst, flips_on=found.listed(), notes=notes))
@@ -290,13 +314,6 @@ def opening_notes(spec: ModelSpec, backend: Backend) -> tuple[str, ...]:
     """What to know before an engine of a spec is built with a backend: that it cannot be opened yet; empty if it can."""
     fault = lane_fault(spec) if backend_row(backend).on_gpu else None
     return () if fault is None else (f"The engine can be built, but not opened: {fault} {ON_A_CPU}",)
-
-
-def check_can_compare(backend: Backend, max_flips: float | None) -> None:
-    """Raises GateError if there is a bound on what changes, and a backend's engines cannot run here. Call it before a long build."""
-    if max_flips is not None and not runs_here(backend):
-        what = f"--max-flips: an engine of {backend} cannot run on this machine, so it cannot be compared with ONNX Runtime."
-        raise GateError(what, "Build it on a machine with an NVIDIA GPU, or leave --max-flips out.")
 
 
 def probe_input(spec: ModelSpec) -> NDArray[np.float32]:

@@ -116,6 +116,15 @@ def build(
     return engine
 
 
+def build_on_provider(model: ir.Model, spec: ModelSpec, provider: str, options: BuildOptions, model_sha256: str) -> Engine:
+    """Builds an engine of ONNX Runtime that runs on one of its plug-in execution providers: see `onnxruntime.providers`.
+
+    Its precision is only requested: the provider tells nothing about its layers. Raises BuildError, MissingPackageError.
+    """
+    engine: Engine = _part(backend_row(REFERENCE), "providers").build(model, spec, provider, options, model_sha256)
+    return engine
+
+
 def check_options(options: BuildOptions, backend: Backend) -> None:
     """Raises BuildError that names every option that is set but not supported by the backend, or not on this machine."""
     row = backend_row(backend)

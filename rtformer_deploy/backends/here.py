@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..errors import PrecisionError
+from ..errors import GateError, PrecisionError
 from ..types import Backend, Engine, PrecisionFound
 from . import backend_row
 
@@ -42,3 +42,10 @@ def runs_here(backend: Backend) -> bool:
     from ..nvidia.driver import gpus
 
     return bool(gpus())
+
+
+def check_can_compare(backend: Backend, max_flips: float | None) -> None:
+    """Raises GateError if there is a bound on what changes, and a backend's engines cannot run here. Call it before a long build."""
+    if max_flips is not None and not runs_here(backend):
+        what = f"--max-flips: an engine of {backend} cannot run on this machine, so it cannot be compared with ONNX Runtime."
+        raise GateError(what, "Build it on a machine with an NVIDIA GPU, or leave --max-flips out.")

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..agreement import NOISE, SAMPLE, Probe, Probes
 from ..backends import check_options
-from ..backends.here import can_run_here
+from ..backends.here import can_run_here, check_can_compare
 from ..errors import BuildError, UsageError
 from ..files import printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
@@ -23,7 +23,7 @@ from ..formats.recipe import Recipe, check_model, load_recipe
 from ..graph.quantised import quantised, refuse_quantised
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
-from ..pipeline import build_engine, check_can_compare, opening_notes, read_model
+from ..pipeline import build_engine, opening_notes, read_model
 from ..tuning.fastest import Order, fastest_engine
 from ..types import QUANTISED, Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..backends.here import check_can_compare
 from ..errors import UsageError
 from ..formats.engine_file import load_engine, save_engine
 from ..formats.model_file import stamp_notes
 from ..image.odd_files import OddFiles
-from ..pipeline import check_can_compare, check_refittable, read_model, refit_engine
+from ..pipeline import check_refittable, read_model, refit_engine
 from ..types import QUANTISED, Engine, Feedback
 from .build_engine import BuildRequest, probes_of, ranges_for, tell_engine, with_odd_images
 from .outputs import check_outputs, file_inputs, model_inputs, plan_outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import signal
 import subprocess
@@ -18,13 +19,15 @@ from ..errors import DeployError, EngineError, shorten
 from ..files import RECORD_BYTES
 from ..formats.conversion import convert
 from ..formats.documents import parse_json
-from .contestant import Answer, Call, Contestant, Ready, Setup, Turn
+from .contestant import Answer, Call, Check, Checked, Contestant, Ready, Request, Setup, Turn
 
 _CODE = "from rtformer_deploy.comparison.worker import main; main()"
 #: Seconds in which a contestant must be open: torch.compile and a GPU's runtime compilation take minutes.
 OPEN_LIMIT = 1800.0
 #: Seconds that a turn may take beyond the time that it was asked to measure: the fewest steps of a very slow network.
 TURN_LIMIT = 600.0
+#: Seconds that a check may take: a split of thousands of frames.
+CHECK_LIMIT = 24 * 3600.0
 
 
 class Process:
@@ -50,12 +53,21 @@ class Process:
 
     def turn(self, seconds: float, warmup: float = 0.0) -> Turn:
         """Measures for `seconds` after `warmup` seconds. Raises the DeployError that it met, EngineError if it crashed or hangs."""
-        turn = self._ask(Call(seconds, warmup), seconds + warmup + TURN_LIMIT).turn
+        turn = self._ask(Request(Call(seconds, warmup)), seconds + warmup + TURN_LIMIT).turn
         assert turn is not None  # the answer to a Call
         return turn
 
+    def check(self, check: Check) -> Checked:
+        """Compares the contestant's label maps, and scores them if the check says where. Raises as `turn`."""
+        checked = self._ask(Request(check=check), CHECK_LIMIT).checked
+        assert checked is not None  # the answer to a Check
+        return checked
+
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, and those that it has started: torch.compile starts compilers."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
         self._reader.join(5)  # it ends with the pipe

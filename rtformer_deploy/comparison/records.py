@@ -12,7 +12,7 @@ from ..formats import journal
 from ..formats.conversion import convert
 from ..formats.documents import DocumentError
 from ..types import Count, Share, Text
-from .contestant import Turn
+from .contestant import Checked, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,19 @@ class Timed:
         return {"kind": "round", "turns": {name: dataclasses.asdict(turn) for name, turn in self.turns.items()}}
 
 
-Record = Scored | Timed
-_KINDS: Mapping[str, type[Scored] | type[Timed]] = {"score": Scored, "round": Timed}
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a contestant's label maps are worth."""
+
+    name: Text
+    checked: Checked
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "check", **dataclasses.asdict(self)}
+
+
+Record = Scored | Timed | Judged
+_KINDS: Mapping[str, type[Scored] | type[Timed] | type[Judged]] = {"score": Scored, "round": Timed, "check": Judged}
 
 
 def parse_record(data: Mapping[str, Any]) -> Record:
@@ -59,6 +70,10 @@ class Journal(journal.Journal[Record]):
     def scores(self) -> dict[str, Scored]:
         """What was scored, by name."""
         return {record.name: record for record in self.records if isinstance(record, Scored)}
+
+    def judged(self) -> dict[str, Checked]:
+        """What was found of each that was checked, by name."""
+        return {record.name: record.checked for record in self.records if isinstance(record, Judged)}
 
     def rounds(self) -> list[Mapping[str, Turn]]:
         """The rounds in which all of them were timed."""

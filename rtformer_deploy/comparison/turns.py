@@ -50,12 +50,14 @@ def take_turns(
     after: Callable[[Round], None],
     tell: Callable[[str, int, int], None] = lambda doing, done, total: None,
     earlier: Sequence[Round] = (),
+    last: Callable[[Process], None] = lambda process: None,
 ) -> dict[str, DeployError]:
     """Opens every contestant in a process of its own and calls all of them in every round, until each that runs has `rounds` rounds.
 
     A turn warms up, then measures for `seconds`; the frame is the sample frame at `frame_size`. Each round is handed to `after`;
-    `earlier` are those of an interrupted run, which count. `tell` hears what is being done, which turn it is, and of how many. Returns
-    why contestants failed, by name: the others go on. All processes are over when it returns or raises.
+    `earlier` are those of an interrupted run, which count. `last` gets each process that still runs after the rounds. `tell` hears what
+    is being done, which turn it is, and of how many. Returns why contestants failed, by name: the others go on. All processes are over
+    when it returns or raises.
     """
     if all(_missing(rounds, earlier, [contestant.name]) == 0 for contestant in contestants):
         return {}
@@ -72,9 +74,20 @@ def take_turns(
             turns = _round(standing, seconds, len(earlier) + number, missing - number, tell)
             if turns:
                 after(turns)
+        _each(standing, last, tell)
     finally:
         standing.close()
     return standing.failed
+
+
+def _each(standing: Standing, last: Callable[[Process], None], tell: Callable[[str, int, int], None]) -> None:
+    processes = list(standing.running.values())
+    for number, process in enumerate(processes):
+        tell(f"after the rounds: {process.name}", number, len(processes))
+        try:
+            last(process)
+        except DeployError as error:
+            standing.fail(process.name, error)
 
 
 def _missing(rounds: int, earlier: Sequence[Round], names: Sequence[str]) -> int:

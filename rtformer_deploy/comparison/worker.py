@@ -1,4 +1,4 @@
-"""A contestant's process: opens it, then measures it whenever it is called. `processes` starts it and speaks to it.
+"""A contestant's process: opens it, then measures or checks it whenever it is asked. `processes` starts it and speaks to it.
 
 Requests come in on standard input and answers go out on standard output, one JSON object a line. What libraries print goes to standard
 error, so that it never stands between two answers.
@@ -20,16 +20,17 @@ from ..errors import DeployError
 from ..formats.conversion import convert
 from ..formats.documents import parse_json
 from ..image.samples import sample_frame
-from ..opening import open_any
+from ..opening import open_any, open_network_at
 from ..runtime.frame_runner import FrameRunner
 from ..timing.bench import bench
 from ..timing.report import Timing
 from ..types import Frame
-from .contestant import Answer, Call, Contestant, Ready, Refusal, Setup, Turn
+from .check import check
+from .contestant import Answer, Call, Contestant, Ready, Refusal, Request, Setup, Turn
 
 
 def main() -> None:
-    """Reads a Setup, then Calls, until standard input ends; answers each."""
+    """Reads a Setup, then Requests, until standard input ends; answers each."""
     answers = _own_output()
     requests = iter(sys.stdin)
     for answer in _answers(requests):
@@ -54,14 +55,26 @@ def _answers(requests: Iterator[str]) -> Iterator[Answer]:
             runner = stack.enter_context(open_contestant(setup.contestant))
             yield Answer(Ready(runner.spec.size, max(0.0, machine.resident_mb() - before)))
             for line in requests:
-                yield Answer(turn=_measure(runner, frame, convert(parse_json(line), Call), before))
+                yield _answer(convert(parse_json(line), Request), runner, frame, before, setup.contestant.threads)
         except DeployError as error:
             yield Answer(refusal=Refusal.of(error))
 
 
 def open_contestant(contestant: Contestant) -> FrameRunner:
-    """A contestant -> its Runner. Raises what `opening.open_any` raises."""
-    return open_any(Path(contestant.file), device=contestant.device, threads=contestant.threads)
+    """A contestant -> its Runner. Raises what `opening.open_any` and `opening.open_network_at` raise."""
+    path, network = Path(contestant.file), contestant.network
+    if network is None:
+        return open_any(path, device=contestant.device, threads=contestant.threads)
+    return open_network_at(
+        path, network.size, batch=network.batch, device=contestant.device, threads=contestant.threads, compiled=network.compiled
+    )
+
+
+def _answer(request: Request, runner: FrameRunner, frame: Frame, before: float, threads: int | None) -> Answer:
+    if request.check is not None:
+        return Answer(checked=check(runner, request.check, threads))
+    assert request.call is not None  # one of the two is set
+    return Answer(turn=_measure(runner, frame, request.call, before))
 
 
 def _measure(runner: FrameRunner, frame: Frame, call: Call, before: float) -> Turn:
