@@ -6,7 +6,8 @@ inlined, while the `rtformer` nodes are still there.
 Three placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
-    openvino     uint8 activations, before layers only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
+    openvino     uint8 activations, before layers only: zero point 0 where they are never negative (`signs`), 128 elsewhere, from the
+                 same amax
     onnxruntime  the same, and the result of a convolution (with its ReLU) is quantised too: its int8 kernel writes eight bits, and a
                  convolution without a Q after it runs in FP32 on dequantised values, slower than without any Q/DQ. A product
                  with a matrix needs no Q after it, but its bias has three axes
@@ -32,6 +33,7 @@ from .edit import constant, initializer, label, lift_constants
 from .fold import fold_weights
 from .functions import DOMAIN
 from .quantised import refuse_quantised
+from .signs import never_negative
 from .weights import WEIGHTED, Weight, weight_of
 
 Placement = Literal["tensorrt", "openvino", "onnxruntime"]
@@ -44,12 +46,14 @@ _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stor
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one run: the quantised copy of each tensor so far, and the ranges that the tensors of a Concat share."""
+    """The state of one run: the quantised copy of each tensor so far, the ranges that the tensors of a Concat share, and which tensors
+    are never negative."""
 
     graph: ir.Graph
     ranges: Ranges
     placement: Placement
     weight_levels: int
+    positive: set[ir.Value]
     shared: dict[str, float] = field(default_factory=dict)
     twins: dict[str, ir.Value] = field(default_factory=dict)
 
@@ -65,7 +69,7 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     _check_names(model, exclude)
     fold_weights(lift_constants(model))
     operators = [node for node in model.graph if quantizable(node, model, exclude, placement) and ranges_of(node, ranges) > 0]
-    work = _Work(model.graph, ranges, placement, weight_levels)
+    work = _Work(model.graph, ranges, placement, weight_levels, never_negative(model.graph))
     if not operators:
         raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(work, model, exclude)}.", "Build with --fp16 or --fp32.")
     skips, results = _skips(work, model, operators), _results(work, operators)
@@ -238,7 +242,7 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
     amax = work.shared.get(name, _amax(work.ranges, name))
     if work.placement == "tensorrt":
         zero, scale = np.array(0, np.int8), amax / LEVELS
-    elif _is_positive(value):
+    elif value in work.positive:
         zero, scale = np.array(0, np.uint8), max(amax / 255, SMALLEST_NORMAL)
     else:
         zero, scale = np.array(128, np.uint8), amax / LEVELS
@@ -311,14 +315,6 @@ def _scales(scales: NDArray[np.float64], placement: Placement) -> NDArray[np.flo
     half = np.maximum(scales, _SMALLEST_SCALE).astype(np.float16)
     larger = np.where(half.astype(np.float64) < scales, np.nextafter(half, np.float16(np.inf)), half)
     return np.asarray(larger, np.float32)
-
-
-def _is_positive(value: ir.Value) -> bool:
-    """Whether a tensor comes from a ReLU, directly or through pooling."""
-    producer = value.producer()
-    if producer is not None and producer.op_type in ("MaxPool", "AveragePool") and producer.inputs[0] is not None:
-        return _is_positive(producer.inputs[0])
-    return producer is not None and producer.op_type == "Relu"
 
 
 def _is_last(node: ir.Node, model: ir.Model) -> bool:
