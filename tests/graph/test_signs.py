@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +29,7 @@ CONSTANTS = [
 ]
 
 
-def node(kind: str, *inputs: str, **attributes: object) -> onnx.NodeProto:
+def node(kind: str, *inputs: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs, ["y"], **attributes)
 
 
