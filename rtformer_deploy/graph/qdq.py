@@ -7,7 +7,8 @@ Four placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
     tensorrt-fp8 the same with FP8, which GPUs of compute capability 8.9 and later multiply; scales are amax / 448
-    openvino     uint8 activations, before layers only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
+    openvino     uint8 activations, before layers only: zero point 0 where they are never negative (`signs`), 128 elsewhere, from the
+                 same amax
     onnxruntime  the same, and the result of a convolution (with its ReLU) is quantised too: its int8 kernel writes eight bits, and a
                  convolution without a Q after it runs in FP32 on dequantised values, slower than without any Q/DQ. A product
                  with a matrix needs no Q after it, but its bias has three axes
@@ -33,6 +34,7 @@ from .eight_bits import FP8, INT8, UINT8, EightBits
 from .fold import fold_weights
 from .quantised import refuse_quantised
 from .quantizable import ON_TENSORRT, Placement, data_of, quantizable, why_not
+from .signs import never_negative
 from .weights import WEIGHTED, Weight, weight_of
 
 #: Levels of weights of which two, times 255, fit 16 bits together.
@@ -43,12 +45,14 @@ _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stor
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one run: the quantised copy of each tensor so far, and the ranges that the tensors of a Concat share."""
+    """The state of one run: the quantised copy of each tensor so far, the ranges that the tensors of a Concat share, and which tensors
+    are never negative."""
 
     graph: ir.Graph
     ranges: Ranges
     placement: Placement
     weight_levels: int
+    positive: set[ir.Value]
     shared: dict[str, float] = field(default_factory=dict)
     twins: dict[str, ir.Value] = field(default_factory=dict)
 
@@ -69,7 +73,7 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     _check_names(model, exclude)
     fold_weights(lift_constants(model))
     operators = [node for node in model.graph if quantizable(node, model, exclude, placement) and ranges_of(node, ranges) > 0]
-    work = _Work(model.graph, ranges, placement, weight_levels)
+    work = _Work(model.graph, ranges, placement, weight_levels, never_negative(model.graph))
     if not operators:
         raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(work, model, exclude)}.", "Build with --fp16 or --fp32.")
     skips, results = _skips(work, model, operators), _results(work, operators)
@@ -229,7 +233,7 @@ def _activation_format(work: _Work, value: ir.Value, amax: float) -> tuple[Eight
     """The format, the zero point and the scale of a tensor's eight-bit copy."""
     if work.placement in ON_TENSORRT:
         return work.kind, 0, amax / work.kind.most
-    return (UINT8, 0, max(amax / UINT8.most, SMALLEST_NORMAL)) if _is_positive(value) else (UINT8, 128, amax / LEVELS)
+    return (UINT8, 0, max(amax / UINT8.most, SMALLEST_NORMAL)) if value in work.positive else (UINT8, 128, amax / LEVELS)
 
 
 def _weight(work: _Work, node: ir.Node, weight: Weight) -> ir.Value:
@@ -281,14 +285,6 @@ def _scales(scales: NDArray[np.float64], placement: Placement) -> NDArray[np.flo
     half = np.maximum(scales, _SMALLEST_SCALE).astype(np.float16)
     larger = np.where(half.astype(np.float64) < scales, np.nextafter(half, np.float16(np.inf)), half)
     return np.asarray(larger, np.float32)
-
-
-def _is_positive(value: ir.Value) -> bool:
-    """Whether a tensor comes from a ReLU, directly or through pooling."""
-    producer = value.producer()
-    if producer is not None and producer.op_type in ("MaxPool", "AveragePool") and producer.inputs[0] is not None:
-        return _is_positive(producer.inputs[0])
-    return producer is not None and producer.op_type == "Relu"
 
 
 def _check_names(model: ir.Model, exclude: Sequence[str]) -> None:
