@@ -42,8 +42,8 @@ $(TRITON)/.ready: tests/services/triton.txt tests/services/make_triton.py
 	$(PYTHON) tests/services/make_triton.py $(TRITON)
 
 # The page is clicked through in Debian's Chromium; without a `chromium` on the PATH those tests are skipped by name.
-$(VENV)/.browser: $(READY) tests/services/browser.txt
-	$(BIN)/python -m pip install --quiet --requirement tests/services/browser.txt
+$(VENV)/.browser: $(READY) tests/services/browser.txt tests/services/deploy.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/services/browser.txt --requirement tests/services/deploy.txt
 	touch $@
 
 # A test whose server is missing is skipped by name. The RTSP server is Debian's: apt-get install --no-install-recommends
