@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import gzip
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -202,7 +203,7 @@ def sources(root: Path) -> Iterator[Path]:
 
 
 def load_names(version: str) -> Names:
-    names: Names = json.loads((DATA / f"tensorrt-{version}.json").read_text())["names"]
+    names: Names = json.loads(gzip.decompress((DATA / f"tensorrt-{version}.json.gz").read_bytes()))["names"]
     return names
 
 
