@@ -18,7 +18,7 @@ _MOST_NAMED = 20  # files that are named on the screen; the page names more
 def command(folder: Path, output: Path) -> None:
     """Make one page from every report in FOLDER: the JSON files that other commands wrote there.
 
-    bench, evaluate, verify, profile, tune, calibrate, build-engine, segment, inspect and doctor write such files. They are known by what
+    bench, evaluate, verify, profile, compare, tune, calibrate, build-engine, segment, inspect and doctor write such files. They are known by what
     they hold. The page is one file that fetches nothing; other JSON files are listed at its end.
 
     \b

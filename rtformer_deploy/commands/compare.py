@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..comparison.result import Compared
 from ..errors import UsageError
@@ -120,8 +121,7 @@ def _check_files(request: CompareRequest) -> None:
 
 def _write(request: CompareRequest, compared: Compared, feedback: Feedback) -> None:
     """Writes what was found. What cannot be drawn is said, and an earlier run's is removed."""
-    tables = [dataclasses.asdict(table) for table in compared.tables]
-    write_atomic(request.report, json_bytes({**compared.facts, "tables": tables}))
+    write_atomic(request.report, json_bytes(document(compared)))
     reason = why_not_drawn(request.picture.name)
     if reason is None and compared.points:
         from ..pictures.scatter import draw_scatter
@@ -138,3 +138,9 @@ def _write(request: CompareRequest, compared: Compared, feedback: Feedback) -> N
     else:
         remove(request.page)
         feedback.say(reason)
+
+
+def document(compared: Compared) -> dict[str, Any]:
+    """What was found as JSON: the facts, and the tables and points as they are shown, so that `report` can show them too."""
+    tables, points = ([dataclasses.asdict(each) for each in several] for several in (compared.tables, compared.points))
+    return {**compared.facts, "tables": tables, "points": points, "axes": list(compared.axes)}

@@ -11,7 +11,7 @@ from ..formats.conversion import VERSION, convert, split_version
 from ..formats.documents import DocumentError
 from ..formats.engine_info import check_info
 from ..pictures.blocks import Document, Part
-from ..pictures.sections import areas, bench, checkup, description, engines, flicker, profile, scores, tuning, verification
+from ..pictures.sections import areas, bench, checkup, comparison, description, engines, flicker, profile, scores, tuning, verification
 from ..pictures.sections import ranges as ranges_section
 from ..types import EngineInfo
 from . import kinds
@@ -54,6 +54,7 @@ ROWS: tuple[Row[Any], ...] = (
     Row(kinds.SCORES, scores.Scores, scores.section, scores.check),
     Row(kinds.BENCH, bench.Bench, bench.section),
     Row(kinds.PROFILE, profile.Profile, profile.section),
+    Row(kinds.COMPARED, comparison.Comparison, comparison.section, comparison.check),
     Row(kinds.TUNING, tuning.Tuning, tuning.section),
     Row(kinds.COMPARISON, verification.Verification, verification.section),
     Row(kinds.SIDECAR, EngineInfo, engines.section, check_info, engine_file.NEWEST),

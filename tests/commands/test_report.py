@@ -20,9 +20,12 @@ from hypothesis import strategies as st
 from odd_documents import bounded, other_values
 
 from rtformer_deploy.cli import main
+from rtformer_deploy.commands.compare import document as compare_document
 from rtformer_deploy.commands.kinds import PAGE, Kind
 from rtformer_deploy.commands.report import report_folder
 from rtformer_deploy.commands.report_kinds import ROWS, row_of
+from rtformer_deploy.comparison.result import Compared, Point
+from rtformer_deploy.comparison.result import Table as Told
 from rtformer_deploy.evaluation.evaluate import Evaluation
 from rtformer_deploy.evaluation.flicker import Flicker
 from rtformer_deploy.evaluation.stages import STAGES, Stage
@@ -39,7 +42,7 @@ from rtformer_deploy.stream.sinks import JSON_START
 from rtformer_deploy.timing.paced import Paced
 from rtformer_deploy.timing.profile import Profile
 from rtformer_deploy.timing.report import Report, Timing
-from rtformer_deploy.tuning.points import Point
+from rtformer_deploy.tuning.points import Point as MixPoint
 from rtformer_deploy.types import Candidate, EngineInfo, PrecisionFound, Ranges
 
 ODD = "<script>alert(1)</script>\u202e\"'&"
@@ -81,12 +84,20 @@ def profile() -> dict[str, Any]:
 
 def tuning() -> dict[str, Any]:
     points = [
-        Point("a", "FP32", {"b": "fp32"}, 0.7, 0.0, 10.0, 12.0, 1.0),
-        Point("b", ODD, {"b": "int8"}, 0.69, 1.0, 5.0, 7.0, 0.5),
+        MixPoint("a", "FP32", {"b": "fp32"}, 0.7, 0.0, 10.0, 12.0, 1.0),
+        MixPoint("b", ODD, {"b": "int8"}, 0.69, 1.0, 5.0, 7.0, 0.5),
     ]
     told = [point.to_json() | {"pareto": True, "within": True} for point in points]
     about = {"model": "tiny", "backend": "openvino", "dataset": "camvid", "split": "val", "frames": 4, "max_drop": 2.0}
     return about | {"baseline": told[0], "chosen": points[1].to_json(), "points": told, "command": "rtformer-deploy build-engine"}
+
+
+def comparison() -> dict[str, Any]:
+    table = Told("Measured here", ("network", "p50, ms"), (("slim", "1,234.5"), (ODD, "9.5±0.2"), ("failed", "-")), (1,), "A note.")
+    points = (Point("slim", 10.0, 9.0, 11.0, 77.1, "published"), Point(ODD, 20.0, 19.0, 21.0, 70.0, "measured", own=True))
+    compared = Compared("Paper's picture", (table,), {"compared": "suite", "title": "Paper's picture", "rows": [], "environment": {}},
+                        points=points, axes=("frames a second", "mIoU"))  # fmt: skip
+    return compare_document(compared)
 
 
 def verification() -> dict[str, Any]:
@@ -127,7 +138,8 @@ def write_all() -> None:
     """A document of every kind."""
     for name, data in {
         "bench.json": bench(), "bench odd.json": bench(ODD), "scores.json": evaluation(), "scores2.json": evaluation(ODD),
-        "profile.json": profile(), "tuned/tune.json": tuning(), "verify.json": verification(), "clip_flicker.json": flicker(),
+        "profile.json": profile(), "tuned/tune.json": tuning(), "verify.json": verification(),
+        "comparison.json": comparison(), "clip_flicker.json": flicker(),
         "areas.json": areas(),
         "inspect.json": {"kind": "onnx", "file": {"path": ODD}, "graph": {"custom": False, ODD: ODD}, "problem": None},
         "doctor.json": {"checks": [{"group": "System", "name": ODD, "state": "ok", "detail": "fine", "fix": None}]},
@@ -169,8 +181,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_every_kind_has_its_part_in_the_order_of_the_table(whole: str) -> None:
     assert parts(whole) == [
-        "Environment", "Accuracy", "Latency", "Layers", "Mixes of precisions", "Comparison of two", "Engines", "Ranges for INT8", "Flicker",
-        "Class areas", "Descriptions", "Machine check",
+        "Environment", "Accuracy", "Latency", "Layers", "Comparison", "Mixes of precisions", "Comparison of two", "Engines",
+        "Ranges for INT8", "Flicker", "Class areas", "Descriptions", "Machine check",
     ]  # fmt: skip
     assert len(parts(whole)) == len(ROWS) + 1
     for shown in (
@@ -217,6 +229,15 @@ def test_numbers_are_sorted_as_numbers_and_the_rest_as_text(call: Call) -> None:
     assert re.search(r'<th scope="col" class="right">engine p50, ms</th>', text)
     assert '<td class="right" data-value="6.5">6.50</td>' in text
     assert '<th scope="row">bench.json</th>' in text
+
+
+def test_a_comparisons_tables_are_sorted_by_the_numbers_in_them(call: Call) -> None:
+    write("comparison.json", comparison())
+    text = page(call)
+    assert '<td class="right" data-value="1234.5">1,234.5</td>' in text
+    assert '<td class="right" data-value="9.5">9.5±0.2</td>' in text
+    assert "A note." in text
+    assert "20 frames a second here" in text
 
 
 def test_what_cannot_be_shown_is_named_with_the_reason_and_stops_nothing(call: Call) -> None:

@@ -8,8 +8,8 @@ says what they are (`CLASSES`). A name may be missing where `hasattr(x, "name")`
 from __future__ import annotations
 
 import ast
-import inspect
 import gzip
+import inspect
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
