@@ -37,10 +37,9 @@ $(CLIENTS)/.ready: tests/services/clients.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement tests/services/clients.txt
 	touch $@
 
-$(TRITON)/.ready: tests/services/triton.txt
-	$(PYTHON) -m venv $(TRITON)
-	$(TRITON)/bin/python -m pip install --quiet --requirement tests/services/triton.txt
-	touch $@
+# Where its wheel cannot be had, the tests with a real Triton are skipped by name.
+$(TRITON)/.ready: tests/services/triton.txt tests/services/make_triton.py
+	$(PYTHON) tests/services/make_triton.py $(TRITON)
 
 # Ray brings more than everything else together, so the cluster's tests have an environment of their own.
 CLUSTER := .venv-cluster
@@ -52,8 +51,8 @@ $(CLUSTER)/.ready: tests/services/cluster.txt pyproject.toml constraints.txt set
 	touch $@
 
 # The page is clicked through in Debian's Chromium; without a `chromium` on the PATH those tests are skipped by name.
-$(VENV)/.browser: $(READY) tests/services/browser.txt
-	$(BIN)/python -m pip install --quiet --requirement tests/services/browser.txt
+$(VENV)/.browser: $(READY) tests/services/browser.txt tests/services/deploy.txt
+	$(BIN)/python -m pip install --quiet --requirement tests/services/browser.txt --requirement tests/services/deploy.txt
 	touch $@
 
 # A test whose server is missing is skipped by name. The RTSP server is Debian's: apt-get install --no-install-recommends

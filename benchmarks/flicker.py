@@ -18,7 +18,7 @@ from harness import Json
 
 if TYPE_CHECKING:
     from rtformer_deploy.datasets import Dataset
-    from rtformer_deploy.types import Runner
+    from rtformer_deploy.runtime.runner import Runner
 
 OUTPUT = harness.RESULTS / "flicker.json"
 

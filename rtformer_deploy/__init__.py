@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from .formats.recipe import load_recipe, recipe_names
     from .image.frames import colourize, load_image, overlay, save_png
     from .opening import open_any
-    from .pipeline import build_engine, export_model, read_model, spec_of
+    from .pipeline import build_engine, export_model, read_model, refit_engine, spec_of
+    from .runtime.runner import Runner
     from .stream.result import Result
     from .stream.segment import Results, segment
-    from .types import BuildOptions, Engine, EngineInfo, ModelSpec, Runner, TensorSpec
+    from .types import BuildOptions, Engine, EngineInfo, ModelSpec, TensorSpec
 
 #: public name -> the module it lives in
 _HOMES = {
@@ -31,7 +32,7 @@ _HOMES = {
     "ModelSpec": "types",
     "Result": "stream.result",
     "Results": "stream.segment",
-    "Runner": "types",
+    "Runner": "runtime.runner",
     "TensorSpec": "types",
     "build_engine": "pipeline",
     "choose_network": "export.weights_choice",
@@ -46,6 +47,7 @@ _HOMES = {
     "overlay": "image.frames",
     "read_model": "pipeline",
     "recipe_names": "formats.recipe",
+    "refit_engine": "pipeline",
     "save_engine": "formats.engine_file",
     "save_model": "formats.model_file",
     "save_png": "image.frames",
@@ -76,6 +78,7 @@ __all__ = [
     "overlay",
     "read_model",
     "recipe_names",
+    "refit_engine",
     "save_engine",
     "save_model",
     "save_png",

@@ -15,6 +15,7 @@ from .graph.functions import inline_functions
 from .image.frames import load_image
 from .image.odd_files import OddFiles
 from .image.samples import drawn_street, noise, sample_photograph
+from .image.upsample import NotFiniteError
 from .runtime.frame_runner import FrameRunner
 from .types import BuildOptions, Engine, Frame, LabelMap, ModelSpec, PrecisionName, Progress, no_progress
 
@@ -28,6 +29,7 @@ _ADVICE: Mapping[PrecisionName, str] = {
     "fp32": "It computes in FP32 as ONNX Runtime does, so one of the two computes the model wrongly",
     "fp16": "Leave parts of the model in FP32 with a recipe from tune",
     "int8": "Leave parts of the model out of INT8 with --keep or a recipe from tune, or measure the ranges on more images",
+    "fp8": "Leave parts of the model out of FP8 with --keep, or measure the ranges on more images",
 }
 
 
@@ -90,20 +92,44 @@ def compare(engine: Engine, model: ir.Model, options: BuildOptions, probes: Prob
     The model runs in ONNX Runtime with graph optimisation off; if it cannot, the notes say so. Raises what opening and running the engine
     raises, and ImageError if none of the further frames can be read.
     """
-    plain = BuildOptions(batch=options.batch, threads=options.threads)
+    with open_engine(engine, device=options.device, threads=options.threads) as runner:
+        found = compare_runner(runner, model, engine.info.spec, options, probes, progress)
+    if found.worst is not None and found.worst > NOTABLE:
+        return Agreement(found.shares, (*found.notes, _about(found, engine.info.precision.asked)))
+    return found
+
+
+def compare_runner(
+    runner: FrameRunner, model: ir.Model, spec: ModelSpec, options: BuildOptions, probes: Probes, progress: Progress = no_progress
+) -> Agreement:
+    """An open runner, of an engine or of the network itself, and the model of `spec` -> how far their label maps agree; see `compare`."""
     try:
-        with (
-            _open_reference(model, engine.info.spec, plain) as reference,
-            open_engine(engine, device=options.device, threads=options.threads) as runner,
-        ):
+        with _open_reference(model, spec, options) as reference:
             shares, one_class = _shares(reference, runner, probes, progress)
     except _NoReferenceError as error:
         return Agreement({}, (f"Nothing was compared: {error}",))
-    notes = [_NO_STRUCTURE] if one_class else []
+    return Agreement(shares, (_NO_STRUCTURE,) if one_class else ())
+
+
+def compare_graphs(
+    graph: ir.Model, model: ir.Model, spec: ModelSpec, options: BuildOptions, probes: Probes, progress: Progress = no_progress
+) -> tuple[str, ...]:
+    """The graph that a builder will get, and the model it came from -> notes on how far ONNX Runtime's label maps of both agree.
+
+    It shows what a precision costs where its engine cannot run. Raises ImageError if none of the further frames can be read.
+    """
+    try:
+        with _open_reference(model, spec, options) as reference, _open_reference(graph, spec, options) as runner:
+            shares, one_class = _shares(reference, runner, probes, progress)
+    except _NoReferenceError as error:
+        return (f"The graph was not compared with the model: {error}",)
     found = Agreement(shares)
-    if found.worst is not None and found.worst > NOTABLE:
-        notes.append(_about(found, engine.info.precision.asked))
-    return Agreement(shares, tuple(notes))
+    own = ", ".join(f"{name} {shares[name]:.4%}" for name in (SAMPLE, NOISE))
+    share = (
+        f"In ONNX Runtime, {found.worst:.4%} of the pixels change class from the model to its graph in {options.precision.upper()} ({own})."
+    )
+    warning = [_about(found, options.precision)] if found.worst is not None and found.worst > NOTABLE else []
+    return (share, *[_NO_STRUCTURE] * one_class, *warning)
 
 
 def check_flips(worst: float | None, most: float | None) -> None:
@@ -125,8 +151,9 @@ def _about(found: Agreement, precision: PrecisionName) -> str:
 
 
 def _open_reference(model: ir.Model, spec: ModelSpec, options: BuildOptions) -> FrameRunner:
+    plain = BuildOptions(batch=options.batch, threads=options.threads)
     try:
-        return open_reference(inline_functions(clone(model)), spec, options)
+        return open_reference(inline_functions(clone(model)), spec, plain)
     except EngineError as error:
         raise _NoReferenceError(error.what) from error
 
@@ -138,7 +165,7 @@ def _shares(reference: FrameRunner, runner: FrameRunner, probes: Probes, progres
     everything = (*own_probes(runner.spec), *probes.frames)
     probes.odd.total = len(probes.frames)
     for done, (probe, frame) in enumerate(_decoded(everything, probes.odd), 1):
-        exact = _exact(reference, frame)
+        exact = _exact(reference, probe.name, frame)
         one_class = one_class and bool((exact == exact.flat[0]).all())
         shares[probe.name] = float(np.mean(runner.run([frame])[0] != exact))
         progress("compare with ONNX Runtime", done, len(everything))
@@ -157,8 +184,11 @@ def _decoded(probes: Iterable[Probe], odd: OddFiles) -> Iterable[tuple[Probe, Fr
         yield probe, frame
 
 
-def _exact(reference: FrameRunner, frame: Frame) -> LabelMap:
+def _exact(reference: FrameRunner, name: str, frame: Frame) -> LabelMap:
     try:
         return reference.run([frame])[0]
+    except NotFiniteError as error:
+        what = f"the model itself gives NaN or infinity on {name}, in ONNX Runtime too; rtformer-deploy calibrate names the first tensor."
+        raise _NoReferenceError(what) from error
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise _NoReferenceError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error

@@ -14,9 +14,10 @@ DeployError              exit code 1
 ├── EngineError          a plan that cannot be opened here
 ├── PrecisionError       --strict: the engine does not have the precision that was asked for
 ├── MissingPackageError  a package of one of the extras is not installed
+├── ReportError          a folder without a report to show
 ├── OutputError          a file or folder that cannot be written
 ├── ClusterError         a cluster that cannot be reached, cannot run the plan, or has stopped working
-└── GateError            exit code 3: a limit that was set (verify, tune, build-engine) was not met
+└── GateError            exit code 3: a limit that was set (verify, tune, --max-flips) was not met
 """
 
 from __future__ import annotations
@@ -97,6 +98,10 @@ class PrecisionError(DeployError):
     pass
 
 
+class ReportError(DeployError):
+    pass
+
+
 class OutputError(DeployError):
     pass
 
@@ -119,7 +124,21 @@ class MissingPackageError(DeployError):
         self.extra = extra
 
 
+def is_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: PyTorch's exporter and others turn it into errors of their own."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
+
+
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+#: How ONNX Runtime's errors begin: "[ONNXRuntimeError] : 1 : FAIL : ", and the place in its sources.
+_CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : |/\S+\.(?:cc|h):\d+ (?:\w+ )*[\w:~<>]+(?:\(.*?\))?(?: const)? (?=\S)")
+_OPENVINO_TRACE = re.compile(r"(Exception from |Check '|FrontEnd API failed|Summary:|To facilitate )")  # lines that only give a location
 
 
 def about(name: object, what: str, error: DeployError) -> str:
@@ -139,10 +158,16 @@ def shorten(text: str, most: int = 100) -> str:
 def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of a library's error that is not empty, cut to `most` characters; the error's type if there is none.
 
-    A library's own colours are left out.
+    A library's own colours are left out, and ONNX Runtime's codes and places in its sources.
     """
-    lines = (_COLOUR.sub("", line).strip() for line in str(error).splitlines())
+    lines = (_CODES.sub("", _COLOUR.sub("", line)).strip() for line in str(error).splitlines())
     return shorten(next((line for line in lines if line), type(error).__name__), most)
+
+
+def openvino_reason(error: BaseException) -> str:
+    """The message of an OpenVINO error in one line, without locations in OpenVINO's sources."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not _OPENVINO_TRACE.match(line)) or type(error).__name__
 
 
 def one_line(error: BaseException) -> str:

@@ -23,6 +23,8 @@ PACKAGES = (
     "openvino",
     "onnxruntime-gpu",
     "onnxruntime",
+    "onnxruntime-ep-openvino",
+    "onnxruntime-ep-nv-tensorrt-rtx",
     "onnx",
     "onnx-ir",
     "torch",

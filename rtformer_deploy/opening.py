@@ -8,15 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from .backends import REFERENCE, build, open_engine
+from .backends.here import complete_precision, refuse_mismatch
 from .errors import OutputError, UsageError
 from .formats.engine_file import load_engine, save_precision
 from .formats.external_model import ExternalModel
 from .formats.model_file import file_sha256, is_model, stamp_notes
 from .graph.functions import inline_functions
 from .machine import require
-from .pipeline import complete_precision, read_model, refuse_mismatch
+from .pipeline import read_model
 from .runtime.frame_runner import FrameRunner
 from .runtime.scaled import ScaledRunner
+from .runtime.session import refuse_stripped
 from .runtime.whole_logits import OpenLogitsRunner
 from .types import BuildOptions, Engine, ModelSpec
 
@@ -52,7 +54,9 @@ def engine_of(
     path = Path(path)
     if is_model(path):
         return _build_in_memory(path, threads, external)
-    engine = _with_precision(load_engine(path), path, device)
+    loaded = load_engine(path)
+    refuse_stripped(loaded.info)  # before anything else that may be wrong with it: it could not be opened anywhere
+    engine = _with_precision(loaded, path, device)
     if strict or engine.info.options.get("strict"):
         refuse_mismatch(engine)
     return engine
@@ -91,6 +95,25 @@ def open_scales(path: Path, scales: Sequence[float], threads: int | None = None)
         return [ScaledRunner(spec, spec.scale * scale, open_at) for scale in scales]
     height, width = spec.size
     return [open_at((round(height * scale), round(width * scale))) for scale in scales]
+
+
+def open_network_at(
+    path: Path, size: tuple[int, int], *, batch: int = 1, device: int = 0, threads: int | None = None, compiled: bool = False
+) -> FrameRunner:
+    """A network's safetensors -> a runner at an input size (H, W) in PyTorch: on GPU `device` if PyTorch can use GPUs, else on the CPU.
+
+    With `compiled` torch.compile compiles the network first. Raises WeightsError, RecipeError if the network takes no such size,
+    EngineError if it cannot be compiled, MissingPackageError.
+    """
+    require("torch", "export", "Opening a network's weights")
+    import torch
+
+    from .backends.torch.run import open_network
+    from .export.weights_choice import network_in
+
+    choice = network_in(Path(path))
+    place = f"cuda:{device}" if torch.cuda.is_available() else "cpu"
+    return open_network(choice.network, choice.spec(size=size), batch=batch, device=place, threads=threads, compiled=compiled)
 
 
 def _network(path: Path, threads: int | None) -> tuple[Callable[[tuple[int, int]], FrameRunner], ModelSpec]:

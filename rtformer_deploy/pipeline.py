@@ -11,14 +11,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .agreement import Probes, check_flips, compare, sample
-from .backends import backend_row, build
-from .errors import BuildError, CalibrationError, GateError, ModelError, PrecisionError
+from .agreement import Probes, check_flips, compare, compare_graphs, sample
+from .backends import backend_row, build, build_on_provider, check_options, put_weights
+from .backends.here import can_run_here, complete_precision, refuse_mismatch
+from .errors import BuildError, CalibrationError, EngineError, ModelError
+from .files import sha256
 from .foreign.read import read_foreign
-from .formats.external_model import ExternalModel, tensor_spec
-from .formats.model_file import file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
+from .formats.external_model import ExternalModel
+from .formats.model_file import check_ends, file_sha256, load_stamped, read_spec, stamp_notes, stamp_spec, weights_sha256
+from .formats.model_spec import check_same_ends
 from .formats.ranges import LEVELS, check_ranges, ranges_hash
-from .graph.clean import LEAST_OPSET
+from .graph.clean import LEAST_OPSET, name_nodes
 from .graph.edit import clone
 from .graph.finite import refuse_broken_weights
 from .graph.foreign_qdq import settle_foreign_qdq
@@ -27,6 +30,7 @@ from .graph.fp32 import holds_half, to_fp32
 from .graph.functions import add_functions, inline_foreign_functions, inline_functions
 from .graph.gather import flatten_gathers
 from .graph.head import set_head
+from .graph.left_out import tell_bodies
 from .graph.names import name_tensors, strip_traces
 from .graph.notes import add_note, notes_of
 from .graph.opset import raise_opset
@@ -35,10 +39,12 @@ from .graph.qdq import SHORT_LEVELS, to_qdq
 from .graph.quantised import quantised
 from .graph.quick_plugins import use_quick_plugins
 from .graph.simplify import simplify
+from .graph.weight_list import check_fit, refit_of
 from .image.frames import preprocess
 from .lanes.supported import ON_A_CPU, lane_fault
 from .machine import require, sums_eight_bits_exactly
-from .types import FOREIGN, Backend, BuildOptions, Engine, ModelSpec, PrecisionFound, Progress, Ranges, no_progress
+from .runtime.session import rebuild_command
+from .types import FOREIGN, QUANTISED, Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, Ranges, Refit, no_progress
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,9 +90,9 @@ def prepare_model(
     probe: NDArray[np.float32] | None = None,
     weight_levels: int = LEVELS,
 ) -> ir.Model:
-    """A model -> a copy that its builder accepts: Q/DQ for INT8, FP16 in the graph for TensorRT (strongly typed), no functions.
+    """A model -> a copy that its builder accepts: Q/DQ for INT8 and FP8, FP16 in the graph for TensorRT (strongly typed), no functions.
 
-    `exclude` names what INT8 leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. With
+    `exclude` names what the Q/DQ leaves out, `fp32` what stays in FP32 on TensorRT (globs); on a CPU what is not INT8 is FP32 anyway. With
     `probe` (see `probe_input`), what FP16 cannot hold of it stays in FP32 too; `weight_levels` is as in `to_qdq`. The model itself does
     not change: it is cloned once, here, and the passes change the clone and leave notes on it. Raises ModelError, among others if a
     weight is NaN.
@@ -103,14 +109,16 @@ def prepare_model(
         to_fp32(model)
     settle_foreign_qdq(model, row.on_gpu)
     before = quantised(model)
-    if before is not None and options.precision != "int8":
+    if before is not None and options.precision not in QUANTISED:
         add_note(model, f"The model is quantised already ({before}); the engine keeps that.")
-    if row.on_gpu and (options.precision == "int8" or (options.precision == "fp16" and before is not None)):
+    if row.on_gpu and (options.precision in QUANTISED or (options.precision == "fp16" and before is not None)):
         raise_opset(model)
-    if options.precision == "int8":
+    if options.precision in QUANTISED:
         if ranges is None:
-            raise CalibrationError("INT8 needs the ranges of the model's tensors.", "Measure them: rtformer-deploy calibrate --images DIR.")
-        to_qdq(model, ranges, row.placement, exclude, weight_levels)
+            what = f"{options.precision.upper()} needs the ranges of the model's tensors."
+            raise CalibrationError(what, "Measure them: rtformer-deploy calibrate --images DIR.")
+        placement = "tensorrt-fp8" if options.precision == "fp8" else row.placement
+        tell_bodies(to_qdq(model, ranges, placement, exclude, weight_levels))
         if weight_levels < LEVELS:
             add_note(
                 model, "This CPU has no VNNI and adds eight-bit products in 16 bits: the weights use 7 bits, so that no sum overflows."
@@ -123,14 +131,15 @@ def prepare_model(
     has_qdq = any(node.op_type == "DequantizeLinear" for node in model.graph)  # by us or by another tool
     if has_qdq and not row.on_gpu:
         flatten_gathers(model)
-    return model
+    return name_nodes(model)  # what the passes have added may be called as a node of the file is
 
 
 def _check_opset(model: ir.Model, options: BuildOptions) -> None:
     opset = model.opset_imports.get("", LEAST_OPSET)
-    if options.precision == "int8" and opset < LEAST_OPSET:
-        what = f"INT8 needs a model of opset {LEAST_OPSET} or newer; this one has {opset}, and onnx cannot convert it."
-        raise ModelError(what, "Export it again with a newer opset, or build without --int8.")
+    if options.precision in QUANTISED and opset < LEAST_OPSET:
+        name = options.precision
+        what = f"{name.upper()} needs a model of opset {LEAST_OPSET} or newer; this one has {opset}, and onnx cannot convert it."
+        raise ModelError(what, f"Export it again with a newer opset, or build without --{name}.")
 
 
 class Preparation(TypedDict):
@@ -166,34 +175,134 @@ def build_engine(
 ) -> Engine:
     """ONNX -> engine. If this machine can run the engine, its labels are compared with those of ONNX Runtime on `model`: see `agreement`.
 
-    INT8 takes `ranges` of these weights and this preprocessing, and leaves the nodes that `keep` names (globs) in high precision; TensorRT
-    computes those that `fp32` names in FP32. Raises BuildError, CalibrationError; with `strict` PrecisionError if the engine does not
-    have the precision that was asked for.
+    INT8 and FP8 take `ranges` of these weights and this preprocessing, and leave the nodes that `keep` names (globs) in high precision;
+    TensorRT computes those that `fp32` names in FP32. What FP8 changes is seen on the graph too, before the build. Raises BuildError,
+    CalibrationError; with `strict` PrecisionError if the engine does not have the precision that was asked for.
     """
     probes = probes or Probes()
-    if options.precision != "int8":
-        ranges = None
-    if ranges is not None:
-        check_ranges(ranges, spec, weights_sha256(model, spec))
-    prepared = prepare_model(model, backend, options, ranges, keep, fp32, **preparation(spec, backend))
-    engine = build(prepared, spec, backend, options, progress, model_sha256=file_sha256(model))
-    strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
-    info = replace(
-        engine.info,
-        ranges_sha256=None if ranges is None else ranges_hash(ranges),
-        options={**engine.info.options, **strictness},
-        notes=(
-            *engine.info.notes,
-            *notes_of(prepared),
-            *stamp_notes(model),
-            *(written_out_notes(model) or written_out_notes(prepared)),
-            *opening_notes(spec, backend),
-        ),
+    engine = build_alone(
+        model, spec, backend, options, ranges=ranges, keep=keep, fp32=fp32, strict=strict, probes=probes, progress=progress
     )
-    engine = complete_precision(replace(engine, info=info), options.device)
-    if strict:
+    return _compared(engine, model, options, probes, progress)
+
+
+def build_alone(
+    model: ir.Model,
+    spec: ModelSpec,
+    backend: Backend,
+    options: BuildOptions,
+    *,
+    ranges: Ranges | None = None,
+    keep: Sequence[str] = (),
+    fp32: Sequence[str] = (),
+    strict: bool = False,
+    probes: Probes | None = None,
+    provider: str | None = None,
+    progress: Progress = no_progress,
+) -> Engine:
+    """ONNX -> engine, as `build_engine` does it, but the engine is compared with nothing.
+
+    With `provider`, a name in `backends.onnxruntime.providers`, the engine is ONNX Runtime's and runs on that plug-in execution provider;
+    `backend` is then whose graphs the provider takes.
+    """
+    check_options(options, backend)
+    graph = _graph_for(model, spec, backend, options, ranges, keep, fp32, probes or Probes(), progress)
+    refit = refit_of(graph, keep, fp32) if options.strip else None
+    if provider is None:
+        engine = build(graph, spec, backend, options, progress, model_sha256=file_sha256(model))
+    else:
+        engine = build_on_provider(graph, spec, provider, options, file_sha256(model))
+    strictness = {"strict": True} if strict else {}  # a plan that cannot be opened here is checked when it is first opened
+    info = replace(engine.info, refit=refit, options={**engine.info.options, **strictness})
+    return _noted(replace(engine, info=info), model, graph, options, ranges)
+
+
+def refit_engine(
+    engine: Engine,
+    model: ir.Model,
+    spec: ModelSpec,
+    where: BuildOptions,
+    *,
+    ranges: Ranges | None = None,
+    probes: Probes | None = None,
+    progress: Progress = no_progress,
+) -> Engine:
+    """An engine that was built with --strip, and a model of the same architecture and size -> the engine with the model's weights.
+
+    The model goes through the passes of the build, INT8 and FP8 with `ranges` of its own weights. Of `where` only the device and the
+    threads count. Needs a GPU that the engine is for. Raises ModelError if the model does not fit, EngineError if TensorRT cannot put its
+    weights in, and what `build_engine` raises.
+    """
+    info, known, probes = engine.info, check_refittable(engine.info), probes or Probes()
+    mixed, plugins = (bool(info.options.get(name)) for name in ("mixed", "plugins"))
+    options = replace(where, precision=info.precision.asked, batch=info.batch, mixed=mixed, plugins=plugins)
+    check_same_ends(info.spec, spec)
+    graph = _graph_for(model, spec, info.backend, options, ranges, known.keep, known.fp32, probes, progress)
+    changed = check_fit(known, graph)
+    plan = put_weights(engine, graph, known.weights, changed, options.device)
+    progress("TensorRT: put the weights in", 1, 1)
+    new = replace(
+        info, spec=spec, plan_sha256=sha256(plan), model_sha256=file_sha256(model), refit=refit_of(graph, known.keep, known.fp32, False),
+        flips=None, flips_on={}, notes=(),
+    )  # fmt: skip
+    return _compared(_noted(Engine(plan, new), model, graph, options, ranges), model, options, probes, progress)
+
+
+def check_refittable(info: EngineInfo) -> Refit:
+    """What `refit_engine` must know of an engine. Raises EngineError if its weights cannot be exchanged."""
+    if info.refit is None:
+        strips = "strip" in backend_row(info.backend).options
+        hint = (
+            f"Build it so: {rebuild_command(info)} --strip"
+            if strips
+            else "Build an engine of the other model: rtformer-deploy build-engine."
+        )
+        raise EngineError("The weights of this engine cannot be exchanged, as it was not built with --strip.", hint)
+    return info.refit
+
+
+def _graph_for(
+    model: ir.Model,
+    spec: ModelSpec,
+    backend: Backend,
+    options: BuildOptions,
+    ranges: Ranges | None,
+    keep: Sequence[str],
+    fp32: Sequence[str],
+    probes: Probes,
+    progress: Progress,
+) -> ir.Model:
+    """What a builder gets for a model: see `prepare_model`. What FP8 changes is one of its notes."""
+    used = ranges if options.precision in QUANTISED else None
+    if used is not None:
+        check_ranges(used, spec, weights_sha256(model, spec))
+    graph = prepare_model(model, backend, options, used, keep, fp32, **preparation(spec, backend))
+    if options.precision == "fp8":
+        for note in compare_graphs(graph, model, spec, options, probes, progress):
+            add_note(graph, note)
+    return graph
+
+
+def _noted(engine: Engine, model: ir.Model, graph: ir.Model, options: BuildOptions, ranges: Ranges | None) -> Engine:
+    """A fresh engine of a model -> the same with what a person should know, and its precision as far as it can be opened here."""
+    notes = (
+        *engine.info.notes,
+        *notes_of(model),
+        *notes_of(graph),
+        *stamp_notes(model),
+        *(written_out_notes(model) or written_out_notes(graph)),
+        *opening_notes(engine.info.spec, engine.info.backend),
+    )
+    used = None if ranges is None or options.precision not in QUANTISED else ranges_hash(ranges)
+    engine = complete_precision(replace(engine, info=replace(engine.info, ranges_sha256=used, notes=notes)), options.device)
+    if engine.info.options.get("strict"):
         refuse_mismatch(engine)
-    if can_run_here(engine) and not opening_notes(spec, backend):
+    return engine
+
+
+def _compared(engine: Engine, model: ir.Model, options: BuildOptions, probes: Probes, progress: Progress) -> Engine:
+    """A fresh engine of a model -> the same with how many pixels change class, if it runs here. Raises GateError above a bound."""
+    if can_run_here(engine) and not opening_notes(engine.info.spec, engine.info.backend):
         found = compare(engine, model, options, probes, progress)
         notes = (*engine.info.notes, *found.notes)
         engine = replace(engine, info=replace(engine.info, flips=found.worst, flips_on=found.listed(), notes=notes))
@@ -205,46 +314,6 @@ def opening_notes(spec: ModelSpec, backend: Backend) -> tuple[str, ...]:
     """What to know before an engine of a spec is built with a backend: that it cannot be opened yet; empty if it can."""
     fault = lane_fault(spec) if backend_row(backend).on_gpu else None
     return () if fault is None else (f"The engine can be built, but not opened: {fault} {ON_A_CPU}",)
-
-
-def complete_precision(engine: Engine, device: int = 0) -> Engine:
-    """If an engine's precision is only "requested" and its layers can be read here -> the engine with the precision of its layers."""
-    if not backend_row(engine.info.backend).on_gpu or engine.info.precision.state != "requested" or not can_run_here(engine):
-        return engine
-    from .backends.tensorrt.run import precision_after_open
-
-    precision: PrecisionFound = precision_after_open(engine, device)
-    return replace(engine, info=replace(engine.info, precision=precision))
-
-
-def refuse_mismatch(engine: Engine) -> None:
-    """Raises PrecisionError if the engine's layers do not have the precision that was asked for."""
-    precision = engine.info.precision
-    if precision.state == "mismatch":
-        raise PrecisionError(
-            f"--strict: {precision.asked} was asked for and is not what the engine has: {precision.detail or dict(precision.layers)}.",
-            "Leave --strict out to build it all the same.",
-        )
-
-
-def can_run_here(engine: Engine) -> bool:
-    """Whether this machine can open the engine: a CPU one always, a TensorRT one if there is a GPU."""
-    return _runs_here(engine.info.backend)
-
-
-def check_can_compare(backend: Backend, max_flips: float | None) -> None:
-    """Raises GateError if there is a bound on what changes, and a backend's engines cannot run here. Call it before a long build."""
-    if max_flips is not None and not _runs_here(backend):
-        what = f"--max-flips: an engine of {backend} cannot run on this machine, so it cannot be compared with ONNX Runtime."
-        raise GateError(what, "Build it on a machine with an NVIDIA GPU, or leave --max-flips out.")
-
-
-def _runs_here(backend: Backend) -> bool:
-    if not backend_row(backend).on_gpu:
-        return True
-    from .nvidia.driver import gpus
-
-    return bool(gpus())
 
 
 def probe_input(spec: ModelSpec) -> NDArray[np.float32]:
@@ -277,36 +346,5 @@ def spec_of(model: ir.Model, name: str) -> ModelSpec:
     spec = read_spec(model)
     if spec is None:
         raise ModelError(f"{name} was not exported by rtformer-deploy: it carries no metadata.", "Read it with pipeline.read_model.")
-    _check_io(model, spec, name)
+    check_ends(model, spec, name)
     return spec
-
-
-def _check_io(model: ir.Model, spec: ModelSpec, name: str) -> None:
-    """Raises ModelError if the metadata does not fit the graph, as in an edited file."""
-    inputs = [value.name for value in model.graph.inputs if value.name not in model.graph.initializers]
-    outputs = [value.name for value in model.graph.outputs]
-    if inputs != [spec.input.name] or outputs != [spec.output.name]:
-        raise ModelError(
-            f"{name} has the inputs {inputs} and outputs {outputs}; its stamp says {spec.input.name} and {spec.output.name}.",
-            "Export it again.",
-        )
-    source, target = (tensor_spec(value) for value in (_feed(model), model.graph.outputs[0]))
-    for found, told in ((source, spec.input), (target, spec.output)):
-        if not _same_shape(found.shape, told.shape):
-            raise ModelError(f"{name}: {found.name} is {_text(found.shape)}; its stamp says {_text(told.shape)}.", "Export it again.")
-    count = target.shape[1] if len(target.shape) == 4 else None
-    if isinstance(count, int) and count != len(spec.classes):
-        raise ModelError(f"{name} gives {count} classes; its stamp names {len(spec.classes)}.", "Export it again.")
-
-
-def _feed(model: ir.Model) -> ir.Value:
-    return next(value for value in model.graph.inputs if value.name not in model.graph.initializers)
-
-
-def _same_shape(found: Sequence[int | str], told: Sequence[int | str]) -> bool:
-    """Whether two shapes agree; an open dimension of the graph may be any size, but a fixed one is the same in both."""
-    return len(found) in (0, len(told)) and all(not isinstance(own, int) or own == other for own, other in zip(found, told, strict=False))
-
-
-def _text(shape: Sequence[int | str]) -> str:
-    return "x".join(map(str, shape))

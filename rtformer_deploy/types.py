@@ -6,10 +6,10 @@ The bounds of a field are part of its type (msgspec.Meta). They hold for values 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from msgspec import Meta
 
@@ -23,10 +23,12 @@ Logits: TypeAlias = "NDArray[np.float32]"  # (N, classes, h, w)
 
 Head = Literal["lowres", "logits", "labels"]
 Resize = Literal["stretch", "letterbox"]
-PrecisionName = Literal["fp32", "fp16", "int8"]
+PrecisionName = Literal["fp32", "fp16", "int8", "fp8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
 Backend = str  # a name in the table of backends, `backends.BACKENDS`
 _Value = TypeVar("_Value")
+#: The precisions that are Q/DQ pairs in the graph, and so need ranges.
+QUANTISED: frozenset[PrecisionName] = frozenset({"int8", "fp8"})
 
 #: A name that can be part of a file's name on every system, and nothing more: no separators, no leading dot or space, and no control or
 #: bidirectional characters.
@@ -125,8 +127,8 @@ class ModelSpec:
     `mean`, `std`, `resize`, `resize_corners` and `scale` say how frames become the input and the output becomes label maps; see
     `image.geometry`. With `scale` below 1 the input is that share of a frame's height and width, and "full size" is `frame_size`.
 
-    `threshold`: the model told two classes apart by one channel, background and, above the threshold, object. When it was read it got one
-    for each, so that the larger wins. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
+    `threshold`: what a channel exceeds on its class; a pixel on which none does is background, the first class. When the model was read it
+    got a channel for the background, so that the largest wins. `probabilities`: the output is what a sigmoid or a softmax gave, not logits.
     """
 
     name: FileName
@@ -179,7 +181,7 @@ class PrecisionFound:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """What calibration measured: tensor -> the largest absolute value that INT8 is to hold (`amax`).
+    """What calibration measured: tensor -> the largest absolute value that INT8 or FP8 is to hold (`amax`).
 
     `images` is how many were shown; `weights_sha256` the hash of the weights and the configuration they belong to (see
     `formats.model_file.weights_sha256`), `model` their name. `mean` to `scale` are how the images were prepared, as in a
@@ -202,13 +204,49 @@ class Ranges:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A precision that `build-engine --fastest` tried. `ms` is the engine's median (None: it was not built), `flips` as in EngineInfo."""
+
+    precision: PrecisionName
+    state: Literal["chosen", "kept", "dropped"]
+    why: Text
+    ms: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+    flips: Share | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredWeight:
+    """One weight of a graph that a builder got: NumPy dtype name, shape, and the hash of its bytes."""
+
+    dtype: Text
+    shape: Annotated[tuple[Count, ...], Meta(max_length=8)]
+    sha256: Sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """What `refit` must know of a plan whose weights can be exchanged: how its graph was made, and what it holds.
+
+    `stripped`: the plan has no weights yet, so it cannot be opened. `weights` are those of the graph that the builder got, by name;
+    `graph_sha256` is the hash of all else in that graph. `keep` and `fp32` are the globs of its build.
+    """
+
+    stripped: bool
+    weights: Mapping[Text, StoredWeight]
+    graph_sha256: Sha256
+    keep: tuple[Text, ...] = ()
+    fp32: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What `engine.plan` is: all that is needed to refuse or describe it without opening it. Kept as `engine.plan.json`.
 
     `model_sha256` is the hash of the model's file as it was given, before any pass. `gpu` is the device or the compute capabilities
     that the plan was built for (None: CPU); `flips` the share of pixels whose class changed against ONNX Runtime on the model it came
     from (None: the engine could not be run where it was built, or the model not in ONNX Runtime): the largest of `flips_on`, the
-    share on each frame that was tried. `notes` are what a person should know before trusting the engine.
+    share on each frame that was tried. `refit` is None unless the plan was built with --strip. `candidates` are what it was chosen from,
+    if it was; `notes` are what a person should know before trusting the engine.
     """
 
     spec: ModelSpec
@@ -225,7 +263,14 @@ class EngineInfo:
     flips: Share | None = None
     flips_on: Mapping[str, Share] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    refit: Refit | None = None
     notes: tuple[str, ...] = ()
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=16)] = ()
+
+    @property
+    def stripped(self) -> bool:
+        """Whether the plan has no weights, so that `refit` must put some in before it can be opened."""
+        return self.refit is not None and self.refit.stripped
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -286,6 +331,7 @@ class BuildOptions:
     )
     version_compatible: bool = _backend_option(False, Flag("--version-compatible", "Make a plan that newer versions open too"))
     hardware_compatible: bool = _backend_option(False, Flag("--hardware-compatible", "Make a plan for other GPUs too, Ampere and newer"))
+    strip: bool = _backend_option(False, Flag("--strip", "Leave the weights out of the plan; refit puts them in, never run so far"))
     plugins: bool = _backend_option(False, Flag("--plugins", "Use our kernels as plugins; experimental, never run so far"))
     threads: int | None = None
     device: int = 0
@@ -302,30 +348,3 @@ class Ticket:
     """What `Runner.submit` gives and `Runner.result` takes: one submission, in order."""
 
     number: int
-
-
-class Runner(Protocol):
-    """Frames in, label maps out; the same contract for every backend. A context manager.
-
-    A frame is RGB uint8 (H, W, 3) of any size; a label map is uint8 (H, W) at the frame's own size.
-    """
-
-    spec: ModelSpec
-
-    def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...
-
-    def logits(self, frames: Sequence[Frame]) -> Logits:
-        """The engine's logits (N, classes, h, w) as float32; an engine built with `--head labels` has none and raises an error."""
-        ...
-
-    def submit(self, frames: Sequence[Frame]) -> Ticket:
-        """Starts frames (at most the engine's largest batch) and returns at once; `result` waits for these frames only."""
-        ...
-
-    def result(self, ticket: Ticket) -> list[LabelMap]: ...
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...

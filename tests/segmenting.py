@@ -14,9 +14,10 @@ from rtformer_deploy.commands.segment_outputs import Job
 from rtformer_deploy.commands.segment_streams import Work, ahead_of, run_work
 from rtformer_deploy.errors import DeployError
 from rtformer_deploy.image.reader import ImageReader
+from rtformer_deploy.runtime.runner import Runner
 from rtformer_deploy.stream.loop import LoopOptions
 from rtformer_deploy.stream.sinks import Look
-from rtformer_deploy.types import Progress, Runner, no_progress
+from rtformer_deploy.types import Progress, no_progress
 
 
 @dataclass(frozen=True, slots=True)

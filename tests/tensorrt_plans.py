@@ -37,5 +37,5 @@ def make_engine(head: Head = "lowres", **changes: Any) -> Engine:
 
 def set_gpus(monkeypatch: pytest.MonkeyPatch, *found: GpuInfo) -> None:
     """What the machine's GPUs are, whatever they are."""
-    for module in ("nvidia.driver", "backends.tensorrt.plan"):
+    for module in ("nvidia.driver", "backends", "backends.tensorrt.plan", "backends.tensorrt.refit"):
         monkeypatch.setattr(f"rtformer_deploy.{module}.gpus", lambda: found)

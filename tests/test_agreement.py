@@ -117,6 +117,26 @@ def test_what_onnx_runtime_cannot_run_is_built_and_nothing_is_compared(monkeypat
         build_engine(model, tiny_spec(), "openvino", PLAIN, probes=Probes(max_flips=0.5))
 
 
+def test_a_model_that_gives_nan_itself_is_not_compared_and_it_is_said() -> None:
+    model, spec = tiny_model(), tiny_spec()
+    (last,) = model.graph.outputs
+    name, last.name = str(last.name), "positive"
+    root = ir.node("Sqrt", [last], name="root")
+    negative = ir.node("Neg", [root.outputs[0]], name="negative")
+    twice = ir.node("Sqrt", [negative.outputs[0]], name="twice")
+    twice.outputs[0].name, twice.outputs[0].type, twice.outputs[0].shape = name, last.type, last.shape
+    model.graph.extend([root, negative, twice])
+    model.graph.outputs[0] = twice.outputs[0]
+    found = compare(build(model, spec, "onnxruntime", BuildOptions(threads=1)), model, BuildOptions(threads=1), Probes())
+    assert found == Agreement(
+        {},
+        (
+            "Nothing was compared: the model itself gives NaN or infinity on sample, in ONNX Runtime too; "
+            "rtformer-deploy calibrate names the first tensor.",
+        ),
+    )
+
+
 def test_a_bound_needs_an_engine_that_runs_here(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rtformer_deploy.nvidia.driver.gpus", lambda: [])
     result = call("build-engine", "--backend", "tensorrt-rtx", "--max-flips", "1%")
@@ -153,6 +173,12 @@ def test_noise_has_the_mean_and_spread_that_the_model_expects() -> None:
     assert np.array_equal(frame, noise((200, 300), spec.mean, spec.std))
     assert np.abs(frame.mean((0, 1)) / 255 - spec.mean).max() < 0.01
     assert np.abs(frame.std((0, 1)) / 255 - spec.std).max() < 0.02
+
+
+def test_noise_for_a_model_that_takes_bytes_is_not_black() -> None:
+    frame = noise((64, 96), (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+    assert abs(frame.mean() / 255 - 0.5) < 0.02
+    assert frame.std() / 255 > 0.2
 
 
 def test_of_very_many_frames_the_sidecar_keeps_those_that_change_most() -> None:

@@ -23,13 +23,14 @@ from rtformer_deploy.formats.model_file import SPEC_KEY, read_spec, stamp_notes,
 from rtformer_deploy.formats.names import is_name
 from rtformer_deploy.formats.ranges import load_ranges, save_ranges, to_bytes
 from rtformer_deploy.formats.recipe import load_labels, load_recipe
+from rtformer_deploy.formats.suite_file import load_suite
 from rtformer_deploy.formats.weights_file import recipe_in, weights_metadata
 from rtformer_deploy.image.reader import ImageReader
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.training.checkpoint import KEY, read
 from rtformer_deploy.training.log import read_log
 from rtformer_deploy.tuning.journal import Journal
-from rtformer_deploy.types import EngineInfo, ModelSpec, PrecisionFound, Ranges
+from rtformer_deploy.types import Candidate, EngineInfo, ModelSpec, PrecisionFound, Ranges
 
 SECONDS = 5
 MODEL = tiny_model("batch")
@@ -48,6 +49,7 @@ INFO = EngineInfo(
     flips=0.01,
     options={"strict": True, "workspace_mib": None},
     notes=("a note",),
+    candidates=(Candidate("fp32", "kept", "1.50 times FP16's time", 3.0, 0.0), Candidate("fp16", "chosen", "the fastest", 2.0, 0.01)),
 )
 RANGES = Ranges({"input": 2.5, "conv0": 0.0}, "mse", 3, "ab" * 32, "tiny")
 JOURNAL = [
@@ -90,6 +92,18 @@ ARCH = {
     "heads": 4,
     "cross_size": 4,
     "injection": [True, False],
+}
+
+SUITE: dict[str, Any] = {
+    "version": 1,
+    "title": "Two",
+    "labels": "CamVid",
+    "size": [64, 128],
+    "reference": "a",
+    "network": [
+        {"name": "a", "recipe": "rtformer-slim-camvid"},
+        {"name": "b", "recipe": "rtformer-slim-camvid", "architecture": {"attention": "ea"}},
+    ],
 }
 
 
@@ -163,6 +177,15 @@ def read_dataset(folder: Path, text: str) -> None:
         dataset.load(index)
 
 
+def read_suite(folder: Path, text: str) -> None:
+    (folder / "suite.toml").write_text(text)
+    suite = load_suite(str(folder / "suite.toml"))
+    names = [network.name for network in suite.networks]
+    assert all(is_name(name) for name in names)
+    assert suite.reference in names
+    assert len({name.casefold() for name in names}) == len(names)
+
+
 def read_weights(folder: Path, text: str) -> None:
     recipe = recipe_in({SPEC_KEY: text}, "w.safetensors")
     assert recipe is not None
@@ -199,6 +222,7 @@ KINDS: dict[str, tuple[Any, Callable[[Any], str], Reader]] = {
     "log": (LOG, lambda lines: "".join(json.dumps(line) + "\n" for line in lines), read_training_log),
     "recipe": (RECIPE, toml, read_recipe),
     "dataset": (DATASET, toml, read_dataset),
+    "suite": (SUITE, toml, read_suite),
     "weights": (WEIGHTS, json.dumps, read_weights),
     "checkpoint": ({"version": 1, "step": 3, "run": {"seed": 1}}, json.dumps, read_checkpoint),
     "architecture": (ARCH, json.dumps, make_network),

@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BuildError, EngineError, UsageError
 from ..nvidia.driver import gpus, why_none
-from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, no_progress
+from ..types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, StoredWeight, no_progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,8 +58,10 @@ class BackendRow:
 
 #: The compute capabilities that an RTX plan runs on by default (from TensorRT-RTX's support matrix).
 RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
+#: The first one whose GPUs multiply FP8.
+FP8_CAPABILITY = "8.9"
 
-_RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level"})
+_RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level", "strip"})
 _TENSORRT_OPTIONS = _RTX_OPTIONS | {"timing_cache", "version_compatible", "hardware_compatible", "plugins"}
 _NOT_RTX = (
     f"it keeps no timings, its plans open under its own version and run on every GPU of compute capability {', '.join(RTX_CAPABILITIES)} "
@@ -114,9 +116,20 @@ def build(
     return engine
 
 
+def build_on_provider(model: ir.Model, spec: ModelSpec, provider: str, options: BuildOptions, model_sha256: str) -> Engine:
+    """Builds an engine of ONNX Runtime that runs on one of its plug-in execution providers: see `onnxruntime.providers`.
+
+    Its precision is only requested: the provider tells nothing about its layers. Raises BuildError, MissingPackageError.
+    """
+    engine: Engine = _part(backend_row(REFERENCE), "providers").build(model, spec, provider, options, model_sha256)
+    return engine
+
+
 def check_options(options: BuildOptions, backend: Backend) -> None:
-    """Raises BuildError that names every option that is set but not supported by the backend."""
+    """Raises BuildError that names every option that is set but not supported by the backend, or not on this machine."""
     row = backend_row(backend)
+    if options.precision == "fp8":
+        _check_fp8(row, options)
     default = BuildOptions()
     unknown = {
         name: flag.name
@@ -124,11 +137,49 @@ def check_options(options: BuildOptions, backend: Backend) -> None:
         if name not in row.options and getattr(options, name) != getattr(default, name)
     }
     if not unknown:
-        return
+        return _check_strip(row, options)
     flags = ", ".join(unknown.values())
     others = [other.name for other in BACKENDS.values() if other.options >= unknown.keys()]
     elsewhere = f", or choose --backend {' or '.join(others)}" if others else ""
     raise BuildError(f"{row.title} has no {flags}: {row.without}.", f"Leave out {flags}{elsewhere}.")
+
+
+def has_fp8(compute_capability: str) -> bool:
+    """Whether GPUs of a compute capability, such as "8.6", multiply FP8."""
+    return _numbers(compute_capability) >= _numbers(FP8_CAPABILITY)
+
+
+def _check_fp8(row: BackendRow, options: BuildOptions) -> None:
+    if not row.on_gpu:
+        others = " or ".join(other.name for other in BACKENDS.values() if other.on_gpu)
+        what = f"{row.title} has no FP8: that needs an NVIDIA GPU of compute capability {FP8_CAPABILITY} or later."
+        raise BuildError(what, f"Build with --int8, or choose --backend {others}.")
+    present = gpus()
+    if options.device < len(present) and not has_fp8(present[options.device].compute_capability):
+        what = f"FP8 needs a GPU of compute capability {FP8_CAPABILITY} or later; GPU {options.device} is {present[options.device]}."
+        raise BuildError(what, "Build with --int8.")
+
+
+def _check_strip(row: BackendRow, options: BuildOptions) -> None:
+    """TensorRT-RTX compiles how weights will be exchanged while it builds, with CUDA; standard TensorRT builds on a GPU anyway."""
+    if options.strip and not gpus():
+        what = f"--strip: {row.title} leaves weights out only on a machine with an NVIDIA GPU, and there is none here: {why_none()}."
+        raise BuildError(what, "Build it where such a GPU is, or leave --strip out.")
+
+
+def _numbers(compute_capability: str) -> tuple[int, ...]:
+    return tuple(map(int, compute_capability.split(".")))
+
+
+def put_weights(engine: Engine, model: ir.Model, weights: Mapping[str, StoredWeight], changed: Collection[str], device: int = 0) -> bytes:
+    """A plan built with --strip, and the graph that it was built from with other weights -> the plan with these; see `tensorrt.refit`.
+
+    `weights` are all weights of the graph, `changed` the names of those that the build had not. Raises EngineError, MissingPackageError.
+    """
+    from ..formats.model_file import serialize_model
+
+    plan: bytes = _part(backend_row(engine.info.backend), "refit").refit(engine, serialize_model(model), weights, changed, device)
+    return plan
 
 
 def open_engine(engine: Engine, *, device: int = 0, threads: int | None = None, lanes: int = 1, graphs: bool = True) -> FrameRunner:

@@ -34,7 +34,7 @@ _RULES: dict[EngineKind, dict[PrecisionName, Rule]] = {
     # FP16 and computes in FP32, so FP16 is never met.
     "cpu": {"fp32": _no_other, "fp16": _each, "int8": _one},
     # TensorRT computes in the types that the graph gives it, and the graph leaves some layers in a higher precision.
-    "gpu": {"fp32": _no_other, "fp16": _most, "int8": _most},
+    "gpu": {"fp32": _no_other, "fp16": _most, "int8": _most, "fp8": _most},
 }
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ShapeInferencePass
 
 from ..errors import CalibrationError
 from ..formats.model_file import parse_model, serialize_model
+from ..formats.tensor_types import infer_types
 from ..image.frames import preprocess
 from ..types import Frame, ModelSpec
 from .histogram import BINS, Histogram
@@ -85,7 +85,7 @@ def show_frame(collector: Collector, frame: Frame, spec: ModelSpec, name: str) -
 
 def float_tensors(model: ir.Model, inlined: ir.Model) -> list[str]:
     """The names of the FP32 and FP16 tensors between the nodes of `model`, its input among them; `inlined` is `model` without functions."""
-    ShapeInferencePass()(inlined)
+    infer_types(inlined)
     types = {output.name: output.type for node in inlined.graph for output in node.outputs}
     types |= {value.name: value.type for value in inlined.graph.inputs if value.name not in inlined.graph.initializers}
     names = [value.name for value in model.graph.inputs] + [output.name for node in model.graph for output in node.outputs]

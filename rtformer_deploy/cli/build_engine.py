@@ -18,8 +18,12 @@ Bounds = tuple[int, ...] | None
 @click.option(
     "--int8", "precision", flag_value="int8", help="Quantise convolutions and linear layers; the rest is FP16 on TensorRT, FP32 on a CPU."
 )
+@click.option(
+    "--fp8", "precision", flag_value="fp8", help="Quantise to FP8, for GPUs of compute capability 8.9 and later; never run so far."
+)
 @options.ranges
-@click.option("--keep", multiple=True, metavar="NAME", help="Leave nodes of this name (a glob) out of INT8; repeatable.")
+@click.option("--keep", multiple=True, metavar="NAME", help="Leave nodes of this name (a glob) out of INT8 or FP8; repeatable.")
+@click.option("--fastest", is_flag=True, help="Try FP32, FP16 and INT8, and take the fastest that --max-flips allows.")
 @click.option("--recipe", metavar="NAME|FILE", help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.")
 @options.backend
 @click.option(
@@ -31,7 +35,10 @@ Bounds = tuple[int, ...] | None
 @click.option("--strict", is_flag=True, help="Fail if the engine's layers do not have the precision asked for.")
 @click.option("--check-images", type=options.PATH, metavar="DIR", help="Compare with ONNX Runtime on these images too.")
 @click.option(
-    "--max-flips", callback=parse.share, metavar="X", help="Write nothing (exit 3) above this share of changed pixels: 0.005 or 0.5%."
+    "--max-flips",
+    callback=parse.share,
+    metavar="X",
+    help="Write nothing (exit 3) above this share of changed pixels: 0.005 or 0.5%. With --fastest: leave out what is above [1%].",
 )
 @options.bit_depth
 @options.stop_on_error
@@ -43,6 +50,9 @@ def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> 
     After the build the engine's layers are read and the precision found is printed. If this machine can run the engine, it is compared
     with ONNX Runtime (its optimisations off) on the model it came from, on a photograph, on noise and on --check-images. The largest
     share of pixels that change class on one of them is the engine's figure.
+
+    --fastest builds FP32, FP16 and INT8 and times them in turns on this machine. FP32 is always allowed; if two differ by no more than
+    noise, the more precise one is taken.
 
     \b
     rtformer-deploy build-engine --fp16

@@ -1,4 +1,4 @@
-"""`rtformer-deploy calibrate`: images to the ranges that INT8 needs."""
+"""`rtformer-deploy calibrate`: images to the ranges that INT8 and FP8 need."""
 
 from __future__ import annotations
 

@@ -11,25 +11,29 @@ from typing import Any
 
 import click
 
-from ..errors import DeployError, one_line
+from ..errors import DeployError, is_interrupted, one_line
 from .terminal import echo, escape, print_any_name, quiet_end, write
 
 #: command -> (module in this folder, one line for --help). The function in the module is named `command`.
 COMMANDS = {
     "export": ("export", "Export a network and its weights to a checked ONNX model."),
     "build-engine": ("build_engine", "Build an engine from an ONNX model, for this machine or a GPU elsewhere."),
-    "calibrate": ("calibrate", "Measure the ranges of a model's tensors on images, for INT8."),
+    "refit": ("refit", "Put a model's weights into an engine that was built with --strip."),
+    "calibrate": ("calibrate", "Measure the ranges of a model's tensors on images, for INT8 and FP8."),
     "bench": ("bench", "Measure latency and throughput of an engine, alone and end to end."),
     "profile": ("profile", "Measure the time of each layer of an engine."),
     "segment": ("segment", "Segment images into label maps and coloured overlays."),
     "serve": ("serve", "Serve engines over HTTP and WebSocket, with a page for browsers."),
+    "triton": ("triton", "Write a model repository for NVIDIA Triton, or check one that it serves."),
     "inspect": ("inspect", "Show what a model, an engine or a weights file holds."),
     "doctor": ("doctor", "Check this machine and suggest fixes."),
     "import-weights": ("import_weights", "Convert PaddleSeg or PyTorch weights to safetensors."),
     "train": ("train", "Train a network on a dataset."),
     "evaluate": ("evaluate", "Score a network, model or engine on a labelled dataset (mIoU)."),
+    "report": ("report", "Make one page from the reports in a folder."),
     "tune": ("tune", "Find the fastest mix of INT8, FP16 and FP32 within an allowed loss of mIoU."),
     "verify": ("verify", "Compare two networks, models or engines and find where they first differ."),
+    "compare": ("compare", "Compare networks, or the formats of one model, side by side on this machine."),
 }
 
 
@@ -81,7 +85,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             ctx.exit(_interrupted())
         except DeployError as error:
-            if _is_interrupted(error):
+            if is_interrupted(error):
                 ctx.exit(_interrupted())
             if ctx.obj and ctx.obj.get("verbose") and error.__cause__ is not None:
                 echo(f"caused by {type(error.__cause__).__name__}: {one_line(error.__cause__)}", err=True)
@@ -102,17 +106,6 @@ def _interrupted() -> int:
     """Says that Ctrl-C ended the command; returns its exit code, 128 and the number of the signal."""
     echo("Interrupted.", err=True)
     return 130
-
-
-def _is_interrupted(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: PyTorch's exporter and others turn it into errors of their own."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _version() -> str:

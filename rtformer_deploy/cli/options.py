@@ -146,18 +146,18 @@ def build_options(command: Command) -> Command:
 
 
 def ranges(command: Command) -> Command:
-    """--ranges and --images, where INT8's ranges come from; the command gets them as `ranges`, a choices.RangesSource."""
+    """--ranges and --images, where the ranges of INT8 and FP8 come from; the command gets them as `ranges`, a choices.RangesSource."""
 
     def gather(values: Values) -> Values:
         from ..commands.choices import RangesSource
 
         return {"ranges": RangesSource(values["ranges"], values["images"])}
 
-    text = "Use the INT8 ranges in FILE, from calibrate [default: those that come with the recipe]."
+    text = "Use the ranges in FILE, from calibrate [default: those that come with the recipe]."
     return gathered(
         gather,
         ranges=click.option("--ranges", type=PATH, metavar="FILE", help=text),
-        images=click.option("--images", type=PATH, metavar="DIR", help="Measure the INT8 ranges on these images first."),
+        images=click.option("--images", type=PATH, metavar="DIR", help="Measure the ranges on these images first."),
     )(command)
 
 
@@ -181,7 +181,7 @@ def external(command: Command) -> Command:
             "--threshold",
             type=parse.Number(-1e6, 1e6),
             metavar="X",
-            help=elsewhere + "say what its one channel exceeds on the object [default: 0, after a sigmoid 0.5].",
+            help=elsewhere + "say what a channel exceeds on its class; else it is background [default: 0 or 0.5 for one channel].",
         ),
         try_seconds=click.option(
             "--try-seconds",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..backends import backend_row, check_engine, open_engine
+from ..backends.here import complete_precision, refuse_mismatch
 from ..errors import ClusterError, EngineError, UsageError, first_line
 from ..files import sha256
 from ..formats.engine_file import info_bytes, load_engine, parse_info
@@ -15,7 +16,6 @@ from ..formats.external_model import ExternalModel
 from ..formats.model_file import is_model
 from ..machine import own_version
 from ..opening import engine_of
-from ..pipeline import complete_precision, refuse_mismatch
 from ..runtime.frame_runner import FrameRunner
 from ..types import Engine, EngineInfo
 

@@ -7,22 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from ..agreement import NOISE, SAMPLE, Probe, Probes
 from ..backends import check_options
+from ..backends.here import can_run_here, check_can_compare
 from ..errors import BuildError, UsageError
 from ..files import printable, read_bytes, write_atomic
 from ..formats.build_table import PrecisionMix, ranges_of_build
 from ..formats.engine_file import save_engine, sidecar
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import stamp_notes, weights_sha256
+from ..formats.ranges import check_ranges, shipped_ranges
 from ..formats.recipe import Recipe, check_model, load_recipe
-from ..graph.quantised import refuse_quantised
+from ..graph.quantised import quantised, refuse_quantised
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
-from ..pipeline import build_engine, can_run_here, check_can_compare, opening_notes, read_model
-from ..types import Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
+from ..pipeline import build_engine, opening_notes, read_model
+from ..tuning.fastest import Order, fastest_engine
+from ..types import QUANTISED, Backend, BuildOptions, Engine, Feedback, ModelSpec, PrecisionName, Ranges, Say
 from .calibrate import CalibrateRequest, calibrate_file
-from .choices import RangesSource, pick_backend, pick_ranges
+from .choices import RangesSource, pick_backend, pick_ranges, refuse_unrunnable
 from .kinds import TIMING_CACHE
 from .outputs import Output, check_outputs, file_inputs, plan_outputs
 from .verify import image_items
@@ -43,6 +48,8 @@ class BuildRequest:
     `bit_depth` (as in `load_image`) and `stop_on_error` are about images: those that the ranges are measured on, and `check_images`, a
     folder or a file, on which the engine is compared with ONNX Runtime too. Above `max_flips` changed pixels, a share from 0 to 1, on one
     of the frames nothing is written.
+
+    `fastest` tries FP32, FP16 and INT8 and takes the fastest that `max_flips` allows; it raises UsageError if the precision is set too.
     """
 
     model: Path
@@ -61,6 +68,13 @@ class BuildRequest:
     check_images: Path | None = None
     max_flips: float | None = None
     external: ExternalModel = field(default_factory=ExternalModel)
+    fastest: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fastest and (self.precision or self.keep or self.recipe):
+            raise UsageError("--fastest tries FP32, FP16 and INT8 itself: leave --fp32, --fp16, --int8, --fp8, --keep and --recipe out.")
+        if self.fastest and self.options.strip:
+            raise UsageError("--fastest and --strip cannot be combined: a plan without weights cannot be timed.")
 
 
 def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
@@ -71,11 +85,16 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     """
     odd = OddFiles(request.stop_on_error)
     _check_files(request)
-    probes = _probes(request, feedback.say)
+    probes = probes_of(request, feedback.say)
     recipe = _recipe(request)
     backend = pick_backend(request.backend, feedback.say)
-    check_can_compare(backend, request.max_flips)
+    if not request.fastest:
+        check_can_compare(backend, request.max_flips)
+    if request.options.strip and request.max_flips is not None:
+        raise UsageError("--strip and --max-flips cannot be combined: a plan without weights cannot be run. refit takes --max-flips.")
     model, spec = read_model(request.model, request.external, backend)
+    if request.fastest:
+        refuse_unrunnable("--fastest", spec, backend, request.options.device)
     said = (*stamp_notes(model), *opening_notes(spec, backend))
     for note in said:
         feedback.say(note)
@@ -84,30 +103,42 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     mix = PrecisionMix(request.precision or "fp32", request.keep) if recipe is None else recipe.build.mix
     options = _options(request, mix, spec)
     check_options(options, backend)  # before the calibration images are read
-    if options.precision == "int8":
-        refuse_quantised(model)
+    if options.precision in QUANTISED:
+        refuse_quantised(model, f"--{options.precision}")
     if recipe is not None:
         _tell_mix(recipe, backend, feedback.say)
-    ranges = _ranges(request, recipe, spec, odd, feedback)
-    engine = build_engine(
-        model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, probes=probes,
-        progress=feedback.progress,
-    )  # fmt: skip
+    if request.fastest:
+        ranges_or_why = _ranges_if_any(request, model, spec, odd, feedback)
+        engine = fastest_engine(Order(model, spec, backend, options, ranges_or_why, probes, request.strict), feedback)
+    else:
+        ranges = ranges_for(request, recipe, spec, odd, feedback)
+        engine = build_engine(
+            model, spec, backend, options, ranges=ranges, keep=mix.exclude, fp32=mix.fp32, strict=request.strict, probes=probes,
+            progress=feedback.progress,
+        )  # fmt: skip
     for note in engine.info.notes:
         if note not in said:
             feedback.say(note)
-    if odd.errors:
-        engine = replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd))))
+    uses_ranges = engine.info.ranges_sha256 is not None
+    if uses_ranges:
+        engine = with_odd_images(engine, odd)
     save_engine(engine, request.output)
     if request.timing_cache is not None and engine.timing_cache is not None:
         write_atomic(request.timing_cache, engine.timing_cache)
-    _tell(engine, request.output, feedback.say)
-    odd.raise_any(then=f"{request.output} was built with the ranges of the others.")
+    tell_engine(engine, request.output, feedback.say)
+    odd.raise_any(
+        then=f"{request.output} was built {'with' if uses_ranges else 'without INT8; it was tried with'} the ranges of the others."
+    )
     probes.odd.raise_any(then=f"{request.output} was built, and compared on the others.")
     return engine
 
 
-def _probes(request: BuildRequest, say: Say) -> Probes:
+def with_odd_images(engine: Engine, odd: OddFiles) -> Engine:
+    """An engine -> the same with a note about images that could not be read for its ranges."""
+    return replace(engine, info=replace(engine.info, notes=(*engine.info.notes, _about(odd)))) if odd.errors else engine
+
+
+def probes_of(request: BuildRequest, say: Say) -> Probes:
     """The frames and the bound of the comparison with ONNX Runtime. Raises ImageError if the folder is missing or holds no images."""
     items = [] if request.check_images is None else image_items([request.check_images], ImageReader(request.bit_depth, say))
     frames = tuple(Probe(_probe_name(item.name), item.decode) for item in items)
@@ -143,40 +174,56 @@ def _recipe(request: BuildRequest) -> Recipe | None:
     if request.recipe is None:
         return None
     if request.precision or request.keep:
-        raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8 and --keep out.")
+        raise UsageError("--recipe says the precision and what INT8 leaves out: leave --fp32, --fp16, --int8, --fp8 and --keep out.")
     recipe = load_recipe(request.recipe)
     if recipe.build.ranges is not None and request.ranges.is_set():
         raise UsageError(f"{request.recipe} names the ranges that its mix was tuned with: leave --ranges and --images out.")
     return recipe
 
 
-def _ranges(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | None:
+def ranges_for(request: BuildRequest, recipe: Recipe | None, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | None:
+    """The ranges that INT8 and FP8 need, measured if the request says so; None for other precisions. Images that fail go to `odd`."""
     precision = request.precision if recipe is None else recipe.build.mix.precision
-    if precision != "int8":
+    if precision not in QUANTISED:
         if request.ranges.is_set() or request.keep:
-            raise UsageError("--ranges, --images and --keep belong to --int8.")
+            raise UsageError("--ranges, --images and --keep belong to --int8 and --fp8.")
         return None
     recipe_ranges = None if recipe is None else ranges_of_build(recipe.build, feedback.say)
-    if recipe_ranges is not None:
-        return recipe_ranges
+    return recipe_ranges or _picked_ranges(request, spec, odd, feedback, precision)
 
+
+def _ranges_if_any(request: BuildRequest, model: ir.Model, spec: ModelSpec, odd: OddFiles, feedback: Feedback) -> Ranges | str:
+    """INT8's ranges, or why --fastest leaves INT8 out. Ranges that were asked for and do not fit the model are an error."""
+    found = quantised(model)
+    if found is not None:
+        return f"the model is quantised already ({found})"
+    if not request.ranges.is_set() and shipped_ranges(spec) is None:
+        return "it needs ranges (--ranges or --images), and none come with this model"
+    ranges = _picked_ranges(request, spec, odd, feedback, "int8")
+    check_ranges(ranges, spec, weights_sha256(model, spec))
+    return ranges
+
+
+def _picked_ranges(request: BuildRequest, spec: ModelSpec, odd: OddFiles, feedback: Feedback, precision: PrecisionName) -> Ranges:
     def measure(images: Path) -> Ranges:
         reader = ImageReader(request.bit_depth, feedback.say)
         calibration = CalibrateRequest(request.model, images, reader=reader, threads=request.options.threads, external=request.external)
         return calibrate_file(calibration, feedback, odd)
 
-    return pick_ranges(request.ranges, spec, measure, feedback.say)
+    return pick_ranges(request.ranges, spec, measure, feedback.say, precision)
 
 
 def _about(odd: OddFiles) -> str:
     """What the sidecar says about images that could not be read."""
     count = odd.total - len(odd.errors)
-    return printable(f"The INT8 ranges were measured on {count} images alone, as {odd.title()} {'; '.join(map(str.strip, odd.lines()))}")
+    return printable(f"The ranges were measured on {count} images alone, as {odd.title()} {'; '.join(map(str.strip, odd.lines()))}")
 
 
 def _tell_mix(recipe: Recipe, backend: Backend, say: Say) -> None:
     mix = recipe.build.mix
-    parts = [f"{len(mix.exclude)} names stay out of INT8"] * bool(mix.exclude) + [f"{len(mix.fp32)} in FP32"] * bool(mix.fp32)
+    parts = [f"{len(mix.exclude)} names stay out of {mix.precision.upper()}"] * bool(mix.exclude) + [f"{len(mix.fp32)} in FP32"] * bool(
+        mix.fp32
+    )
     say(f"Recipe {recipe.name}: {mix.precision}" + (f" ({', '.join(parts)})" if parts else ""))
     if recipe.build.backend not in (None, backend):
         say(f"The mix was tuned on {recipe.build.backend}; on {backend} its mIoU and latency were not measured.")
@@ -210,7 +257,8 @@ def _read_cache(path: Path | None) -> bytes | None:
     return read_bytes(path, BuildError, "a timing cache") if os.path.exists(path) else b""
 
 
-def _tell(engine: Engine, output: Path, say: Say) -> None:
+def tell_engine(engine: Engine, output: Path, say: Say) -> None:
+    """Says what was written, the precision of its layers, and how it compares."""
     info = engine.info
     builder = info.builder_version if info.builder_version.startswith(info.backend) else f"{info.backend} {info.builder_version}"
     say(f"{output} ({len(engine.plan) / 2**20:.1f} MiB) and {sidecar(output).name}: {builder}" + (f", for {info.gpu}" if info.gpu else ""))
@@ -220,6 +268,8 @@ def _tell(engine: Engine, output: Path, say: Say) -> None:
     if info.flips is not None:
         each = ", ".join(f"{name} {share:.4%}" for name, share in _worst(info.flips_on))
         say(f"Against ONNX Runtime on the model: {info.flips:.4%} of the pixels change class ({each}).")
+    elif info.stripped:
+        say(f"It holds no weights. To put some in: rtformer-deploy refit {output} MODEL.onnx -o NEW.plan")
     elif opening_notes(info.spec, info.backend):
         say("Not run here; its classes were not compared with ONNX Runtime.")
     elif not can_run_here(engine):

@@ -34,6 +34,11 @@ def _from_metadata(module: str, distribution: str) -> str:
     return f"import {module}; from importlib.metadata import version; print(version({distribution!r}))"
 
 
+def _provider(module: str, distribution: str) -> str:
+    """A plug-in provider's library is only looked for: that of a GPU does not load on a machine without one."""
+    return f"import {module} as m; m.get_library_path(); {_from_metadata(module, distribution)}"
+
+
 PACKAGES = (
     Package("click", "click", "the command line", _from_metadata("click", "click")),
     Package("msgspec", "msgspec", "documents", _plain("msgspec")),
@@ -91,6 +96,18 @@ PACKAGES = (
         ("tensorrt-rtx-cu13",),
     ),
     Package("cuda-core", "cuda.core", "running on the GPU", _plain("cuda.core")),
+    Package(
+        "onnxruntime-ep-openvino",
+        "onnxruntime_ep_openvino",
+        "ONNX Runtime on OpenVINO in compare --formats",
+        _provider("onnxruntime_ep_openvino", "onnxruntime-ep-openvino"),
+    ),
+    Package(
+        "onnxruntime-ep-nv-tensorrt-rtx",
+        "onnxruntime_ep_nv_tensorrt_rtx",
+        "ONNX Runtime on TensorRT-RTX in compare --formats",
+        _provider("onnxruntime_ep_nv_tensorrt_rtx", "onnxruntime-ep-nv-tensorrt-rtx"),
+    ),
 )
 
 #: Distributions that bring the same module: the one installed last overwrites the other's files.

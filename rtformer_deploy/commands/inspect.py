@@ -70,6 +70,7 @@ def _engine(path: Path, data: bytes) -> Description:
         "file": file,
         "engine": _engine_facts(info),
         "precision": _precision(info),
+        "candidates": _candidates(info),
         "tensors": _tensors(info.inputs, info.outputs),
         "model": _spec(info.spec),
     }
@@ -86,9 +87,18 @@ def _engine_facts(info: EngineInfo) -> dict[str, Any]:
         "opens_here": _opens_here(info),
         "model_sha256": info.model_sha256,
         "ranges_sha256": info.ranges_sha256,
+        **_refit_facts(info),
         "options": {key: value for key, value in info.options.items() if value is not None},
         "notes": list(info.notes),
     }
+
+
+def _refit_facts(info: EngineInfo) -> dict[str, str]:
+    """What the plan of an engine that was built with --strip holds of weights."""
+    if info.refit is None:
+        return {}
+    count = len(info.refit.weights)
+    return {"weights": f"none: refit puts {count} in" if info.refit.stripped else f"{count}, which refit can exchange"}
 
 
 def _opens_here(info: EngineInfo) -> str:
@@ -113,6 +123,18 @@ def _precision(info: EngineInfo) -> dict[str, Any]:
         "flips": flips,
         "flips_on": {name: f"{share:.4%}" for name, share in info.flips_on.items()},
     }
+
+
+def _candidates(info: EngineInfo) -> dict[str, str]:
+    """What `build-engine --fastest` chose from; empty if the precision was asked for."""
+    figures = {
+        each.precision: (
+            "not built" if each.ms is None else f"{each.ms:.2f} ms",
+            "pixels not compared" if each.flips is None else f"{each.flips:.4%} of the pixels change class",
+        )
+        for each in info.candidates
+    }
+    return {each.precision: f"{', '.join(figures[each.precision])}: {each.state}, {each.why}" for each in info.candidates}
 
 
 def _tensors(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from ..formats.engine_file import sidecar
 from ..formats.model_file import SPEC_KEY
 from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
 from ..image.areas import area_header
-from ..image.png import is_ours
+from ..image.png import SOFTWARE, is_ours
 from ..pictures import PAGE_MARK, SVG_MARK
 from ..stream.sinks import JSON_START
 
@@ -30,14 +30,48 @@ class Kind:
     fits: Callable[[Path], bool]
 
 
-def _document(*keys: str) -> Callable[[Path], bool]:
-    """Whether a file is one JSON object with these keys."""
-    return lambda path: set(keys) <= _object(_text(path)).keys()
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """Whether a file is one JSON object with these keys; `info` is what it says under "info", if it says who wrote it."""
+
+    keys: frozenset[str]
+    info: Mapping[str, str] | None = None
+
+    def __call__(self, path: Path) -> bool:
+        return self.fits(_object(_text(path)))
+
+    def fits(self, data: Mapping[str, Any]) -> bool:
+        return self.keys <= data.keys() and (self.info is None or data.get("info") == self.info)
+
+
+def _document(*keys: str) -> _Document:
+    return _Document(frozenset(keys))
+
+
+def _answers(*keys: str) -> _Document:
+    """A document of segment's answers, with these keys."""
+    return _Document(frozenset(keys), {"description": SOFTWARE})
+
+
+def is_document(kind: Kind, data: Mapping[str, Any]) -> bool:
+    """Whether a JSON object that was read already is of a kind."""
+    return isinstance(kind.fits, _Document) and kind.fits.fits(data)
 
 
 def _lines(*keys: str) -> Callable[[Path], bool]:
     """Whether a file's first line is a JSON object with these keys."""
     return lambda path: set(keys) <= _object(_text(path).partition("\n")[0]).keys()
+
+
+def _state(command: str | None) -> Callable[[Path], bool]:
+    """Whether a file is the journal of a command's run; tune's does not say whose it is."""
+
+    def fits(path: Path) -> bool:
+        first = _object(_text(path).partition("\n")[0])
+        identity = first.get("identity")
+        return "kind" in first and isinstance(identity, dict) and identity.get("command") == command
+
+    return fits
 
 
 def _tensors(key: str) -> Callable[[Path], bool]:
@@ -88,11 +122,18 @@ PROFILE = Kind("a report of profile", _document("whole_ms", "layers", "blocks", 
 VIDEO = Kind("a video of rtformer-deploy", _is_our_video)
 AREAS = Kind("a table of class areas", lambda path: holds(path, area_header().encode(), b""))
 ANSWERS = Kind("a document of segment's answers", lambda path: holds(path, JSON_START.encode(), b""))
+AREA_DOCUMENT = Kind("a document of segment's class areas", _answers("frames"))
+COCO_DOCUMENT = Kind("a document of segment's COCO annotations", _answers("annotations", "images"))
 FLICKER = Kind("a report of flicker", _document("threshold", "share", "frames"))
 SCORES = Kind("a report of evaluate", _document("miou", "confusion", "classes"))
 COMPARISON = Kind("a report of verify", _document("a", "b", "stages", "flips"))
 TUNING = Kind("a report of tune", _document("points", "baseline", "max_drop"))
-JOURNAL = Kind("the state of a tune run", _lines("kind", "identity"))
+DESCRIPTION = Kind("a description by inspect", _document("kind", "file", "problem"))
+CHECKUP = Kind("a report of doctor", _document("checks"))
+JOURNAL = Kind("the state of a tune run", _state(None))
+COMPARED = Kind("a report of compare", _document("compared", "rows", "environment"))
+COMPARE_FACTS = Kind("facts about a plan of compare", _document("key", "plan_sha256", "macs"))
+COMPARE_STATE = Kind("the state of a compare run", _state("compare"))
 RECIPE = Kind("a recipe that tune wrote", lambda path: holds(path, b"#", TUNED.encode(), _HEAD))
 PAGE = Kind("a page that rtformer-deploy wrote", lambda path: holds(path, b"<!doctype html>", PAGE_MARK.encode(), _HEAD))
 DRAWING = Kind("an SVG picture that rtformer-deploy drew", lambda path: holds(path, b"<svg", SVG_MARK.encode(), _HEAD))
@@ -102,8 +143,8 @@ CALIBRATION = Kind("the state of an interrupted calibrate", lambda path: True)
 
 #: Every kind that has a mark of its own. A timing cache is TensorRT's.
 KNOWN = (
-    PLAN, SIDECAR, MODEL, RANGES, WEIGHTS, CHECKPOINT, TRAINING_LOG, BENCH, PROFILE, SCORES, COMPARISON, TUNING, JOURNAL, RECIPE, PAGE,
-    DRAWING, PICTURE,
+    PLAN, SIDECAR, MODEL, RANGES, WEIGHTS, CHECKPOINT, TRAINING_LOG, BENCH, PROFILE, SCORES, COMPARISON, COMPARED, TUNING, JOURNAL,
+    COMPARE_FACTS, COMPARE_STATE, RECIPE, PAGE, DRAWING, PICTURE,
 )  # fmt: skip
 
 

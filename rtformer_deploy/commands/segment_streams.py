@@ -10,6 +10,7 @@ from pathlib import Path
 from ..files import make_folder
 from ..image.reader import ImageReader
 from ..runtime.frame_runner import FrameRunner
+from ..runtime.runner import Runner
 from ..stream.answers import AnsweringSink
 from ..stream.image_files import ImageFiles
 from ..stream.inputs import Inputs
@@ -21,7 +22,7 @@ from ..stream.segment import videos_and_streams
 from ..stream.sinks import Look, PictureSink, Sink, VideoSink, Written, refuse_foreign_folder
 from ..stream.stages import Stages
 from ..stream.video_file import VideoFile
-from ..types import ModelSpec, Runner
+from ..types import ModelSpec
 from ..unfinished import clean_up
 from .kinds import DRAWING, FLICKER
 from .kinds import VIDEO as VIDEO_FILE

@@ -20,26 +20,27 @@ import onnx_ir as ir
 from ..backends import backend_row
 from ..calibrate.checkpoint import checkpoint_path
 from ..datasets import Dataset, open_dataset
-from ..errors import DatasetError, EngineError
+from ..errors import DatasetError
 from ..files import json_bytes, make_folder, remove, sha256, write_atomic
 from ..formats.external_model import ExternalModel
+from ..formats.journal import refuse_overwriting
 from ..formats.model_file import file_sha256, serialize_model, weights_sha256
 from ..formats.preprocessing import preprocessing
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent
 from ..machine import cpu_name, environment
-from ..nvidia.driver import gpus, why_none
+from ..nvidia.driver import gpus
 from ..pictures import why_not_drawn
-from ..pipeline import opening_notes, read_model
+from ..pipeline import read_model
 from ..tuning.blocks import find_blocks
-from ..tuning.journal import Journal, refuse_overwriting
+from ..tuning.journal import Journal
 from ..tuning.measure import Workshop
 from ..tuning.run import Run, Tuned, check_gate
 from ..tuning.summary import recipe_of, summary
-from ..types import Backend, Feedback, ModelSpec, Ranges, Say
+from ..types import Backend, Feedback, ModelSpec, Ranges
 from .calibrate import CalibrateRequest, calibrate_file, hash_of_readable
-from .choices import RangesSource, pick_backend, pick_ranges
+from .choices import RangesSource, pick_backend, pick_ranges, refuse_unrunnable
 from .kinds import CALIBRATION, DRAWING, JOURNAL, RANGES, RECIPE, TUNING
 from .outputs import Output, check_outputs, file_inputs, model_inputs, outputs
 
@@ -85,7 +86,9 @@ def tune(request: TuneRequest, feedback: Feedback, odd: OddFiles | None = None) 
     dataset = open_dataset(request.dataset, request.root, request.split, reader)
     if len(dataset.labels.names) != len(spec.classes):
         raise DatasetError(f"{spec.name} tells {len(spec.classes)} classes apart and {dataset.name} has {len(dataset.labels.names)}.")
-    _refuse_unrunnable(spec, backend, request.device, feedback.say)
+    refuse_unrunnable("tune", spec, backend, request.device)
+    if not backend_row(backend).on_gpu:
+        feedback.say("On a CPU FP16 is storage: it halves the plan and is no faster, so the mix is of INT8 and FP32.")
     folder = make_folder(request.output)
     reason = why_not_drawn("tune.svg")
     if reason is not None:
@@ -113,22 +116,6 @@ def _check_files(request: TuneRequest) -> None:
     ]
     inputs = [*model_inputs(request.model), *file_inputs(request.dataset, request.ranges.file, request.external.classes)]
     check_outputs(planned, inputs, folder=folder)
-
-
-def _refuse_unrunnable(spec: ModelSpec, backend: Backend, device: int, say: Say) -> None:
-    for note in opening_notes(spec, backend):
-        raise EngineError(f"tune runs every engine it builds. {note}")
-    if backend_row(backend).on_gpu:
-        devices = gpus()
-        if devices and device >= len(devices):
-            raise EngineError(f"There is no GPU {device} here; there are {len(devices)}, counted from 0.")
-        if not devices:
-            raise EngineError(
-                f"tune runs every engine it builds, and there is no GPU here for {backend} ({why_none()}).",
-                "Run it on the machine that the engine is for, or choose --backend openvino.",
-            )
-    else:
-        say("On a CPU FP16 is storage: it halves the plan and is no faster, so the mix is of INT8 and FP32.")
 
 
 def _ranges(

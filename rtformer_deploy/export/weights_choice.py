@@ -65,7 +65,7 @@ def choose_network(
         raise UsageError("--recipe and --variant cannot be combined.")
     chosen = _recipe(recipe, variant, weights, random_seed, say)
     if random_seed is not None:
-        return _random(chosen, classes, random_seed)
+        return random_network(chosen, random_seed, classes)
     file = weights or _shipped(chosen)
     read = read_weights(file, chosen)
     for note in read.notes:
@@ -90,6 +90,15 @@ def network_in(path: Path) -> Choice:
     hint = f"Say again what they are: rtformer-deploy import-weights {path} --recipe NAME"
     labels = _labels(recipe, None if described else architecture_row(recipe.arch).classes_of(state), state, path, hint)
     return _with_weights(recipe, labels, state, path)
+
+
+def random_network(recipe: Recipe, seed: int, classes: int | None = None) -> Choice:
+    """A recipe's network with random weights, the same for the same seed; `classes` None is the recipe's. Raises RecipeError."""
+    labels = _labels(recipe, classes, None, Path())
+    torch.manual_seed(seed)
+    network = build_network(recipe.arch, len(labels.names), aux=False).eval()
+    settle_statistics(network, architecture_row(recipe.arch).nearest_size(_SETTLING), seed)
+    return Choice(network, recipe, labels, f"random, seed {seed}", weights_hash(network, recipe.arch))
 
 
 def settle_statistics(network: nn.Module, size: tuple[int, int], seed: int) -> None:
@@ -133,14 +142,6 @@ def _shipped(recipe: Recipe) -> Path:
         hint = "Install the package again."
         raise WeightsError(f"{path} is not the file that the recipe {recipe.name} names: its SHA-256 differs.", hint)
     return path
-
-
-def _random(recipe: Recipe, classes: int | None, seed: int) -> Choice:
-    labels = _labels(recipe, classes, None, Path())
-    torch.manual_seed(seed)
-    network = build_network(recipe.arch, len(labels.names), aux=False).eval()
-    settle_statistics(network, architecture_row(recipe.arch).nearest_size(_SETTLING), seed)
-    return Choice(network, recipe, labels, f"random, seed {seed}", weights_hash(network, recipe.arch))
 
 
 def _with_weights(recipe: Recipe, labels: Labels, state: StateDict | Translated, file: Path) -> Choice:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..errors import DeployError, ModelError, first_line
+from ..errors import DeployError, ModelError, first_line, openvino_reason, shorten
 from ..files import read_text, temporary_folder, write_atomic
 from ..formats.conversion import convert
 from ..formats.documents import parse_json
@@ -30,7 +30,7 @@ from ..graph.edit import clone
 from ..graph.functions import inline_functions
 from ..graph.run import open_session
 from ..types import Backend
-from .ends import BATCH, Prepared, prepare
+from .ends import BATCH, Prepared, prepare, refuse_empty
 from .libraries import OutOfMemoryError, compile_model, explaining, is_memory, naming_memory, open_if_possible
 from .seen import Observed, Seen, read_profile, seen_in, tensors_in
 
@@ -38,6 +38,8 @@ from .seen import Observed, Seen, read_profile, seen_in, tensors_in
 OPENVINO: Backend = "openvino"
 _GRACE = 10.0  # seconds after which the process ends itself if nobody did
 _TOLERANCE = 1e-4  # of the largest value
+_OLDEST_OPSET = 7  # of those that ONNX Runtime runs
+_NUMPY_NAMES = {"float": "float32", "double": "float64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,16 @@ def _builds(path: Path, external: ExternalModel, observed: Observed) -> bool:
 def attempt(path: Path, external: ExternalModel) -> Observed:
     """Runs a file's model on one picture. Raises ModelError if it cannot be read, put in order or run; OutOfMemoryError."""
     model = load_model(path)
-    digest, old = file_sha256(model), model.opset_imports.get("", LEAST_OPSET) < LEAST_OPSET
+    digest, opset = file_sha256(model), model.opset_imports.get("", LEAST_OPSET)
     file = open_if_possible(serialize_model(model))
     prepared = prepare(model, path.name, external)
     if file is None and open_if_possible(_plain(prepared)) is None:
         return _without_onnxruntime(prepared, digest)
     outputs, tensors = _run(prepared, path.name)
-    convert = not (old and _differs(file, prepared, outputs[0], path.name))
+    refuse_empty(prepared, outputs[0].shape, path.name)
+    if file is None and opset < _OLDEST_OPSET and prepared.model.opset_imports[""] >= LEAST_OPSET:
+        _check_conversion(path, prepared, outputs[0], opset)
+    convert = not (opset < LEAST_OPSET and _differs(file, prepared, outputs[0], path.name))
     if not convert:
         prepared = prepare(load_model(path), path.name, external, convert=False)
         outputs, tensors = _run(prepared, path.name)
@@ -123,6 +128,24 @@ def _differs(file: Any, prepared: Prepared, found: NDArray[Any], name: str) -> b
         return False
     expected = _run_original(file, prepared, name)
     return not _agree(expected, found) and _agree(expected, _run_original(file, prepared, name))
+
+
+def _check_conversion(path: Path, prepared: Prepared, found: NDArray[Any], opset: int) -> None:
+    """Raises ModelError unless OpenVINO runs the file, which ONNX Runtime does not, and finds what the model in a newer opset gives.
+
+    onnx's converter makes mistakes with opsets before 7.
+    """
+    hint = "Export it again with opset 7 or newer."
+    try:
+        compiled = compile_model(serialize_model(load_model(path)))
+        feeds = {each.any_name: np.zeros([int(size) for size in each.shape], np.float32) for each in compiled.inputs if each.shape}
+        feeds[str(prepared.source.name)] = _image(prepared, _least(prepared))
+        expected = np.asarray(compiled(feeds)[str(prepared.target.name)])
+    except Exception as error:  # OpenVINO's exceptions are RuntimeErrors, but its reader raises others
+        what = f"{path.name} has opset {opset}, which neither ONNX Runtime nor OpenVINO runs, so that nothing checks what it becomes."
+        raise ModelError(what, hint, details=[f"OpenVINO: {shorten(openvino_reason(error), 400)}"]) from error
+    if not _agree(expected, found):
+        raise ModelError(f"{path.name} has opset {opset}, and onnx does not convert it rightly to opset {LEAST_OPSET}.", hint)
 
 
 def _plain(prepared: Prepared) -> bytes:
@@ -150,10 +173,14 @@ def _run_original(session: Any, prepared: Prepared, name: str) -> NDArray[Any]:
         return np.asarray(session.run([prepared.target.name], feeds)[0])
 
 
-def _zeros(port: Any) -> NDArray[Any]:
-    kinds = {"float": "float32", "double": "float64"}
-    kind = str(port.type).removeprefix("tensor(").removesuffix(")")
-    return np.zeros([size if isinstance(size, int) and size > 0 else 1 for size in port.shape], kinds.get(kind, kind))
+def _zeros(port: Any) -> NDArray[Any] | list[Any] | None:
+    """What an input gets on which the output does not depend: zeros, empty texts, an empty sequence, or nothing if it may be missing."""
+    kind = str(port.type)
+    if not kind.startswith("tensor("):
+        return [] if kind.startswith("seq(") else None
+    shape = [size if isinstance(size, int) and size > 0 else 1 for size in port.shape]
+    kind = kind.removeprefix("tensor(").removesuffix(")")
+    return np.full(shape, "", object) if kind == "string" else np.zeros(shape, _NUMPY_NAMES.get(kind, kind))
 
 
 def _run(prepared: Prepared, name: str) -> tuple[list[NDArray[Any]], dict[str, Seen]]:
@@ -190,8 +217,8 @@ def _without_onnxruntime(prepared: Prepared, digest: str) -> Observed:
         try:
             open_session(_plain(prepared))
         except Exception as error:
-            what = f"Neither ONNX Runtime nor OpenVINO runs this model: {first_line(error)}"
-            raise ModelError(what, details=[f"OpenVINO: {first_line(other)}"]) from error
+            what = f"Neither ONNX Runtime nor OpenVINO runs this model: {first_line(error, 400)}"
+            raise ModelError(what, details=[f"OpenVINO: {shorten(openvino_reason(other), 400)}"]) from error
         raise
     shape = (BATCH if prepared.batch == BATCH else output.shape[0], *output.shape[1:])
     return Observed(digest, prepared.batch, True, {str(prepared.target.name): Seen(ir.DataType.from_numpy(output.dtype).name, shape)})

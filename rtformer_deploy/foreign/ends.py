@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -64,9 +64,17 @@ def prepare(model: ir.Model, name: str, external: ExternalModel, *, convert: boo
     last = _channels_last(dims, source, name)
     size = _size(dims[1:3] if last else dims[2:4], wanted_size, name)
     infer_shapes(model)
+    if model.graph.outputs[0].dtype == ir.DataType.STRING:
+        raise ModelError(f"{name}: the output {describe(model.graph.outputs)} is no tensor of scores or labels.")
     _check_said(external, size, model.graph.outputs[0], name)
     assert size is not None, "_check_said says that it is missing"
     return Prepared(model, size, dims[0] or BATCH, last).fix_batch(dims[0] or BATCH)
+
+
+def refuse_empty(prepared: Prepared, shape: Sequence[int | str], name: str) -> None:
+    """Raises ModelError if an output of this shape holds no numbers."""
+    if 0 in shape:
+        raise ModelError(f"{name}: the output {prepared.target.name} is {'x'.join(map(str, shape))}, which holds nothing.")
 
 
 def describe(values: Iterable[ir.Value]) -> str:
@@ -95,7 +103,7 @@ def _no_image(source: ir.Value, name: str) -> ModelError:
 
 
 def _pick_output(model: ir.Model, name: str, wanted: str | None) -> ir.Value:
-    outputs = list(model.graph.outputs)
+    outputs = list(dict.fromkeys(model.graph.outputs))  # a file may list one twice
     named = [value for value in outputs if wanted in (None, value.name)]
     if wanted is not None and not named:
         raise ModelError(
@@ -135,6 +143,8 @@ def _dimensions(source: ir.Value, name: str) -> list[int | None]:
     """The input's four dimensions; None for one that is open."""
     if source.shape is None:
         return [None] * 4
+    if 0 in source.shape:
+        raise ModelError(f"{name}: the input {shorten(str(source.name), 80)} is {_kind(source)}, which holds no picture.")
     dims = [size if isinstance(size, int) and size > 0 else None for size in source.shape]
     if len(dims) != 4:
         raise _no_image(source, name)

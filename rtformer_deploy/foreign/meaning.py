@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError
 from ..graph.edit import constant
-from .ends import BATCH, FLOATS, Prepared
+from .ends import BATCH, FLOATS, Prepared, refuse_empty
 from .seen import Dim, Seen
 
 #: Operators between what makes the output's numbers and the output, which leave the numbers' kind as it is.
@@ -19,6 +19,7 @@ _PASSING = frozenset({
     "Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Transpose", "Resize", "Upsample", "Slice", "Clip", "Concat",
 })  # fmt: skip
 _LABELS = frozenset({ir.DataType.UINT8, ir.DataType.INT32, ir.DataType.INT64})
+_HINT = "Models that give every pixel a class are taken, not those that classify whole pictures, find boxes or read text."
 _FARTHEST = 64  # nodes that are looked at
 
 
@@ -34,7 +35,9 @@ class Step:
 class Meaning:
     """What an output is, and the steps that bring it into the usual form: scores (N, C, h, w) float32, or labels (N, h, w) integers.
 
-    `shape` is the one after them. One channel of scores has a `threshold`; `probabilities` went through a sigmoid or a softmax.
+    `shape` is the one after them. One channel of scores has a `threshold`; so have several that a sigmoid made, if the user says one: a
+    pixel on which none is above it is background. `probabilities` went through a sigmoid or a softmax. `apart`: a sigmoid made several
+    channels, and without a threshold the largest wins also where all are small.
     """
 
     kind: Literal["scores", "labels"]
@@ -42,6 +45,7 @@ class Meaning:
     steps: tuple[Step, ...] = ()
     threshold: float | None = None
     probabilities: bool = False
+    apart: bool = False
 
     @property
     def channels(self) -> int | None:
@@ -50,8 +54,8 @@ class Meaning:
 
     @property
     def shape_of_classes(self) -> tuple[int | str, ...]:
-        """The shape once one channel has become two."""
-        return self.shape if self.threshold is None else (self.shape[0], 2, *self.shape[2:])
+        """The shape once the background has a channel."""
+        return self.shape if self.threshold is None else (self.shape[0], int(self.shape[1]) + 1, *self.shape[2:])
 
 
 def read_meaning(prepared: Prepared, seen: Seen, name: str, classes: int | None, threshold: float | None) -> Meaning:
@@ -72,24 +76,28 @@ def read_meaning(prepared: Prepared, seen: Seen, name: str, classes: int | None,
         if ir.DataType[seen.dtype] != ir.DataType.FLOAT:
             output.add("Cast", ir.DataType.FLOAT)
     one = not labels and output.shape[1] == 1
-    if threshold is not None and not one:
-        what = "labels" if labels else f"{output.shape[1]} channels"
-        raise ModelError(f"{name} gives {what}; --threshold belongs to a model of one channel.", "Leave --threshold out.")
     likely = not labels and _is_likely(target, one)
-    usual = 0.5 if likely else 0.0
+    apart = not (labels or one) and _is_sigmoid(_source(target))
+    if threshold is not None and not (one or apart):
+        what = "labels" if labels else f"{output.shape[1]} channels"
+        why = "--threshold belongs to a model of one channel, or of several that a sigmoid made"
+        raise ModelError(f"{name} gives {what}; {why}.", "Leave --threshold out.")
+    usual = (0.5 if likely else 0.0) if one else None
     return Meaning(
         "labels" if labels else "scores",
         tuple(output.shape),
         tuple(output.steps),
-        (usual if threshold is None else threshold) if one else None,
+        usual if threshold is None else threshold,
         likely,
+        apart and threshold is None,
     )
 
 
 def _known(seen: Seen, prepared: Prepared, name: str) -> list[int | str]:
     """The shape, all of it numbers but for the batch."""
     shape = [size for size in seen.shape if size is not None]
-    if len(shape) != len(seen.shape) or not shape or 0 in shape:
+    refuse_empty(prepared, shape, name)
+    if len(shape) != len(seen.shape) or not shape:
         raise ModelError(f"{name}: the size of the output {prepared.target.name} depends on the picture: {_shape(seen.shape)}.")
     return shape
 
@@ -133,7 +141,7 @@ class _Output:
         whole = len(self.shape) == 4
         if len(self.shape) == 3:
             self.add("Unsqueeze", 1 if self.shape[0] == self.prepared.batch else 0)
-        if len(self.shape) != 4 or self.shape[0] != self.prepared.batch or not (whole or self._fits(*self.shape[2:])):
+        if len(self.shape) != 4 or self.shape[0] != self.prepared.batch or not (whole or self._is_map(*self.shape[2:])):
             raise self.refused("scores must be (N, classes, h, w)")
         if whole and self._channels_last(classes):
             self.add("Transpose", 0, 3, 1, 2)
@@ -154,6 +162,10 @@ class _Output:
         height, width = self.prepared.size
         raise self.refused(f"for a picture of {height}x{width} that is neither (N, classes, h, w) nor (N, h, w, classes)")
 
+    def _is_map(self, height: int | str, width: int | str) -> bool:
+        """Whether two axes are a picture's and no list of numbers about it, as (N, classes) is."""
+        return 1 not in (height, width) and self._fits(height, width)
+
     def _fits(self, height: int | str, width: int | str) -> bool:
         """Whether two axes may be a picture's, at any stride, with a row or two more or less."""
         full_height, full_width = self.prepared.size
@@ -162,7 +174,7 @@ class _Output:
         return abs(height * full_width - width * full_height) <= 2 * max(full_height, full_width)
 
     def refused(self, why: str) -> ModelError:
-        return ModelError(f"{self.name}: the output {self.prepared.target.name} is {_shape(self.given)}: {why}.")
+        return ModelError(f"{self.name}: the output {self.prepared.target.name} is {_shape(self.given)}: {why}.", _HINT)
 
 
 def _channels(size: int | str) -> int | str:
@@ -187,9 +199,11 @@ def _is_integer(value: ir.Value | None) -> bool:
 def _is_likely(value: ir.Value, one: bool) -> bool:
     """Whether an output is probabilities: a sigmoid's, or, of several channels, a softmax's."""
     node = _source(value)
-    if node is None:
-        return False
-    return node.op_type in ("Sigmoid", "HardSigmoid") or _is_written_sigmoid(node) or (not one and node.op_type == "Softmax")
+    return _is_sigmoid(node) or (not one and node is not None and node.op_type == "Softmax")
+
+
+def _is_sigmoid(node: ir.Node | None) -> bool:
+    return node is not None and (node.op_type in ("Sigmoid", "HardSigmoid") or _is_written_sigmoid(node))
 
 
 def _is_written_sigmoid(node: ir.Node) -> bool:

@@ -16,7 +16,9 @@ from ..formats.model_file import file_sha256, load_model
 from ..formats.model_spec import check_spec
 from ..formats.names import clean_name
 from ..formats.recipe import Labels, load_labels, numbered_labels
+from ..formats.tensor_types import is_tensor
 from ..graph.edit import free_name, initializer
+from ..graph.notes import add_note
 from ..types import FOREIGN, Backend, Head, ModelSpec, TensorSpec
 from .ends import Prepared, prepare
 from .meaning import Meaning, Step, read_meaning
@@ -25,6 +27,7 @@ from .trial import observe
 
 #: What the two classes of one channel are called if nobody says.
 _TWO = ("background", "object")
+_RANDOM = frozenset({"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"})
 
 
 def read_foreign(path: Path, external: ExternalModel, builder: Backend | None = None) -> tuple[ir.Model, ModelSpec]:
@@ -44,8 +47,19 @@ def read_foreign(path: Path, external: ExternalModel, builder: Backend | None = 
     _fill(prepared.model, observed)
     meaning, labels = _understand(prepared, observed.tensors[str(prepared.target.name)], external, path.name)
     finished = _finish(prepared, meaning)
+    _tell(finished, meaning)
     finished.meta.update(digest)
     return finished, _spec(finished, prepared, meaning, labels, external, path.name)
+
+
+def _tell(model: ir.Model, meaning: Meaning) -> None:
+    """Notes what of a model makes its classes less certain than they look."""
+    if meaning.apart:
+        what = f"A sigmoid judges each of {meaning.channels} channels by themselves, and a pixel that is of none gets the largest"
+        add_note(model, f"{what}: --threshold 0.5 adds a background.")
+    drawn = sorted({node.op_type for node in model.graph.all_nodes() if node.op_type in _RANDOM and node.domain == ""})
+    if drawn:
+        add_note(model, f"The model draws random numbers ({', '.join(drawn)}): it gives something else in each run, and on each backend.")
 
 
 def _fill(model: ir.Model, observed: Observed) -> None:
@@ -53,7 +67,7 @@ def _fill(model: ir.Model, observed: Observed) -> None:
     for node in model.graph:
         for output in node.outputs:
             seen = observed.tensors.get(str(output.name))
-            if seen is None:
+            if seen is None or not is_tensor(model, output):
                 continue
             output.dtype = output.dtype or ir.DataType[seen.dtype]
             if seen.shape and (output.shape is None or any(not isinstance(size, int) for size in output.shape)):
@@ -64,17 +78,24 @@ def _understand(prepared: Prepared, seen: Seen, external: ExternalModel, name: s
     said = None if external.classes is None else _said_labels(external.classes)
     count = None if said is None else len(said.names)
     meaning = read_meaning(prepared, seen, name, count, external.threshold)
-    if meaning.threshold is not None and (said is None or count == 1):
+    one = meaning.channels == 1
+    if one and (said is None or count == 1):
         return meaning, replace(numbered_labels(len(_TWO)), names=_TWO)
-    channels = 2 if meaning.threshold is not None else meaning.channels
+    channels = meaning.channels if meaning.threshold is None else int(meaning.shape_of_classes[1])
+    if said is None and meaning.threshold is not None and channels is not None:
+        return meaning, _with_background(numbered_labels(channels))
     if said is None:
         if channels is None:
             raise ModelError(f"{name} gives labels and does not say of how many classes: --classes missing.")
         return meaning, numbered_labels(channels)
     if channels not in (None, count):
-        what = "one channel, for background and object" if meaning.threshold is not None else f"{channels} classes"
+        what = "one channel, for background and object" if one else f"{channels} classes"
         raise ModelError(f"{name} gives {what}; --classes {external.classes} are {count}.")
     return meaning, said
+
+
+def _with_background(labels: Labels) -> Labels:
+    return replace(labels, names=(_TWO[0], *labels.names[1:]))
 
 
 def _said_labels(classes: str) -> Labels:
@@ -91,8 +112,10 @@ def _finish(prepared: Prepared, meaning: Meaning) -> ir.Model:
         output.name = ends.free(f"{name}/raw")
     for step in meaning.steps:
         output = ends.append(step, output, name)
-    if meaning.threshold is not None:
+    if meaning.threshold is not None and meaning.channels == 1:
         output = ends.two_channels(output, meaning.threshold, meaning.probabilities, name)
+    elif meaning.threshold is not None:
+        output = ends.with_background(output, meaning.threshold, name)
     output.name, output.shape = name, ir.Shape(meaning.shape_of_classes)
     ends.graph.outputs[0] = output
     return prepared.model
@@ -130,6 +153,13 @@ class _Ends:
             thing = self._operator("Mul", name, above, self._number(0.5, name))
             background = self._operator("Neg", name, thing)
         return self._operator("Concat", name, background, thing, axis=1)
+
+    def with_background(self, scores: ir.Value, threshold: float, name: str) -> ir.Value:
+        """Channels (N, C, h, w), each judged by itself -> one more in front, which is the threshold everywhere."""
+        bounds = [initializer(self.graph, self.free(f"{name}/bound"), np.array([bound], np.int64)) for bound in (0, 1, 1)]
+        first = self._operator("Slice", name, scores, *bounds)
+        none = self._operator("Mul", name, first, self._number(0.0, name))
+        return self._operator("Concat", name, self._operator("Add", name, none, self._number(threshold, name)), scores, axis=1)
 
     def lead_in(self, prepared: Prepared) -> None:
         """Makes the input (N, 3, H, W) float32 if it is of another type or has its channels last."""

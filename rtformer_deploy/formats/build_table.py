@@ -1,8 +1,8 @@
 """A recipe's [build] table: the precision of its engine, and the data that the precision was tuned with.
 
 [build]
-precision = "int8"           what the engine is built as: "int8", "fp16" or "fp32"
-keep = ["layer1.0.bn1"]      layers that INT8 leaves out (globs): FP16 on TensorRT, FP32 on a CPU
+precision = "int8"           what the engine is built as: "int8", "fp8", "fp16" or "fp32"
+keep = ["layer1.0.bn1"]      layers that INT8 and FP8 leave out (globs): FP16 on TensorRT, FP32 on a CPU
 fp32 = ["layer1.0.bn1"]      operators that TensorRT computes in FP32 (globs); on a CPU what is not INT8 is FP32 anyway
 ranges = "ranges.json"       a file beside the recipe; if missing, the ranges that come with the project
 backend, weights_sha256, ranges_sha256    what the mix was tuned on (earlier versions wrote model_sha256 for weights_sha256)
@@ -23,7 +23,7 @@ TUNED = "Written by rtformer-deploy tune"
 
 @dataclass(frozen=True, slots=True)
 class PrecisionMix:
-    """An engine's precision and its exceptions (globs): `exclude` is left out of INT8, `fp32` is left out of FP16 on TensorRT."""
+    """An engine's precision and its exceptions (globs): `exclude` is left out of INT8 or FP8, `fp32` is left out of FP16 on TensorRT."""
 
     precision: PrecisionName = "fp32"
     exclude: tuple[str, ...] = ()

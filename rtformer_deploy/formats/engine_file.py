@@ -16,8 +16,8 @@ from .documents import JSON_BYTES, DocumentError, parse_json
 from .engine_info import check_info
 from .preprocessing import needed_version, written
 
-#: The newest version of the sidecar. Version 1 has no `resize_corners` and `scale` in its spec.
-_VERSION = 2
+#: The newest version of the sidecar. Version 2 has no `refit` and no FP8, version 1 no `resize_corners` and `scale` in its spec either.
+NEWEST = 3
 #: What is kept of a sidecar's notes, which commands print: a builder's line is shorter.
 _MOST_NOTES, _NOTE_LENGTH = 20, 500
 
@@ -58,7 +58,11 @@ def info_bytes(info: EngineInfo) -> bytes:
     """An EngineInfo as the bytes of its sidecar."""
     values = info.to_json()
     spec = written(info.spec, values["spec"])
-    return _json({VERSION: needed_version(info.spec, _VERSION), **values, "spec": spec})
+    is_new = info.refit is not None or info.precision.asked == "fp8"
+    for key in ("refit", "candidates"):  # earlier versions do not know them
+        if not values[key]:
+            del values[key]
+    return _json({VERSION: NEWEST if is_new else needed_version(info.spec, NEWEST - 1), **values, "spec": spec})
 
 
 def _json(data: dict[str, Any]) -> bytes:
@@ -80,7 +84,7 @@ def parse_info(data: bytes, path: Path) -> EngineInfo:
 
 def _info(data: object, path: Path) -> EngineInfo:
     try:
-        info, note = convert_tolerant(data, EngineInfo, _VERSION)
+        info, note = convert_tolerant(data, EngineInfo, NEWEST)
         check_info(info)
     except DocumentError as error:
         raise _unreadable(path, error) from error

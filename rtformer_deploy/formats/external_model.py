@@ -16,8 +16,8 @@ class ExternalModel:
     """What the command line says about a model from elsewhere.
 
     `classes` is a number, a dataset's name or a dataset file; `mean` and `std` belong to RGB from 0 to 1; `input` is the input's
-    name, its HxW, or both as NAME:HxW. `output_name` says which of several outputs counts; of one channel, what is above `threshold`
-    is the object. None: the option was not used. `try_seconds` and `try_memory` (GiB) bound the first run of an unknown model.
+    name, its HxW, or both as NAME:HxW. `output_name` says which of several outputs counts; a pixel on which no channel is above
+    `threshold` is background. None: the option was not used. `try_seconds` and `try_memory` (GiB) bound the first run of an unknown model.
     Raises UsageError for a mean or std that no frame can have.
     """
 

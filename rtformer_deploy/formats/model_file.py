@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelError, first_line
+from ..errors import ModelError, first_line, shorten
 from ..files import holds, read_bytes, sha256, write_atomic
 from ..types import ModelSpec
 from .bounds import check_bounds, check_bytes
-from .conversion import VERSION, convert_tolerant
-from .documents import DocumentError, parse_json
+from .documents import DocumentError
 from .engine_file import PLAN_SUFFIXES, sidecar
 from .external_data import pull_in, tensors_of
-from .model_spec import check_spec
-from .preprocessing import needed_version, written
+from .external_model import tensor_spec
+from .other_files import kind_of_file
+from .sparse import fill_sparse
+from .spec_file import parse_spec, spec_text
 
 SPEC_KEY = "rtformer_deploy.spec"
-#: The newest version of the stamp. Version 1 has no `resize_corners` and `scale`.
-_VERSION = 2
+_OWN_DOMAINS = ("", "ai.onnx")
+_OLDER = "Install a newer onnx, or export the model with an older one."
 #: The hash of a model's file in `ir.Model.meta`, which stays in memory.
 _FILE_KEY = "rtformer_deploy.file_sha256"
 
@@ -59,6 +59,7 @@ def model_from(path: Path, data: bytes) -> ir.Model:
     proto = _parse(data, str(path))
     digest = hashlib.sha256(data)
     pull_in(proto, path, len(data), digest.update)
+    fill_sparse(proto, str(path))
     model = _checked(proto, str(path))
     model.meta[_FILE_KEY] = digest.hexdigest()
     return model
@@ -69,20 +70,35 @@ def parse_model(data: bytes, name: str = "the model") -> ir.Model:
     proto = _parse(data, name)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors_of(proto)):
         raise ModelError(f"{name} keeps weights in other files, and nobody knows where those are.", "Open it by its path.")
+    fill_sparse(proto, name)
     return _checked(proto, name)
 
 
 def _parse(data: bytes, name: str) -> onnx.ModelProto:
+    kind = kind_of_file(data)
+    if kind is not None:
+        raise ModelError(f"{name} is not an ONNX model: it is {kind[0]}.", kind[1])
     check_bytes(data, name)
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
-        raise ModelError(f"{name} is not an ONNX model, or was cut short.", "Export it again: rtformer-deploy export.") from error
+        raise ModelError(f"{name} is not an ONNX model, or was cut short.", "Copy it again, or export it again.") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError(f"{name} is not an ONNX model: it holds no graph.")
     check_bounds(proto, name)
+    _check_versions(proto, name)
     return proto
+
+
+def _check_versions(proto: onnx.ModelProto, name: str) -> None:
+    """Raises ModelError if a file is of a newer ONNX than is installed here."""
+    opset = max((each.version for each in proto.opset_import if each.domain in _OWN_DOMAINS), default=0)
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ModelError(f"{name} has opset {opset}; the installed onnx knows those up to {newest}.", _OLDER)
+    if proto.ir_version > onnx.IR_VERSION:
+        raise ModelError(f"{name} has IR version {proto.ir_version}; the installed onnx reads those up to {onnx.IR_VERSION}.", _OLDER)
 
 
 def _checked(proto: onnx.ModelProto, name: str) -> ir.Model:
@@ -93,12 +109,35 @@ def _checked(proto: onnx.ModelProto, name: str) -> ir.Model:
         except onnx.checker.ValidationError as error:
             if "topologically sorted" not in str(error):
                 raise
+            reader, wanted = _dangling(proto.graph, frozenset()) or ("", "")
+            if wanted:
+                raise ModelError(f"{name} is not a valid ONNX model: {reader} reads {shorten(wanted)}, which nothing gives.") from error
         model = ir.serde.deserialize_model(proto)
         model.graph.sort()  # ONNX Runtime takes nodes in any order
         _check(ir.serde.serialize_model(model))
         return model
+    except ModelError:
+        raise
     except Exception as error:  # the checker and the deserialiser may raise anything on a bad file
         raise ModelError(f"{name} is not a valid ONNX model: {first_line(error)}") from error
+
+
+def _dangling(graph: onnx.GraphProto, outside: frozenset[str]) -> tuple[str, str] | None:
+    """The first node, in words, that reads a tensor of which neither the graph nor the one around it has any; and that tensor."""
+    known = outside.union(
+        (value.name for part in (graph.input, graph.initializer) for value in part),
+        (output for node in graph.node for output in node.output),
+    )
+    for node in graph.node:
+        wanted = next((each for each in node.input if each and each not in known), None)
+        if wanted is not None:
+            return f"the node {shorten(node.name)} ({node.op_type})" if node.name else f"a node {node.op_type}", wanted
+        for attribute in node.attribute:
+            for body in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                found = _dangling(body, known)
+                if found is not None:
+                    return found
+    return None
 
 
 def _check(proto: onnx.ModelProto) -> None:
@@ -163,9 +202,7 @@ def _graph_sha256(model: ir.Model) -> str:
 
 def stamp_spec(model: ir.Model, spec: ModelSpec) -> None:
     """Puts the ModelSpec into the model's metadata_props."""
-    model.metadata_props[SPEC_KEY] = json.dumps(
-        {VERSION: needed_version(spec, _VERSION), **written(spec, spec.to_json())}, separators=(",", ":")
-    )
+    model.metadata_props[SPEC_KEY] = spec_text(spec)
 
 
 def read_spec(model: ir.Model) -> ModelSpec | None:
@@ -180,13 +217,42 @@ def stamp_notes(model: ir.Model) -> tuple[str, ...]:
     return () if note is None else (f"The model's {SPEC_KEY} is of {note}.",)
 
 
+def check_ends(model: ir.Model, spec: ModelSpec, name: str) -> None:
+    """Raises ModelError if the metadata does not fit the graph, as in an edited file."""
+    inputs = [value.name for value in model.graph.inputs if value.name not in model.graph.initializers]
+    outputs = [value.name for value in model.graph.outputs]
+    if inputs != [spec.input.name] or outputs != [spec.output.name]:
+        raise ModelError(
+            f"{name} has the inputs {inputs} and outputs {outputs}; its stamp says {spec.input.name} and {spec.output.name}.",
+            "Export it again.",
+        )
+    source, target = (tensor_spec(value) for value in (_feed(model), model.graph.outputs[0]))
+    for found, told in ((source, spec.input), (target, spec.output)):
+        if not _same_shape(found.shape, told.shape):
+            raise ModelError(f"{name}: {found.name} is {_text(found.shape)}; its stamp says {_text(told.shape)}.", "Export it again.")
+    count = target.shape[1] if len(target.shape) == 4 else None
+    if isinstance(count, int) and count != len(spec.classes):
+        raise ModelError(f"{name} gives {count} classes; its stamp names {len(spec.classes)}.", "Export it again.")
+
+
+def _feed(model: ir.Model) -> ir.Value:
+    return next(value for value in model.graph.inputs if value.name not in model.graph.initializers)
+
+
+def _same_shape(found: Sequence[int | str], told: Sequence[int | str]) -> bool:
+    """Whether two shapes agree; an open dimension of the graph may be any size, but a fixed one is the same in both."""
+    return len(found) in (0, len(told)) and all(not isinstance(own, int) or own == other for own, other in zip(found, told, strict=False))
+
+
+def _text(shape: Sequence[int | str]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _read_stamp(model: ir.Model) -> tuple[ModelSpec, str | None] | None:
     text = model.metadata_props.get(SPEC_KEY)
     if text is None:
         return None
     try:
-        spec, note = convert_tolerant(parse_json(text), ModelSpec, _VERSION)
-        check_spec(spec)
+        return parse_spec(text)
     except DocumentError as error:
         raise ModelError(f"The model's {SPEC_KEY} cannot be read: {error}.", "Export the model again.") from error
-    return spec, note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..errors import ModelError
 from ..types import MOST_BATCH_PIXELS, MOST_PIXELS, MOST_SIDE, ModelSpec, TensorSpec
 from .documents import DocumentError
 from .normalisation import normalisation_fault
@@ -31,6 +32,16 @@ def check_size(height: int, width: int, where: str) -> None:
         raise DocumentError(f"{where} is {height}x{width}: {height * width:,} pixels, more than {MOST_PIXELS:,}")
 
 
+def check_same_ends(built: ModelSpec, spec: ModelSpec) -> None:
+    """Raises ModelError unless a model's input and output are those that an engine was built for."""
+    ends = ((built.input, spec.input), (built.output, spec.output))
+    wrong = next(((engine, model) for engine, model in ends if engine != model), None)
+    if wrong is not None:
+        engine, model = wrong
+        what = f"The model's {model.name[:100]} is {_text(model)}; the engine was built for {engine.name[:100]}, {_text(engine)}."
+        raise ModelError(what, "Export the model at that size and with that head, or build an engine of it.")
+
+
 def _check_input(tensor: TensorSpec, where: str) -> None:
     shape = tensor.shape
     if len(shape) != 4 or shape[1] != 3 or tensor.dtype != "float32" or not isinstance(shape[2], int) or not isinstance(shape[3], int):
@@ -49,8 +60,8 @@ def _check_output(spec: ModelSpec, where: str) -> None:
         raise DocumentError(f"{where} is {_text(tensor)}; expected logits, float32 NxCxHxW")
     elif isinstance(tensor.shape[1], int) and tensor.shape[1] != len(spec.classes):
         raise DocumentError(f"{where} gives {tensor.shape[1]} classes; classes names {len(spec.classes)}")
-    if spec.threshold is not None and (spec.head == "labels" or len(spec.classes) != 2):
-        raise DocumentError(f"{where.removesuffix('output')}threshold belongs to scores of two classes")
+    if spec.threshold is not None and (spec.head == "labels" or len(spec.classes) < 2):
+        raise DocumentError(f"{where.removesuffix('output')}threshold belongs to scores of a background and other classes")
 
 
 def _text(tensor: TensorSpec) -> str:

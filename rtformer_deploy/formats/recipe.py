@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ..content import content_dir
 from ..errors import RecipeError, UsageError, shorten
 from ..types import (
+    BARE_KEY,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Arch,
@@ -36,6 +39,7 @@ from .model_spec import check_size
 from .names import check_name, is_name
 from .normalisation import normalisation_fault
 from .preprocessing import prepared, preprocessing, scale_fault
+from .published import Published
 
 __all__ = [
     "Labels",
@@ -61,7 +65,7 @@ class Recipe:
 
     `dataset` is a dataset's name, or the path of its TOML file; `size` is the input's (H, W); `weights` the path of the weights that come
     with it; `variant` what `--variant` calls its network. `mean` to `scale` are those of a ModelSpec. `inplace_norms` says that its
-    official checkpoints were trained with InPlaceABNSync.
+    official checkpoints were trained with InPlaceABNSync. `published` is what others give for it, by source.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Recipe:
     build: BuildTable = field(default_factory=BuildTable)
     variant: str | None = None
     inplace_norms: bool = False
+    published: Mapping[str, Published] = field(default_factory=dict, compare=False)
 
     def spec(
         self,
@@ -144,7 +149,7 @@ class _Import:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A recipe file. `published` is for people: figures of the article, which the code does not read."""
+    """A recipe file."""
 
     name: FileName
     dataset: PathText
@@ -153,7 +158,7 @@ class _File:
     variant: FileName | None = None
     weights: _Weights = field(default_factory=_Weights)
     build: BuildFile = field(default_factory=BuildFile)
-    published: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[Annotated[str, Meta(pattern=BARE_KEY)], Published] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises DocumentError for what the types do not say."""
@@ -234,6 +239,7 @@ def parse_recipe(data: Mapping[str, Any], path: Path) -> Recipe:
             build=build_of(file.build, folder),
             variant=file.variant,
             inplace_norms=imports.inplace_norms,
+            published=file.published,
         )
     except DocumentError as error:
         raise RecipeError(f"{path}: {error}.") from error

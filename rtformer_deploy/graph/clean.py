@@ -13,11 +13,11 @@ import onnx_ir as ir
 from onnx_ir.passes.common import (
     RemoveInitializersFromInputsPass,
     RemoveUnusedNodesPass,
-    ShapeInferencePass,
     TopologicalSortPass,
 )
 
 from ..errors import ModelError, first_line
+from ..formats.tensor_types import infer_types
 from .edit import free_name, lift_constants
 from .functions import inline_foreign_functions
 
@@ -26,6 +26,7 @@ LEAST_OPSET = 13
 #: The first opset in which Resize says how coordinates correspond, and rounds by default. Before it they were asymmetric and cut off.
 _RESIZE_OPSET = 11
 _LEAST_IR = 8  # of files of that opset; from 4 on an initializer need not be an input
+_MOST_IR = 10  # newer ones say more about where nodes run and who made them; libraries refuse versions that they do not know
 
 
 def clean(model: ir.Model, name: str, *, convert: bool = True) -> ir.Model:
@@ -43,7 +44,7 @@ def clean(model: ir.Model, name: str, *, convert: bool = True) -> ir.Model:
         raise ModelError(f"{name} cannot be put in order: {first_line(error)}") from error
     name_nodes(model)
     forget_shapes(model)
-    model.ir_version = max(model.ir_version, _LEAST_IR)
+    model.ir_version = min(max(model.ir_version, _LEAST_IR), _MOST_IR)
     return model
 
 
@@ -59,8 +60,7 @@ def keep_output(model: ir.Model, output: ir.Value) -> ir.Model:
 
 def infer_shapes(model: ir.Model) -> ir.Model:
     """Fills in the types and shapes that follow from the inputs', and leaves the others open; changes the model."""
-    ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    return model
+    return infer_types(model, strict=False)
 
 
 def name_nodes(model: ir.Model) -> ir.Model:

@@ -13,9 +13,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ..errors import ModelError
+from ..formats.tensor_types import infer_types
 from .batchnorm import plain_batch_norms
 from .bodies import bodies, inner_nodes
 from .edit import constant, initializer, label, lift_constants
@@ -44,7 +45,7 @@ def to_fp16(
     lift_constants(model, numbers=True)
     plain_batch_norms(model)
     if any(output.dtype is None for node in model.graph for output in node.outputs):
-        ShapeInferencePass()(model)
+        infer_types(model)
     fenced = choose_fp32(model, fp32, operators, probe)
     opset = model.opset_imports.get("", 1)
     halves: dict[str, ir.Value] = {}

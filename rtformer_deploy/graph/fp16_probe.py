@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ShapeInferencePass
 
 from ..formats.model_file import parse_model, serialize_model
 from ..formats.ranges import has_scale
+from ..formats.tensor_types import infer_types
 from .edit import clone
 from .fp16_constants import LARGEST, SMALLEST_NORMAL
 from .functions import inline_functions
@@ -40,7 +40,7 @@ def run_probe(model: ir.Model, image: NDArray[np.float32]) -> Probe:
     """Runs a copy of an FP32 model, in which each float tensor of the main graph is reduced to its largest absolute value."""
     names = [str(output.name) for node in model.graph for output in node.outputs if output.name]
     copy = parse_model(serialize_model(inline_functions(clone(model))))
-    ShapeInferencePass()(copy)
+    infer_types(copy)
     values = {value.name: value for node in copy.graph for value in node.outputs}
     chosen = [values[name] for name in dict.fromkeys(names) if name in values and values[name].type == _FLOAT]
     outputs = list(copy.graph.outputs)

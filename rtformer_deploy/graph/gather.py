@@ -10,15 +10,15 @@ import copy
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
+from ..formats.tensor_types import infer_types
 from .edit import constant, initializer, lift_constants
 
 
 def flatten_gathers(model: ir.Model) -> ir.Model:
     """Rewrites every Gather with constant indices of several dimensions; changes the model, which must have no functions."""
     lift_constants(model)
-    ShapeInferencePass()(model)
+    infer_types(model)
     for node in list(model.graph):
         if node.op_type == "Gather" and node.domain == "":
             _flatten(model.graph, node)

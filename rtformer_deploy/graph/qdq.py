@@ -3,10 +3,12 @@
 The quantisation is symmetric: one scale for each activation tensor, from its range, and for each output channel of weights (`weights`
 says along which axis these lie). No Q/DQ stands between a convolution and the BatchNorm, ReLU or Add after it. Run it before functions are
 inlined, while the `rtformer` nodes are still there.
-Three placements:
+Four placements:
 
     tensorrt     int8 with zero point 0; the skip input of a residual Add is quantised too, so that the Add fuses into its convolution
-    openvino     uint8 activations, before layers only: zero point 0 after a ReLU, 128 elsewhere, from the same amax
+    tensorrt-fp8 the same with FP8, which GPUs of compute capability 8.9 and later multiply; scales are amax / 448
+    openvino     uint8 activations, before layers only: zero point 0 where they are never negative (`signs`), 128 elsewhere, from the
+                 same amax
     onnxruntime  the same, and the result of a convolution (with its ReLU) is quantised too: its int8 kernel writes eight bits, and a
                  convolution without a Q after it runs in FP32 on dequantised values, slower than without any Q/DQ. A product
                  with a matrix needs no Q after it, but its bias has three axes
@@ -18,7 +20,6 @@ import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -29,29 +30,36 @@ from ..errors import CalibrationError, ModelError
 from ..formats.ranges import LEVELS, SMALLEST_NORMAL, has_scale
 from ..types import Ranges
 from .edit import constant, initializer, label, lift_constants
+from .eight_bits import FP8, INT8, UINT8, EightBits
 from .fold import fold_weights
-from .functions import DOMAIN
 from .quantised import refuse_quantised
+from .quantizable import ON_TENSORRT, Placement, data_of, quantizable, why_not
+from .signs import never_negative
 from .weights import WEIGHTED, Weight, weight_of
 
-Placement = Literal["tensorrt", "openvino", "onnxruntime"]
 #: Levels of weights of which two, times 255, fit 16 bits together.
 SHORT_LEVELS = 63
-_FEWEST = 16  # channels, unless they are a multiple of 8
 _UNEVEN = 16  # times smaller than the largest channel
 _SMALLEST_SCALE = 2.0**-24  # FP16's smallest number: TensorRT's scales are stored in it
 
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one run: the quantised copy of each tensor so far, and the ranges that the tensors of a Concat share."""
+    """The state of one run: the quantised copy of each tensor so far, the ranges that the tensors of a Concat share, and which tensors
+    are never negative."""
 
     graph: ir.Graph
     ranges: Ranges
     placement: Placement
     weight_levels: int
+    positive: set[ir.Value]
     shared: dict[str, float] = field(default_factory=dict)
     twins: dict[str, ir.Value] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> EightBits:
+        """The format of the weights, and on TensorRT of the activations too."""
+        return FP8 if self.placement == "tensorrt-fp8" else INT8
 
 
 def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Sequence[str] = (), weight_levels: int = LEVELS) -> ir.Model:
@@ -65,11 +73,11 @@ def to_qdq(model: ir.Model, ranges: Ranges, placement: Placement, exclude: Seque
     _check_names(model, exclude)
     fold_weights(lift_constants(model))
     operators = [node for node in model.graph if quantizable(node, model, exclude, placement) and ranges_of(node, ranges) > 0]
-    work = _Work(model.graph, ranges, placement, weight_levels)
+    work = _Work(model.graph, ranges, placement, weight_levels, never_negative(model.graph))
     if not operators:
         raise ModelError(f"Nothing in the model can be quantised: {_why_nothing(work, model, exclude)}.", "Build with --fp16 or --fp32.")
     skips, results = _skips(work, model, operators), _results(work, operators)
-    read = [_data(node) for node in operators] + [node.inputs[index] for node, index in skips] + results
+    read = [data_of(node) for node in operators] + [node.inputs[index] for node, index in skips] + results
     work.shared = shared_ranges(model, ranges, {value.name for value in read if value is not None and value.name is not None})
     for node in operators:
         _quantise(work, node)
@@ -93,7 +101,7 @@ def _quantise(work: _Work, node: ir.Node) -> None:
 
 def _skips(work: _Work, model: ir.Model, operators: Sequence[ir.Node]) -> list[tuple[ir.Node, int]]:
     """The skip inputs of residual Adds to quantise: TensorRT's, unless they were zero."""
-    if work.placement != "tensorrt":
+    if work.placement not in ON_TENSORRT:
         return []
     skips = residual_skips(model, operators)
     return [(node, index) for node, index in skips if _amax(work.ranges, _name(node.inputs[index])) > 0]
@@ -109,32 +117,6 @@ def _results(work: _Work, operators: Sequence[ir.Node]) -> list[ir.Value]:
 
 def _name(value: ir.Value | None) -> str:
     return "" if value is None else str(value.name)
-
-
-def quantizable(node: ir.Node, model: ir.Model, exclude: Sequence[str] = (), placement: Placement = "tensorrt") -> bool:
-    """Whether a node is a convolution or matrix product that INT8 makes faster without much loss.
-
-    Left out: dynamic weights, fewer than 16 channels (unless a multiple of 8), neighbours of an `rtformer` node, whose values are too fine,
-    the classifier's last convolution, what the placement's builder computes in FP32 anyway, and names that match a glob in `exclude`.
-    """
-    weight = weight_of(node)
-    return weight is not None and _why_not(node, weight, model, exclude, placement) is None
-
-
-def _why_not(node: ir.Node, weight: Weight, model: ir.Model, exclude: Sequence[str], placement: Placement) -> str | None:
-    """Why an operator with a weight stays out of INT8; None if it does not."""
-    if any(fnmatch.fnmatchcase(node.name or "", glob) for glob in exclude):
-        return "excluded by --keep"
-    if any(channels < _FEWEST and channels % 8 for channels in (weight.outputs, weight.inputs)):
-        return f"with fewer than {_FEWEST} channels"
-    data = _data(node)
-    producer = None if data is None else data.producer()
-    readers = [reader for reader, _ in node.outputs[0].uses()]
-    if (producer is not None and producer.domain == DOMAIN) or any(reader.domain == DOMAIN for reader in readers):
-        return "beside an attention, whose values are too fine"
-    if placement == "onnxruntime" and (node.op_type == "ConvTranspose" or weight.index == 0):
-        return "for which ONNX Runtime has no eight-bit kernel"
-    return "the last before the output" if _is_last(node, model) else None
 
 
 def _is_even(node: ir.Node) -> bool:
@@ -164,14 +146,8 @@ def _why_nothing(work: _Work, model: ir.Model, exclude: Sequence[str]) -> str:
         elif node.graph is not model.graph:
             reasons["inside the body of an If, Loop or Scan"] += 1
         else:
-            reasons[_why_not(node, weight, model, exclude, work.placement) or "whose input was zero on every image"] += 1
+            reasons[why_not(node, weight, model, exclude, work.placement) or "whose input was zero on every image"] += 1
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it has no convolution and no matrix product"
-
-
-def _data(node: ir.Node) -> ir.Value | None:
-    """What an operator multiplies by its weight."""
-    weight = weight_of(node)
-    return node.inputs[0 if weight is None else weight.data]
 
 
 def residual_skips(model: ir.Model, layers: Iterable[ir.Node]) -> list[tuple[ir.Node, int]]:
@@ -217,7 +193,7 @@ def _read_quantised(work: _Work, value: ir.Value) -> None:
 
 def ranges_of(node: ir.Node, ranges: Ranges) -> float:
     """The range of what an operator multiplies by its weight. Raises CalibrationError if it was not measured."""
-    return _amax(ranges, _name(_data(node)))
+    return _amax(ranges, _name(data_of(node)))
 
 
 def _amax(ranges: Ranges, name: str) -> float:
@@ -235,21 +211,13 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
     name = str(value.name)
     if name in work.twins:
         return work.twins[name]
-    amax = work.shared.get(name, _amax(work.ranges, name))
-    if work.placement == "tensorrt":
-        zero, scale = np.array(0, np.int8), amax / LEVELS
-    elif _is_positive(value):
-        zero, scale = np.array(0, np.uint8), max(amax / 255, SMALLEST_NORMAL)
-    else:
-        zero, scale = np.array(128, np.uint8), amax / LEVELS
-    scales = _scales(np.array(scale), work.placement)
+    kind, zero, scale = _activation_format(work, value, work.shared.get(name, _amax(work.ranges, name)))
     parameters = [
-        initializer(work.graph, f"{name}/activation_scale", scales),
-        initializer(work.graph, f"{name}/activation_zero_point", zero),
+        initializer(work.graph, f"{name}/activation_scale", _scales(np.array(scale), work.placement)),
+        initializer(work.graph, f"{name}/activation_zero_point", kind.zero(zero)),
     ]
     quantize = ir.node("QuantizeLinear", [value, *parameters], name=f"{name}/quantize")
-    kind = ir.DataType.INT8 if work.placement == "tensorrt" else ir.DataType.UINT8
-    _describe(quantize.outputs[0], f"{name}/quantized", kind, value)
+    _describe(quantize.outputs[0], f"{name}/quantized", kind.dtype, value)
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *parameters], name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
     producer = value.producer()
@@ -261,8 +229,15 @@ def _activation(work: _Work, value: ir.Value | None) -> ir.Value:
     return dequantize.outputs[0]
 
 
+def _activation_format(work: _Work, value: ir.Value, amax: float) -> tuple[EightBits, int, float]:
+    """The format, the zero point and the scale of a tensor's eight-bit copy."""
+    if work.placement in ON_TENSORRT:
+        return work.kind, 0, amax / work.kind.most
+    return (UINT8, 0, max(amax / UINT8.most, SMALLEST_NORMAL)) if value in work.positive else (UINT8, 128, amax / LEVELS)
+
+
 def _weight(work: _Work, node: ir.Node, weight: Weight) -> ir.Value:
-    """An operator's weight, stored as int8 with one scale per output channel, and dequantised.
+    """An operator's weight, stored in eight bits with one scale per output channel, and dequantised.
 
     A channel whose weights are zero, or too small for a scale, becomes zeros.
     """
@@ -275,15 +250,14 @@ def _weight(work: _Work, node: ir.Node, weight: Weight) -> ir.Value:
     if not np.isfinite(largest).all():
         raise ModelError(f"The weight {value.name} holds NaN or infinity.")
     exists = largest / LEVELS >= SMALLEST_NORMAL
-    most = work.weight_levels
+    kind, most = work.kind, work.weight_levels if work.kind is INT8 else work.kind.most
     scales = _scales(np.where(exists, largest, 1.0) / most, work.placement)
     along = [-1 if axis == weight.axis else 1 for axis in range(array.ndim)]
     levels = np.where(exists.reshape(along), array / scales.astype(np.float64).reshape(along), 0.0)
-    quantized = np.clip(np.rint(levels), -most, most).astype(np.int8)
     inputs = [
-        initializer(work.graph, f"{name}/int8", quantized),
+        initializer(work.graph, f"{name}/{kind.name}", kind.stored(levels, most)),
         initializer(work.graph, f"{name}/scale", scales),
-        initializer(work.graph, f"{name}/zero_point", np.zeros(len(scales), np.int8)),
+        initializer(work.graph, f"{name}/zero_point", np.broadcast_to(kind.zero(), len(scales)).copy()),
     ]
     dequantize = ir.node("DequantizeLinear", inputs, {"axis": weight.axis}, name=f"{name}/dequantize")
     _describe(dequantize.outputs[0], f"{name}/dequantized", ir.DataType.FLOAT, value)
@@ -306,34 +280,11 @@ def _widen_bias(work: _Work, node: ir.Node) -> None:
 
 def _scales(scales: NDArray[np.float64], placement: Placement) -> NDArray[np.float32]:
     """Scales as FP32. For TensorRT they are rounded up to numbers that FP16 holds, so that rounding clips nothing."""
-    if placement != "tensorrt":
+    if placement not in ON_TENSORRT:
         return scales.astype(np.float32)
     half = np.maximum(scales, _SMALLEST_SCALE).astype(np.float16)
     larger = np.where(half.astype(np.float64) < scales, np.nextafter(half, np.float16(np.inf)), half)
     return np.asarray(larger, np.float32)
-
-
-def _is_positive(value: ir.Value) -> bool:
-    """Whether a tensor comes from a ReLU, directly or through pooling."""
-    producer = value.producer()
-    if producer is not None and producer.op_type in ("MaxPool", "AveragePool") and producer.inputs[0] is not None:
-        return _is_positive(producer.inputs[0])
-    return producer is not None and producer.op_type == "Relu"
-
-
-def _is_last(node: ir.Node, model: ir.Model) -> bool:
-    """Whether an operator is the classifier: no other one with weights is between it and the model's output."""
-    seen: set[ir.Node] = set()
-    queue = [output.producer() for output in model.graph.outputs]
-    while queue:
-        current = queue.pop()
-        if current is node:
-            return True
-        if current is None or current in seen or current.op_type == "Conv" or weight_of(current) is not None:
-            continue
-        seen.add(current)
-        queue += [value.producer() for value in current.inputs if value is not None]
-    return False
 
 
 def _check_names(model: ir.Model, exclude: Sequence[str]) -> None:

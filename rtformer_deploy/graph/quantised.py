@@ -27,7 +27,7 @@ def refuse_quantised(model: ir.Model, what: str = "--int8") -> None:
     if found is not None:
         raise ModelError(
             f"The model is quantised already ({found}): {what} is for models in floating point.",
-            "Leave --int8 out: the engine keeps the eight bits that the model has. Or give the model from before it was quantised.",
+            f"Leave {what} out: the engine keeps the eight bits that the model has. Or give the model from before it was quantised.",
         )
 
 

@@ -13,6 +13,9 @@ from ..content import content_dir
 from ..types import Frame
 from .frames import load_image
 
+#: Of a picture's colours; a smaller std is a scale.
+_LEAST_SPREAD = 0.02
+
 
 def sample_photograph() -> Path | None:
     """The photograph that comes with the project; None if this copy has none."""
@@ -36,7 +39,12 @@ def sample_source() -> str:
 
 
 def noise(size: tuple[int, int], mean: Sequence[float], std: Sequence[float], seed: int = 0) -> Frame:
-    """White noise with the mean and spread of RGB, from 0 to 1, that a model expects: (H, W, 3), the same for the same arguments."""
+    """White noise with the mean and spread of RGB, from 0 to 1, that a model expects: (H, W, 3), the same for the same arguments.
+
+    A `std` as small as 1/255 is no spread, but makes bytes of the numbers; noise with it would be black.
+    """
+    if max(std) < _LEAST_SPREAD:
+        mean, std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
     values = np.random.default_rng(seed).standard_normal((*size, 3), np.float32) * np.array(std) + np.array(mean)
     frame: Frame = (255 * values).round().clip(0, 255).astype(np.uint8)
     return frame

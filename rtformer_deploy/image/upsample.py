@@ -125,9 +125,13 @@ def mixed_share(logits: NDArray[np.float32]) -> float:
     return float(mixed.mean()) if mixed.size else 0.0
 
 
-def not_finite() -> EngineError:
+class NotFiniteError(EngineError):
+    """A logit is NaN or infinite."""
+
+
+def not_finite() -> NotFiniteError:
     """The error for a logit that is NaN or infinite, on a CPU or a GPU."""
-    return EngineError("The engine's output holds values that are not finite.", "If it runs in FP16, build it with --fp32.")
+    return NotFiniteError("The engine's output holds values that are not finite.", "If it runs in FP16, build it with --fp32.")
 
 
 def checked(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,9 +27,9 @@ def require_report(wanted_by: str, packages: Sequence[str] = SVG) -> None:
         raise MissingPackageError(package, EXTRA, wanted_by)
 
 
-def why_not_drawn(name: str) -> str | None:
-    """An SVG file's name -> one line that says why it cannot be drawn here and what to install; None if it can be drawn."""
-    package = _missing(SVG)
+def why_not_drawn(name: str, packages: Sequence[str] = SVG) -> str | None:
+    """A picture's or a page's name -> one line that says why it cannot be drawn here and what to install; None if it can be drawn."""
+    package = _missing(packages)
     return None if package is None else f"{name} is not drawn: {package} is not installed. Run: pip install 'rtformer-deploy[{EXTRA}]'"
 
 

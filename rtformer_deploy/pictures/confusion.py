@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..evaluation.metrics import Matrix
 from .style import BACK, BLUE, INK, LINE, house_style
-from .svg import add_axes, add_heading, alone, new_figure
+from .svg import Finish, add_axes, add_heading, alone, new_figure
 from .text import clean, shorten_middle
 
 _FEW = 20  # classes whose cells are large enough for a number
@@ -24,7 +24,7 @@ _STRONG = 0.5  # on a larger share the number is light
 
 
 @house_style()
-def draw_confusion(matrix: Matrix, names: Sequence[str], title: str) -> str:
+def draw_confusion(matrix: Matrix, names: Sequence[str], title: str, finish: Finish = alone) -> str:
     """A matrix of pixel counts (rows: true, columns: predicted) -> SVG text; each row is in percent of its true pixels."""
     count = len(names)
     cell = _LARGE if count <= _FEW else _SMALL
@@ -35,7 +35,7 @@ def draw_confusion(matrix: Matrix, names: Sequence[str], title: str) -> str:
     _faint_cells(axes, shares)
     tips = _cells(axes, shares, names, numbers=count <= _FEW)
     add_heading(figure, title)
-    return alone(figure, title, tips)
+    return finish(figure, title, tips)
 
 
 def _shares(matrix: Matrix) -> NDArray[np.float64]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .style import BLUE, house_style
-from .svg import add_axes, add_heading, alone, new_figure
+from .svg import Finish, add_axes, add_heading, alone, new_figure
 
 _WIDTH, _HEIGHT = 640, 220
 
 
 @house_style()
-def draw_flicker(name: str, times: Sequence[float], shares: Sequence[float], total: float | None, threshold: float) -> str:
+def draw_flicker(
+    name: str, times: Sequence[float], shares: Sequence[float], total: float | None, threshold: float, finish: Finish = alone
+) -> str:
     """The share of still pixels that change class, for each frame, and over all -> SVG text. `times` are seconds."""
     figure = new_figure(_WIDTH, _HEIGHT)
     axes = add_axes(figure, 0, 0, _WIDTH, _HEIGHT)
@@ -22,4 +24,4 @@ def draw_flicker(name: str, times: Sequence[float], shares: Sequence[float], tot
     axes.grid(True, axis="y")
     over_all = "no still pixels" if total is None else f"{total:.2%} of the still pixels change class from frame to frame"
     add_heading(figure, f"Flicker of {name}", f"{over_all}; still: RGB changes by less than {threshold:g} of 255")
-    return alone(figure, f"Flicker of {name} over {len(times)} frames: {over_all}", {})
+    return finish(figure, f"Flicker of {name} over {len(times)} frames: {over_all}", {})

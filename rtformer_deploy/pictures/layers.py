@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from ..runtime.layer_times import LayerTime
 from .style import SERIES, SOFT, house_style
-from .svg import add_axes, add_heading, alone, new_figure
+from .svg import Finish, add_axes, add_heading, alone, new_figure
 from .text import clean, shorten_middle
 
 _WIDTH, _ROW = 480, 20
@@ -17,7 +17,7 @@ _LONGEST_NAME, _LONGEST_KIND = 38, 16  # characters
 
 
 @house_style()
-def draw_layers(layers: Sequence[LayerTime], title: str, note: str) -> str:
+def draw_layers(layers: Sequence[LayerTime], title: str, note: str, finish: Finish = alone) -> str:
     """Layers, drawn in the order they come in, a title and a line under it -> SVG text. Kinds past the eighth share a grey."""
     colours = dict(zip(dict.fromkeys(layer.kind for layer in layers), SERIES, strict=False))
     rows = max(len(layers), 1)
@@ -36,7 +36,7 @@ def draw_layers(layers: Sequence[LayerTime], title: str, note: str) -> str:
         kinds.append(Patch(color=SOFT, label="other"))
     axes.legend(handles=kinds, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, handlelength=0.8, handleheight=0.8, borderaxespad=0.5)
     add_heading(figure, title, note)
-    return alone(figure, title, tips)
+    return finish(figure, title, tips)
 
 
 def _draw_layer(axes: Axes, row: int, layer: LayerTime, colour: str) -> None:

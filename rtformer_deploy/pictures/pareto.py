@@ -10,7 +10,7 @@ from matplotlib.transforms import Bbox
 
 from ..tuning.points import Point, front
 from .style import BLUE, GREEN, ORANGE, SOFT, house_style
-from .svg import add_axes, add_heading, alone, new_figure
+from .svg import Finish, add_axes, add_heading, alone, new_figure
 from .text import clean, shorten_middle
 
 _WIDTH, _HEIGHT = 660, 340
@@ -20,7 +20,7 @@ _SPOTS = ((11, 0, "left"), (-11, 0, "right"), (7, 14, "left"), (7, -14, "left"),
 
 
 @house_style()
-def draw_pareto(points: Sequence[Point], chosen: Point | None, max_drop: float, title: str) -> str:
+def draw_pareto(points: Sequence[Point], chosen: Point | None, max_drop: float, title: str, finish: Finish = alone) -> str:
     """Points, the baseline first -> SVG text. `max_drop` is in points (percent) of mIoU below the baseline."""
     figure = new_figure(_WIDTH, _HEIGHT)
     axes = add_axes(figure, 0, 0, _WIDTH, _HEIGHT)
@@ -38,7 +38,7 @@ def draw_pareto(points: Sequence[Point], chosen: Point | None, max_drop: float, 
         axes.scatter(point.latency_ms, 100 * point.miou, size**2, color=colour, linewidth=0, zorder=3, gid=f"point {number}")
     _write_names(axes, points, chosen, [line, bound], label.get_window_extent())
     add_heading(figure, title, "line: Pareto front; green: chosen; latency of the engine alone")
-    return alone(figure, title, {f"point {number}": _tip(point) for number, point in enumerate(points)})
+    return finish(figure, title, {f"point {number}": _tip(point) for number, point in enumerate(points)})
 
 
 def _tip(point: Point) -> str:

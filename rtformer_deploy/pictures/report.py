@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..nvidia.nvml import gpu_rows
 from ..timing.report import Report, Timing, histogram
-from . import PAGE_MARK
 from .histogram import draw_histogram
-from .style import css_variables
-from .text import clean
+from .page import render_page, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +25,11 @@ class Section:
 
 def render(report: Report) -> str:
     """The page as text; report.html says what it looks like."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_printable,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
     columns = {"Engine only": report.engine, "Without copies": report.engine_without_copies, "End to end": report.end_to_end}
     timings = {name: timing for name, timing in columns.items() if timing is not None}
     captions = {name: _caption(name, timing) for name, timing in timings.items() if name != "Without copies"}
-    return environment.get_template("report.html").render(
-        mark=Markup(PAGE_MARK),
-        light=Markup(css_variables(dark=False)),
-        dark=Markup(css_variables(dark=True)),
+    return render_page(
+        "report.html",
         title=f"{report.model['name']}: {report.end_to_end.fps:.1f} frames a second, end to end",
         subtitle=_subtitle(report),
         columns=list(timings),
@@ -47,13 +37,8 @@ def render(report: Report) -> str:
         pictures=[(Markup(draw_histogram(timings[name], caption)), caption) for name, caption in captions.items()],
         results=list(_results(report)),
         notes=report.notes,
-        sources=[Section("What was measured", _rows(_measured(report))), Section("Environment", _rows(report.environment))],
+        sources=[Section("What was measured", rows_of(_measured(report))), Section("Environment", rows_of(report.environment))],
     )
-
-
-def _printable(value: object) -> object:
-    """A template value -> what is written: text as one line of characters that HTML allows, markup unchanged."""
-    return value if isinstance(value, Markup) else clean(str(value))
 
 
 def _subtitle(report: Report) -> str:
@@ -102,16 +87,3 @@ def _measured(report: Report) -> dict[str, Any]:
     if report.peak_memory_mb is not None:
         facts["peak_memory"] = f"{report.peak_memory_mb:.0f} MiB above the process before the engine was opened"
     return {**facts, **report.conventions}
-
-
-def _rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """JSON facts as names and texts, without those that are None."""
-    return [(key.replace("_", " "), _text(value)) for key, value in facts.items() if value is not None]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)

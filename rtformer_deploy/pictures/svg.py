@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -17,6 +17,8 @@ from .style import FONT, FONT_SIZE, PIXELS, SOFT, VARIABLES, css_variables
 from .text import clean
 
 Tips = Mapping[str, str]  # an artist's gid -> the text that a browser shows when the pointer rests on it
+#: Makes SVG text of a figure, the words that describe it, and its tips: `alone`, `embedded` or `cropped`.
+Finish = Callable[[Figure, str, Tips], str]
 
 _MARGIN = 16
 _FRACTION = re.compile(r"-?\d+\.\d+")
@@ -47,9 +49,8 @@ def add_heading(figure: Figure, title: str, note: str = "") -> None:
 
 def alone(figure: Figure, label: str, tips: Tips) -> str:
     """A figure as a separate file, light or dark as the viewer prefers, cropped to its content."""
-    root = _svg(figure, label, tips, figure.get_tightbbox().padded(_MARGIN / PIXELS))
-    _, _, width, height = root.attrib["viewBox"].split()
-    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "width": width, "height": height, "font-family": FONT}
+    root = _cropped(figure, label, tips)
+    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "font-family": FONT}
     style = Element("style")
     style.text = _STYLE
     root.insert(0, style)
@@ -60,6 +61,18 @@ def alone(figure: Figure, label: str, tips: Tips) -> str:
 def embedded(figure: Figure, label: str, tips: Tips) -> str:
     """A figure as an element of an HTML page that defines the colours; it is as wide as the page allows."""
     return _text(_svg(figure, label, tips, None))
+
+
+def cropped(figure: Figure, label: str, tips: Tips) -> str:
+    """As `embedded`, but cropped to the content and in its own size."""
+    return _text(_cropped(figure, label, tips))
+
+
+def _cropped(figure: Figure, label: str, tips: Tips) -> Element:
+    root = _svg(figure, label, tips, figure.get_tightbbox().padded(_MARGIN / PIXELS))
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.attrib |= {"width": width, "height": height}
+    return root
 
 
 def _svg(figure: Figure, label: str, tips: Tips, box: Bbox | None) -> Element:

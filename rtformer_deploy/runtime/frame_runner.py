@@ -26,7 +26,7 @@ class _Request:
 
 
 class FrameRunner:
-    """Implements `types.Runner` over sessions that share one engine. Any number of threads may use it.
+    """Implements `runner.Runner` over sessions that share one engine. Any number of threads may use it.
 
     A submission takes the session that has been free longest. If every session is busy, it first finishes the oldest request: it waits
     for that request and makes its label maps, which stay with its ticket until `result` takes them. So no result is lost or overwritten,

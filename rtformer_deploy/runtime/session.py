@@ -128,11 +128,19 @@ def refuse_newer(info: EngineInfo, package: str, version: str) -> None:
         )
 
 
+def refuse_stripped(info: EngineInfo) -> None:
+    """Raises EngineError if a plan was built with --strip and has no weights yet."""
+    if info.stripped:
+        what = "The plan holds no weights: it was built with --strip."
+        raise EngineError(what, "Put a model's weights in: rtformer-deploy refit PLAN MODEL.onnx -o NEW.plan")
+
+
 def rebuild_command(info: EngineInfo) -> str:
     """The command that builds the same kind of plan on this machine."""
     smallest, usual, largest = info.batch
     batch = "" if largest == 1 else f" --min {smallest} --opt {usual} --max {largest}"
-    return f"rtformer-deploy build-engine MODEL.onnx --backend {info.backend} --{info.precision.asked}{batch}"
+    strip = " --strip" if info.refit is not None else ""
+    return f"rtformer-deploy build-engine MODEL.onnx --backend {info.backend} --{info.precision.asked}{strip}{batch}"
 
 
 def rebuild_hint(info: EngineInfo) -> str:

@@ -13,7 +13,7 @@ from .whole_logits import LogitsRunner, check_has_logits
 
 
 class TiledRunner:
-    """Implements `types.Runner`: frames larger than the engine's (`spec.frame_size`) go through it tile by tile, others as usual.
+    """Implements `runner.Runner`: frames larger than the engine's (`spec.frame_size`) go through it tile by tile, others as usual.
 
     Tiles overlap by at least `overlap` pixels, and their logits are blended there. An engine built with `--head labels` has no
     logits and raises UsageError. The runner inside stays the caller's, who closes it.

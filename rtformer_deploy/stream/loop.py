@@ -18,8 +18,9 @@ from ..image.reader import silent
 from ..image.selection import Selection, with_unsure
 from ..lanes.surfaces import in_one_place
 from ..runtime.cpu_session import label_maps
+from ..runtime.runner import Runner
 from ..runtime.whole_logits import check_has_logits
-from ..types import LabelMap, ModelSpec, Runner, Say, Ticket
+from ..types import LabelMap, ModelSpec, Say, Ticket
 from .inbox import ClosedInboxError, Inbox
 from .items import Item, Source, StreamFrame, Unread
 from .nvdec import Decode, Nvdec, nvdec_for

@@ -12,8 +12,9 @@ from ..lanes.surfaces import GpuFrames, Surface
 from ..machine import require
 from ..nvidia.driver import missing_video_library
 from ..runtime.frame_runner import FrameRunner
+from ..runtime.runner import Runner
 from ..runtime.tiled import TiledRunner
-from ..types import Runner, Say
+from ..types import Say
 
 if TYPE_CHECKING:
     from av.codec.hwaccel import HWAccel

@@ -14,7 +14,8 @@ from ..image.reader import ImageReader, silent
 from ..image.selection import Selection
 from ..opening import open_any
 from ..runtime.frame_runner import FrameRunner
-from ..types import Engine, Runner, Say
+from ..runtime.runner import Runner
+from ..types import Engine, Say
 from .camera import camera_source
 from .image_files import ImageFiles
 from .inputs import Inputs, readable_videos, refuse_objects, sort_inputs

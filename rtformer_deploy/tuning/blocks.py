@@ -11,13 +11,14 @@ import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from ..errors import ModelError
 from ..graph.names import home
-from ..graph.qdq import quantizable, ranges_of
+from ..graph.qdq import ranges_of
+from ..graph.quantizable import quantizable
 from ..graph.weights import weight_of
+from ..graph.work import multiplications
 from ..types import Ranges
 
 REST = "rest"
@@ -47,7 +48,7 @@ def find_blocks(model: ir.Model, ranges: Ranges) -> list[Block]:
         raise ModelError(f"{len(unnamed)} {what} of the model have no name, so no recipe could say which of them are INT8.")
     if not candidates:
         raise ModelError("Nothing in the model can be quantised.", "Build it with --fp16 or --fp32.")
-    work = {node: _multiplications(node) for node in model.graph if node.op_type == "Conv" or weight_of(node) is not None}
+    work = {node: multiplications(node) for node in model.graph if node.op_type == "Conv" or weight_of(node) is not None}
     total = max(sum(work.values()), 1)
     homes = {home(str(node.name)): 0.0 for node in candidates}
     for node, count in work.items():
@@ -86,15 +87,3 @@ def _join(homes: dict[str, float]) -> dict[str, str]:
         if len(names) > 1:
             joined |= dict.fromkeys(names, parent)
     return joined
-
-
-def _multiplications(node: ir.Node) -> int:
-    """The multiplications for one image; unknown dimensions count as one."""
-    found, shape = weight_of(node), node.outputs[0].shape
-    weight = node.inputs[1 if found is None else found.index]
-    if weight is None or weight.shape is None:
-        return 0
-    inner = [] if shape is None else list(shape)[2:] if "Conv" in node.op_type else list(shape)[1:-1]
-    sides = [side for side in inner if isinstance(side, int)]
-    dimensions = [size for size in weight.shape if isinstance(size, int)]
-    return int(np.prod(dimensions, dtype=np.int64) * np.prod(sides, dtype=np.int64))

@@ -105,8 +105,7 @@ class Workshop:
             if key not in self.engines:
                 self.engines[key] = self.engine(mix)
             with self.open(self.engines[key]) as runner:
-                report = bench(runner, [frame] * runner.batch[0], seconds=seconds, warmup=_WARMUP)
-            latencies[key] = Latency(report.engine.percentile(50), report.end_to_end.percentile(50))
+                latencies[key] = latency_of(runner, [frame] * runner.batch[0], seconds)
             tell(len(latencies))
         return latencies
 
@@ -114,6 +113,12 @@ class Workshop:
         """At most `count` frames of the split, evenly spread over it."""
         indices = np.unique(np.linspace(0, len(self.dataset) - 1, min(count, len(self.dataset))).round().astype(int))
         return [self.dataset.read_frame(self.dataset.samples[index]) for index in indices]
+
+
+def latency_of(runner: FrameRunner, frames: Sequence[Frame], seconds: float) -> Latency:
+    """One batch of frames, over and over -> medians after a short warm-up: `seconds` for the engine alone, as long again end to end."""
+    report = bench(runner, frames, seconds=seconds, warmup=_WARMUP)
+    return Latency(report.engine.percentile(50), report.end_to_end.percentile(50))
 
 
 class Reference:

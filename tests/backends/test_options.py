@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from helpers import tiny_model, tiny_spec
+from tensorrt_plans import GPU, set_gpus
 
-from rtformer_deploy.backends import BACKENDS, build, check_options
+from rtformer_deploy.backends import BACKENDS, build, check_options, has_fp8
 from rtformer_deploy.errors import BuildError
 from rtformer_deploy.types import BuildOptions
 
@@ -20,6 +21,7 @@ VALUES: dict[str, Any] = {
     "timing_cache": b"",
     "version_compatible": True,
     "hardware_compatible": True,
+    "strip": True,
     "plugins": True,
 }
 
@@ -32,7 +34,8 @@ def test_a_row_knows_only_options_that_are_there() -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", FLAGS)
-def test_a_backend_takes_what_it_knows_and_refuses_the_rest(backend: str, name: str) -> None:
+def test_a_backend_takes_what_it_knows_and_refuses_the_rest(backend: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_gpus(monkeypatch, GPU)
     options = replace(BuildOptions(), **{name: VALUES[name]})
     if name in BACKENDS[backend].options:
         check_options(options, backend)
@@ -45,6 +48,38 @@ def test_a_backend_takes_what_it_knows_and_refuses_the_rest(backend: str, name: 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_defaults_are_for_every_backend(backend: str) -> None:
     check_options(BuildOptions(precision="int8", batch=(1, 2, 4), threads=3, device=1, mixed=True), backend)
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_weights_are_left_out_on_a_gpu_alone(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_gpus(monkeypatch)
+    with pytest.raises(BuildError, match="leaves weights out only on a machine with an NVIDIA GPU, and there is none here") as caught:
+        check_options(BuildOptions(strip=True), backend)
+    assert caught.value.what.startswith(f"--strip: {BACKENDS[backend].title} ")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_fp8_is_refused_on_a_cpu(backend: str) -> None:
+    with pytest.raises(BuildError) as caught:
+        check_options(BuildOptions(precision="fp8"), backend)
+    assert caught.value.what == f"{BACKENDS[backend].title} has no FP8: that needs an NVIDIA GPU of compute capability 8.9 or later."
+    assert caught.value.hint == "Build with --int8, or choose --backend tensorrt or tensorrt-rtx."
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize(
+    ("capability", "takes"), [("7.5", False), ("8.6", False), ("8.9", True), ("9.0", True), ("10.0", True), ("12.0", True)]
+)
+def test_fp8_is_refused_on_older_gpus(backend: str, capability: str, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_gpus(monkeypatch, replace(GPU, compute_capability="9.0"), replace(GPU, index=1, compute_capability=capability))
+    options = BuildOptions(precision="fp8", device=1)
+    assert has_fp8(capability) is takes
+    if takes:
+        check_options(options, backend)
+        return
+    with pytest.raises(BuildError) as caught:
+        check_options(options, backend)
+    assert caught.value.what == f"FP8 needs a GPU of compute capability 8.9 or later; GPU 1 is NVIDIA Fake ({capability})."
 
 
 def test_every_unsupported_option_is_named_and_the_hint_names_backends_that_know_them_all() -> None:

@@ -360,7 +360,7 @@ def test_a_recipe_says_how_to_build_and_for_which_model(small: Small, ranges: Pa
         Path("r.toml").write_text(head + text)
 
     recipe('precision = "int8"\nkeep = ["body.1.left"]\nranges = "ranges.json"\nbackend = "openvino"\n')
-    refused(call(*command, "--int8"), "leave --fp32, --fp16, --int8 and --keep out", 2)
+    refused(call(*command, "--int8"), "leave --fp32, --fp16, --int8, --fp8 and --keep out", 2)
     refused(call(*command, "--ranges", "ranges.json"), "leave --ranges and --images out", 2)
     recipe('precision = "int8"\nkeep = "body"\n')
     refused(call(*command), "build.keep is 'body'; expected a list")

@@ -197,11 +197,33 @@ def test_several_outputs_are_listed_and_one_is_named(order: tuple[str, str], tmp
     assert "MaxPool" not in {each.op_type for each in model.graph}  # the other head costs nothing
 
 
+@pytest.mark.parametrize("early", [False, True], ids=["upsampled", "before"])
+def test_channels_that_a_sigmoid_judges_apart_get_a_background(early: bool, tmp_path: Path, frame: Frame) -> None:
+    end = [node("Sigmoid", ["s"], ["y"])] if early else [up(), node("Sigmoid", ["u"], ["y"])]
+    path = build(tmp_path / "m.onnx", end, (1, 4, 8, 12) if early else FULL)
+    scores = reference(path, image_of(frame))[0]
+    result = run("build-engine", path, "--backend", "onnxruntime", "-o", tmp_path / "plain.plan", *SAID)
+    assert "A sigmoid judges each of 4 channels by themselves" in result.output
+    plan = tmp_path / "engine.plan"
+    result = run("build-engine", path, "--backend", "openvino", "-o", plan, *SAID, "--threshold", "0.55")
+    assert (result.exit_code, "A sigmoid judges" in result.output) == (0, False), result.output
+    spec = json.loads(Path(f"{plan}.json").read_text())["spec"]
+    assert (spec["threshold"], spec["classes"]) == (0.55, ["background", "class1", "class2", "class3", "class4"])
+    with open_any(plan) as runner:
+        (labels,), (found,) = runner.run([frame]), runner.logits([frame])
+    np.testing.assert_allclose(found[1:], scores, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(found[0], np.float32(0.55))
+    if not early:
+        np.testing.assert_array_equal(labels, np.where((scores > 0.55).any(0), scores.argmax(0) + 1, 0))
+    assert 0 < (labels == 0).mean() < 1
+
+
 @pytest.mark.parametrize(
     ("end", "shape", "words", "message"),
     [
         ([up(), node("Flatten", ["u"], ["y"])], (1, 4 * SIZE[0] * SIZE[1]), (), "1x1536: scores must be (N, classes, h, w)"),
         ([up(target="y")], FULL, ("--threshold", 0.5), "gives 4 channels; --threshold belongs to a model of one channel"),
+        ([up(), node("Sigmoid", ["u"], ["y"])], FULL, ("--threshold", 0.5, "--classes", 4), "gives 5 classes; --classes 4 are 4"),
         ([up(target="y")], FULL, ("--classes", 5), "gives 4 classes; --classes 5 are 5"),
         ([up(), ARGMAX], (1, *SIZE), (), "--classes missing"),
     ],

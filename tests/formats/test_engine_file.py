@@ -86,11 +86,11 @@ def test_a_sidecar_from_a_later_version_may_say_more(engine: Engine, plan: Path)
     edit(plan, colour="green")
     note = "engine.plan.json is of version 1, of which this version of rtformer-deploy does not read: colour."
     assert load_info(plan) == dataclasses.replace(engine.info, notes=(*engine.info.notes, note))
-    edit(plan, version=3)
-    assert load_info(plan).notes[-1] == note.replace("version 1", "version 3")
+    edit(plan, version=4)
+    assert load_info(plan).notes[-1] == note.replace("version 1", "version 4")
     edit(plan, batch="all")
     with pytest.raises(
-        EngineError, match=r"it is of version 3, and only 2 is known here \(batch is 'all'; expected a list\): install a newer"
+        EngineError, match=r"it is of version 4, and only 3 is known here \(batch is 'all'; expected a list\): install a newer"
     ):
         load_info(plan)
 

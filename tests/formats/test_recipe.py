@@ -113,7 +113,7 @@ def test_paths_are_relative_to_the_recipe_not_to_the_working_folder(folder: Path
         (HEAD + "[build]\nfp32 = [1]\n", "build.fp32[0] is 1; expected a text"),
         (HEAD + "[build]\nranges = 3\n", "build.ranges is 3; expected a text or nothing"),
         (HEAD + '[build]\nranges_sha256 = "ab"\n', "build.ranges_sha256 is 'ab'; expected 64 hexadecimal digits"),
-        (HEAD + '[build]\nprecision = "int4"\n', "build.precision is 'int4'; expected one of fp16, fp32, int8"),
+        (HEAD + '[build]\nprecision = "int4"\n', "build.precision is 'int4'; expected one of fp16, fp32, fp8, int8"),
         (HEAD + 'meen = [0, 0, 0]\n', "it has keys that mean nothing: input.meen"),
         (HEAD + 'mean = [0, 0]\n', "input.mean is a list of 2 values; expected 3 values"),
         (HEAD + 'mean = [0, 0, nan]\n', "input.mean[2] is nan; expected a number"),

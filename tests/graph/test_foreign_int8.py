@@ -9,6 +9,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 from elsewhere_models import (
+    CHANNELS,
+    Maker,
     computed_weights,
     error,
     exact,
@@ -21,6 +23,7 @@ from elsewhere_models import (
     unnamed_constants,
     weighted,
 )
+from onnx import TensorProto, helper
 
 from rtformer_deploy.backends import build
 from rtformer_deploy.backends.tensorrt.check import check_graph
@@ -28,6 +31,7 @@ from rtformer_deploy.errors import ModelError
 from rtformer_deploy.formats.model_file import serialize_model
 from rtformer_deploy.graph.edit import clone, constant
 from rtformer_deploy.graph.fp32 import to_fp32
+from rtformer_deploy.graph.notes import notes_of
 from rtformer_deploy.graph.qdq import SHORT_LEVELS, to_qdq
 from rtformer_deploy.graph.quantised import quantised
 from rtformer_deploy.graph.weights import weight_of
@@ -179,3 +183,22 @@ def test_every_kind_has_its_axis() -> None:
         found = [weight for node in foreign(weighted(kind)).graph if (weight := weight_of(node)) is not None]
         assert found[1].axis == axis
         assert (found[1].outputs, found[1].inputs) == (16, 16)
+
+
+def test_convolutions_inside_a_body_are_named_as_left_out() -> None:
+    make = Maker()
+    make.weight("w1", CHANNELS, CHANNELS, 3, 3)
+    make.weight("w_then", CHANNELS, CHANNELS, 3, 3)
+    read = make.add("Relu", [make.add("Conv", [make.features(), "w1"], "outside", pads=[1] * 4)], "read")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("t", "e")]
+    inside = helper.make_node("Conv", [read, "w_then"], ["t"], name="inside", pads=[1] * 4)
+    yes = helper.make_graph([inside], "yes", [], ends[:1])
+    no = helper.make_graph([helper.make_node("Mul", [read, read], ["e"], name="squared")], "no", [], ends[1:])
+    make.add("ReduceMax", [read], "peak", keepdims=0)
+    make.add("Less", ["peak", make.constant("limit", np.float32(100))], "small")
+    make.add("If", ["small"], "chosen", then_branch=yes, else_branch=no)
+    proto, feed = make.finish("chosen"), image()
+    model = foreign(proto)
+    prepared = prepare_model(model, "openvino", INT8, ranges_of_run(model, feed))
+    assert "INT8 leaves 1 operator inside the bodies of If, Loop and Scan in high precision: inside." in notes_of(prepared)
+    assert error(exact(prepared, feed), exact(proto, feed)) < 0.05

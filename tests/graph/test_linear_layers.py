@@ -14,7 +14,8 @@ from rtformer_deploy.backends.onnxruntime.build import layer_precisions
 from rtformer_deploy.errors import ModelError
 from rtformer_deploy.formats.model_file import parse_model, serialize_model
 from rtformer_deploy.graph.edit import clone
-from rtformer_deploy.graph.qdq import Placement, to_qdq
+from rtformer_deploy.graph.qdq import to_qdq
+from rtformer_deploy.graph.quantizable import Placement
 from rtformer_deploy.graph.simplify import simplify
 from rtformer_deploy.tuning.blocks import REST, find_blocks
 from rtformer_deploy.types import Ranges

@@ -16,7 +16,8 @@ from rtformer_deploy.calibrate.collect import Collector, float_tensors
 from rtformer_deploy.errors import CalibrationError, ModelError
 from rtformer_deploy.graph.edit import clone
 from rtformer_deploy.graph.functions import inline_functions
-from rtformer_deploy.graph.qdq import Placement, to_qdq
+from rtformer_deploy.graph.qdq import to_qdq
+from rtformer_deploy.graph.quantizable import Placement
 from rtformer_deploy.image.frames import preprocess
 from rtformer_deploy.pipeline import build_engine, prepare_model
 from rtformer_deploy.types import Backend, BuildOptions, Ranges

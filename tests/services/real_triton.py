@@ -1,4 +1,9 @@
-"""A real Triton in a process of its own, with a model "tiny" whose labels are 0 everywhere: the oracle for protocol and errors."""
+"""A real Triton in a process of its own, from the environment that make_triton.py makes; tests are skipped by name without it.
+
+    python real_triton.py REPOSITORY
+
+starts one by hand, on free ports of this machine, until Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,21 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import sysconfig
+import tempfile
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
-from served import wait_until
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MISSING = "missing.txt"
 
 CONFIG = """
 backend: "python"
@@ -39,44 +51,99 @@ class TritonPythonModel:
 """
 
 
-@contextmanager
-def real_triton(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """The addresses of Triton's HTTP endpoint and of its metrics, until the block ends. Skips by name without its environment."""
-    environment = Path(os.environ.get("RTFORMER_DEPLOY_TRITON", root / ".venv-triton"))
-    packages = next(iter((environment / "lib").glob("python3.*/site-packages")), None)
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Triton's environment: its folder, its packages, and the Python that models run in."""
+
+    folder: Path
+    packages: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def variables(self) -> dict[str, str]:
+        """The variables with which its Python runs this checkout."""
+        path = os.pathsep.join([str(self.folder / "bin"), os.environ.get("PATH", "")])  # models run in the Python that is first there
+        return os.environ | {"PYTHONPATH": os.pathsep.join([str(self.packages), str(ROOT)]), "PATH": path, "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The addresses of a Triton that runs, and its log."""
+
+    http: str
+    grpc: str
+    metrics: str
+    log: Path
+
+
+def environment() -> Environment:
+    """The environment of Triton. Skips by name without it."""
+    folder = Path(os.environ.get("RTFORMER_DEPLOY_TRITON", ROOT / ".venv-triton")).resolve()
+    packages = next(iter((folder / "lib").glob("python3.*/site-packages")), None)
     if packages is None or not (packages / "pytriton").is_dir():
-        pytest.skip("needs a real Triton: make test-services")
-    parts = packages / "pytriton" / "tritonserver"
-    version = packages.parent.name.removeprefix("python")
+        why = folder / MISSING
+        pytest.skip(f"needs a real Triton: {why.read_text().strip() if why.is_file() else 'make test-services'}")
+    return Environment(folder, packages)
+
+
+@contextmanager
+def started(where: Environment, repository: Path, folder: Path, patience_s: float = 120.0) -> Iterator[Running]:
+    """A Triton with a repository, until the block ends; `folder` is for its backends and its log."""
+    parts = where.packages / "pytriton" / "tritonserver"
+    version = where.packages.parent.name.removeprefix("python")
     shutil.copytree(parts / "backends", folder / "backends")
     shutil.copy(parts / "python_backend_stubs" / version / "triton_python_backend_stub", folder / "backends" / "python")
-    model = folder / "models" / "tiny"
-    (model / "1").mkdir(parents=True)
-    (model / "config.pbtxt").write_text(CONFIG)
-    (model / "1" / "model.py").write_text(MODEL)
-    http, grpc, metrics = free_ports(3)
-    command = [str(parts / "bin" / "tritonserver"), f"--model-repository={folder / 'models'}", f"--backend-directory={folder / 'backends'}"]
-    for name, port in (("http", http), ("grpc", grpc), ("metrics", metrics)):
-        command += [f"--{name}-address", "127.0.0.1", f"--{name}-port", str(port)]
-    libraries = [str(packages / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
-    path = os.pathsep.join([str(environment / "bin"), os.environ.get("PATH", "")])  # the model runs in the Python that is first there
-    variables = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(libraries), "PYTHONPATH": str(packages), "PATH": path}
-    with open(folder / "log.txt", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables)
+    http, grpc, metrics = (f"127.0.0.1:{port}" for port in free_ports(3))
+    command = [str(parts / "bin" / "tritonserver"), f"--model-repository={repository}", f"--backend-directory={folder / 'backends'}"]
+    for name, address in (("http", http), ("grpc", grpc), ("metrics", metrics)):
+        host, _, port = address.partition(":")
+        command += [f"--{name}-address", host, f"--{name}-port", port]
+    libraries = [str(where.packages / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
+    running = Running(http, grpc, metrics, folder / "log.txt")
+    with open(running.log, "w") as log:
+        variables = where.variables() | {"LD_LIBRARY_PATH": os.pathsep.join(libraries)}
+        # Triton's Python ignores PYTHONPATH; models find this checkout because they start in it.
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=variables, cwd=ROOT)
     try:
-        wait_until(lambda: process.poll() is not None or ready(http), 60)
-        assert process.poll() is None, (folder / "log.txt").read_text()[-3000:]
-        yield f"127.0.0.1:{http}", f"127.0.0.1:{metrics}"
+        end = time.monotonic() + patience_s
+        while not ready(http):
+            assert process.poll() is None, running.log.read_text()[-6000:]
+            assert time.monotonic() < end, running.log.read_text()[-6000:]
+            time.sleep(0.1)
+        yield running
     finally:
         process.terminate()
         process.wait(30)
 
 
-def ready(port: int) -> bool:
+@contextmanager
+def real_triton(folder: Path) -> Iterator[tuple[str, str]]:
+    """The addresses (HTTP, metrics) of a Triton with a model "tiny", all of whose labels are 0: the oracle for protocol and errors."""
+    where = environment()
+    model = folder / "models" / "tiny"
+    (model / "1").mkdir(parents=True)
+    (model / "config.pbtxt").write_text(CONFIG)
+    (model / "1" / "model.py").write_text(MODEL)
+    with started(where, folder / "models", folder) as running:
+        yield running.http, running.metrics
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    """An answer's status and text, past any proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/v2/health/ready", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
+        with opener.open(f"http://{address}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+    except OSError:
+        return 0, ""
+
+
+def ready(address: str) -> bool:
+    return get(address, "/v2/health/ready")[0] == 200
 
 
 def free_ports(count: int) -> list[int]:
@@ -86,3 +153,17 @@ def free_ports(count: int) -> list[int]:
     for each in taken:
         each.close()
     return ports
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, started(environment(), Path(sys.argv[1]).resolve(), Path(folder)) as running:
+        print(f"HTTP {running.http}, gRPC {running.grpc}, metrics http://{running.metrics}/metrics", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            print("Stopping ...")
+
+
+if __name__ == "__main__":
+    main()

@@ -111,7 +111,7 @@ def test_a_real_triton_answers_the_same_script_alike(clients: Path, service: Ser
     paths = [tmp_path / f"{index}.jpg" for index in range(2)]
     for path, frame in zip(paths, frames((40, 60), (40, 60)), strict=True):
         path.write_bytes(jpeg(frame))
-    with real_triton(root, tmp_path / "triton") as (address, metrics):
+    with real_triton(tmp_path / "triton") as (address, metrics):
         wanted = tried(clients, root, address, paths)["tritonclient"]
         triton_figures = figures(httpx.get(f"http://{metrics}/metrics", trust_env=False).text)
     found = tried(clients, root, f"127.0.0.1:{service.port}", paths)["tritonclient"]

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from stub import StubDriver
 from stub_lab import Told, bytes_at, is_capturing
@@ -45,6 +47,12 @@ class FakeTensorRT:
         self.waits_in_capture = False
         self.finite = True
         self.contexts_left = 100
+        self.refittable = True
+        self.not_exchangeable: set[str] = set()  # weights that the plan does not let go of
+        self.not_in_the_model: set[str] = set()  # weights of the plan that no model has
+        self.tells_missing = True
+        self.takes_weights = self.exchanges = self.writes = True
+        self.knows_include_refit = True
         self.logger: Any = None
 
     def note(self, line: str) -> None:
@@ -61,6 +69,9 @@ class FakeTensorRT:
             ILogger=ILogger,
             Runtime=lambda logger: Runtime(self, logger),
             LayerInformationFormat=SimpleNamespace(JSON="json"),
+            Refitter=lambda engine, logger: Refitter(self, engine),
+            OnnxParserRefitter=lambda refitter, logger: OnnxParserRefitter(self, refitter),
+            SerializationFlag=SimpleNamespace(EXCLUDE_WEIGHTS=1, **({"INCLUDE_REFIT": 4} if self.knows_include_refit else {})),
             CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="disabled"),
             DynamicShapesKernelSpecializationStrategy=SimpleNamespace(LAZY="lazy", EAGER="eager", NONE="none"),
         )
@@ -190,6 +201,77 @@ class CudaEngine:
 
     def create_engine_inspector(self) -> Inspector:
         return Inspector(self.fake)
+
+    @property
+    def refittable(self) -> bool:
+        return self.fake.refittable
+
+    def create_serialization_config(self) -> SerializationConfig:
+        return SerializationConfig()
+
+    def serialize_with_config(self, config: SerializationConfig) -> bytes | None:
+        """The plan as text: "plan", "with weights" if it has them, "refittable" if it may be refitted again."""
+        words = ["plan"] + ["with weights"] * (1 not in config.kept) + ["refittable"] * (4 in config.kept)
+        return " ".join(words).encode() if self.fake.writes else None
+
+
+class SerializationConfig:
+    """A stripped engine leaves its weights out unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.kept = {1}
+
+    def clear_flag(self, flag: int) -> bool:
+        self.kept.discard(flag)
+        return True
+
+    def set_flag(self, flag: int) -> bool:
+        self.kept.add(flag)
+        return True
+
+
+class Refitter:
+    """Exchanges the weights of an engine: from then on every plan computes what the model computes that they came from."""
+
+    def __init__(self, fake: FakeTensorRT, engine: CudaEngine) -> None:
+        assert engine.refittable, "TensorRT makes no refitter for other engines"
+        self.fake = fake
+        self.model: bytes | None = None
+        self.given: set[str] = set()
+
+    def get_all_weights(self) -> list[str]:
+        return sorted(self.given - self.fake.not_exchangeable | self.fake.not_in_the_model)
+
+    def get_missing_weights(self) -> list[str]:
+        return sorted(self.fake.not_in_the_model) if self.fake.tells_missing else []
+
+    def refit_cuda_engine(self) -> bool:
+        assert self.model is not None
+        self.fake.note("refit")
+        if not self.fake.exchanges:
+            self.fake.logger.log(2, "the weights went missing")
+            return False
+        session = onnxruntime.InferenceSession(self.model, providers=["CPUExecutionProvider"])
+        source = session.get_inputs()[0].name
+        self.fake.network = lambda images: np.asarray(session.run(None, {source: images})[0])
+        return True
+
+
+class OnnxParserRefitter:
+    def __init__(self, fake: FakeTensorRT, refitter: Refitter) -> None:
+        self.fake, self.refitter = fake, refitter
+
+    def refit_from_bytes(self, model: bytes) -> bool:
+        proto = onnx.load_from_string(model)
+        self.refitter.model, self.refitter.given = model, {tensor.name for tensor in proto.graph.initializer}
+        return self.fake.takes_weights
+
+    @property
+    def num_errors(self) -> int:
+        return 0 if self.fake.takes_weights else 1
+
+    def get_error(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace(desc=lambda: f"refit error {index}")
 
 
 class Inspector:

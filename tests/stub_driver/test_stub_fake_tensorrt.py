@@ -20,6 +20,9 @@ def public(kind: type) -> set[str]:
         (fake_tensorrt.RuntimeConfig, "IRuntimeConfig"),
         (fake_tensorrt.RuntimeCache, "IRuntimeCache"),
         (fake_tensorrt.Runtime, "Runtime"),
+        (fake_tensorrt.Refitter, "Refitter"),
+        (fake_tensorrt.OnnxParserRefitter, "OnnxParserRefitter"),
+        (fake_tensorrt.SerializationConfig, "ISerializationConfig"),
     ],
 )
 def test_what_the_fake_has_tensorrt_rtx_has(fake: Any, real: str) -> None:

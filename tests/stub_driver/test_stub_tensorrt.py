@@ -17,11 +17,11 @@ from tensorrt_lab import ALLOCATED, FREED, SIZES, TensorRTLab, assert_labels
 from tensorrt_plans import GPU, make_engine, make_info, set_gpus
 
 from rtformer_deploy.backends import check_engine, open_engine
+from rtformer_deploy.backends.here import complete_precision
 from rtformer_deploy.backends.tensorrt.run import precision_after_open
 from rtformer_deploy.errors import EngineError, MissingPackageError, UsageError
 from rtformer_deploy.lanes.buffers import import_cuda
 from rtformer_deploy.nvidia.driver import GpuInfo, current_context
-from rtformer_deploy.pipeline import complete_precision
 from rtformer_deploy.runtime.session import DeviceTimed
 from rtformer_deploy.types import PrecisionFound
 

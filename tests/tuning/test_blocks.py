@@ -16,7 +16,7 @@ from rtformer_deploy.formats.model_file import serialize_model
 from rtformer_deploy.graph.edit import clone
 from rtformer_deploy.graph.fp16 import to_fp16
 from rtformer_deploy.graph.functions import inline_functions
-from rtformer_deploy.graph.qdq import quantizable
+from rtformer_deploy.graph.quantizable import quantizable
 from rtformer_deploy.tuning.blocks import REST, find_blocks, globs
 from rtformer_deploy.tuning.measure import Workshop, alone, everything
 from rtformer_deploy.types import Ranges

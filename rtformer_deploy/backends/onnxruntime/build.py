@@ -95,7 +95,7 @@ def layer_precisions(plan: bytes, name: str, shape: tuple[int, ...], threads: in
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # the error says it
     options.enable_profiling = True
     if threads is not None:
         options.intra_op_num_threads = threads

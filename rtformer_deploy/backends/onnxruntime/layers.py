@@ -31,7 +31,7 @@ def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device
     options.enable_profiling = True
     with temporary_folder() as folder:
         options.profile_file_prefix = str(folder / "profile")
-        model = open_model(engine, options)
+        model = open_model(engine, options, device)
         session = ONNXRuntimeSession(model, engine.info)
         try:
             session.input[: len(images)] = images

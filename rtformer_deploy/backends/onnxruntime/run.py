@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ...machine import usable_cores
 from ...runtime.cpu_session import CpuSession
 from ...runtime.session import Session, WorkerSession, rebuild_hint, refuse_newer
 from ...types import FOREIGN, Engine, EngineInfo
+from .providers import PROVIDER, assignment, open_on_provider
 
 
 def check(info: EngineInfo) -> None:
@@ -24,14 +26,21 @@ def check(info: EngineInfo) -> None:
     refuse_newer(info, "onnxruntime", str(ort.__version__))
 
 
-def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> list[Session]:
-    """An ONNX Runtime plan to `lanes` sessions over one InferenceSession on the CPU; `device` is ignored. Raises EngineError."""
+def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) -> Sequence[Session]:
+    """An ONNX Runtime plan to `lanes` sessions over one InferenceSession.
+
+    It runs on the CPU, where `device` is ignored, or on the plug-in execution provider that the sidecar names: see `providers`. Raises
+    EngineError, MissingPackageError.
+    """
     info = engine.info
     options = session_options(threads)
     if info.spec.arch.get("name") == FOREIGN:  # the accuracy and the speed of our own models were measured without
         options.add_session_config_entry("session.x64quantprecision", "1")  # without VNNI: kernels whose sums do not overflow
-    model = open_model(engine, options)
-    return [CpuSession(ONNXRuntimeSession(model, info), info.spec, info.batch[0], threads) for _ in range(lanes)]
+    model = open_model(engine, options, device)
+    sessions = [CpuSession(ONNXRuntimeSession(model, info), info.spec, info.batch[0], threads) for _ in range(lanes)]
+    if PROVIDER in info.options:
+        sessions[0].notes = (assignment(model),)
+    return sessions
 
 
 def session_options(threads: int | None) -> Any:
@@ -45,10 +54,12 @@ def session_options(threads: int | None) -> Any:
     return options
 
 
-def open_model(engine: Engine, options: Any) -> Any:
-    """A plan and its SessionOptions to an onnxruntime.InferenceSession on the CPU. Raises EngineError."""
+def open_model(engine: Engine, options: Any, device: int = 0) -> Any:
+    """A plan and its SessionOptions to an onnxruntime.InferenceSession; see `open_sessions`. Raises EngineError, MissingPackageError."""
     import onnxruntime as ort
 
+    if PROVIDER in engine.info.options:
+        return open_on_provider(engine, options, device)
     try:
         return ort.InferenceSession(engine.plan, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
@@ -67,9 +78,11 @@ class ONNXRuntimeSession(WorkerSession):
         self._model = model
         self._binding = model.io_binding()
         self._bound = 0
+        # the OpenVINO EP 1.8 reads the input when it is bound, and gives the labels of the first frame for every later one
+        self._each_time = PROVIDER in info.options
 
     def execute(self, batch: int) -> NDArray[Any]:
-        if batch != self._bound:
+        if batch != self._bound or self._each_time:
             self._bind(batch)
         self._model.run_with_iobinding(self._binding)
         return self._output[:batch]

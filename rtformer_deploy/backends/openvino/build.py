@@ -8,13 +8,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ...errors import BuildError
+from ...errors import BuildError, openvino_reason
 from ...files import sha256
 from ...formats.model_file import serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
 from ..shapes import batch_range, output_shape, tensors
 from ..verdict import judge
-from .plan import compile_plan, import_openvino, note, pack, reason, version
+from .plan import compile_plan, import_openvino, note, pack, version
 
 #: Layers that make up most of the cost, by their names in OpenVINO's execution graph.
 COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected", "ScaledDotProductAttention"})
@@ -42,7 +42,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         progress("OpenVINO: open it and read its layers", 2, 3)
         layers = layer_precisions(compile_plan(plan, options.threads))
     except (RuntimeError, OSError) as error:  # OpenVINO's own exceptions are RuntimeErrors
-        raise BuildError(f"OpenVINO refused the model: {reason(error)}") from error
+        raise BuildError(f"OpenVINO refused the model: {openvino_reason(error)}") from error
     progress("OpenVINO: done", 3, 3)
     info = EngineInfo(
         spec=spec,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import zipfile
 from typing import Any
 
@@ -14,7 +13,6 @@ from ...files import temporary_folder
 from ...formats.archive import open_stored
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model gives the same bytes
-_TRACE = re.compile(r"(Exception from |Check '|FrontEnd API failed|Summary:|To facilitate )")  # lines that only give a location
 
 
 def import_openvino() -> Any:
@@ -73,9 +71,3 @@ def note(layer: Any, key: str) -> str:
         return ""
     value = notes[key]
     return str(getattr(value, "value", value))
-
-
-def reason(error: Exception) -> str:
-    """The message of an OpenVINO error in one line, without locations in OpenVINO's sources."""
-    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
-    return " ".join(line for line in lines if line and not _TRACE.match(line)) or type(error).__name__

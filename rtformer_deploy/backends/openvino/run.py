@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import EngineError
+from ...errors import EngineError, openvino_reason
 from ...runtime.cpu_session import CpuSession
 from ...runtime.session import Session, rebuild_hint, refuse_newer
 from ...types import Engine, EngineInfo
-from .plan import compile_plan, import_openvino, reason, version
+from .plan import compile_plan, import_openvino, version
 
 
 def check(info: EngineInfo) -> None:
@@ -30,7 +30,7 @@ def open_sessions(engine: Engine, device: int, threads: int | None, lanes: int) 
         compiled = compile_plan(engine.plan, threads, lanes)
         return [CpuSession(OpenVINOSession(compiled, info), info.spec, info.batch[0], threads) for _ in range(lanes)]
     except (zipfile.BadZipFile, KeyError, RuntimeError) as error:  # OpenVINO's own exceptions are RuntimeErrors
-        raise EngineError(f"OpenVINO cannot open this plan: {reason(error)}", rebuild_hint(info)) from error
+        raise EngineError(f"OpenVINO cannot open this plan: {openvino_reason(error)}", rebuild_hint(info)) from error
 
 
 class OpenVINOSession:

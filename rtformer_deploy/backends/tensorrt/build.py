@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ...errors import BuildError
 from ...files import sha256
 from ...formats.model_file import serialize_model
+from ...graph.eight_bits import holds_fp8
 from ...image.frames import preprocess
 from ...image.samples import sample_frame
 from ...nvidia.driver import GpuInfo, gpu_at, gpus, make_current
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress
-from .. import RTX_CAPABILITIES, check_options
+from .. import RTX_CAPABILITIES, check_options, has_fp8
 from ..shapes import batch_range, tensors
 from .check import check_graph
 from .library import TrtLibrary, load_library
@@ -51,7 +52,8 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         register_quick_plugins(trt)
     network = builder.create_network(_strongly_typed(trt))
     _parse(trt, network, log, data)
-    config = _configure(library, builder, options, gpu)
+    capabilities = _capabilities(library, gpu, holds_fp8(model))
+    config = _configure(library, builder, options, capabilities)
     _use_timing_cache(config, options.timing_cache, log)
     if not isinstance(source.shape[0], int):
         profile = builder.create_optimization_profile()
@@ -67,7 +69,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
         batch=batch,
         precision=precision,
         builder_version=library.version,
-        gpu=_target(library, gpu),
+        gpu=_target(library, gpu, capabilities),
         plan_sha256=sha256(plan),
         model_sha256=model_sha256,
         options={
@@ -77,6 +79,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
             "version_compatible": options.version_compatible,
             "hardware_compatible": options.hardware_compatible,
             "plugins": options.plugins,
+            **({"strip": True} if options.strip else {}),
             **({"mixed": True} if options.mixed else {}),
         },
     )
@@ -123,7 +126,7 @@ def _sample(spec: ModelSpec, batch: int) -> NDArray[np.float32]:
     return np.repeat(image[None], batch, 0)
 
 
-def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: GpuInfo | None) -> Any:
+def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, capabilities: tuple[str, ...]) -> Any:
     trt = library.module
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # without it the inspector does not report a layer's types
@@ -136,9 +139,14 @@ def _configure(library: TrtLibrary, builder: Any, options: BuildOptions, gpu: Gp
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    if _needs_current_capability(library, gpu):
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(trt.ComputeCapability.CURRENT, 0)
+    if options.strip:
+        config.set_flag(trt.BuilderFlag.REFIT)  # without it TensorRT counts on getting the same weights again
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+    if library.name == "tensorrt-rtx" and capabilities != RTX_CAPABILITIES:  # these by default
+        names = [f"SM{each.replace('.', '')}" for each in capabilities] or ["CURRENT"]
+        config.num_compute_capabilities = len(names)
+        for index, name in enumerate(names):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name), index)
     return config
 
 
@@ -161,9 +169,11 @@ def _take_gpu(options: BuildOptions) -> GpuInfo | None:
     return gpu_at(options.device)
 
 
-def _needs_current_capability(library: TrtLibrary, gpu: GpuInfo | None) -> bool:
-    """Whether to build for this GPU's own capability, because an RTX plan by default holds only the listed ones."""
-    return library.name == "tensorrt-rtx" and gpu is not None and gpu.compute_capability not in RTX_CAPABILITIES
+def _capabilities(library: TrtLibrary, gpu: GpuInfo | None, fp8: bool) -> tuple[str, ...]:
+    """The compute capabilities that an RTX plan is to hold code for; empty: that of this GPU alone, because it is in no list."""
+    if library.name == "tensorrt-rtx" and gpu is not None and gpu.compute_capability not in RTX_CAPABILITIES:
+        return ()
+    return tuple(each for each in RTX_CAPABILITIES if has_fp8(each) or not fp8)
 
 
 def _serialize(
@@ -182,8 +192,8 @@ def _serialize(
     return bytes(blob), None if cache is None else bytes(cache.serialize())
 
 
-def _target(library: TrtLibrary, gpu: GpuInfo | None) -> str:
+def _target(library: TrtLibrary, gpu: GpuInfo | None, capabilities: tuple[str, ...]) -> str:
     """What the plan runs on: this GPU, or for an RTX plan the compute capabilities it holds code for."""
-    if library.is_rtx and not _needs_current_capability(library, gpu):
-        return f"compute capability {', '.join(RTX_CAPABILITIES)}"
+    if library.is_rtx and capabilities:
+        return f"compute capability {', '.join(capabilities)}"
     return "unknown" if gpu is None else str(gpu)

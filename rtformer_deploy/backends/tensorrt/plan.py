@@ -82,11 +82,17 @@ def refuse_what_cannot_open(info: EngineInfo) -> None:
     if not found:
         raise EngineError(
             f"This {backend_row(info.backend).title} plan{_built_for(info)} needs an NVIDIA GPU, and there is none here: {why_none()}.",
-            f"The plan itself is fine where such a GPU is. For this machine's CPU: {rebuild_command(replace(info, backend='openvino'))}",
+            f"The plan itself is fine where such a GPU is. For this machine's CPU: {rebuild_command(_on_a_cpu(info))}",
         )
     _refuse_another_version(info, _load(info).version)
     if not any(runs_on(info, gpu) for gpu in found):
         raise _another_gpu(info, found)
+
+
+def _on_a_cpu(info: EngineInfo) -> EngineInfo:
+    """What comes nearest to an engine on a CPU, which has no FP8 and no plans without weights."""
+    asked = "int8" if info.precision.asked == "fp8" else info.precision.asked
+    return replace(info, backend="openvino", precision=replace(info.precision, asked=asked), refit=None)
 
 
 def choose_gpu(info: EngineInfo, device: int) -> GpuInfo:

@@ -13,7 +13,7 @@ from ...lanes.kernels import FrameKernels
 from ...lanes.lane import Lane
 from ...lanes.shared import LaneShare, on_device
 from ...lanes.supported import ON_A_CPU, lane_fault
-from ...runtime.session import Session, rebuild_hint
+from ...runtime.session import Session, rebuild_hint, refuse_stripped
 from ...types import Engine, EngineInfo, PrecisionFound
 from ..verdict import judge
 from .found_precision import layer_precisions
@@ -28,11 +28,12 @@ _NO_LAYER_TYPES = "; the opened plan's layers tell no types"
 
 def check(info: EngineInfo) -> None:
     """Raises EngineError or MissingPackageError, with the command that fixes it, if a plan of this kind cannot be opened here."""
-    _refuse_without_kernels(info)
+    _refuse_for_lanes(info)
     _check_plan(info)
 
 
-def _refuse_without_kernels(info: EngineInfo) -> None:
+def _refuse_for_lanes(info: EngineInfo) -> None:
+    refuse_stripped(info)
     fault = lane_fault(info.spec)
     if fault is not None:
         raise EngineError(fault, ON_A_CPU)
@@ -54,7 +55,7 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
     `graphs`: use CUDA graphs if they can be captured. With TensorRT-RTX each lane runs once here, one after the other. Raises EngineError
     with TensorRT's own messages, UsageError if there is no such GPU, MissingPackageError without cuda.core or NVRTC.
     """
-    _refuse_without_kernels(engine.info)
+    _refuse_for_lanes(engine.info)
     gpu = choose_gpu(engine.info, device)
     cuda = import_cuda()
     sessions: list[Lane] = []
@@ -99,7 +100,7 @@ def run_once(lane: Lane, batches: Sequence[int]) -> None:
 
 
 def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
-    """Opens a plan on GPU `device` and reads the precision of its layers.
+    """Opens a plan on GPU `device`, one without weights too, and reads the precision of its layers.
 
     If the layers do not report it, the network's precision is kept and `detail` says so. Raises the same errors as opening.
     """
@@ -110,7 +111,7 @@ def precision_after_open(engine: Engine, device: int) -> PrecisionFound:
         trt = plan.library.module
         inspector = plan.engine.create_engine_inspector()
         layers = layer_precisions(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-        if not layers:  # some builders choose the kernels when a context is made
+        if not layers and not engine.info.stripped:  # some builders choose the kernels when a context is made
             made = plan.create_context()
             made.set_batch(engine.info.batch[1])
             inspector.execution_context = made.context

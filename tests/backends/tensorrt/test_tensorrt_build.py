@@ -15,12 +15,19 @@ import pytest
 from exports import exported
 from helpers import StoppedError, stop, tiny_model, tiny_spec
 from small_network import write_small
+from tensorrt_plans import GPU
 
-from rtformer_deploy.backends import build, choose_backend
+from rtformer_deploy.backends import RTX_CAPABILITIES, build, choose_backend
+from rtformer_deploy.backends.tensorrt.build import _capabilities as capabilities_of
+from rtformer_deploy.backends.tensorrt.build import _configure as configure
+from rtformer_deploy.backends.tensorrt.build import _target as target_of
+from rtformer_deploy.backends.tensorrt.library import load_library
+from rtformer_deploy.backends.tensorrt.log import MessageLog
 from rtformer_deploy.commands.calibrate import CalibrateRequest, calibrate_file
 from rtformer_deploy.errors import BuildError, MissingPackageError
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.model_file import save_model
+from rtformer_deploy.nvidia.driver import GpuInfo
 from rtformer_deploy.pipeline import prepare_model
 from rtformer_deploy.types import BuildOptions, Feedback, Head
 
@@ -51,6 +58,36 @@ def test_fp32_and_fp16_plans_of_the_network(variant: str, compute: int) -> None:
         assert dict(engine.info.precision.layers) == {options.precision: compute}
         plans[options.precision] = len(engine.plan)
     assert plans["fp16"] < 0.75 * plans["fp32"]
+
+
+@pytest.mark.parametrize("strip", [False, True])
+def test_weights_are_left_out_by_two_flags(strip: bool) -> None:
+    """No TensorRT builds such a plan without a GPU, so its builder's settings are looked at."""
+    library = load_library("tensorrt-rtx")
+    trt = library.module
+    config = configure(library, trt.Builder(MessageLog(trt).logger), BuildOptions(strip=strip), RTX_CAPABILITIES)
+    assert [config.get_flag(flag) for flag in (trt.BuilderFlag.REFIT, trt.BuilderFlag.STRIP_PLAN)] == [strip, strip]
+    assert not config.get_flag(trt.BuilderFlag.REFIT_IDENTICAL)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "fp8", "capabilities", "target", "chosen"),
+    [
+        (None, False, ("8.0", "8.6", "8.9", "12.0"), "compute capability 8.0, 8.6, 8.9, 12.0", []),
+        (None, True, ("8.9", "12.0"), "compute capability 8.9, 12.0", ["SM89", "SM120"]),
+        (GPU, True, ("8.9", "12.0"), "compute capability 8.9, 12.0", ["SM89", "SM120"]),
+        (dataclasses.replace(GPU, compute_capability="9.0"), True, (), "NVIDIA Fake (9.0)", ["CURRENT"]),
+    ],
+)
+def test_an_rtx_plan_holds_code_for_gpus_that_can_run_it(
+    gpu: GpuInfo | None, fp8: bool, capabilities: tuple[str, ...], target: str, chosen: list[str]
+) -> None:
+    library = load_library("tensorrt-rtx")
+    trt = library.module
+    assert capabilities_of(library, gpu, fp8) == capabilities
+    assert target_of(library, gpu, capabilities) == target
+    config = configure(library, trt.Builder(MessageLog(trt).logger), BuildOptions(), capabilities)
+    assert [config.get_compute_capability(index).name for index in range(config.num_compute_capabilities)] == chosen
 
 
 def test_an_fp16_build_of_an_fp32_graph_is_a_mismatch() -> None:

@@ -10,6 +10,8 @@ from tensorrt_plans import GPU, make_engine, make_info
 from rtformer_deploy.backends import check_engine, open_engine
 from rtformer_deploy.backends.tensorrt.plan import INVALID_BECAUSE, runs_on
 from rtformer_deploy.errors import EngineError, MissingPackageError
+from rtformer_deploy.runtime.session import rebuild_command
+from rtformer_deploy.types import PrecisionFound, Refit
 
 
 def test_the_reasons_are_tensorrt_rtxs() -> None:
@@ -33,6 +35,16 @@ def test_without_a_gpu_the_plan_is_explained(monkeypatch: pytest.MonkeyPatch) ->
     )
     with pytest.raises(EngineError, match="This TensorRT plan needs an NVIDIA GPU"):
         open_engine(make_engine(gpu="unknown"))
+
+
+def test_what_is_for_a_gpu_alone_is_not_suggested_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.plan.gpus", lambda: ())
+    refit = Refit(False, {}, "0" * 64)
+    info = make_info(precision=PrecisionFound("fp8", "requested"), refit=refit)
+    with pytest.raises(EngineError) as caught:
+        check_engine(info)
+    assert str(caught.value.hint).endswith("--backend openvino --int8 --min 1 --opt 2 --max 3")
+    assert rebuild_command(info).endswith("--backend tensorrt --fp8 --strip --min 1 --opt 2 --max 3")
 
 
 @pytest.mark.parametrize(("backend", "package"), [("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")])

@@ -8,6 +8,7 @@ says what they are (`CLASSES`). A name may be missing where `hasattr(x, "name")`
 from __future__ import annotations
 
 import ast
+import gzip
 import inspect
 import json
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,9 @@ CLASSES = {
     "context": "IExecutionContext",
     "inspector": "EngineInspector",
     "cache": "ITimingCache",
+    "refitter": "Refitter",
+    "parser_refitter": "OnnxParserRefitter",
+    "serialization": "ISerializationConfig",
     "runtime_config": "IRuntimeConfig",
     "runtime_cache": "IRuntimeCache",
 }
@@ -199,7 +203,7 @@ def sources(root: Path) -> Iterator[Path]:
 
 
 def load_names(version: str) -> Names:
-    names: Names = json.loads((DATA / f"tensorrt-{version}.json").read_text())["names"]
+    names: Names = json.loads(gzip.decompress((DATA / f"tensorrt-{version}.json.gz").read_bytes()))["names"]
     return names
 
 
@@ -228,6 +232,9 @@ def test_the_builder_and_the_runner_are_looked_at(root: Path) -> None:
     assert {"INetworkDefinition.num_layers", "ILayer.get_output", "LayerType"} <= found["backends/tensorrt/precision.py"]
     assert "EngineInspector.get_engine_information" in found["backends/tensorrt/run.py"]
     assert {"Runtime", "Runtime.deserialize_cuda_engine", "ICudaEngine.get_tensor_name"} <= found["backends/tensorrt/plan.py"]
+    refits = {"Refitter", "Refitter.get_all_weights", "OnnxParserRefitter.refit_from_bytes", "ICudaEngine.refittable"}
+    assert refits <= found["backends/tensorrt/refit.py"]
+    assert {"BuilderFlag.REFIT", "BuilderFlag.STRIP_PLAN"} <= found["backends/tensorrt/build.py"]
     runs = {"IExecutionContext.execute_async_v3", "IExecutionContext.set_input_shape", "IExecutionContext.set_tensor_address"}
     assert runs <= found["backends/tensorrt/plan.py"]
 

@@ -1,0 +1,261 @@
+"""What segmenting very many frames takes: measured on this machine, reckoned for a billion, simulated for 10, 100 and 1,000 nodes.
+
+    python benchmarks/scale_model.py [--sizes 360x480 1024x2048] [--frames 60] [--json benchmarks/results/scale_model.json]
+
+Measured: `segment` as users run it, JPEG files in, PNG files out, on all cores, INT8 on OpenVINO. Two runs of different length are
+subtracted, so that starting up does not count. Reckoned from that: hours, storage, network, manifest (`reckon`). Simulated: nodes that
+fail, start again and repeat what they lost, and one driver that counts results (`simulate`; the model is in its docstring).
+docs/scale.md explains the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import harness
+from harness import Json, Size
+
+RECIPE = "rtformer-slim-camvid"
+SIZES: tuple[Size, ...] = ((360, 480), (1024, 2048))
+NODES = (10, 100, 1000)
+BILLION = 1_000_000_000
+#: A line of the manifest for an input and one for its result, with names of object stores' usual length.
+MANIFEST_LINE = 160
+_HOUR = 3600.0
+
+
+# ---------------------------------------------------------------------------------------------------------------- measured
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one size: frames a second of the whole `segment` on this machine, and bytes of a frame's files."""
+
+    size: Size
+    fps: float
+    bytes_in: float
+    bytes_labels: float
+    bytes_overlay: float
+
+
+def measure(size: Size, frames: int, folder: Path) -> Measured:
+    """Runs `segment` on `frames` pictures and on a third of them, both three times in turn -> what a frame takes."""
+    from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine
+    from rtformer_deploy.formats.ranges import shipped_ranges
+
+    choice = choose_network(recipe=RECIPE)
+    spec = choice.spec(size=size)
+    model = export_model(choice.network, spec).model
+    plan = folder / "engine.plan"
+    save_engine(build_engine(model, spec, "openvino", BuildOptions(precision="int8"), ranges=shipped_ranges(spec)), plan)
+    few, many = _pictures(size, frames // 3, folder / "few"), _pictures(size, frames, folder / "many")
+    differences = sorted(_seconds(plan, many) - _seconds(plan, few) for _ in range(3))
+    outputs = many.with_name("many_out")
+    return Measured(
+        size,
+        (frames - frames // 3) / differences[1],
+        _mean_bytes(many, "*.jpg"),
+        _mean_bytes(outputs, "*_labels.png"),
+        _mean_bytes(outputs, "*_overlay.png"),
+    )
+
+
+def _pictures(size: Size, count: int, folder: Path) -> Path:
+    from PIL import Image
+
+    folder.mkdir()
+    picture = Image.fromarray(harness.frames_at(None, size, 1)[0])
+    for number in range(count):
+        picture.save(folder / f"{number:06}.jpg", quality=90)
+    return folder
+
+
+def _seconds(plan: Path, pictures: Path) -> float:
+    output = pictures.with_name(f"{pictures.name}_out")
+    shutil.rmtree(output, ignore_errors=True)
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "rtformer_deploy", "segment", str(plan), str(pictures), "--output", str(output)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def _mean_bytes(folder: Path, pattern: str) -> float:
+    sizes = [path.stat().st_size for path in folder.glob(pattern)]
+    return sum(sizes) / len(sizes)
+
+
+# ---------------------------------------------------------------------------------------------------------------- reckoned
+
+
+def reckon(measured: Measured, frames: int = BILLION, nodes: int = 100) -> Json:
+    """What `frames` frames take at the measured rate a node: hours in all and on `nodes`, terabytes, network, manifest."""
+    node_hours = frames / measured.fps / _HOUR
+    out = measured.bytes_labels + measured.bytes_overlay
+    return {
+        "frames": frames,
+        "node_hours": node_hours,
+        "days_on_nodes": node_hours / nodes / 24,
+        "terabytes_in": frames * measured.bytes_in / 1e12,
+        "terabytes_labels": frames * measured.bytes_labels / 1e12,
+        "terabytes_overlays": frames * measured.bytes_overlay / 1e12,
+        "node_megabits_in": 8 * measured.fps * measured.bytes_in / 1e6,
+        "node_megabits_out": 8 * measured.fps * out / 1e6,
+        "gigabytes_of_manifest": 2 * frames * MANIFEST_LINE / 1e9,
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- simulated
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A simulated run. Times are in seconds; `task` is how many frames are given out and counted together.
+
+    `fps` of a node; `jitter` is the deviation of a task's duration over its mean; `start` from a node's order to its first frame; a node
+    lives `lifetime` on average (memoryless) and is replaced `replace` after its end; the driver takes `driver` for each frame's result.
+    """
+
+    frames: int
+    nodes: int
+    fps: float
+    task: int = 1000
+    jitter: float = 0.1
+    start: float = 120.0
+    lifetime: float = 24 * _HOUR
+    replace: float = 180.0
+    driver: float = 50e-6
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a Plan: its length, the share of node time that gave results, failures, frames done twice, the driver's load."""
+
+    hours: float
+    efficiency: float
+    failures: int
+    repeated: int
+    driver_busy: float
+
+
+def simulate(plan: Plan) -> Outcome:
+    """Runs a Plan event by event, the same for the same seed.
+
+    A node takes a task as soon as it is free. If it fails first, the task goes back to the others from its beginning: outputs that were
+    there already are made again (worst case: on a restart of the driver they are found and kept). A finished task waits for the driver,
+    which counts one task after the other; a node does not wait for that. The run is over when the driver has counted every task. Storage
+    and network are not in the model: `reckon` says what they must give.
+    """
+    draw = random.Random(plan.seed)
+    tasks = -(-plan.frames // plan.task)
+    waiting, running = tasks, 0
+    events: list[tuple[float, int, str, float]] = []  # (when, number, what, when the node fails)
+    number = failures = repeated = 0
+    for _ in range(plan.nodes):
+        ready = plan.start * draw.uniform(0.5, 1.5)
+        heapq.heappush(events, (ready, number, "free", ready + draw.expovariate(1 / plan.lifetime)))
+        number += 1
+    counted_until = busy = now = 0.0
+    idle: list[float] = []  # nodes without a task: when they fail
+    while waiting or running:
+        now, _, what, fails = heapq.heappop(events)
+        if what == "done":
+            running -= 1
+            counted_until = max(counted_until, now) + plan.driver * plan.task
+            busy += plan.driver * plan.task
+        elif what == "failed":
+            running -= 1
+            waiting += 1
+            failures += 1
+            repeated += plan.task // 2  # it fails anywhere in the task
+            ready = now + plan.replace + plan.start
+            heapq.heappush(events, (ready, number, "free", ready + draw.expovariate(1 / plan.lifetime)))
+            number += 1
+            if idle and waiting:  # one of those that had nothing left to do takes it over
+                heapq.heappush(events, (now, number, "free", max(idle.pop(), now)))
+                number += 1
+            continue
+        if not waiting:
+            idle.append(fails)
+            continue
+        waiting -= 1
+        running += 1
+        end = now + plan.task / plan.fps * max(0.1, draw.gauss(1, plan.jitter))
+        heapq.heappush(events, (end, number, "done", fails) if end <= fails else (fails, number, "failed", fails))
+        number += 1
+    length = max(now, counted_until)
+    useful = plan.frames / plan.fps
+    return Outcome(length / _HOUR, useful / (plan.nodes * length), failures, repeated, busy / length)
+
+
+def simulations(fps: float, driver: float) -> list[Json]:
+    """A million frames for each node, so that runs are equally long: as planned, with short lives, and with a driver ten times slower."""
+    rows = []
+    for nodes in NODES:
+        plain = Plan(frames=1_000_000 * nodes, nodes=nodes, fps=fps, driver=driver)
+        short, slow = replace(plain, lifetime=2 * _HOUR), replace(plain, driver=10 * driver)
+        for name, plan in (("24 h lives", plain), ("2 h lives", short), ("slow driver", slow)):
+            rows.append({"case": name, **asdict(plan), "outcome": asdict(simulate(plan))})
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------------------------- script
+
+
+def compare(asked: argparse.Namespace) -> Json:
+    """The whole run."""
+    measured = []
+    for size in asked.sizes:
+        with tempfile.TemporaryDirectory() as name:
+            measured.append(measure(size, asked.frames, Path(name)))
+    reckoned = [{"measured": asdict(each), "reckoned": reckon(each, nodes=asked.nodes)} for each in measured]
+    runs = simulations(asked.node_fps or measured[0].fps, asked.driver_us / 1e6)
+    return harness.stamped("very many frames: measured, reckoned, simulated", {"nodes": asked.nodes, "sizes": reckoned, "simulated": runs})
+
+
+def report(result: Json) -> None:
+    for row in result["sizes"]:
+        measured, reckoned = row["measured"], row["reckoned"]
+        print(f"\n{measured['size'][0]}x{measured['size'][1]}: {measured['fps']:.1f} frames a second on this machine")
+        for name, value in reckoned.items():
+            print(f"  {name.replace('_', ' '):24}{value:16,.1f}")
+    print(f"\n{'nodes':>6}  {'case':12}{'hours':>8}{'efficiency':>12}{'failures':>10}{'repeated':>12}{'driver':>8}")
+    for run in result["simulated"]:
+        outcome = run["outcome"]
+        print(
+            f"{run['nodes']:6}  {run['case']:12}{outcome['hours']:8.1f}{outcome['efficiency']:12.1%}{outcome['failures']:10,}"
+            f"{outcome['repeated']:12,}{outcome['driver_busy']:8.1%}"
+        )
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = harness.command_line(__doc__, harness.RESULTS / "scale_model.json")
+    parser.add_argument("--sizes", nargs="+", type=harness.size_of, default=list(SIZES), metavar="HxW")
+    parser.add_argument("--frames", type=harness.positive, default=60, help="pictures of the longer run")
+    parser.add_argument("--nodes", type=harness.positive, default=100, help="nodes that the days are reckoned for")
+    parser.add_argument("--node-fps", type=float, help="frames a second of a simulated node [default: as measured, first size]")
+    parser.add_argument("--driver-us", type=float, default=50, help="microseconds of the driver for a frame's result")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    asked = parse(words)
+    result = harness.run_script(asked.json, lambda: compare(asked))
+    if result is None:
+        return 1
+    report(result)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
