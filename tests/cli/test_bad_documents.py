@@ -67,7 +67,7 @@ def edit_stamp(**values: Any) -> None:
         ({"outputs": []}, "outputs is a list of 0 values; expected at least 1 value"),
         ({"plan_sha256": "x"}, "plan_sha256 is 'x'; expected 64 hexadecimal digits"),
         ({"flips": 3}, "flips is 3; expected a number, at most 1"),
-        ({"precision": {"asked": "int4", "state": "verified"}}, "precision.asked is 'int4'; expected one of fp16, fp32, int8"),
+        ({"precision": {"asked": "int4", "state": "verified"}}, "precision.asked is 'int4'; expected one of fp16, fp32, fp8, int8"),
         ({"notes": "none"}, "notes is 'none'; expected a list"),
         ({"version": "new"}, "version is 'new'; expected a whole number, at least 1"),
     ],

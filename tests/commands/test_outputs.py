@@ -141,6 +141,9 @@ def whole(kind: Kind, path: Path) -> None:
         kinds.TUNING: {"points": [], "baseline": {}, "max_drop": 1},
         kinds.TRAINING_LOG: {"kind": "start", "time": ""},
         kinds.JOURNAL: {"kind": "run", "identity": {}},
+        kinds.COMPARED: {"compared": "suite", "rows": [], "environment": {}},
+        kinds.COMPARE_FACTS: {"key": "", "plan_sha256": "", "macs": 1},
+        kinds.COMPARE_STATE: {"kind": "run", "identity": {"command": "compare"}},
     }
     if kind in documents:
         path.write_text(json.dumps(documents[kind]) + "\n")
