@@ -201,12 +201,12 @@ def test_ctrl_c_finishes_the_file(call: Call, number: signal.Signals, live: bool
 
 
 def interrupt(number: signal.Signals) -> None:
-    """Sends this process a signal once frames are being written; none if that takes a minute: before, it would end the tests."""
+    """Sends this process a signal once frames are being written, or after a minute: a live stream would never end."""
     for _ in range(6000):
         if any(path.stat().st_size > 3000 for path in Path("out").glob("*.partial.mp4")):
-            os.kill(os.getpid(), number)
-            return
+            break
         time.sleep(0.01)
+    os.kill(os.getpid(), number)
 
 
 def test_a_run_that_fails_leaves_nothing_half_written(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
