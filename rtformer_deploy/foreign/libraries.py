@@ -21,8 +21,8 @@ def compile_model(data: bytes) -> Any:
     """ONNX bytes -> an openvino.CompiledModel on the CPU, as the backend makes it."""
     import openvino as ov
 
-    model = ov.Core().read_model(io.BytesIO(data))
-    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = ov.Core()
+    return core.compile_model(core.read_model(io.BytesIO(data)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def open_if_possible(data: bytes) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from rtformer_deploy.backends.onnxruntime import run as onnxruntime_runtime
 from rtformer_deploy.backends.openvino.plan import compile_plan
 from rtformer_deploy.backends.torch.run import open_network
 from rtformer_deploy.errors import EngineError, MissingPackageError, ModelError
+from rtformer_deploy.formats.engine_file import save_engine
 from rtformer_deploy.runtime.cpu_session import preprocess_frames
 from rtformer_deploy.runtime.session import WorkerSession, rebuild_command
 from rtformer_deploy.types import Backend, BuildOptions, Engine
@@ -46,6 +49,24 @@ def test_the_output_is_written_where_it_was_bound(engine: Engine) -> None:
             seen.append(output[0].copy())
         assert not np.array_equal(seen[0], seen[1])
         assert np.array_equal(seen[2], seen[3])
+
+
+def test_a_signal_after_engines_that_were_closed_in_any_order_is_no_crash(engine: Engine, tmp_path: Path) -> None:
+    """OpenVINO's plugin changes the thread's signal stack; a library that does so must not leave one that is gone."""
+    save_engine(engine, tmp_path / "e.plan")
+    code = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from rtformer_deploy import load_engine, open_engine\n"
+        "first, second, third = (open_engine(load_engine(Path(sys.argv[1])), threads=1) for _ in range(3))\n"
+        "for runner in (first, third, second):\n"
+        "    runner.close()\n"
+        "del first, second, third, runner\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "e.plan")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_a_smaller_batch_touches_no_more_than_itself(engine: Engine) -> None:

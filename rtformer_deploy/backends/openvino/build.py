@@ -14,7 +14,7 @@ from ...formats.model_file import serialize_model
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, Progress, TensorSpec
 from ..shapes import batch_range, output_shape, tensors
 from ..verdict import judge
-from .plan import compile_plan, import_openvino, note, pack, version
+from .plan import compile_plan, core, import_openvino, note, pack, version
 
 #: Layers that make up most of the cost, by their names in OpenVINO's execution graph.
 COMPUTE_LAYERS = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected", "ScaledDotProductAttention"})
@@ -28,13 +28,13 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     FP32 pins OpenVINO's inference precision to f32; FP16 stores the weights as FP16 and computes in FP32, so its
     `PrecisionFound` is a mismatch that says so. Raises BuildError, MissingPackageError.
     """
-    ov = import_openvino()
+    reader = core()
     source, target = tensors(model, spec)
     batch = batch_range(source, options)
     data = serialize_model(model)
     try:
         progress("OpenVINO: read the model", 0, 3)
-        converted = ov.Core().read_model(io.BytesIO(data))
+        converted = reader.read_model(io.BytesIO(data))
         _bound_batch(converted, source, batch)
         _keep_names(converted, model)
         progress("OpenVINO: write the plan", 1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import zipfile
 from typing import Any
@@ -22,6 +23,20 @@ def import_openvino() -> Any:
     except ImportError as error:
         raise MissingPackageError("openvino", None, "An OpenVINO engine") from error
     return openvino
+
+
+def core() -> Any:
+    """The one openvino.Core of this process. Raises MissingPackageError.
+
+    Each Core loads the CPU plugin again, which gives the thread a signal stack of its own and puts the one before back when it ends. If
+    Cores do not end in the reverse order of their beginning, what is put back was freed already, and the next Ctrl-C or SIGTERM is a crash.
+    """
+    return _core_of(import_openvino())
+
+
+@functools.cache
+def _core_of(openvino: Any) -> Any:
+    return openvino.Core()
 
 
 def version() -> str:
@@ -45,7 +60,6 @@ def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling:
     One lane is tuned for latency (all threads work on one request); more share the threads, one stream each. With
     `profiling` its requests measure each layer. Raises zipfile.BadZipFile, KeyError or RuntimeError if the bytes are not a plan.
     """
-    ov = import_openvino()
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if lanes > 1:
         config |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": lanes}
@@ -53,7 +67,7 @@ def compile_plan(plan: bytes, threads: int | None, lanes: int = 1, *, profiling:
         config["INFERENCE_NUM_THREADS"] = threads
     if profiling:
         config["PERF_COUNT"] = True
-    return ov.Core().compile_model(read_plan(plan), "CPU", config)
+    return core().compile_model(read_plan(plan), "CPU", config)
 
 
 def read_plan(plan: bytes) -> Any:
@@ -61,7 +75,7 @@ def read_plan(plan: bytes) -> Any:
     ov = import_openvino()
     with open_stored(plan) as file:
         weights = ov.Tensor(np.frombuffer(file.read("model.bin"), np.uint8))
-        return ov.Core().read_model(file.read("model.xml"), weights)
+        return core().read_model(file.read("model.xml"), weights)
 
 
 def note(layer: Any, key: str) -> str:
