@@ -39,6 +39,16 @@ def load_file(path: Path, name: str | None = None) -> ModuleType:
     return module
 
 
+def load_benchmark(root: Path, name: str) -> ModuleType:
+    """A script of benchmarks/ as a module, by a name that no folder of tests has; it finds its neighbours while it is loaded."""
+    folder = root / "benchmarks"
+    sys.path.insert(0, str(folder))
+    try:
+        return load_file(folder / f"{name}.py", f"benchmark_{name}")
+    finally:
+        sys.path.remove(str(folder))
+
+
 def tiny_weights(seed: int = 0) -> list[NDArray[np.float32]]:
     """The weights of three 3x3 convolutions of stride 2."""
     rng = np.random.default_rng(seed)

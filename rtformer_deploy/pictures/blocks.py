@@ -19,6 +19,7 @@ _MOST_FACTS = 200  # rows
 
 #: A share from 0 to 1 that may be a little beyond it by rounding.
 RoundedShare = Annotated[float, Meta(ge=0, le=1.001)]
+Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
 
 T = TypeVar("T")
 

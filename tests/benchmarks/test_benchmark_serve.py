@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from helpers import load_file
+from helpers import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def bench(root: Path) -> ModuleType:
-    """The script as a module; its name is also a folder's of tests."""
-    sys.path.insert(0, str(root / "benchmarks"))
-    try:
-        return load_file(root / "benchmarks" / "serve.py", "benchmark_serve")
-    finally:
-        sys.path.remove(str(root / "benchmarks"))
+    return load_benchmark(root, "serve")
 
 
 def row(throughput: float, p99: float | None) -> dict[str, Any]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers import load_file
+from helpers import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def model(root: Path) -> ModuleType:
-    sys.path.insert(0, str(root / "benchmarks"))
-    try:
-        return load_file(root / "benchmarks" / "scale_model.py", "benchmark_scale_model")
-    finally:
-        sys.path.remove(str(root / "benchmarks"))
+    return load_benchmark(root, "scale_model")
 
 
 def test_a_billion_frames_by_hand(model: ModuleType) -> None:

@@ -10,10 +10,25 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from ...types import Count, Side
-from ..blocks import Block, Cell, Document, Heading, Lines, Number, Part, Picture, Table, detailed, left_out, milliseconds, short, size
+from ..blocks import (
+    Block,
+    Cell,
+    Document,
+    Heading,
+    Lines,
+    Milliseconds,
+    Number,
+    Part,
+    Picture,
+    Table,
+    detailed,
+    left_out,
+    milliseconds,
+    short,
+    size,
+)
 from ..histogram import draw_counts
 
-Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
 Rate = Annotated[float, Meta(ge=0, le=1e12)]
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 from markupsafe import Markup
-from msgspec import Meta
 
 from ...runtime.layer_times import LayerTime
 from ...types import Count, Side
@@ -16,6 +14,7 @@ from ..blocks import (
     Cell,
     Document,
     Heading,
+    Milliseconds,
     Number,
     Part,
     Picture,
@@ -32,7 +31,6 @@ from ..blocks import (
 from ..layers import draw_layers
 from ..svg import cropped
 
-Milliseconds = Annotated[float, Meta(ge=0, le=1e9)]
 _DRAWN, _LISTED = 20, 40  # layers
 
 
