@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..errors import GateError, PrecisionError
 from ..types import Backend, Engine, PrecisionFound
 from . import backend_row
+from .onnxruntime.providers import PROVIDER, provider_row
 
 
 def complete_precision(engine: Engine, device: int = 0) -> Engine:
@@ -31,8 +32,9 @@ def refuse_mismatch(engine: Engine) -> None:
 
 
 def can_run_here(engine: Engine) -> bool:
-    """Whether this machine can open the engine: a CPU one always, a TensorRT one that has its weights if there is a GPU."""
-    return not engine.info.stripped and runs_here(engine.info.backend)
+    """Whether this machine can open the engine: a CPU one always, one of a GPU that has its weights if there is a GPU."""
+    provider = engine.info.options.get(PROVIDER)
+    return not engine.info.stripped and runs_here(engine.info.backend if provider is None else provider_row(provider).graphs)
 
 
 def runs_here(backend: Backend) -> bool:

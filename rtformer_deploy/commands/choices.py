@@ -64,6 +64,11 @@ def refuse_unrunnable(who: str, spec: ModelSpec, backend: Backend, device: int) 
     """Raises EngineError if engines of `backend` cannot run on this machine, which `who`, a command or an option, has to do."""
     for note in opening_notes(spec, backend):
         raise EngineError(f"{who} runs every engine it builds. {note}")
+    refuse_missing_gpu(who, backend, device)
+
+
+def refuse_missing_gpu(who: str, backend: Backend, device: int) -> None:
+    """Raises EngineError if `backend` needs a GPU and this machine has no such `device`; see `refuse_unrunnable`."""
     if not backend_row(backend).on_gpu:
         return
     devices = gpus()

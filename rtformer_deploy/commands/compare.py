@@ -110,7 +110,7 @@ def _check_files(request: CompareRequest) -> None:
         *outputs((request.report, COMPARED), (request.picture, DRAWING), (request.page, PAGE)),
     ]
     models = [path for path in (request.model, *request.add) if path is not None]
-    weights = [text.rpartition("=")[2] for text in request.weights]
+    weights = [text if request.formats else text.partition("=")[2] for text in request.weights]
     others = file_inputs(request.dataset, request.ranges.file, request.external.classes, *weights)
     check_outputs(planned, [*model_inputs(*models), *others], folder=request.output)
     if request.svg_path is not None:
@@ -143,4 +143,5 @@ def _write(request: CompareRequest, compared: Compared, feedback: Feedback) -> N
 def document(compared: Compared) -> dict[str, Any]:
     """What was found as JSON: the facts, and the tables and points as they are shown, so that `report` can show them too."""
     tables, points = ([dataclasses.asdict(each) for each in several] for several in (compared.tables, compared.points))
-    return {**compared.facts, "tables": tables, "points": points, "axes": list(compared.axes)}
+    told = {"title": compared.title, "notes": list(compared.notes), "tables": tables, "points": points, "axes": list(compared.axes)}
+    return {**compared.facts, **told}

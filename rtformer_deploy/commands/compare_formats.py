@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from ..comparison.contestant import Check, Contestant, Labelled
-from ..comparison.figures import STEPS_FOR_P99, figures
+from ..comparison.figures import figures
 from ..comparison.format_rows import FormatRow, points, tables
 from ..comparison.formats import FORMATS, REFERENCE_FORMAT
 from ..comparison.making import Made, Maker, reason_of
+from ..comparison.notes import notes_on_engines, notes_on_measuring
 from ..comparison.processes import Process
 from ..comparison.records import Journal, Judged
 from ..comparison.result import Compared
 from ..comparison.run import measure
 from ..datasets import Dataset, open_dataset
-from ..errors import DeployError, UsageError, WeightsError
+from ..errors import DeployError, UsageError, WeightsError, is_interrupted
 from ..evaluation.census import check_census, take_census
 from ..evaluation.evaluate import check_classes
 from ..files import make_folder, printable, sha256, sha256_of, write_atomic
@@ -32,10 +33,9 @@ from ..formats.model_file import load_stamped, serialize_model, stamp_spec
 from ..formats.preprocessing import preprocessing
 from ..formats.ranges import ranges_hash
 from ..graph.edit import clone
-from ..image import native
 from ..image.reader import ImageReader
-from ..machine import environment
 from ..pipeline import read_model
+from ..timing.bench import environment
 from ..types import Feedback, ModelSpec, Ranges
 from .calibrate import CalibrateRequest, calibrate_file
 from .choices import pick_ranges
@@ -62,9 +62,8 @@ def compare_formats(request: CompareRequest, feedback: Feedback) -> Compared:
     model, spec = read_model(request.model, request.external)
     dataset = _dataset(request, spec, feedback)
     folder = make_folder(request.output)
-    ranges = _LazyRanges(request, spec, feedback)
-    maker = Maker(model, spec, folder, ranges.get, weights, request.threads, request.device)
-    journal = Journal(request.state, _identity(request, maker, ranges, dataset), request.resume)
+    maker = Maker(model, spec, folder, _ranges(request, spec, feedback), weights, request.threads, request.device)
+    journal = Journal(request.state, _identity(request, maker, dataset), request.resume)
     made = [_make(maker, number, feedback) for number in range(len(FORMATS))]
     check = _check_of(request, model, spec)
 
@@ -109,41 +108,25 @@ def _dataset(request: CompareRequest, spec: ModelSpec, feedback: Feedback) -> Da
     return dataset
 
 
-class _LazyRanges:
-    """The INT8 ranges, found or measured when the first format asks for them; without ranges each that asks gets the same error."""
+def _ranges(request: CompareRequest, spec: ModelSpec, feedback: Feedback) -> Ranges | DeployError:
+    """The INT8 ranges, found or measured; or why there are none, which the formats that need them will say."""
 
-    def __init__(self, request: CompareRequest, spec: ModelSpec, feedback: Feedback) -> None:
-        self._request, self._spec, self._feedback = request, spec, feedback
-        self._found: Ranges | DeployError | None = None
-
-    def get(self) -> Ranges:
-        """Raises CalibrationError, ImageError."""
-        if self._found is None:
-            try:
-                self._found = pick_ranges(self._request.ranges, self._spec, self._measure, self._feedback.say)
-            except DeployError as error:
-                self._found = error
-        if isinstance(self._found, DeployError):
-            raise self._found
-        return self._found
-
-    def hash(self) -> str | None:
-        """The ranges' hash; None if there are none."""
-        try:
-            return ranges_hash(self.get())
-        except DeployError:
-            return None
-
-    def _measure(self, images: Path) -> Ranges:
-        request, feedback = self._request, self._feedback
+    def measure(images: Path) -> Ranges:
         assert request.model is not None
         reader = ImageReader(say=feedback.say)
         return calibrate_file(
             CalibrateRequest(request.model, images, reader=reader, threads=request.threads, external=request.external), feedback
         )
 
+    try:
+        return pick_ranges(request.ranges, spec, measure, feedback.say)
+    except DeployError as error:
+        if is_interrupted(error):
+            raise
+        return error
 
-def _identity(request: CompareRequest, maker: Maker, ranges: _LazyRanges, dataset: Dataset | None) -> dict[str, Any]:
+
+def _identity(request: CompareRequest, maker: Maker, dataset: Dataset | None) -> dict[str, Any]:
     """What the checks and the rounds depend on."""
     machine = environment()
     return {
@@ -152,7 +135,7 @@ def _identity(request: CompareRequest, maker: Maker, ranges: _LazyRanges, datase
         "model": sha256(serialize_model(maker.model)),  # with the size that --input gave it, which its file does not hold
         "preprocessing": preprocessing(maker.spec),
         "weights": None if maker.weights is None else sha256_of(maker.weights, WeightsError, "weights"),
-        "ranges": ranges.hash(),
+        "ranges": None if isinstance(maker.ranges, DeployError) else ranges_hash(maker.ranges),
         "dataset": None if dataset is None else [dataset.name, dataset.split, dataset.content_hash()],
         "machine": [machine["cpu"], machine["cores_usable"], machine["gpus"]],
         "packages": machine["packages"],
@@ -204,7 +187,6 @@ def _compared(request: CompareRequest, rows: Sequence[FormatRow], spec: ModelSpe
     facts: Mapping[str, Any] = {
         "version": 1,
         "compared": "formats",
-        "title": f"Formats of {what}",
         "model": {"name": spec.name, "file": printable(str(request.model)), "input": list(spec.size)},
         "frame": list(spec.frame_size),
         "reference": REFERENCE_FORMAT,
@@ -213,8 +195,7 @@ def _compared(request: CompareRequest, rows: Sequence[FormatRow], spec: ModelSpe
         "threads": request.threads,
         "dataset": None if dataset is None else {"name": dataset.name, "split": dataset.split, "frames": len(dataset)},
         "rows": [row.to_json() for row in rows],
-        "notes": list(_notes(rows)),
-        "environment": {**environment(), "pre_and_postprocessing": native.description()},
+        "environment": environment(),
     }
     where = "" if dataset is None else f" on {dataset.name} {dataset.split}"
     axes = (f"frames a second here, the engine alone, {what}", f"mIoU{where}, %")
@@ -223,14 +204,5 @@ def _compared(request: CompareRequest, rows: Sequence[FormatRow], spec: ModelSpe
 
 def _notes(rows: Sequence[FormatRow]) -> tuple[str, ...]:
     """What a reader must know before comparing."""
-    told: dict[str, list[str]] = {}
-    for row in rows:
-        for note in row.notes:
-            told.setdefault(note, []).append(row.made.format.name)
-    notes = [f"{', '.join(names)}: {note}" for note, names in told.items()]
-    few = [row.made.format.name for row in rows if row.figures is not None and row.figures.engine.steps < STEPS_FOR_P99]
-    if few:
-        notes.append(f"Fewer than {STEPS_FOR_P99} steps: the p99 of {', '.join(few)} is little more than the slowest. Measure longer.")
-    if not native.available():
-        notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
-    return tuple(notes)
+    engines = notes_on_engines((row.made.format.name, note) for row in rows for note in row.notes)
+    return (*engines, *notes_on_measuring({row.made.format.name: row.figures for row in rows if row.figures is not None}))

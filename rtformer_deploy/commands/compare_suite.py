@@ -12,7 +12,8 @@ import onnx_ir as ir
 from .. import machine
 from ..backends import backend_row
 from ..comparison.contestant import Contestant
-from ..comparison.figures import STEPS_FOR_P99, figures
+from ..comparison.figures import figures
+from ..comparison.notes import notes_on_engines, notes_on_measuring
 from ..comparison.prepare import FindRanges, Preparation, is_weights, key_of, prepare
 from ..comparison.records import Journal, Scored
 from ..comparison.result import Compared
@@ -27,14 +28,14 @@ from ..files import make_folder, temporary_folder
 from ..formats.journal import refuse_overwriting
 from ..formats.model_file import load_stamped, save_model
 from ..formats.suite_file import Suite, load_suite
-from ..image import native
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent
-from ..nvidia.driver import gpus, why_none
+from ..nvidia.driver import gpus
 from ..opening import open_any
-from ..types import Backend, Feedback, ModelSpec, Ranges
+from ..timing.bench import environment
+from ..types import Feedback, ModelSpec, Ranges
 from .calibrate import CalibrateRequest, calibrate_file, hash_of_readable
-from .choices import pick_backend, pick_ranges
+from .choices import pick_backend, pick_ranges, refuse_missing_gpu
 from .kinds import COMPARE_FACTS
 from .outputs import Output, check_outputs, file_inputs, model_inputs, plan_outputs
 
@@ -74,7 +75,7 @@ def compare_suite(request: CompareRequest, feedback: Feedback) -> Compared:
     if journal.records:
         done = len(journal.rounds())
         feedback.say(f"Going on after {done} round{'s' * (done != 1)}.")
-    rows = [_prepared(entrant, task) for entrant in task.entrants]
+    rows = [_prepared(entrant, keys[entrant.name], task) for entrant in task.entrants]
     _refuse_none(rows, task)
     rows = [_scored(row, task, journal) for row in rows]
     return _compared(_measured(rows, task, journal), task)
@@ -91,7 +92,7 @@ def _task(request: CompareRequest, feedback: Feedback) -> _Task:
     if request.ranges.file is not None or (request.ranges.images is not None and request.precision != "int8"):
         raise UsageError("A suite's networks have ranges of their own: --int8 takes --images, and nothing else does.")
     backend = pick_backend(request.backend, feedback.say)
-    _refuse_unrunnable(backend, request.device)
+    refuse_missing_gpu("compare", backend, request.device)
     dataset = None
     if request.dataset is not None and request.root is not None:
         dataset = open_dataset(request.dataset, request.root, request.split, ImageReader(say=feedback.say))
@@ -117,17 +118,6 @@ def _check_external(request: CompareRequest) -> None:
         raise UsageError(
             "--classes, --mean, --std, --input, --output-name and --threshold describe a model from elsewhere: add one (--add)."
         )
-
-
-def _refuse_unrunnable(backend: Backend, device: int) -> None:
-    if not backend_row(backend).on_gpu:
-        return
-    devices = gpus()
-    if not devices:
-        what = f"compare runs every engine that it builds, and there is no GPU here for {backend} ({why_none()})."
-        raise EngineError(what, "Run it on the machine that the engines are for, or choose --backend openvino.")
-    if device >= len(devices):
-        raise EngineError(f"There is no GPU {device} here; there are {len(devices)}, counted from 0.")
 
 
 def _check_plans(entrants: Sequence[Entrant], preparation: Preparation) -> None:
@@ -179,18 +169,23 @@ def _identity(task: _Task, keys: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _prepared(entrant: Entrant, task: _Task) -> Row:
+def _prepared(entrant: Entrant, key: str, task: _Task) -> Row:
     """An entrant with its plan, or with why there is none."""
     task.feedback.progress(f"preparing {entrant.name}", task.entrants.index(entrant), len(task.entrants))
     try:
-        built = prepare(entrant, task.preparation, task.feedback)
+        built = prepare(entrant, task.preparation, key, task.feedback)
     except DeployError as error:
-        if is_interrupted(error):
-            raise
-        task.feedback.say(f"{entrant.name} takes no part: {error.what}")
-        return Row(entrant, error=error)
+        return _failed(Row(entrant), error, task)
     task.feedback.say(f"{entrant.name}: {built.plan} ({built.plan_mb:.1f} MiB)")
     return Row(entrant, built)
+
+
+def _failed(row: Row, error: DeployError, task: _Task) -> Row:
+    """A row of one that takes no part, with the reason, which is said too. Raises the error if Ctrl-C is behind it."""
+    if is_interrupted(error):
+        raise error
+    task.feedback.say(f"{row.name} takes no part: {error.what}")
+    return replace(row, error=error)
 
 
 def _refuse_none(rows: Sequence[Row], task: _Task) -> None:
@@ -212,8 +207,11 @@ def _scored(row: Row, task: _Task, journal: Journal) -> Row:
         return row
     scored = journal.scores().get(row.name)
     if scored is None:
-        with open_any(built.plan, device=task.request.device, threads=task.request.threads) as runner:
-            evaluation = evaluate(runner, dataset, task.feedback.progress)
+        try:
+            with open_any(built.plan, device=task.request.device, threads=task.request.threads) as runner:
+                evaluation = evaluate(runner, dataset, task.feedback.progress)
+        except DeployError as error:
+            return _failed(row, error, task)
         scored = Scored(row.name, evaluation.scores.miou, evaluation.frames)
         journal.add(scored)
     return replace(row, scored=scored)
@@ -223,7 +221,9 @@ def _measured(rows: Sequence[Row], task: _Task, journal: Journal) -> list[Row]:
     """Rows with what the rounds gave."""
     request = task.request
     contestants = [
-        Contestant(row.name, str(row.built.plan), threads=request.threads, device=request.device) for row in rows if row.built is not None
+        Contestant(row.name, str(row.built.plan), threads=request.threads, device=request.device)
+        for row in rows
+        if row.built is not None and row.error is None
     ]
     rounds, failed = measure(contestants, task.frame_size, request.rounds, request.seconds, journal, task.feedback)
     for name, error in failed.items():
@@ -238,7 +238,6 @@ def _compared(rows: Sequence[Row], task: _Task) -> Compared:
         "version": 1,
         "compared": "suite",
         "suite": suite.name,
-        "title": title,
         "frame": list(task.frame_size),
         "reference": suite.reference,
         "rounds": task.request.rounds,
@@ -246,8 +245,7 @@ def _compared(rows: Sequence[Row], task: _Task) -> Compared:
         "threads": task.request.threads,
         "dataset": None if task.dataset is None else {"name": task.dataset.name, "split": task.dataset.split},
         "rows": [row.to_json() for row in rows],
-        "notes": list(_notes(rows, task)),
-        "environment": {**machine.environment(), "pre_and_postprocessing": native.description()},
+        "environment": environment(),
     }
     here = f"frames a second here, the engine alone, frames of {size}"
     return Compared(
@@ -270,18 +268,6 @@ def _notes(rows: Sequence[Row], task: _Task) -> tuple[str, ...]:
         )
     if not any(row.figures is not None and row.name == task.suite.reference for row in rows):
         notes.append(f"There are no ratios: {task.suite.reference} did not run.")
-    few = [row.name for row in rows if row.figures is not None and row.figures.engine.steps < STEPS_FOR_P99]
-    if few:
-        notes.append(f"Fewer than {STEPS_FOR_P99} steps: the p99 of {', '.join(few)} is little more than the slowest. Measure longer.")
-    if not native.available():
-        notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
-    return (*notes, *_engine_notes(rows))
-
-
-def _engine_notes(rows: Sequence[Row]) -> list[str]:
-    """What is to be known of the engines; a note that several have is there once, with their names."""
-    names: dict[str, list[str]] = {}
-    for row in rows:
-        for note in () if row.built is None else row.built.info.notes:
-            names.setdefault(note, []).append(row.name)
-    return [f"{', '.join(owners)}: {note}" for note, owners in names.items()]
+    notes += notes_on_measuring({row.name: row.figures for row in rows if row.figures is not None})
+    engines = ((row.name, note) for row in rows if row.built is not None for note in row.built.info.notes)
+    return (*notes, *notes_on_engines(engines))

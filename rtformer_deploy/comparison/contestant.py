@@ -80,10 +80,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The answer to Setup once the contestant is open: the (H, W) of its input, and the memory that opening took in MiB."""
+    """The answer to Setup once the contestant is open: the (H, W) of its input."""
 
     input_size: tuple[int, int]
-    opened_mb: float
 
 
 @dataclass(frozen=True, slots=True)

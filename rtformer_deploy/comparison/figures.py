@@ -11,9 +11,6 @@ import numpy as np
 
 from .turns import Part, Ratio, Round, frame_times, ratio
 
-#: Fewer steps than this make the 99th percentile little more than the slowest step.
-STEPS_FOR_P99 = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Speed:
@@ -67,13 +64,14 @@ def figures(rounds: Sequence[Round], name: str, reference: str) -> Figures | Non
 def _speed(rounds: Sequence[Round], name: str, reference: str, part: Part) -> Speed:
     turns = [frame_times(each[name], part) for each in rounds]
     times = np.concatenate(turns)
-    by_round = [1000 / float(np.median(each)) for each in turns]
+    fps = 1000 / float(np.mean(times))
+    by_round = [1000 / float(np.mean(each)) for each in turns]
     return Speed(
         p50_ms=float(np.percentile(times, 50)),
         p99_ms=float(np.percentile(times, 99)),
-        fps=1000 / float(np.mean(times)),
-        low_fps=min(by_round),
-        high_fps=max(by_round),
+        fps=fps,
+        low_fps=min(fps, *by_round),  # with one round the two differ by rounding
+        high_fps=max(fps, *by_round),
         steps=len(times),
         ratio=ratio(rounds, name, reference, part),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from ..backends.here import can_run_here
-from ..backends.onnxruntime.providers import why_not_run
-from ..errors import DeployError, MissingPackageError, WeightsError
+from ..errors import DeployError, MissingPackageError, WeightsError, is_interrupted
 from ..files import size_of_file
 from ..formats.engine_file import save_engine
 from ..formats.recipe import load_recipe, recipe_names
@@ -47,12 +45,12 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """A model and what its formats are made with. `ranges` gives the INT8 ranges or raises a DeployError that says why there are none."""
+    """A model and what its formats are made with. `ranges` are INT8's, or the error that says why there are none."""
 
     model: ir.Model
     spec: ModelSpec
     folder: Path
-    ranges: Callable[[], Ranges]
+    ranges: Ranges | DeployError
     weights: Path | None = None
     threads: int | None = None
     device: int = 0
@@ -64,6 +62,8 @@ class Maker:
         except MissingPackageError as error:
             return Made(format_, "failed", f"the package {error.package} is not installed. {error.hint}.")
         except DeployError as error:
+            if is_interrupted(error):
+                raise
             return Made(format_, "failed", reason_of(error))
 
     def _network(self, format_: Format) -> Made:
@@ -81,19 +81,19 @@ class Maker:
         assert format_.backend is not None
         batch = self._batch
         options = BuildOptions(precision=format_.precision, batch=(batch, batch, batch), threads=self.threads, device=self.device)
-        ranges = self.ranges() if format_.precision == "int8" else None
+        ranges = self.ranges if format_.precision == "int8" else None
+        if isinstance(ranges, DeployError):
+            raise ranges
         engine = build_alone(self.model, self.spec, format_.backend, options, ranges=ranges, provider=format_.provider, progress=progress)
         path = self.folder / format_.file_name
         save_engine(engine, path)
-        reason = self._why_not_here(format_, engine)
+        reason = self._why_not_here(engine)
         contestant = None if reason else Contestant(format_.name, str(path), self.threads, self.device)
         status: Status = "built, not run here" if reason else "done"
         return Made(format_, status, reason, contestant, len(engine.plan), engine.info.precision, engine.info.notes)
 
-    def _why_not_here(self, format_: Format, engine: Engine) -> str | None:
+    def _why_not_here(self, engine: Engine) -> str | None:
         """Why this machine cannot run an engine; None if it may."""
-        if format_.provider is not None:
-            return why_not_run(format_.provider)
         if not can_run_here(engine):
             return f"there is no GPU here ({why_none()})."
         return next(iter(opening_notes(self.spec, engine.info.backend)), None)

@@ -134,9 +134,11 @@ def key_of(entrant: Entrant, preparation: Preparation) -> str:
     return sha256(json.dumps(what, sort_keys=True).encode())
 
 
-def prepare(entrant: Entrant, preparation: Preparation, feedback: Feedback) -> Built:
-    """An entrant -> its plan: the one in the folder if it was built of the same, else a new one. Raises the DeployError of what fails."""
-    key = key_of(entrant, preparation)
+def prepare(entrant: Entrant, preparation: Preparation, key: str, feedback: Feedback) -> Built:
+    """An entrant and its `key_of` -> its plan: the one in the folder if it was built of the same, else a new one.
+
+    Raises the DeployError of what fails.
+    """
     kept = _kept(entrant, preparation, key)
     if kept is not None:
         return kept

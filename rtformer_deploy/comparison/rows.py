@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import DeployError
 from ..formats.published import Published
 from .figures import Figures, Speed
+from .making import reason_of
 from .prepare import Built
 from .records import Scored
 from .result import Point, Table
@@ -130,7 +131,7 @@ def _speed(row: Row, part: Part) -> tuple[str, ...]:
 
 
 def _failures(rows: Sequence[Row]) -> tuple[Table, ...]:
-    failed = tuple((row.name, " ".join(row.error.lines)) for row in rows if row.error is not None)
+    failed = tuple((row.name, reason_of(row.error)) for row in rows if row.error is not None)
     return (Table("Failed", ("network", "why"), failed),) if failed else ()
 
 

@@ -71,7 +71,7 @@ def take_turns(
                 standing.fail(contestant.name, error)
         missing = _missing(rounds, earlier, list(standing.running))
         for number in range(missing):
-            turns = _round(standing, seconds, len(earlier) + number, missing - number, tell)
+            turns = _round(standing, seconds, len(earlier) + number, (number, missing), tell)
             if turns:
                 after(turns)
         _each(standing, last, tell)
@@ -95,13 +95,16 @@ def _missing(rounds: int, earlier: Sequence[Round], names: Sequence[str]) -> int
     return max((max(0, rounds - sum(name in each for each in earlier)) for name in names), default=0)
 
 
-def _round(standing: Standing, seconds: float, number: int, left: int, tell: Callable[[str, int, int], None]) -> Round:
-    """One round, each in another order: what comes after a large network finds other caches than what comes after a small one."""
+def _round(standing: Standing, seconds: float, number: int, this_of: tuple[int, int], tell: Callable[[str, int, int], None]) -> Round:
+    """One round, each in another order: what comes after a large network finds other caches than what comes after a small one.
+
+    `number` counts the rounds of earlier runs too, `this_of` is which round of this run it is, from 0, and of how many.
+    """
     names = list(standing.running)
     start = number % max(1, len(names))
     turns: dict[str, Turn] = {}
     for done, name in enumerate(names[start:] + names[:start]):
-        tell(f"round {number + 1}: {name}", done, left * len(names))
+        tell(f"round {number + 1}: {name}", this_of[0] * len(names) + done, this_of[1] * len(names))
         try:
             turns[name] = standing.running[name].turn(seconds, _WARMUP)
         except DeployError as error:

@@ -53,7 +53,7 @@ def _answers(requests: Iterator[str]) -> Iterator[Answer]:
             before = machine.resident_mb()
             machine.reset_peak()
             runner = stack.enter_context(open_contestant(setup.contestant))
-            yield Answer(Ready(runner.spec.size, max(0.0, machine.resident_mb() - before)))
+            yield Answer(Ready(runner.spec.size))
             for line in requests:
                 yield _answer(convert(parse_json(line), Request), runner, frame, before, setup.contestant.threads)
         except DeployError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -147,7 +147,8 @@ def detailed(documents: Sequence[Document[T]]) -> Sequence[Document[T]]:
     return documents[:MOST_DETAILED]
 
 
-def left_out(documents: Sequence[Document[Any]]) -> list[Block]:
-    """One line if there are more documents than have pictures of their own."""
+def part(title: str, documents: Sequence[Document[T]], details: Callable[[Document[T]], Iterable[Block]], *first: Block) -> Part:
+    """The blocks `first`, then each document's `details`, and a line if there are more documents than have any."""
     more = len(documents) - MOST_DETAILED
-    return [Lines([f"{more:,} more are in the table only."])] if more > 0 else []
+    last = [Lines([f"{more:,} more are in the table only."])] if more > 0 else []
+    return Part(title, [*first, *(block for document in detailed(documents) for block in details(document)), *last])

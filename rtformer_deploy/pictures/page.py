@@ -22,7 +22,7 @@ def render_page(template: str, **values: Any) -> str:
 
 def file_text(name: str) -> Markup:
     """A file of this folder, as it is."""
-    return Markup(_environment().get_template(name).render())
+    return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
 def _environment() -> Environment:

@@ -117,7 +117,7 @@ def bench(
         warmup_s=warmup,
         frame={"height": frames[0].shape[0], "width": frames[0].shape[1]},
         model=_model_facts(runner),
-        environment={**machine.environment(), "pre_and_postprocessing": native.description()},
+        environment=environment(),
         stages=stages,
         mixed_cells=mixed,
         notes=_notes(runner, engine, whole, mixed),
@@ -255,10 +255,20 @@ def _conventions(runner: FrameRunner) -> dict[str, str]:
     return conventions
 
 
+def environment() -> dict[str, Any]:
+    """What figures of whole frames depend on, ready for JSON: `machine.environment` and what does the pre- and post-processing."""
+    return {**machine.environment(), "pre_and_postprocessing": native.description()}
+
+
+def native_notes() -> list[str]:
+    """A note if the pre- and post-processing is not the compiled code."""
+    if native.available():
+        return []
+    return [f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code."]
+
+
 def _notes(runner: FrameRunner, engine: Timing, whole: Timing, mixed: float | None) -> tuple[str, ...]:
-    notes = []
-    if not native.available():
-        notes.append(f"Pre- and post-processing ran in {native.description()}: rtformer-deploy doctor says how to get the compiled code.")
+    notes = native_notes()
     steps = min(len(engine.latencies_ms), len(whole.latencies_ms))
     if steps < STEPS_FOR_P99:
         notes.append(f"Only {steps} steps: p99 is little more than the slowest one. Measure longer with --seconds.")

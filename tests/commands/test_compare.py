@@ -15,11 +15,13 @@ from helpers import StoppedError, hide, tiny_model, tiny_spec
 from small_network import write_small
 
 from rtformer_deploy.cli import main
+from rtformer_deploy.commands import compare_suite as compare_suite_module
 from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.compare import CompareRequest, compare
 from rtformer_deploy.comparison import prepare as prepare_module
 from rtformer_deploy.comparison.result import Compared
-from rtformer_deploy.errors import ModelError
+from rtformer_deploy.errors import EngineError, ModelError, OutputError
+from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import Feedback
 
 RECIPE = """
@@ -144,6 +146,30 @@ def rounds_of(compared: Compared) -> list[int]:
     return [row["measured"]["rounds"] for row in compared.facts["rows"]]
 
 
+def test_an_engine_that_cannot_be_scored_takes_no_part_and_the_others_go_on(
+    suite: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path, **options: object) -> FrameRunner:
+        raise EngineError("It cannot be opened.")
+
+    without_processes(monkeypatch)
+    monkeypatch.setattr(compare_suite_module, "open_any", broken)
+    result = call(*words(suite))
+    assert result.exit_code == 0, result.output
+    assert [(row["name"], row["status"]) for row in found()["rows"]] == [("Small", "done"), ("Eighths", "failed"), ("model", "failed")]
+    assert found()["rows"][2]["why"] == ["It cannot be opened."]
+    assert "model takes no part: It cannot be opened." in result.output
+
+
+def test_weights_are_inputs_though_their_name_has_an_equals_sign(suite: Path, quick: type[FakeProcess]) -> None:
+    for name in ("lr=0.1", "x"):
+        Path(name).mkdir()
+    weights = Path("lr=0.1/w.json")
+    weights.write_text("{}")
+    with pytest.raises(OutputError, match=r"it is itself an input"):
+        compare(request(suite, weights=(f"Small={weights}",), json_path=weights), Feedback(silent))
+
+
 def test_an_interrupted_run_goes_on(suite: Path, quick: type[FakeProcess]) -> None:
     def stop(phase: str, done: int, total: int) -> None:
         if phase.startswith("round 2"):
@@ -233,7 +259,7 @@ def test_ctrl_c_behind_a_librarys_error_ends_the_run(suite: Path, quick: type[Fa
         (["--suite", "paper", "--weights", "slim.pth"], "Say whose they are: --weights NAME=FILE.", 2),
         (["--suite", "paper", "--weights", "STDC1-50=none.pth"], "Cannot read weights none.pth", 1),
         (["--suite", "paper", "--add", "none.onnx"], "Cannot read an ONNX model none.onnx", 1),
-        (["--suite", "paper", "--backend", "tensorrt"], "compare runs every engine that it builds, and there is no GPU here", 1),
+        (["--suite", "paper", "--backend", "tensorrt"], "compare runs every engine it builds, and there is no GPU here", 1),
         (["--suite", "paper", "--size", "9000x8"], "height and width must be from 1 to 8192", 2),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from comparing import turn
 
+from rtformer_deploy.comparison.contestant import Turn
 from rtformer_deploy.comparison.figures import figures
 from rtformer_deploy.comparison.records import Journal, Record, Scored, Timed
 from rtformer_deploy.errors import UsageError
@@ -26,6 +27,15 @@ def test_figures_are_of_a_frame_over_all_rounds() -> None:
     alone = figures(ROUNDS[1:], "a", "b")
     assert alone is not None
     assert alone.to_json()["engine"]["ratio"] is None
+
+
+def test_the_speed_over_all_lies_between_those_of_the_rounds_though_a_few_steps_are_slow() -> None:
+    slow = Turn((10.0, 10.0, 10.0, 90.0), (10.0, 10.0, 10.0, 0.3), 1.0)
+    for rounds in ([{"a": slow}], [{"a": slow}, {"a": Turn((10.0, 11.0, 200.0), (7.0, 7.0, 7.3), 1.0)}]):
+        found = figures(rounds, "a", "a")
+        assert found is not None
+        for speed in (found.engine, found.frame):
+            assert speed.low_fps <= speed.fps <= speed.high_fps
 
 
 def test_the_journal_gives_back_what_was_measured(tmp_path: Path) -> None:

@@ -29,17 +29,16 @@ from rtformer_deploy.formats.engine_file import load_engine
 from rtformer_deploy.formats.weights_file import weights_metadata
 from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.weights import save_weights
-from rtformer_deploy.types import ModelSpec, PrecisionFound, Ranges, no_progress
+from rtformer_deploy.types import ModelSpec, PrecisionFound, no_progress
 
 BY_NAME = {each.name: each for each in FORMATS}
 
 
-def no_ranges() -> Ranges:
-    raise CalibrationError("INT8 needs ranges.", "Give --ranges FILE.")
+NO_RANGES = CalibrationError("INT8 needs ranges.", "Give --ranges FILE.")
 
 
 def maker(folder: Path, spec: ModelSpec | None = None, weights: Path | None = None) -> Maker:
-    return Maker(tiny_model(), spec or tiny_spec(), folder, no_ranges, weights, threads=1)
+    return Maker(tiny_model(), spec or tiny_spec(), folder, NO_RANGES, weights, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import onnx_ir as ir
 from ...errors import EngineError, MissingPackageError, first_line
 from ...files import sha256
 from ...formats.model_file import serialize_model
-from ...nvidia.driver import gpus, why_none
 from ...types import Backend, BuildOptions, Engine, EngineInfo, ModelSpec, PrecisionFound, PrecisionName, TensorSpec
 from ..shapes import batch_range, output_shape, tensors
 
@@ -78,11 +77,6 @@ def provider_row(name: object) -> ProviderRow:
     if row is None:
         raise EngineError(f"The plan is for the execution provider {name!r}, which this version does not know.")
     return row
-
-
-def why_not_run(name: str) -> str | None:
-    """Why an engine cannot run on a provider on this machine, though it can be built: None if it may."""
-    return f"there is no GPU here ({why_none()})." if provider_row(name).on_gpu and not gpus() else None
 
 
 def build(model: ir.Model, spec: ModelSpec, provider: str, options: BuildOptions, model_sha256: str) -> Engine:

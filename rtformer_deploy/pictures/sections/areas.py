@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..blocks import Block, Cell, Document, Heading, Part, Table, count, detailed, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Part, Table, count, part, percent, short
 
 _MOST = 2**53  # pixels
 
@@ -29,10 +29,7 @@ class Areas:
 
 def section(documents: Sequence[Document[Areas]]) -> Part:
     """Documents -> for each the share of every class over all frames, the largest first."""
-    blocks: list[Block] = []
-    for document in detailed(documents):
-        blocks += _details(document)
-    return Part("Class areas", [*blocks, *left_out(documents)])
+    return part("Class areas", documents, _details)
 
 
 def _details(document: Document[Areas]) -> Iterator[Block]:

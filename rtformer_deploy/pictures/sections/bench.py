@@ -21,9 +21,8 @@ from ..blocks import (
     Part,
     Picture,
     Table,
-    detailed,
-    left_out,
     milliseconds,
+    part,
     short,
     size,
 )
@@ -102,9 +101,7 @@ def section(documents: Sequence[Document[Bench]]) -> Part:
         blocks.append(_stages(documents))
     if any(document.data.paced for document in documents):
         blocks.append(_paced(documents))
-    for document in detailed(documents):
-        blocks += _histograms(document)
-    return Part("Latency", [*blocks, *left_out(documents)])
+    return part("Latency", documents, _histograms, *blocks)
 
 
 def _latencies(documents: Sequence[Document[Bench]]) -> Table:

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from ...comparison.result import Compared, Point
 from ...formats.documents import DocumentError
-from ..blocks import Block, Cell, Document, Heading, Lines, Number, Part, Picture, Table, detailed, left_out, short
+from ..blocks import Block, Cell, Document, Heading, Lines, Number, Part, Picture, Table, part, short
 from ..scatter import embed_scatter
 
 _MOST_ROWS = 1000
@@ -54,10 +54,7 @@ def check(data: Comparison) -> None:
 
 def section(documents: Sequence[Document[Comparison]]) -> Part:
     """Reports -> their pictures, tables and notes."""
-    blocks: list[Block] = []
-    for document in detailed(documents):
-        blocks += _details(document)
-    return Part("Comparison", [*blocks, *left_out(documents)])
+    return part("Comparison", documents, _details)
 
 
 def _details(document: Document[Comparison]) -> Iterator[Block]:

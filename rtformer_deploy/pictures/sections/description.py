@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..blocks import Block, Document, Heading, Part, Table, detailed, facts, left_out, short
+from ..blocks import Block, Document, Heading, Part, Table, facts, part, short
 
 Description = Mapping[str, Any]
 
@@ -15,10 +15,7 @@ def section(documents: Sequence[Document[Description]]) -> Part:
     rows = [
         [each.name, short(str(each.data["kind"])), short(_path(each.data)), short(str(each.data["problem"] or ""))] for each in documents
     ]
-    blocks: list[Block] = [Table("What was looked at", ("file", "kind", "of", "problem"), rows)]
-    for document in detailed(documents):
-        blocks += _details(document)
-    return Part("Descriptions", [*blocks, *left_out(documents)])
+    return part("Descriptions", documents, _details, Table("What was looked at", ("file", "kind", "of", "problem"), rows))
 
 
 def _path(data: Description) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ...types import EngineInfo
-from ..blocks import Block, Cell, Document, Heading, Lines, Part, Table, detailed, left_out, milliseconds, percent, short, size
+from ..blocks import Block, Cell, Document, Heading, Lines, Part, Table, milliseconds, part, percent, short, size
 
 
 def section(documents: Sequence[Document[EngineInfo]]) -> Part:
     """Sidecars -> a table of all of them, and what each was chosen from and says about itself."""
-    blocks: list[Block] = [_overview(documents)]
-    for document in detailed(documents):
-        blocks += _details(document)
-    return Part("Engines", [*blocks, *left_out(documents)])
+    return part("Engines", documents, _details, _overview(documents))
 
 
 def _overview(documents: Sequence[Document[EngineInfo]]) -> Table:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from msgspec import Meta
 
 from ...types import Count, Share
-from ..blocks import Block, Cell, Document, Heading, Number, Part, Picture, Table, count, detailed, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Part, Picture, Table, count, part, percent, short
 from ..flicker import draw_flicker
 from ..svg import cropped
 
@@ -46,10 +46,7 @@ class Flicker:
 def section(documents: Sequence[Document[Flicker]]) -> Part:
     """Reports -> a table of all of them, and each over time and by class."""
     rows: list[list[Cell]] = [[each.name, count(len(each.data.frames)), percent(each.data.share)] for each in documents]
-    blocks: list[Block] = [Table("Still pixels that change class", ("file", "frames", "flicker, %"), rows)]
-    for document in detailed(documents):
-        blocks += _details(document)
-    return Part("Flicker", [*blocks, *left_out(documents)])
+    return part("Flicker", documents, _details, Table("Still pixels that change class", ("file", "frames", "flicker, %"), rows))
 
 
 def _details(document: Document[Flicker]) -> Iterator[Block]:
@@ -57,7 +54,5 @@ def _details(document: Document[Flicker]) -> Iterator[Block]:
     yield Heading(document.name)
     times, shares = [frame.time for frame in data.frames], [frame.share for frame in data.frames]
     yield Picture(Markup(draw_flicker(document.name, times, shares, data.share, data.threshold, cropped)))
-    rows: list[list[Cell]] = [
-        [short(name), Number(each.still_pixels, f"{each.still_pixels:,}"), percent(each.share)] for name, each in data.classes.items()
-    ]
+    rows: list[list[Cell]] = [[short(name), count(each.still_pixels), percent(each.share)] for name, each in data.classes.items()]
     yield Table("By class", ("class", "still pixels", "flicker, %"), rows)

@@ -21,9 +21,8 @@ from ..blocks import (
     RoundedShare,
     Table,
     count,
-    detailed,
-    left_out,
     milliseconds,
+    part,
     percent,
     short,
     size,
@@ -74,10 +73,7 @@ class Profile:
 
 def section(documents: Sequence[Document[Profile]]) -> Part:
     """Reports -> a table of all of them, then for each its slowest layers and its blocks."""
-    blocks: list[Block] = [_overview(documents)]
-    for document in detailed(documents):
-        blocks += _details(document)
-    return Part("Layers", [*blocks, *left_out(documents)])
+    return part("Layers", documents, _details, _overview(documents))
 
 
 def _overview(documents: Sequence[Document[Profile]]) -> Table:

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from ...formats.documents import DocumentError
 from ...types import Classes, Count, Share
-from ..blocks import Block, Cell, Document, Heading, Lines, Part, Picture, Table, count, detailed, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Lines, Part, Picture, Table, count, detailed, part, percent, short
 from ..confusion import draw_confusion
 from ..svg import cropped
 
@@ -45,10 +45,7 @@ def check(data: Scores) -> None:
 
 def section(documents: Sequence[Document[Scores]]) -> Part:
     """Reports -> a table of all of them, the classes of those that tell the same ones apart beside each other, and the matrices."""
-    blocks: list[Block] = [_overview(documents), *_by_class(detailed(documents))]
-    for document in detailed(documents):
-        blocks += _confusion(document)
-    return Part("Accuracy", [*blocks, *left_out(documents)])
+    return part("Accuracy", documents, _confusion, _overview(documents), *_by_class(detailed(documents)))
 
 
 def _overview(documents: Sequence[Document[Scores]]) -> Table:

@@ -24,9 +24,8 @@ from ..blocks import (
     Picture,
     Table,
     count,
-    detailed,
-    left_out,
     milliseconds,
+    part,
     percent,
     short,
 )
@@ -73,10 +72,7 @@ class Tuning:
 
 def section(documents: Sequence[Document[Tuning]]) -> Part:
     """Reports -> for each its Pareto picture, its mixes, and how the chosen one is built."""
-    blocks: list[Block] = []
-    for document in detailed(documents):
-        blocks += _details(document)
-    return Part("Mixes of precisions", [*blocks, *left_out(documents)])
+    return part("Mixes of precisions", documents, _details)
 
 
 def _details(document: Document[Tuning]) -> Iterator[Block]:

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from ...types import Count, Share
-from ..blocks import Block, Cell, Document, Heading, Number, Part, RoundedShare, Table, count, detailed, left_out, percent, short
+from ..blocks import Block, Cell, Document, Heading, Number, Part, RoundedShare, Table, count, part, percent, short
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,7 @@ class Verification:
 
 def section(documents: Sequence[Document[Verification]]) -> Part:
     """Reports -> a table of all of them, and the stages of each."""
-    blocks: list[Block] = [_overview(documents)]
-    for document in detailed(documents):
-        blocks += _stages(document)
-    return Part("Comparison of two", [*blocks, *left_out(documents)])
+    return part("Comparison of two", documents, _stages, _overview(documents))
 
 
 def _overview(documents: Sequence[Document[Verification]]) -> Table:
