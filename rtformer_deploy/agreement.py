@@ -164,6 +164,7 @@ def _shares(reference: FrameRunner, runner: FrameRunner, probes: Probes, progres
     one_class = True
     everything = (*own_probes(runner.spec), *probes.frames)
     probes.odd.total = len(probes.frames)
+    probes.odd.errors.clear()  # the same frames may have been tried before, on a graph or on another engine
     for done, (probe, frame) in enumerate(_decoded(everything, probes.odd), 1):
         exact = _exact(reference, probe.name, frame)
         one_class = one_class and bool((exact == exact.flat[0]).all())

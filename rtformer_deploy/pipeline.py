@@ -238,14 +238,11 @@ def refit_engine(
     options = replace(where, precision=info.precision.asked, batch=info.batch, mixed=mixed, plugins=plugins)
     check_same_ends(info.spec, spec)
     graph = _graph_for(model, spec, info.backend, options, ranges, known.keep, known.fp32, probes, progress)
-    changed = check_fit(known, graph)
+    new, changed = check_fit(known, graph)
     plan = put_weights(engine, graph, known.weights, changed, options.device)
     progress("TensorRT: put the weights in", 1, 1)
-    new = replace(
-        info, spec=spec, plan_sha256=sha256(plan), model_sha256=file_sha256(model), refit=refit_of(graph, known.keep, known.fp32, False),
-        flips=None, flips_on={}, notes=(),
-    )  # fmt: skip
-    return _compared(_noted(Engine(plan, new), model, graph, options, ranges), model, options, probes, progress)
+    info = replace(info, spec=spec, plan_sha256=sha256(plan), model_sha256=file_sha256(model), refit=new, flips=None, flips_on={}, notes=())
+    return _compared(_noted(Engine(plan, info), model, graph, options, ranges), model, options, probes, progress)
 
 
 def check_refittable(info: EngineInfo) -> Refit:

@@ -202,6 +202,18 @@ def test_no_readable_image_is_an_error() -> None:
         compare(engine, tiny_model(), PLAIN, Probes((Probe("a", broken),), odd=OddFiles(stop=False)))
 
 
+def test_an_image_that_cannot_be_read_counts_once_however_often_it_is_tried() -> None:
+    def broken() -> Frame:
+        raise ImageError("no picture")
+
+    engine = build(tiny_model(), tiny_spec(), "onnxruntime", PLAIN)
+    frame = np.zeros((8, 8, 3), np.uint8)
+    probes = Probes((Probe("a", broken), Probe("b", lambda: frame)), odd=OddFiles(stop=False))
+    for _ in range(2):
+        assert "b" in compare(engine, tiny_model(), PLAIN, probes).shares
+        assert len(probes.odd.errors) == 1
+
+
 def test_a_model_with_functions_is_compared_too() -> None:
     assert build_engine(attention_model(), attention_spec(), "openvino", PLAIN).info.flips == 0
 

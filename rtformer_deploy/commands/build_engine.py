@@ -75,6 +75,8 @@ class BuildRequest:
             raise UsageError("--fastest tries FP32, FP16 and INT8 itself: leave --fp32, --fp16, --int8, --fp8, --keep and --recipe out.")
         if self.fastest and self.options.strip:
             raise UsageError("--fastest and --strip cannot be combined: a plan without weights cannot be timed.")
+        if self.options.strip and self.max_flips is not None:
+            raise UsageError("--strip and --max-flips cannot be combined: a plan without weights cannot be run. refit takes --max-flips.")
 
 
 def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
@@ -90,8 +92,6 @@ def build_to_file(request: BuildRequest, feedback: Feedback) -> Engine:
     backend = pick_backend(request.backend, feedback.say)
     if not request.fastest:
         check_can_compare(backend, request.max_flips)
-    if request.options.strip and request.max_flips is not None:
-        raise UsageError("--strip and --max-flips cannot be combined: a plan without weights cannot be run. refit takes --max-flips.")
     model, spec = read_model(request.model, request.external, backend)
     if request.fastest:
         refuse_unrunnable("--fastest", spec, backend, request.options.device)

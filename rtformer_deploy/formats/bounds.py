@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import onnx
 
 from ..errors import ModelError, shorten
+from .subgraphs import walk
 
 #: The most nodes of a model, once the functions that it calls are written out. Large networks have some ten thousand.
 MOST_NODES = 100_000
@@ -120,20 +121,10 @@ def _check_names(name: str, names: Iterable[str]) -> None:
 def _calls(nodes: Iterable[onnx.NodeProto], budget: _Budget) -> Counter[_Key]:
     """How often each operator occurs among nodes, in their subgraphs too."""
     counts: Counter[_Key] = Counter()
-    for node in _walk(nodes):
+    for node in walk(nodes):
         budget.take(node)
         counts[node.domain, node.op_type, node.overload] += 1
     return counts
-
-
-def _walk(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _walk(attribute.g.node)
-            for graph in attribute.graphs:
-                yield from _walk(graph.node)
 
 
 def _check_expanded(name: str, main: Counter[_Key], calls: dict[_Key, Counter[_Key]]) -> None:

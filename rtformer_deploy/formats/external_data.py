@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ..errors import ModelError, shorten
 from ..files import MODEL_BYTES, read_part, size_of_file
+from .subgraphs import bodies
 
 #: The most bytes of a model with its data; one ONNX file, and so a plan, holds 2 GiB with the names and the graph.
 _MOST_BYTES = MODEL_BYTES - 2**24
@@ -66,8 +67,8 @@ def _of_node(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
-        for graph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-            yield from _of_graph(graph)
+    for body in bodies(node):
+        yield from _of_graph(body)
 
 
 def _bytes(tensor: onnx.TensorProto, path: Path) -> int:

@@ -23,6 +23,7 @@ from .external_model import tensor_spec
 from .other_files import kind_of_file
 from .sparse import fill_sparse
 from .spec_file import parse_spec, spec_text
+from .subgraphs import bodies
 
 SPEC_KEY = "rtformer_deploy.spec"
 _OWN_DOMAINS = ("", "ai.onnx")
@@ -132,11 +133,10 @@ def _dangling(graph: onnx.GraphProto, outside: frozenset[str]) -> tuple[str, str
         wanted = next((each for each in node.input if each and each not in known), None)
         if wanted is not None:
             return f"the node {shorten(node.name)} ({node.op_type})" if node.name else f"a node {node.op_type}", wanted
-        for attribute in node.attribute:
-            for body in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                found = _dangling(body, known)
-                if found is not None:
-                    return found
+        for body in bodies(node):
+            found = _dangling(body, known)
+            if found is not None:
+                return found
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -11,34 +10,27 @@ from onnx import numpy_helper
 
 from ..errors import ModelError, shorten
 from ..files import MODEL_BYTES
+from .subgraphs import bodies, walk
 
 
 def fill_sparse(proto: onnx.ModelProto, name: str) -> None:
-    """Writes out the sparse initializers of every graph, and the sparse values of Constant nodes; changes the model.
+    """Writes out the sparse initializers of every graph, and the sparse values of Constant nodes, also of functions; changes the model.
 
     Raises ModelError if one does not fit its shape, or all of them together take more than 2 GiB.
     """
     left = MODEL_BYTES
-    for graph in _graphs(proto.graph):
+    nodes = list(walk([*proto.graph.node, *(node for function in proto.functions for node in function.node)]))
+    for graph in (proto.graph, *(body for node in nodes for body in bodies(node))):
         for sparse in graph.sparse_initializer:
             left -= _bytes(sparse, name, left)
             graph.initializer.append(_full(sparse, name))
         del graph.sparse_initializer[:]
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.SPARSE_TENSOR and node.op_type == "Constant":
-                    left -= _bytes(attribute.sparse_tensor, name, left)
-                    full = _full(attribute.sparse_tensor, name)
-                    attribute.CopyFrom(onnx.helper.make_attribute("value", full))
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those inside its nodes."""
-    yield graph
-    for node in graph.node:
+    for node in nodes:
         for attribute in node.attribute:
-            for body in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
-                yield from _graphs(body)
+            if attribute.type == onnx.AttributeProto.SPARSE_TENSOR and node.op_type == "Constant":
+                left -= _bytes(attribute.sparse_tensor, name, left)
+                full = _full(attribute.sparse_tensor, name)
+                attribute.CopyFrom(onnx.helper.make_attribute("value", full))
 
 
 def _bytes(sparse: onnx.SparseTensorProto, name: str, most: int) -> int:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..formats.ranges import LEVELS
+from .edit import all_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +44,4 @@ _FP8_TYPES = frozenset({ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2, ir.Dat
 
 def holds_fp8(model: ir.Model) -> bool:
     """Whether any tensor of a model is FP8, so that only GPUs of compute capability 8.9 and later compute it."""
-    values = (value for node in model.graph.all_nodes() for value in (*node.inputs, *node.outputs))
-    return any(value is not None and value.dtype in _FP8_TYPES for value in values)
+    return any(value.dtype in _FP8_TYPES for value in all_values(model))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import onnx
 import onnx_ir as ir
 
 from ..errors import BuildError, ModelError
 from ..files import sha256
+from ..formats.subgraphs import bodies
 from ..types import Refit, StoredWeight
 
 #: The types of weights and scales. Whole numbers of more bits are shapes and indices, which belong to the graph.
@@ -40,18 +42,18 @@ def graph_sha256(model: ir.Model) -> str:
     return sha256(proto.SerializeToString(deterministic=True))
 
 
-def refit_of(model: ir.Model, keep: Sequence[str], fp32: Sequence[str], stripped: bool = True) -> Refit:
-    """A graph for a builder, and the globs by which it was made -> what `refit` must know of the plan."""
+def refit_of(model: ir.Model, keep: Sequence[str], fp32: Sequence[str]) -> Refit:
+    """A graph for a builder, and the globs by which it was made -> what `refit` must know of the stripped plan."""
     weights = weights_of(model)
     if len(weights) > _MOST_WEIGHTS:
         raise BuildError(
             f"--strip: the model has {len(weights)} weights, and a sidecar lists at most {_MOST_WEIGHTS}.", "Leave --strip out."
         )
-    return Refit(stripped, weights, graph_sha256(model), tuple(keep), tuple(fp32))
+    return Refit(True, weights, graph_sha256(model), tuple(keep), tuple(fp32))
 
 
-def check_fit(refit: Refit, model: ir.Model) -> frozenset[str]:
-    """What an engine was built from and the graph of another model -> the names of the weights whose values differ.
+def check_fit(refit: Refit, model: ir.Model) -> tuple[Refit, frozenset[str]]:
+    """What an engine was built from and the graph of another model -> the same with that model's weights, and which of them differ.
 
     Raises ModelError, listing what differs, unless the two graphs are equal but for these values.
     """
@@ -66,7 +68,8 @@ def check_fit(refit: Refit, model: ir.Model) -> frozenset[str]:
             "refit exchanges values of weights alone. For another model build another engine: rtformer-deploy build-engine --strip.",
             details=[*(f"  {line}" for line in lines[:_MOST_NAMED]), *more],
         )
-    return frozenset(name for name, weight in found.items() if weight.sha256 != refit.weights[name].sha256)
+    changed = frozenset(name for name, weight in found.items() if weight.sha256 != refit.weights[name].sha256)
+    return replace(refit, stripped=False, weights=found), changed
 
 
 def _differences(built: Mapping[str, StoredWeight], found: Mapping[str, StoredWeight]) -> Iterator[str]:
@@ -99,6 +102,5 @@ def _clear_remarks(graph: onnx.GraphProto) -> None:
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         for field in _REMARKS:
             part.ClearField(field)
-    for attribute in (each for node in graph.node for each in node.attribute):
-        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            _clear_remarks(body)
+    for body in (body for node in graph.node for body in bodies(node)):
+        _clear_remarks(body)

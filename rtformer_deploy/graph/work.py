@@ -40,7 +40,8 @@ def work_of(model: ir.Model) -> Work:
 
 def multiplications(node: ir.Node) -> int:
     """The multiplications of a convolution or a linear layer for one image; unknown dimensions count as one."""
-    found, shape = weight_of(node), node.outputs[0].shape
+    counted = node.inputs[0] if node.op_type == "ConvTranspose" else node.outputs[0]  # where each weight is used once
+    found, shape = weight_of(node), None if counted is None else counted.shape
     weight = node.inputs[1 if found is None else found.index]
     if weight is None or weight.shape is None:
         return 0

@@ -17,8 +17,8 @@ from ..opening import open_any
 from ..types import Frame, LabelMap
 from .client import TritonClient, frames_tensor, pictures_tensor
 from .repository import Manifest, Served
-from .sample import bytes_tensor, sample_picture
-from .steps import PLAN, SPEC
+from .sample import sample_picture
+from .steps import ENGINE_FILES, SPEC
 
 #: The share of pixels that another library or machine may give another class by rounding; more is a fault.
 MOST_FLIPS = 0.01
@@ -53,7 +53,7 @@ def check_running(folder: Path, manifest: Manifest, client: TritonClient) -> Ite
 def _checked(model: Served, folder: Path, client: TritonClient, picture: bytes, frame: Frame) -> Checked:
     for name in model.folders:
         client.check_ready(name)
-    labels = client.infer(model.name, pictures_tensor([picture], bytes_tensor([picture])), "labels")
+    labels = client.infer(model.name, pictures_tensor([picture]), "labels")
     of_frame = client.infer(f"{model.name}_rgb", frames_tensor(frame[None]), "labels")
     wanted = (1, *frame.shape[:2])
     for name, found in ((model.name, labels), (f"{model.name}_rgb", of_frame)):
@@ -72,11 +72,11 @@ def _checked(model: Served, folder: Path, client: TritonClient, picture: bytes, 
 
 def _own(model: Served, folder: Path, frame: Frame) -> tuple[LabelMap | None, tuple[str, ...], str]:
     """What a repository's own engine gives here for a frame, its classes, and why it gives nothing if it cannot be opened here."""
+    end = "rgb" if model.runs == "python" else "engine"
+    path = folder / f"{model.name}_{end}" / "1" / ENGINE_FILES[model.runs]
     if model.runs == "python":
-        path = folder / f"{model.name}_rgb" / "1" / PLAN
         classes = load_info(path).spec.classes
     else:
-        path = folder / f"{model.name}_engine" / "1" / ("model.plan" if model.runs == "tensorrt_plan" else "model.onnx")
         classes = load_spec(folder / f"{model.name}_postprocess" / "1" / SPEC).classes
     try:
         with open_any(path) as runner:

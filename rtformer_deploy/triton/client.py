@@ -19,6 +19,7 @@ from ..errors import EngineError, UsageError, shorten
 from ..formats.conversion import convert
 from ..formats.documents import JSON_BYTES, DocumentError, parse_json
 from ..types import Text
+from .sample import bytes_tensor
 
 #: The header that says how long the JSON before the binary data is.
 _LENGTH = "Inference-Header-Content-Length"
@@ -141,9 +142,9 @@ def frames_tensor(frames: NDArray[np.uint8]) -> InputTensor:
     return InputTensor("image", frames.shape, "UINT8", frames.tobytes())
 
 
-def pictures_tensor(pictures: Sequence[bytes], data: bytes) -> InputTensor:
-    """Encoded pictures, and them as a BYTES tensor's data -> the input of NAME."""
-    return InputTensor("image", (len(pictures),), "BYTES", data)
+def pictures_tensor(pictures: Sequence[bytes]) -> InputTensor:
+    """Encoded pictures as the input of NAME."""
+    return InputTensor("image", (len(pictures),), "BYTES", bytes_tensor(pictures))
 
 
 def _no_address(address: str) -> UsageError:

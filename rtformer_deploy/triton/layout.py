@@ -10,6 +10,7 @@ NAME_rgb is the ensemble of the three. So requests for frames of any sizes can b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..formats.spec_file import spec_text
 from .config import Accelerator, Batching, EnsembleStep, Group, ModelConfig, Tensor, WarmUp
 from .sample import bytes_tensor, sample_picture
 from .source import Source
-from .steps import PLAN, SPEC
+from .steps import ENGINE_FILES, PLAN, SPEC
 from .target import needs_of
 
 #: The steps in Triton's Python, and the file that they are.
@@ -178,7 +179,7 @@ def _engine(source: Source, settings: Settings, remarks: tuple[str, ...]) -> Fol
     own = source.batch[:1] if source.fixed else ()
     entry = Tensor(source.input.name, "float32", (*own, *_dims(source.input.shape)))
     profiles = ("0",) if source.runs == "tensorrt_plan" and not source.fixed else ()
-    file = "model.plan" if source.runs == "tensorrt_plan" else "model.onnx"
+    file = ENGINE_FILES[source.runs]
     batches = [1] if source.fixed else sorted({source.batch[0], source.batch[2]})
     config = ModelConfig(
         f"{source.name}_engine",
@@ -227,5 +228,6 @@ def _count(frames: int) -> str:
     return "one frame" if frames == 1 else f"{frames} frames"
 
 
+@functools.cache
 def _model() -> bytes:
     return read_bytes(_MODEL, OutputError, "a Python model")

@@ -23,7 +23,7 @@ from ..types import FileName, PathText, Sha256, Text
 from ..unfinished import clean_up
 from .layout import Folder, Settings, accelerator_of
 from .source import Runs, Source
-from .steps import PLAN
+from .steps import ENGINE_FILES, PLAN
 from .target import needs_of
 
 #: The document that says what a repository holds; Triton looks at folders only.
@@ -35,12 +35,11 @@ Folders = Annotated[tuple[FileName, ...], Meta(min_length=1, max_length=16)]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model of a repository: its folders, what runs it, the hash of its plan or ONNX file, and what Triton's machine needs for it."""
+    """A model of a repository: its folders, what runs it, and what Triton's machine needs for it."""
 
     name: FileName
     runs: Runs
     folders: Folders
-    sha256: Sha256
     needs: tuple[Text, ...]
 
 
@@ -69,7 +68,6 @@ def repository_of(sources: Sequence[Source], folders: Mapping[str, Sequence[Fold
             source.name,
             source.runs,
             tuple(folder.config.name for folder in folders[source.name]),
-            sha256(source.data),
             needs_of(source, accelerator_of(source, settings)),
         )
         for source in sources
@@ -134,9 +132,10 @@ def write_repository(repository: Repository, folder: Path) -> Path | None:
     make_folder(place.parent)
     clean_up(place.parent)
     with partial_folder(place) as partial:
-        for path, data in {**repository.files, MANIFEST: _document(repository.manifest)}.items():
-            file = partial / path
-            make_folder(file.parent)
+        files = {partial / path: data for path, data in {**repository.files, MANIFEST: _document(repository.manifest)}.items()}
+        for parent in {file.parent for file in files}:
+            make_folder(parent)
+        for file, data in files.items():
             write_atomic(file, data)
         return _swap(partial, place)
 
@@ -198,7 +197,7 @@ def _may_appear(path: str) -> bool:
 
 def _is_changed(place: Path, path: str, manifest: Manifest) -> bool:
     """Whether a file is not as it was written. A plan's sidecar may be completed where the plan is first opened."""
-    if path.rsplit("/", 1)[-1] == sidecar(Path(PLAN)).name:
+    if path.rsplit("/", 1)[-1] in {sidecar(Path(name)).name for name in ENGINE_FILES.values()}:
         return False
     file = place / path
     return os.path.islink(file) or sha256_of(file, OutputError, "a file of the repository", PLAN_BYTES) != manifest.files[path]

@@ -15,7 +15,7 @@ from ..formats.external_model import ExternalModel
 from ..formats.model_file import is_model, serialize_model, stamp_spec
 from ..graph.functions import inline_functions
 from ..pipeline import read_model
-from ..runtime.session import rebuild_command
+from ..runtime.session import rebuild_command, refuse_stripped
 from ..types import EngineInfo, ModelSpec, TensorSpec
 
 #: What Triton runs a model with: its own backends, or this package in its Python backend.
@@ -71,6 +71,7 @@ def is_rtx(info: EngineInfo) -> bool:
 def _of_plan(name: str, path: Path) -> Source:
     engine = load_engine(path)
     info = engine.info
+    refuse_stripped(info)
     is_standard = backend_row(info.backend).name == "tensorrt" and not is_rtx(info)
     if is_standard and info.options.get("plugins"):
         what = f"{path} was built with --plugins, which Triton's TensorRT does not have."

@@ -29,6 +29,8 @@ Tensors = Mapping[str, NDArray[Any]]
 
 #: The names of files beside model.py.
 PLAN, SPEC = "engine.plan", "spec.json"
+#: What runs an engine -> the name of its file.
+ENGINE_FILES = {"python": PLAN, "tensorrt_plan": "model.plan", "onnxruntime": "model.onnx"}
 
 
 class Step(Protocol):

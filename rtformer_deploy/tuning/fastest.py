@@ -12,7 +12,6 @@ import onnx_ir as ir
 from ..agreement import Probes
 from ..backends import backend_row, open_engine
 from ..errors import BuildError, CalibrationError, DeployError, EngineError, ModelError, PrecisionError, shorten
-from ..image.odd_files import OddFiles
 from ..image.samples import sample_frame
 from ..pipeline import build_engine
 from ..types import Backend, BuildOptions, Candidate, Engine, Feedback, ModelSpec, PrecisionName, Ranges
@@ -103,8 +102,7 @@ def _build_all(order: Order, feedback: Feedback) -> tuple[dict[PrecisionName, En
 def _build(order: Order, precision: PrecisionName, earlier: Mapping[PrecisionName, Engine], feedback: Feedback) -> Engine:
     cache = [engine.timing_cache for engine in earlier.values() if engine.timing_cache is not None]
     options = replace(order.options, precision=precision, timing_cache=cache[-1] if cache else order.options.timing_cache)
-    # The bound is looked at here, and images that cannot be read are named once, by the first engine.
-    probes = replace(order.probes, max_flips=None, odd=OddFiles(stop=False) if earlier else order.probes.odd)
+    probes = replace(order.probes, max_flips=None)  # the bound is looked at here
     ranges = None if isinstance(order.ranges, str) else order.ranges
     return build_engine(
         order.model, order.spec, order.backend, options, ranges=ranges, strict=order.strict, probes=probes, progress=feedback.progress

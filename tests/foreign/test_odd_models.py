@@ -17,6 +17,7 @@ from rtformer_deploy.errors import ModelError, first_line, openvino_reason
 from rtformer_deploy.foreign import attempt, read
 from rtformer_deploy.formats.external_model import ExternalModel
 from rtformer_deploy.formats.model_file import load_model, serialize_model
+from rtformer_deploy.formats.sparse import fill_sparse
 from rtformer_deploy.graph.notes import notes_of
 from rtformer_deploy.graph.run import run_model
 from rtformer_deploy.pipeline import prepare_model, read_model
@@ -93,6 +94,17 @@ def test_sparse_weights_are_written_out(rank: int, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     (found,) = run_model(serialize_model(opened(tmp_path / "m.onnx")), {"x": IMAGE}).values()
     np.testing.assert_allclose(found, reference(expected, IMAGE), rtol=0, atol=1e-5)
+
+
+def test_a_sparse_constant_of_a_function_is_written_out() -> None:
+    sparse = helper.make_sparse_tensor(numpy_helper.from_array(np.array([5.0], np.float32), "v"), number("i", [1]), [3])
+    body = [helper.make_node("Constant", [], ["y"], sparse_value=sparse)]
+    function = helper.make_function("own", "Three", [], ["y"], body, [helper.make_opsetid("", 18)])
+    graph = helper.make_graph([], "g", [], [])
+    model = helper.make_model(graph, functions=[function])
+    fill_sparse(model, "m.onnx")
+    (attribute,) = model.functions[0].node[0].attribute
+    np.testing.assert_array_equal(numpy_helper.to_array(attribute.t), [0, 5, 0])
 
 
 @pytest.mark.parametrize(("dims", "index"), [((1 << 20, 1 << 20), 3), ((4, 16, 1, 1), 64)], ids=["large", "beyond"])

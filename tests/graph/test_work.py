@@ -38,6 +38,18 @@ def attention(rows: int | str) -> Work:
     return work_of(parse_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()))
 
 
+def test_a_transposed_convolution_uses_each_weight_once_for_each_place_of_its_input() -> None:
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], kernel_shape=[2, 2])
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 5]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 7, 8, 10]),
+    ]
+    weights = [numpy_helper.from_array(np.ones((3, 7, 2, 2), np.float32), "w")]
+    graph = helper.make_graph([node], "up", ends[:1], ends[1:], weights)
+    model = parse_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString())
+    assert work_of(model).macs == 3 * 7 * 2 * 2 * 4 * 5
+
+
 def test_products_of_activations_are_counted_apart() -> None:
     assert attention(5) == Work(5 * 8 * 6, 5 * 5 * 6, 48)
 

@@ -21,6 +21,7 @@ from rtformer_deploy.formats.spec_file import load_spec
 from rtformer_deploy.opening import open_any
 from rtformer_deploy.triton import repository
 from rtformer_deploy.triton.steps import postprocessing, preprocessing
+from rtformer_deploy.types import Refit
 
 PYTHON = {
     "rtformer-deploy.json",
@@ -227,6 +228,16 @@ def test_a_repository_is_replaced_in_whole(here: Path) -> None:
     assert {path.name for path in here.iterdir()} == {"repo", "tiny.plan", "tiny.plan.json"}
 
 
+def test_a_sidecar_that_was_completed_where_the_plan_was_opened_is_no_change(here: Path) -> None:
+    for plan, place in ((write_plan(here / "tiny.plan"), "tiny_rgb/1/engine.plan"), (here / "tiny.plan", "tiny_engine/1/model.plan")):
+        if "engine/" in place:
+            write_tensorrt(plan)
+        written(plan)
+        with open(here / "repo" / f"{place}.json", "a") as file:
+            file.write("\n")
+        written(plan)
+
+
 def test_an_empty_folder_and_a_link_are_places(here: Path) -> None:
     (here / "elsewhere").mkdir()
     (here / "repo").symlink_to("elsewhere")
@@ -309,6 +320,7 @@ def test_a_damaged_manifest_is_one_message(here: Path) -> None:
         ),
         ({"options": {"hardware_compatible": True}}, ("--gpu", "NVIDIA Old (7.5)"), "does not run on NVIDIA Old (7.5)"),
         ({"options": {"plugins": True}}, (), "was built with --plugins"),
+        ({"refit": Refit(True, {}, "ab" * 32)}, (), "The plan holds no weights: it was built with --strip."),
         ({"batch": (1, 1, 1)}, (), "takes one frame at most, so Triton would have nothing to batch"),
         ({"batch": (2, 2, 3)}, (), "takes at least 2 frames at once"),
         ({"builder_version": "unknown"}, (), "builder version 'unknown' is not a version of TensorRT"),
