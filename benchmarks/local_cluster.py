@@ -25,8 +25,8 @@ class NodeEndedError(Exception):
 class LocalCluster:
     """`nodes` nodes with `cpus` logical CPUs each; the first one is the head. Leaving the context stops every process of it."""
 
-    def __init__(self, nodes: int, cpus: int, environments: Mapping[int, Mapping[str, str]] | None = None) -> None:
-        self._count, self._cpus, self._environments = nodes, cpus, dict(environments or {})
+    def __init__(self, nodes: int, cpus: int) -> None:
+        self._count, self._cpus = nodes, cpus
         self._cluster: Any = None
         self._nodes: list[Any] = []
 
@@ -70,9 +70,6 @@ class LocalCluster:
     def add_node(self) -> None:
         """Starts one more node."""
         more: dict[str, Any] = {"include_dashboard": False} if not self._nodes else {}
-        environment = dict(self._environments.get(len(self._nodes), {}))
-        if environment:
-            more["env_vars"] = environment
         with _patience():
             node = self._cluster.add_node(wait=False, num_cpus=self._cpus, num_gpus=0, object_store_memory=STORE_BYTES, **more)
         self._nodes.append(node)

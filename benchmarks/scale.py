@@ -199,7 +199,7 @@ def main() -> int:
     result = harness.run_script(arguments.json, lambda: measure(arguments))
     if result is None:
         return 1
-    whole = [*result["kills"], result["driver_killed"]]
+    whole = [*result["kills"], result["driver_killed"], *([result["speed"]] if result["speed"] else [])]
     return 0 if all(each["equal"] for each in whole) else 1
 
 

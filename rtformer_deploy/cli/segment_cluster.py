@@ -20,6 +20,7 @@ def on_cluster(request: ClusterRequest, answers: Answers, choice: Choice) -> Non
     """Runs a request and prints what came of it. Raises ImageError if images failed, and what the run raises."""
     from ..cluster.nodes import check_address
     from ..cluster.pipeline import segment_all
+    from ..cluster.stores import shown_place
     from ..commands.segment import plan_on_cluster
     from .show import status_bar
 
@@ -28,7 +29,7 @@ def on_cluster(request: ClusterRequest, answers: Answers, choice: Choice) -> Non
     check_address(request.cluster.address)
     run = plan_on_cluster(request, answers, choice.of, lambda line: echo(line, err=True))
     if run.manifest.resumed:
-        echo(f"Going on with the run in {run.manifest.store.text.partition('?')[0]}.")
+        echo(f"Going on with the run in {shown_place(run.manifest.store.text)}.")
     with status_bar() as bar:
         outcome = segment_all(run, bar, lambda line: echo(line, err=True))
     _print(outcome)

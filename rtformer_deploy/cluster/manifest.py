@@ -11,17 +11,17 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta
 
 from ..errors import OutputError, UsageError
-from ..files import RECORD_BYTES, json_bytes
+from ..files import RECORD_BYTES
 from ..formats.conversion import VERSION, convert
 from ..formats.documents import DocumentError, parse_json
 from ..types import Sha256
-from .stores import Store
+from .stores import Store, shown_place
 
 FOLDER = ".cluster"
 _HEAD = f"{FOLDER}/head.json"
@@ -128,7 +128,7 @@ class Manifest:
 
     def finish(self, shard: int, failures: Iterable[Failure]) -> None:
         """Writes what came of a shard. Raises OutputError."""
-        failed = [_values(failure) for failure in sorted(failures, key=lambda failure: failure.index)]
+        failed = [asdict(failure) for failure in sorted(failures, key=lambda failure: failure.index)]
         _write(self.store, _shard_name("done", shard), {"failed": failed})
 
 
@@ -149,16 +149,11 @@ def open_manifest(
     old = set(there())
     for shard in range(head.shards):
         part = entries[shard * size : (shard + 1) * size]
-        columns = {
-            "source": [entry.source for entry in part],
-            "input": [entry.input for entry in part],
-            "output": [entry.output for entry in part],
-            "frame": [entry.frame for entry in part],
-            "old": [entry.output in old for entry in part],
-        }
+        columns = {each.name: [getattr(entry, each.name) for entry in part] for each in fields(Entry)}
+        columns["old"] = [entry.output in old for entry in part]
         _write(store, _shard_name("inputs", shard), columns)
         store.remove(_shard_name("done", shard))  # of a run whose head somebody removed
-    _write(store, _HEAD, _values(head) | {"identity": _values(identity), "sources": list(sources)})
+    _write(store, _HEAD, asdict(head))
     return Manifest(store, head, resumed=False)
 
 
@@ -183,7 +178,7 @@ def _refuse_another(store: Store, earlier: Identity, now: Identity) -> None:
     differ += [name.replace("_", "-") for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if differ:
         verb = "differs" if len(differ) == 1 and differ != ["the images"] else "differ"
-        raise UsageError(f"{store.text} holds the state of another run: {', '.join(differ)} {verb}.", _ANOTHER)
+        raise UsageError(f"{shown_place(store.text)} holds the state of another run: {', '.join(differ)} {verb}.", _ANOTHER)
 
 
 def _shard_name(kind: str, shard: int) -> str:
@@ -195,16 +190,12 @@ def _stays(name: str) -> bool:
     return bool(name) and not name.startswith(("/", "\\")) and ".." not in name.split("/") and "\0" not in name
 
 
-def _values(value: Any) -> dict[str, Any]:
-    return {each.name: getattr(value, each.name) for each in fields(value)}
-
-
 def _write(store: Store, name: str, values: Mapping[str, Any]) -> None:
     try:
-        json.dumps(values, ensure_ascii=False).encode()
+        data = json.dumps({VERSION: 1, **values}, indent=1, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError as error:
         raise OutputError("The name of an image holds bytes that are not text, and a manifest holds text.", "Rename it.") from error
-    store.write(name, json_bytes({VERSION: 1, **values}))
+    store.write(name, data)
 
 
 def _read(store: Store, name: str, kind: type[T]) -> T:
@@ -218,7 +209,7 @@ def _read(store: Store, name: str, kind: type[T]) -> T:
 
 
 def _damaged(store: Store, name: str, why: str) -> UsageError:
-    return UsageError(f"{store.text} cannot be gone on with: {name} is not {_KIND} ({why}).", _ANOTHER)
+    return UsageError(f"{shown_place(store.text)} cannot be gone on with: {name} is not {_KIND} ({why}).", _ANOTHER)
 
 
 def unfinished(manifest: Manifest) -> Iterator[tuple[int, int]]:

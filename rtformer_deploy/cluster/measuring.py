@@ -16,7 +16,6 @@ import numpy as np
 from ..calibrate.collect import Collector, restore, show_frame, state
 from ..calibrate.histogram import BINS, Histogram
 from ..errors import CalibrationError, DeployError, ImageError
-from ..files import IMAGE_BYTES, sha256_of
 from ..formats.model_file import parse_model
 from ..image.reader import ImageReader
 from ..types import ModelSpec, Progress
@@ -138,7 +137,7 @@ class _Count:
 
     def _show(self, name: str, path: Path, row: dict[str, Any]) -> None:
         try:
-            frame, digest = self._reader.load(path), sha256_of(path, ImageError, "an image", IMAGE_BYTES)
+            frame, digest = self._reader.load_with_hash(path)
         except ImageError as error:
             row["wrong"].append(error.what)
             row["hints"].append(error.hint or "")

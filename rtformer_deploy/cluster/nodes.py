@@ -131,7 +131,8 @@ def check_nodes(nodes: Sequence[Node], parcel: Parcel, patience_s: float) -> Non
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     check = ray.remote(num_cpus=0, max_retries=0)(_why_not)
-    asked = [node for node in nodes if (node.gpus if parcel.on_gpu else node.cpus)]
+    on_gpu = parcel.on_gpu  # it parses the sidecar
+    asked = [node for node in nodes if (node.gpus if on_gpu else node.cpus)]
     places = [NodeAffinitySchedulingStrategy(node.id, soft=False) for node in asked]
     answers = [check.options(scheduling_strategy=place).remote(parcel.package, parcel.info, parcel.name) for place in places]
     ready, _ = ray.wait(answers, num_returns=len(answers), timeout=patience_s)

@@ -48,12 +48,12 @@ class Parcel:
         """The engine, checked as `whole`."""
         return Engine(self.whole(), self.spec_info)
 
-    def open(self, threads: int | None) -> FrameRunner:
+    def open(self, threads: int | None, lanes: int = 1) -> FrameRunner:
         """The engine, opened on this node's first GPU that Ray shows, or its CPU. Raises ClusterError, and what opening it raises."""
-        engine = complete_precision(self.engine())
+        engine = self.engine()
         if engine.info.options.get("strict"):
-            refuse_mismatch(engine)
-        return open_engine(engine, threads=threads)
+            refuse_mismatch(complete_precision(engine))
+        return open_engine(engine, threads=threads, lanes=lanes)
 
     @property
     def on_gpu(self) -> bool:

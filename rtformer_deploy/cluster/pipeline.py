@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -93,7 +93,7 @@ class _Images:
         shards = dataset_of([{"shard": shard} for shard in sorted(self._shards)])
         read = through(shards, ReadShards, (store.text, ends, self._resumed), devices.readers)
         self._resumed = True  # if this is called again, some outputs are there
-        given = (send(run.parcel), run.style, store.text, run.manifest.head.sources, devices.threads)
+        given = (send(run.parcel), run.style, store.text, devices.threads)
         return pieces_of(through(read, _SegmentRows, given, devices.actors, cpus=devices.cpus, gpus=devices.gpus))
 
     def take(self, rows: Rows) -> None:
@@ -138,8 +138,8 @@ class _Images:
 class _SegmentRows:
     """A Segmenter in a worker of Ray."""
 
-    def __init__(self, ticket: bytes, style: Style, output: str, sources: Sequence[str], threads: int | None) -> None:
-        self._segmenter = Segmenter(lambda: received(ticket, Parcel).open(threads), style, output, sources, node_id())
+    def __init__(self, ticket: bytes, style: Style, output: str, threads: int | None) -> None:
+        self._segmenter = Segmenter(lambda: received(ticket, Parcel).open(threads), style, output, node_id())
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return as_table(self._segmenter.segment(rows.to_pylist()))

@@ -13,13 +13,11 @@ import numpy as np
 
 from ..datasets import Dataset, Sample
 from ..errors import ClusterError, DeployError
-from ..evaluation.evaluate import Evaluation, Predictor, conclude, count
+from ..evaluation.evaluate import Evaluation, conclude, count
 from ..evaluation.metrics import Matrix
+from ..evaluation.views import Views, predictor
 from ..image.labels import LabelMeaning
 from ..image.reader import ImageReader
-from ..runtime.augmented import AugmentedRunner
-from ..runtime.frame_runner import FrameRunner
-from ..runtime.tiled import TiledRunner
 from ..types import Progress
 from .flow import Cluster, Rows, dataset_of, drain, node_id, node_name, pieces_of, through
 from .nodes import Devices
@@ -29,14 +27,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CHUNK = 8  # frames of a step
-
-
-@dataclass(frozen=True, slots=True)
-class Views:
-    """How frames are run: averaged with their mirror image, or in tiles that overlap by so many pixels (None: as a whole)."""
-
-    flip: bool = False
-    tiles: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +118,3 @@ class _Score:
             return row | {"matrix": count(self._runner, self._dataset, range(start, stop)).tobytes()}
         except DeployError as error:
             return row | {"reason": error.what, "hint": error.hint or ""}
-
-
-def predictor(runner: FrameRunner, views: Views) -> Predictor:
-    """A runner -> what predicts: itself, or views of each frame through it. Raises UsageError for an engine that has no logits."""
-    if views.tiles is not None:
-        return TiledRunner(runner, views.tiles)
-    return AugmentedRunner([runner], flip=True) if views.flip else runner

@@ -20,8 +20,9 @@ from ..stream.items import Counts, StreamFrame, Unread
 from ..stream.loop import Loop, LoopOptions
 from ..stream.record import record
 from ..stream.sinks import Extra, Look, PictureSink, Written
+from .manifest import load_manifest
 from .rows import Row, failed
-from .stores import Store, is_ours, open_store, shown_place
+from .stores import Store, is_ours, open_store, shown_input
 
 if TYPE_CHECKING:
     from ..stream.nvdec import Nvdec
@@ -58,11 +59,12 @@ class Segmenter:
     reason. It is no exception: Ray would try the rows elsewhere, again and again.
     """
 
-    def __init__(self, open_runner: Callable[[], FrameRunner], style: Style, output: str, sources: Sequence[str], node: str) -> None:
-        self._style, self._sources, self._node = style, tuple(sources), node
+    def __init__(self, open_runner: Callable[[], FrameRunner], style: Style, output: str, node: str) -> None:
+        self._style, self._node = style, node
         self._refusal: DeployError | None = None
         try:
             self._output: Store = open_store(output)
+            self._sources = load_manifest(self._output).head.sources  # a node that does not see the output place has none
             self._runner = open_runner()
             self._through = self._runner if style.tiles is None else TiledRunner(self._runner, style.tiles)
         except DeployError as error:
@@ -138,11 +140,6 @@ class Segmenter:
             name = row["output"] + end
             if is_ours(self._output, name):
                 self._output.remove(name)
-
-
-def shown_input(source: str, name: str) -> str:
-    """An image as messages call it."""
-    return f"{shown_place(source).rstrip('/')}/{name}"
 
 
 class _NotingReader(ImageReader):

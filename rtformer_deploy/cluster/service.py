@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -15,8 +14,8 @@ from .. import machine
 from ..errors import ClusterError, DeployError, first_line
 from ..serve import log
 from ..serve.app import create_app
-from ..serve.engine_host import EngineHost
-from ..serve.server import Listen
+from ..serve.engine_host import OpenRunner, open_hosts
+from ..serve.server import Listen, url
 from ..serve.service import Service
 from ..serve.settings import Access, Limits
 from ..stream.record import stopped_by_signals
@@ -54,12 +53,12 @@ class Copy:
 
     def __init__(self, sent: Mapping[str, bytes], limits: Limits, access: Access, threads: int | None, lanes: int, as_json: bool) -> None:
         log.set_up(as_json)
-        hosts = []
-        for name, ticket in sent.items():
-            host = EngineHost(name, partial(received(ticket, Parcel).open, threads), lanes)
-            host.warm_up()
-            hosts.append(host)
-        self._service = Service(hosts, limits, access, codec_threads=threads or machine.usable_cores())
+        self._service = Service(
+            open_hosts({name: _opener(ticket, threads, lanes) for name, ticket in sent.items()}, lanes),
+            limits,
+            access,
+            codec_threads=threads or machine.usable_cores(),
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Serve's name for what gives the application."""
@@ -71,6 +70,11 @@ class Copy:
             raise DeployError("An engine of this copy is down or hangs.")
 
 
+def _opener(ticket: bytes, threads: int | None, lanes: int) -> OpenRunner:
+    """What opens a model that was sent; it keeps nothing of it, so that a copy does not hold the plan's bytes twice."""
+    return lambda: received(ticket, Parcel).open(threads, lanes)
+
+
 def serve_on_cluster(service: ClusterService, say: Say) -> None:
     """Serves until Ctrl-C or SIGTERM, then ends in order: what is inside is answered. `say` gets the address once a copy is ready.
 
@@ -80,17 +84,18 @@ def serve_on_cluster(service: ClusterService, say: Say) -> None:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
-        nodes, first = alive_nodes(), next(iter(service.models.values()))
+        nodes = alive_nodes()
         for parcel in service.models.values():
             check_nodes(nodes, parcel, service.cluster.stall_s)
-        devices = devices_of(nodes, first, service.cluster.threads)
+        hungriest = max(service.models.values(), key=lambda parcel: parcel.on_gpu)  # one model on a GPU: every copy needs one
+        devices = devices_of(nodes, hungriest, service.cluster.threads)
         _refuse_others(serve)
-        serve.start(proxy_location="HeadOnly" if service.access.local else "EveryNode", http_options=_http(service))
         try:
+            serve.start(proxy_location="HeadOnly" if service.access.local else "EveryNode", http_options=_http(service))
             _run(serve, service, devices)
             listen, stop = service.listen, threading.Event()
             with stopped_by_signals(stop.set):  # now: joining has put Ray's own handler of SIGTERM there
-                say(f"Serving {', '.join(service.models)} on {'https' if listen.certfile else 'http'}://{listen.host}:{listen.port}")
+                say(f"Serving {', '.join(service.models)} on {url(listen, listen.port)}")
                 while not stop.wait(1.0):
                     _refuse_dead(serve)
                 serve.shutdown()

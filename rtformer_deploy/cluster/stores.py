@@ -38,10 +38,6 @@ class Store(Protocol):
         """The names of all files, sorted; hidden ones are left out. Raises UsageError if the place is not there."""
         ...
 
-    def is_single_file(self) -> bool:
-        """Whether the place itself is a file."""
-        ...
-
     def read(self, name: str, error: type[DeployError], what: str, limit: int = files.MODEL_BYTES) -> bytes:
         """A file's bytes, at least one and at most `limit`. Raises `error`."""
         ...
@@ -61,7 +57,7 @@ class Store(Protocol):
 
 def open_store(text: str) -> Store:
     """A place as a user writes it -> its Store. Raises UsageError for an address that is none, MissingPackageError without pyarrow."""
-    return _Bucket(text) if is_object(text) else _Folder(Path(text))
+    return Bucket(text) if is_object(text) else _Folder(Path(text))
 
 
 def is_whole(store: Store, name: str) -> bool:
@@ -91,9 +87,6 @@ class _Folder:
     def names(self) -> list[str]:
         return [path.as_posix() for path in walk(self._folder).files] if os.path.isdir(self._folder) else []
 
-    def is_single_file(self) -> bool:
-        return os.path.isfile(self._folder)
-
     def read(self, name: str, error: type[DeployError], what: str, limit: int = files.MODEL_BYTES) -> bytes:
         return files.read_bytes(self._folder / name, error, what, limit)
 
@@ -109,7 +102,7 @@ class _Folder:
         return files.ends_of(self._folder / name, _MARK, _LAST)
 
 
-class _Bucket:
+class Bucket:
     """Implements Store over a bucket's prefix, through pyarrow.fs. An object is there when it is whole: it is put at once."""
 
     def __init__(self, text: str) -> None:
@@ -139,6 +132,7 @@ class _Bucket:
         return sorted(name for name in names if not any(part.startswith(".") for part in name.split("/")))
 
     def is_single_file(self) -> bool:
+        """Whether the address names an object."""
         from pyarrow.fs import FileType
 
         with self._explaining("read", UsageError):
@@ -171,7 +165,7 @@ class _Bucket:
         return f"{self._root}/{name}" if name else self._root
 
     def _shown(self, name: str) -> str:
-        return f"{shown_place(self.text).rstrip('/')}/{name}"
+        return shown_input(self.text, name)
 
     @contextlib.contextmanager
     def _explaining(self, what: str, kind: type[DeployError], name: str | None = None) -> Iterator[None]:
@@ -184,7 +178,8 @@ class _Bucket:
                 raise
             raise kind(f"Cannot {what} {shown}: it is not there.", None if what != "write" else "Make the bucket first.") from error
         except OSError as error:
-            raise kind(f"Cannot {what} {shown}: {_why(error)}.", _hint(error)) from error
+            why, hint = _reason(error)
+            raise kind(f"Cannot {what} {shown}: {why}.", hint) from error
 
 
 @functools.cache
@@ -207,6 +202,11 @@ def shown_place(text: str) -> str:
     return shown(text) if is_object(text) else text
 
 
+def shown_input(place: str, name: str) -> str:
+    """A file in a place as it may be printed."""
+    return f"{shown_place(place).rstrip('/')}/{name}"
+
+
 _RIGHTS = "Give the credentials in the environment the rights to list, read and write there."
 #: What stores say, and what a person should read instead. The first that fits counts.
 _REASONS: tuple[tuple[str, str, str | None], ...] = (
@@ -220,16 +220,7 @@ _REASONS: tuple[tuple[str, str, str | None], ...] = (
 )  # fmt: skip
 
 
-def _reason(error: OSError) -> tuple[str, str | None] | None:
+def _reason(error: OSError) -> tuple[str, str | None]:
+    """Why a store failed, in words, and what to do about it."""
     text = str(error)
-    return next(((reason, hint) for mark, reason, hint in _REASONS if mark in text), None)
-
-
-def _why(error: OSError) -> str:
-    known = _reason(error)
-    return first_line(error) if known is None else known[0]
-
-
-def _hint(error: OSError) -> str | None:
-    known = _reason(error)
-    return None if known is None else known[1]
+    return next(((reason, hint) for mark, reason, hint in _REASONS if mark in text), (first_line(error), None))

@@ -17,7 +17,7 @@ from ..calibrate.checkpoint import Checkpoint, Counted, checkpoint_path
 from ..calibrate.collect import Collector, float_tensors, show_frame
 from ..calibrate.histogram import Histogram
 from ..errors import CalibrationError, ImageError
-from ..files import IMAGE_BYTES, sha256, sha256_of
+from ..files import sha256
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import serialize_model, weights_sha256
 from ..formats.preprocessing import prepared
@@ -204,7 +204,7 @@ def _measure(
 def _read(path: Path, reader: ImageReader, odd: OddFiles) -> tuple[Frame, str] | None:
     """An image's frame and the hash of its file; None if it cannot be read and the run continues with the others."""
     try:
-        return reader.load(path), sha256_of(path, ImageError, "an image", IMAGE_BYTES)
+        return reader.load_with_hash(path)
     except ImageError as error:
         odd.add(CalibrationError(error.what, error.hint))
         return None

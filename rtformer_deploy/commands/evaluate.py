@@ -10,13 +10,13 @@ from ..datasets import Dataset, open_dataset
 from ..errors import UsageError
 from ..evaluation.census import check_census, take_census
 from ..evaluation.evaluate import Evaluation, Predictor, check_classes, evaluate
+from ..evaluation.views import Views, predictor
 from ..files import json_bytes, write_atomic
 from ..formats.external_model import ExternalModel
 from ..image.reader import ImageReader
 from ..opening import open_any, open_scales
 from ..pictures import require_report
 from ..runtime.augmented import AugmentedRunner
-from ..runtime.tiled import TiledRunner
 from ..types import ModelSpec, Progress, no_progress
 from .kinds import DRAWING, SCORES
 from .outputs import check_outputs, file_inputs, model_inputs, outputs
@@ -79,7 +79,7 @@ def _on_cluster(request: EvaluateRequest, dataset: Dataset, progress: Progress) 
     from ..cluster.flow import Cluster
     from ..cluster.nodes import check_address
     from ..cluster.parcel import pack
-    from ..cluster.scoring import Views, evaluate_on_cluster
+    from ..cluster.scoring import evaluate_on_cluster
 
     assert request.cluster is not None
     check_address(request.cluster)
@@ -112,9 +112,7 @@ def _open(request: EvaluateRequest, stack: contextlib.ExitStack) -> Predictor:
         return AugmentedRunner(runners, request.flip) if request.scales or request.flip else runners[0]
     runner = open_any(request.model, device=request.device, threads=request.threads, external=request.external)
     stack.enter_context(runner)
-    if request.tiles is not None:
-        return TiledRunner(runner, request.tiles)
-    return AugmentedRunner([runner], flip=True) if request.flip else runner
+    return predictor(runner, Views(request.flip, request.tiles))
 
 
 def _picture(evaluation: Evaluation) -> str:

@@ -64,9 +64,10 @@ def plan_on_cluster(request: ClusterRequest, answers: Answers, choose: Callable[
 
     `choose` gives the pixels that are asked for, once the model's classes are known.
     """
-    from .segment_cluster import pack_model, prepare, with_outputs
+    from ..cluster.parcel import pack
+    from .segment_cluster import prepare, with_outputs
 
-    parcel = pack_model(request)
+    parcel = pack(request.model, request.cluster.threads, request.external)
     return prepare(with_outputs(request, answers, choose(parcel.spec_info.spec.classes)), parcel, say)
 
 

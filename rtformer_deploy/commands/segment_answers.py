@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from ..stream.sinks import Extra, refuse_foreign_folder
 from ..types import ModelSpec
 from .kinds import ANSWERS, AREAS, PICTURE
 from .outputs import Output, refuse_foreign, refuse_meeting
-from .segment_outputs import Clip, Job
+from .segment_outputs import Clip, Job, frame_names
 
 AREA_FORMATS, POLYGON_FORMATS = ("csv", "json"), ("geojson", "coco")
 
@@ -81,9 +80,4 @@ def image_names(jobs: Sequence[Job], output: Path) -> list[str]:
     Images of one name from two folders are called as their outputs, so that no two have one name.
     """
     folders = [job.overlay.parent.relative_to(output) for job in jobs]
-    names = [(folder / job.image.name).as_posix() for folder, job in zip(folders, jobs, strict=True)]
-    count = Counter(names)
-    return [
-        name if count[name] == 1 else (folder / f"{job.name}{job.image.suffix}").as_posix()
-        for name, folder, job in zip(names, folders, jobs, strict=True)
-    ]
+    return frame_names(folders, [job.image for job in jobs], [job.name for job in jobs])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -12,10 +11,10 @@ from urllib.parse import urlsplit
 
 from ..cluster.flow import Cluster
 from ..cluster.manifest import Entry, Identity, Manifest, listing_of, open_manifest
-from ..cluster.parcel import Parcel, pack
+from ..cluster.parcel import Parcel
 from ..cluster.pipeline import Run
 from ..cluster.segmenting import Style
-from ..cluster.stores import Store, is_ours, open_store, shown_place
+from ..cluster.stores import Bucket, Store, is_ours, open_store, shown_input, shown_place
 from ..errors import ImageError, OutputError, UsageError
 from ..files import check_folder, sha256
 from ..formats.external_model import ExternalModel
@@ -23,13 +22,14 @@ from ..image.picture_formats import readable_suffixes
 from ..image.selection import Selection
 from ..runtime.whole_logits import check_has_logits
 from ..stream.inputs import Inputs, sort_inputs
+from ..stream.loop import LoopOptions
 from ..stream.network import is_object, shown
 from ..types import ModelSpec, Say
 from .kinds import PICTURE
 from .outputs import Output, refuse_meeting
 from .segment import images_below
 from .segment_answers import CONFIDENCE, POLYGONS, Answers
-from .segment_outputs import names_by_folder
+from .segment_outputs import frame_names, names_by_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def with_outputs(request: ClusterRequest, answers: Answers, selection: Selection
 
 
 def prepare(request: ClusterRequest, parcel: Parcel, say: Say) -> Run:
-    """Plans a run of `pack_model`'s parcel and begins its manifest, or goes on with the one that is there.
+    """Plans a run and begins its manifest, or goes on with the one that is there. The parcel is `cluster.parcel.pack` of its model.
 
     Raises UsageError for what a cluster does not take and for another run's manifest, ImageError if there is no image, OutputError if an
     output would replace an input or a file that this program did not write.
@@ -94,11 +94,6 @@ def prepare(request: ClusterRequest, parcel: Parcel, say: Say) -> Run:
     return Run(request.cluster, parcel, request.style, manifest, request.stop_on_error)
 
 
-def pack_model(request: ClusterRequest) -> Parcel:
-    """The plan or ONNX model of a request as what goes to the nodes; see `cluster.parcel.pack`."""
-    return pack(request.model, request.cluster.threads, request.external)
-
-
 def _refuse_live(inputs: Inputs) -> None:
     """Raises UsageError that names the first input that is no image."""
     hint = "A cluster segments images: folders, patterns, lists, s3:// and gs://. Leave --cluster out for the others."
@@ -112,44 +107,44 @@ def _refuse_live(inputs: Inputs) -> None:
 
 def _refuse_without_logits(style: Style, spec: ModelSpec) -> None:
     """Raises UsageError if what was asked for needs logits, and the engine has none."""
-    uncertain = style.selection is not None and style.selection.least_confidence is not None
+    uncertain = LoopOptions(confidence=bool(style.confidence), selection=style.selection).needs_confidence
     if style.tiles is not None:
         check_has_logits(spec, "Tiles need")
-        if style.confidence or uncertain:
+        if uncertain:
             raise UsageError("Tiles have no logits of the whole frame.", "Leave --tiles out, or what needs logits.")
-    if style.confidence or uncertain:
+    if uncertain:
         check_has_logits(spec, "Confidence needs")
 
 
 def _find(inputs: Inputs, output: Store, say: Say) -> tuple[list[str], list[_Found]]:
     """The places that are read, and the images in them; one that is named twice is taken once."""
     sources: dict[str, int] = {}
-    found: dict[tuple[int, str], _Found] = {}
+    found: list[_Found] = []
     for path in inputs.images:
         for image, below in images_below(path, output.folder, say):
             place = path if image != path else image.parent
             source = sources.setdefault(str(place.absolute()), len(sources))
             name = image.relative_to(place).as_posix()
-            found.setdefault((source, name), _Found(source, name, image, below))
+            found.append(_Found(source, name, image, below))
     for address in inputs.objects:
         prefix, names = _objects(address, say)
         source = sources.setdefault(prefix, len(sources))
         bucket = _path_of(prefix)
         for name in names:
             below = Path(posixpath.dirname(name)) if prefix == address else Path()
-            found.setdefault((source, name), _Found(source, name, Path(f"{bucket}/{name}"), below))
-    return list(sources), _once(sources, list(found.values()))
+            found.append(_Found(source, name, Path(f"{bucket}/{name}"), below))
+    return list(sources), _once(sources, found)
 
 
 def _once(sources: dict[str, int], found: list[_Found]) -> list[_Found]:
-    """Without the images that were found in two places, as a folder and a file in it are."""
+    """Without the images that were found twice, as in a folder and in one above it."""
     texts = list(sources)
-    return list({f"{texts[each.source].partition('?')[0]}/{each.name}": each for each in reversed(found)}.values())[::-1]
+    return list({shown_input(texts[each.source], each.name): each for each in reversed(found)}.values())[::-1]
 
 
 def _objects(address: str, say: Say) -> tuple[str, list[str]]:
     """An address -> the place of its images, and their names there. Raises ImageError if there is none."""
-    store = open_store(address)
+    store = Bucket(address)
     if store.is_single_file():
         parts = urlsplit(address)
         folder, name = posixpath.split(parts.path)
@@ -170,14 +165,12 @@ def _path_of(place: str) -> str:
 
 
 def _entries(found: Sequence[_Found]) -> list[Entry]:
-    names = names_by_folder([each.path for each in found], [each.below for each in found])
-    frames = [(each.below / each.path.name).as_posix() for each in found]
-    count = Counter(frames)
-    entries = []
-    for each, name, frame in zip(found, names, frames, strict=True):
-        unique = frame if count[frame] == 1 else (each.below / f"{name}{each.path.suffix}").as_posix()
-        entries.append(Entry(each.source, each.name, (each.below / name).as_posix(), unique))
-    return entries
+    paths, folders = [each.path for each in found], [each.below for each in found]
+    names = names_by_folder(paths, folders)
+    frames = frame_names(folders, paths, names)
+    return [
+        Entry(each.source, each.name, (each.below / name).as_posix(), frame) for each, name, frame in zip(found, names, frames, strict=True)
+    ]
 
 
 def _refuse_meeting(store: Store, sources: Sequence[str], entries: Sequence[Entry], ends: Sequence[str]) -> None:

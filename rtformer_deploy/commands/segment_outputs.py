@@ -59,6 +59,16 @@ def names_by_folder(places: Sequence[Path], folders: Sequence[Path], taken: Sequ
     return names
 
 
+def frame_names(folders: Sequence[Path], images: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """What answers call images: their file names, behind their sub-folders; images of one name are called as their outputs, `names`."""
+    frames = [(folder / image.name).as_posix() for folder, image in zip(folders, images, strict=True)]
+    count = Counter(frames)
+    return [
+        frame if count[frame] == 1 else (folder / f"{name}{image.suffix}").as_posix()
+        for frame, folder, image, name in zip(frames, folders, images, names, strict=True)
+    ]
+
+
 def output_names(images: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
     """A unique name for each image, also on file systems that ignore case; none of those in `taken`."""
     forms: tuple[Callable[[Path], str], ...] = (

@@ -93,9 +93,8 @@ def serve(
         hosts = _open(models, opening, say)
         log.set_up(as_json)
         service = Service(hosts, limits, access, codec_threads=machine.usable_cores())
-        if access.keys and not access.local and context is None:
-            say("The API key travels unencrypted. Use --certfile, or a proxy with TLS in front of this service.")
-        started = partial(say, f"Serving {', '.join(models)} on {server.url(listen, bound)}")
+        _tell_unencrypted(listen, access, say)
+        started = partial(say, f"Serving {', '.join(models)} on {server.url(listen, bound.getsockname()[1])}")
         server.run(server.Server(create_app(service), service, context, leave_s=leave_s, say_started=started), bound)
 
 
@@ -123,29 +122,25 @@ def serve_on_cluster(
     tls(listen)
     if not listen.port:
         raise UsageError("--port 0 cannot be combined with --cluster: every proxy listens on the same port.", "Choose a port.")
-    if access.keys and not access.local and listen.certfile is None:
-        say("The API key travels unencrypted. Use --certfile, or a proxy with TLS in front of this service.")
+    _tell_unencrypted(listen, access, say)
     least, most = copies or (1, None)
     packed = {name: pack(path, where.threads, external) for name, path in models.items()}
     service = ClusterService(where, packed, limits, access, listen, lanes=lanes, least=least, most=most, as_json=as_json)
     run(service, say)
 
 
-def _open(models: Mapping[str, Path], opening: Opening, say: Say) -> list[EngineHost]:
-    from ..serve.engine_host import EngineHost
+def _tell_unencrypted(listen: Listen, access: Access, say: Say) -> None:
+    if access.keys and not access.local and listen.certfile is None:
+        say("The API key travels unencrypted. Use --certfile, or a proxy with TLS in front of this service.")
 
-    hosts: list[EngineHost] = []
-    try:
-        for name, path in models.items():
-            host = EngineHost(name, _opener(path, opening), opening.lanes)
-            hosts.append(host)
-            host.warm_up()
-            for note in host.runner.notes:
-                say(f"{name}: {note}")
-    except BaseException:
-        for host in hosts:
-            host.close()
-        raise
+
+def _open(models: Mapping[str, Path], opening: Opening, say: Say) -> list[EngineHost]:
+    from ..serve.engine_host import open_hosts
+
+    hosts = open_hosts({name: _opener(path, opening) for name, path in models.items()}, opening.lanes)
+    for host in hosts:
+        for note in host.runner.notes:
+            say(f"{host.name}: {note}")
     return hosts
 
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from ..errors import ImageError
-from ..files import read_bytes
+from ..files import IMAGE_BYTES, read_bytes, sha256
 from ..types import Frame, Say
 from .decode import decode_with_note, size_of
 
@@ -27,6 +27,11 @@ class ImageReader:
     def load(self, path: Path) -> Frame:
         """An image file -> its upright frame. Raises ImageError as `load_image`."""
         return self.decode(read_bytes(path, ImageError, "an image"), str(path))
+
+    def load_with_hash(self, path: Path) -> tuple[Frame, str]:
+        """An image file -> its upright frame and the SHA-256 of the file, which is read once. Raises ImageError as `load_image`."""
+        data = read_bytes(path, ImageError, "an image", IMAGE_BYTES)
+        return self.decode(data, str(path)), sha256(data)
 
     def decode(self, data: bytes, name: str) -> Frame:
         """An image's bytes -> its upright frame; `name` is what messages call it. Raises ImageError as `load_image`."""

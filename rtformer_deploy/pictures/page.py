@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..errors import DeployError
+from ..files import read_text
 from . import PAGE_MARK
 from .style import css_variables
 from .text import clean
@@ -22,7 +24,7 @@ def render_page(template: str, **values: Any) -> str:
 
 def file_text(name: str) -> Markup:
     """A file of this folder, as it is."""
-    return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    return Markup(read_text(Path(__file__).parent / name, DeployError, "a part of a page"))
 
 
 def _environment() -> Environment:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +20,20 @@ LOG = logging.getLogger("rtformer_deploy.serve")
 
 #: Opens the engine. It is called once at the start, and again after a failure.
 OpenRunner = Callable[[], FrameRunner]
+
+
+def open_hosts(openers: Mapping[str, OpenRunner], lanes: int) -> list[EngineHost]:
+    """What opens each engine, by its name -> hosts that are warm. If one fails, those that are open are closed again."""
+    hosts: list[EngineHost] = []
+    try:
+        for name, opener in openers.items():
+            hosts.append(EngineHost(name, opener, lanes))
+            hosts[-1].warm_up()
+    except BaseException:
+        for host in hosts:
+            host.close()
+        raise
+    return hosts
 
 
 class EngineDownError(EngineError):

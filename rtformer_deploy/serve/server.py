@@ -78,10 +78,10 @@ def tls(listen: Listen) -> ssl.SSLContext | None:
     return context
 
 
-def url(listen: Listen, bound: socket.socket) -> str:
+def url(listen: Listen, port: int) -> str:
     """The address that a browser takes."""
     host = f"[{listen.host}]" if ":" in listen.host else listen.host
-    return f"{'https' if listen.certfile else 'http'}://{host}:{bound.getsockname()[1]}"
+    return f"{'https' if listen.certfile else 'http'}://{host}:{port}"
 
 
 def run(server: Server, bound: socket.socket) -> None:

@@ -56,9 +56,9 @@ def request(output: str = "out", *given: str, style: Style | None = None) -> Clu
 
 def on_one_node(run: Run) -> list[Row]:
     """What the workers make of a run, in this process."""
-    store, head, resumed = run.manifest.store, run.manifest.head, run.manifest.resumed
+    store, resumed = run.manifest.store, run.manifest.resumed
     reader = Reader(store.text, run.style.ends, resumed=resumed)
-    segmenter = Segmenter(lambda: run.parcel.open(1), run.style, store.text, head.sources, "here")
+    segmenter = Segmenter(lambda: run.parcel.open(1), run.style, store.text, "here")
     return [row for shard, _ in unfinished(run.manifest) for row in segmenter.segment(list(reader.rows(shard)))]
 
 
@@ -74,6 +74,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def states(rows: list[Row]) -> dict[str, str]:
     return {row["input"]: row["state"] for row in rows}
+
+
+def test_an_engine_is_opened_with_as_many_lanes_as_are_asked_for(work: Path) -> None:
+    with pack(Path("engine.plan")).open(1, lanes=2) as runner:
+        assert len(runner.sessions) == 2
 
 
 def test_the_same_files_as_on_one_machine(work: Path) -> None:
@@ -133,9 +138,27 @@ def test_an_earlier_result_of_an_image_that_fails_now_is_removed(work: Path) -> 
 def test_a_node_that_can_do_no_more_gives_its_rows_back(work: Path) -> None:
     run = begin()
     (work / "out/sub").write_text("in the way")
-    segmenter = Segmenter(lambda: run.parcel.open(1), run.style, "out", run.manifest.head.sources, "here")
+    segmenter = Segmenter(lambda: run.parcel.open(1), run.style, "out", "here")
     rows = segmenter.segment(list(Reader("out", run.style.ends, resumed=False).rows(0)))
     assert states(rows)["sub/c.png"] in ("refused", "failed")
+
+
+def test_a_node_that_does_not_see_the_output_place_refuses(work: Path) -> None:
+    """It would write to a folder of its own, and its images would count as done."""
+    run = begin()
+    rows = list(Reader("out", run.style.ends, resumed=False).rows(0))
+    segmenter = Segmenter(lambda: run.parcel.open(1), run.style, str(work / "elsewhere"), "here")
+    assert {row["state"] for row in segmenter.segment(rows) if row["data"] or row["reason"]} <= {"refused", "failed"}
+    assert "refused" in {row["state"] for row in rows}
+    assert not (work / "elsewhere").exists()
+
+
+def test_a_question_mark_in_a_folders_name_joins_no_two_images(work: Path) -> None:
+    for name in ("run?1", "run?2"):
+        (work / name).mkdir()
+        (work / name / "0.png").write_bytes((work / "in" / "a.png").read_bytes())
+    assert begin("out", "run?1", "run?2").manifest.head.entries == 2
+    assert begin("twice", "in", "in/a.png").manifest.head.entries == begin("once", "in").manifest.head.entries
 
 
 @pytest.mark.parametrize(
@@ -148,9 +171,9 @@ def test_a_node_that_can_do_no_more_gives_its_rows_back(work: Path) -> None:
     ids=["plan", "sidecar", "version"],
 )
 def test_what_arrives_is_checked_before_it_is_opened(work: Path, change: dict[str, object], said: str) -> None:
-    whole = pack(Path("engine.plan"))
+    whole = begin().parcel
     values = {name: getattr(whole, name) for name in ("name", "plan", "info", "digest", "package")} | change
-    segmenter = Segmenter(lambda: Parcel(**values).open(1), Style(LABELS, OVERLAY), "out", ["in"], "here")
+    segmenter = Segmenter(lambda: Parcel(**values).open(1), Style(LABELS, OVERLAY), "out", "here")
     row: Row = {"state": "read", "input": "a.png", "old": False, "data": b""}
     (back,) = segmenter.segment([row])
     assert back["state"] == "refused"
