@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -202,7 +203,8 @@ def test_the_service_on_a_cluster(cluster: Any, work: Path) -> None:
         assert status == 200, body
         assert pixels(body).shape == (40, 60)
         with ThreadPoolExecutor(4) as pool:
-            pressed = [pool.submit(press, port, jpeg(frame)) for _ in range(4)]
+            refused = threading.Event()
+            pressed = [pool.submit(press, port, jpeg(frame), refused) for _ in range(4)]
             time.sleep(1.0)
             kill_copy()
             statuses = [each.result() for each in pressed]
@@ -216,12 +218,14 @@ def test_the_service_on_a_cluster(cluster: Any, work: Path) -> None:
             process.wait()
 
 
-def press(port: int, picture: bytes) -> list[int]:
-    """A client that asks again at once -> its statuses: until something was refused and three answers have come since."""
+def press(port: int, picture: bytes, refused: threading.Event) -> list[int]:
+    """A client that asks again at once -> its statuses: until a client was refused and three answers have come since."""
     statuses: list[int] = []
     end_by = time.monotonic() + 240
-    while time.monotonic() < end_by and not (503 in statuses and statuses[-3:] == [200] * 3):
+    while time.monotonic() < end_by and not (refused.is_set() and statuses[-3:] == [200] * 3):
         statuses.append(ask(port, picture)[0])
+        if statuses[-1] == 503:
+            refused.set()
         time.sleep(0.0 if statuses[-1] == 200 else 0.5)
     return statuses
 
