@@ -89,7 +89,7 @@ def test_calibrate_writes_the_ranges_of_every_tensor(small: Small, ranges: Path,
 
 def test_a_calibration_that_was_interrupted_goes_on(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_EVERY", 1)
-    real, shown = ImageReader.load, list[Path]()
+    real, shown = ImageReader.load_with_hash, list[Path]()
 
     def interrupted(self: ImageReader, path: Path) -> Any:
         shown.append(path)
@@ -97,7 +97,7 @@ def test_a_calibration_that_was_interrupted_goes_on(small: Small, call: Call, mo
             raise KeyboardInterrupt
         return real(self, path)
 
-    monkeypatch.setattr(ImageReader, "load", interrupted)
+    monkeypatch.setattr(ImageReader, "load_with_hash", interrupted)
     command = ("calibrate", "model.onnx", "--images", small.images, "--threads", 1)
     first = call(*command)
     assert first.exit_code == 130
