@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 SIZE = (64, 96)
+SAID = ("--classes", "3", "--mean", "0,0,0", "--std", "1,1,1")
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def check_commands() -> None:
     onnx.save(small_model(), "small.onnx")
     cv2.imwrite("photograph.png", np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8))
     for backend in ("onnxruntime", "openvino"):
-        run("build-engine", "small.onnx", "--classes", "3", "--backend", backend, "--output", f"{backend}.plan")
+        run("build-engine", "small.onnx", *SAID, "--backend", backend, "--output", f"{backend}.plan")
         run("segment", f"{backend}.plan", "photograph.png", "--output", backend)
         labels = cv2.imread(f"{backend}/photograph_labels.png", cv2.IMREAD_UNCHANGED)
         assert labels is not None

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 )
 @click.option("--root", type=options.PATH, metavar="DIR", help="Read the dataset from this folder.")
 @click.option("--split", default="val", show_default=True, help="Take this part of it.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, metavar="N", help="Take so many rounds of turns.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=30, show_default=True, metavar="N", help="Take so many rounds of turns.")
 @click.option(
     "--seconds",
     type=parse.Number(min=0, min_open=True),
-    default=6.0,
+    default=1.0,
     show_default=True,
     help="Time each contestant for so many seconds in a round.",
 )

@@ -72,11 +72,12 @@ def test_bash_completes_with_these_lines(tmp_path: Path) -> None:
     """The program that bash asks is the installed one; here a file that says what it was asked with takes its place."""
     lines = CliRunner().invoke(main, ["completion", "bash"]).stdout
     program = tmp_path / PROGRAM
-    program.write_text('#!/bin/sh\necho "plain,$COMP_WORDS/$COMP_CWORD"\n')
+    program.write_text('#!/bin/sh\necho "plain,$(echo "$COMP_WORDS" | tail -n 1)-$COMP_CWORD"\n')
     program.chmod(0o755)
-    script = f'{lines}\nPATH={tmp_path}:$PATH; COMP_WORDS=({PROGRAM} be); COMP_CWORD=1; _rtformer_deploy_completion {PROGRAM}; echo "${{COMPREPLY[@]}}"'
+    words = f"COMP_WORDS=({PROGRAM} be); COMP_CWORD=1"
+    script = f'{lines}\nPATH={tmp_path}:$PATH; {words}; _rtformer_deploy_completion {PROGRAM}; echo "${{COMPREPLY[@]}}"'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{PROGRAM} be/1"
+    assert done.stdout.strip() == "be-1"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
