@@ -34,6 +34,7 @@ pytest.importorskip("ray", reason="needs the extra cluster: pip install 'rtforme
 moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
 
 FRAMES, STALL_S = 40, 120
+TIMES = 5  # as many frames in the run that is interrupted
 QUEUE, OVERLOAD = 8, 48  # what a copy of the service takes in, and how many ask it at once
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "us-east-1"}
 local: Any = load_file(Path(__file__).parents[2] / "benchmarks/local_cluster.py")
@@ -115,19 +116,24 @@ def test_a_killed_driver_begins_where_it_was_and_a_killed_node_loses_nothing(clu
 
 
 def test_ctrl_c_leaves_what_is_whole_and_a_second_start_makes_the_rest(cluster: Any, work: Path) -> None:
-    out = work / "interrupted"
-    first = start(cluster, work, work / "in", "-o", out)
+    many, out = work / "many", work / "interrupted"
+    many.mkdir()
+    for path in (work / "in").iterdir():
+        for number in range(TIMES):  # more, so that the run lasts until it is interrupted
+            os.link(path, many / f"{path.stem}-{number}.jpg")
+    first = start(cluster, work, many, "-o", out)
     local.wait_for(lambda: count(out) >= 4, first)
     first.send_signal(signal.SIGINT)
     printed = end(first)
     assert first.returncode == 130, printed
     assert printed.rstrip().endswith("Interrupted.")
     assert "Traceback" not in printed
-    alone = local.outputs(work / "alone")
+    assert "Connecting" not in printed, "a thread joined the cluster again"
+    alone = {name.replace("_", f"-{number}_"): data for name, data in local.outputs(work / "alone").items() for number in range(TIMES)}
     made = local.outputs(out)
     assert 0 < len(made) < len(alone)
     assert made.items() <= alone.items()
-    second = start(cluster, work, work / "in", "-o", out)
+    second = start(cluster, work, many, "-o", out)
     assert "Going on with the run" in end(second)
     assert second.returncode == 0
     assert local.outputs(out) == alone
