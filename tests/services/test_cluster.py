@@ -121,7 +121,9 @@ def test_ctrl_c_leaves_what_is_whole_and_a_second_start_makes_the_rest(cluster: 
     for path in (work / "in").iterdir():
         for number in range(TIMES):  # more, so that the run lasts until it is interrupted
             os.link(path, many / f"{path.stem}-{number}.jpg")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so would what it starts
     first = start(cluster, work, many, "-o", out)
+    signal.signal(signal.SIGINT, before)
     local.wait_for(lambda: count(out) >= 4, first)
     first.send_signal(signal.SIGINT)
     printed = end(first)
