@@ -63,6 +63,7 @@ def joined(address: str, environment: Mapping[str, str] | None = None) -> Iterat
     try:
         yield
     finally:
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a thread that still reads is cut off, which is no failure
         ray.shutdown()
 
 
