@@ -135,6 +135,12 @@ def test_the_wheel_lists_every_package(root: Path) -> None:
     assert found == {name for name in config if "_content" not in name}
 
 
+def test_the_version_is_the_same_everywhere(root: Path) -> None:
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (root / "CITATION.cff").read_text()
+    assert re.search(rf"^## {re.escape(version)}\b", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
 def test_every_command_has_a_module_a_help_and_a_line_in_the_readme(root: Path) -> None:
     readme = (root / "README.md").read_text()
     for name, (module, line) in COMMANDS.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from . import options, parse
+from . import known, options, parse
 
 Bounds = tuple[int, ...] | None
 
@@ -24,7 +24,7 @@ Bounds = tuple[int, ...] | None
 @options.ranges
 @click.option("--keep", multiple=True, metavar="NAME", help="Leave nodes of this name (a glob) out of INT8 or FP8; repeatable.")
 @click.option("--fastest", is_flag=True, help="Try FP32, FP16 and INT8, and take the fastest that --max-flips allows.")
-@click.option("--recipe", metavar="NAME|FILE", help="Take precision, --keep and ranges from a recipe's [build], as tune writes it.")
+@click.option("--recipe", type=known.RECIPE, metavar="NAME|FILE", help="Take precision, --keep and ranges from a recipe's [build].")
 @options.backend
 @click.option(
     "--min", "smallest", callback=parse.profile, metavar="N|NxCxHxW", help="Set the smallest batch of a model with a dynamic batch."
@@ -53,10 +53,6 @@ def command(smallest: Bounds, usual: Bounds, largest: Bounds, **values: Any) -> 
 
     --fastest builds FP32, FP16 and INT8 and times them in turns on this machine. FP32 is always allowed; if two differ by no more than
     noise, the more precise one is taken.
-
-    \b
-    rtformer-deploy build-engine --fp16
-    rtformer-deploy build-engine model.onnx --backend tensorrt-rtx --fp16 --output slim.plan
     """
     from ..commands.build_engine import BuildRequest, build_to_file
     from .show import feedback

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, parse
+from . import known, options, parse
 from .terminal import echo
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("compare")
 @click.argument("model", type=options.PATH, required=False)
-@click.option("--suite", metavar="NAME", help="Compare the networks of a suite: paper or attention.")
+@click.option("--suite", type=known.SUITE, metavar="NAME", help="Compare the networks of a suite: paper or attention.")
 @click.option("--formats", is_flag=True, help="Compare the formats that MODEL can be run in.")
 @click.option("--size", callback=parse.size(), metavar="HxW", help="Set the size of the frames of a suite [default: the suite's].")
 @click.option("--add", type=options.PATH, multiple=True, metavar="FILE", help="Put your own model beside a suite's (ONNX or safetensors).")
@@ -25,14 +25,19 @@ if TYPE_CHECKING:
 @click.option("--fp16", "precision", flag_value="fp16", default=None, help="Build a suite's engines in FP16 [default: FP32].")
 @click.option("--int8", "precision", flag_value="int8", help="Build a suite's engines in INT8; their ranges need --images.")
 @options.ranges
-@click.option("--dataset", metavar="NAME|FILE", help="Measure mIoU on this labelled dataset where there are weights; needs --root.")
+@click.option(
+    "--dataset",
+    type=known.DATASET,
+    metavar="NAME|FILE",
+    help="Measure mIoU on this labelled dataset if there are weights; needs --root.",
+)
 @click.option("--root", type=options.PATH, metavar="DIR", help="Read the dataset from this folder.")
 @click.option("--split", default="val", show_default=True, help="Take this part of it.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, metavar="N", help="Take so many rounds of turns.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=30, show_default=True, metavar="N", help="Take so many rounds of turns.")
 @click.option(
     "--seconds",
     type=parse.Number(min=0, min_open=True),
-    default=6.0,
+    default=1.0,
     show_default=True,
     help="Time each contestant for so many seconds in a round.",
 )
@@ -50,11 +55,6 @@ def command(**values: Any) -> None:
 
     Every contestant runs in a process of its own. They take turns, round after round, so that what disturbs the machine falls on all
     alike. One that fails is a row that says why. Every round is kept as it is measured: after Ctrl-C --resume goes on from there.
-
-    \b
-    rtformer-deploy compare --suite paper --size 512x1024
-    rtformer-deploy compare --suite paper --add model.onnx
-    rtformer-deploy compare model.onnx --formats
     """
     from ..commands.compare import CompareRequest, compare
     from .show import feedback

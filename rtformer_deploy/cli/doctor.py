@@ -47,7 +47,7 @@ def _print(checks: Sequence[Check]) -> None:
         fixes = [(check.name, check.fix) for check in checks if check.state == state and check.fix]
         if fixes:
             out.print(title, style="bold")
-            for name, fix in fixes:
-                echo(f"  {name}: {fix}")
+            for fix in dict.fromkeys(fix for _, fix in fixes):  # an extra and its packages are fixed by one command
+                echo(f"  {next(name for name, its in fixes if its == fix)}: {fix}")
     if all(check.state != "broken" for check in checks):
         echo("Nothing is broken.")

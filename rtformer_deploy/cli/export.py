@@ -7,14 +7,19 @@ from typing import Any
 
 import click
 
-from . import parse
+from . import known, parse
 from .options import output
 from .terminal import echo
 
 
 @click.command("export")
-@click.option("--variant", metavar="NAME", help="Take the recipe of this network (slim, base, ...): the one with weights, if any.")
-@click.option("--recipe", metavar="NAME", help="Export this recipe, by name (rtformer-slim-cityscapes, ...) or TOML file.")
+@click.option(
+    "--variant",
+    type=known.VARIANT,
+    metavar="NAME",
+    help="Take the recipe of this network (slim, base, ...), with weights if there are any.",
+)
+@click.option("--recipe", type=known.RECIPE, metavar="NAME", help="Export this recipe, by name or TOML file.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams, .pth or .bin file.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
 @click.option("--random-weights", is_flag=True, help="Use random weights: for a dry run, or to measure speed.")
@@ -39,10 +44,6 @@ def command(**values: Any) -> None:
 
     The attention's nodes are ONNX functions, which ONNX Runtime and TensorRT run. For other tools (OpenVINO's own reader, OpenCV) add
     --portable.
-
-    \b
-    rtformer-deploy export --variant slim
-    rtformer-deploy export --recipe rtformer-base-ade20k --weights model.pdparams --size 512x512
     """
     if values["variant"] is None and values["recipe"] is None and values["weights"] is None:
         raise click.UsageError("Name what to export: --variant NAME, --recipe NAME, or --weights FILE whose metadata names its recipe.")

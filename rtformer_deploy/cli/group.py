@@ -10,8 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..errors import DeployError, is_interrupted, one_line
+from .examples import epilog
 from .terminal import echo, escape, print_any_name, quiet_end, write
 
 #: command -> (module in this folder, one line for --help). The function in the module is named `command`.
@@ -34,6 +36,7 @@ COMMANDS = {
     "tune": ("tune", "Find the fastest mix of INT8, FP16 and FP32 within an allowed loss of mIoU."),
     "verify": ("verify", "Compare two networks, models or engines and find where they first differ."),
     "compare": ("compare", "Compare networks, or the formats of one model, side by side on this machine."),
+    "completion": ("completion", "Print the lines that teach your shell to complete commands and options."),
 }
 
 
@@ -48,7 +51,14 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
         command: click.Command = module.command
+        command.epilog = epilog(name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin like this, without importing them, and the group's own options."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from . import known
 from .options import PATH
 from .terminal import echo
 
 
 @click.command("import-weights")
 @click.argument("file", type=PATH)
-@click.option("--recipe", required=True, metavar="NAME", help="Name the recipe that the weights were trained with.")
+@click.option("--recipe", type=known.RECIPE, required=True, metavar="NAME", help="Name the recipe that the weights were trained with.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
 @click.option("--half", is_flag=True, help="Store FP16, half the size.")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="Write here [default: FILE's name with .safetensors, in this folder].")
@@ -23,9 +24,6 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
 
     A .pdparams file is a pickle: it is read without running anything in it, and one that holds more than arrays is refused.
     Some options of a network change no shape, so they cannot be told from the weights: name the right recipe.
-
-    \b
-    rtformer-deploy import-weights model.pdparams --recipe rtformer-slim-cityscapes
     """
     from ..commands.kinds import WEIGHTS
     from ..commands.outputs import Output, check_outputs, file_inputs

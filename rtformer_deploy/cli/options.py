@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from ..errors import UsageError
 from ..types import TRY_MEMORY, TRY_SECONDS
-from . import parse
+from . import known, parse
 from .terminal import echo
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def dataset(command: Command) -> Command:
     text = "Name the dataset: camvid, cityscapes, ade20k, cocostuff or a dataset file."
     command = click.option("--split", default="val", show_default=True, help="Take this part of it.")(command)
     command = click.option("--root", type=PATH, required=True, metavar="DIR", help="Read the dataset from this folder.")(command)
-    return click.option("--dataset", required=True, metavar="NAME|FILE", help=text)(command)
+    return click.option("--dataset", type=known.DATASET, required=True, metavar="NAME|FILE", help=text)(command)
 
 
 def backend(command: Command) -> Command:
@@ -172,7 +172,9 @@ def external(command: Command) -> Command:
     elsewhere = "For an ONNX model from elsewhere, "
     return gathered(
         gather,
-        classes=click.option("--classes", metavar="N|DATASET", help=elsewhere + "say how many classes, or whose (cityscapes, FILE.toml)."),
+        classes=click.option(
+            "--classes", type=known.DATASET, metavar="N|DATASET", help=elsewhere + "say how many classes, or whose (cityscapes, FILE.toml)."
+        ),
         mean=click.option("--mean", callback=_triple, metavar="R,G,B", help=elsewhere + "set the mean of RGB from 0 to 1."),
         std=click.option("--std", callback=_triple, metavar="R,G,B", help=elsewhere + "set the standard deviation of RGB."),
         input=click.option("--input", metavar="[NAME:]HxW", help=elsewhere + "name its input, its size, or both."),

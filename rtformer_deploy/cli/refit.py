@@ -30,10 +30,6 @@ def command(engine: Path, device: int, threads: int | None, **values: Any) -> No
     MODEL has the architecture, the size and the head of the model that ENGINE was built from. It goes through the same passes, in the
     precision of ENGINE; INT8 and FP8 need ranges of its own weights. A plan from refit can be refitted again. TensorRT needs the GPU
     for this that ENGINE was built for. Never run on a GPU so far.
-
-    \b
-    rtformer-deploy build-engine model.onnx --backend tensorrt --fp16 --strip --output stripped.plan
-    rtformer-deploy refit stripped.plan other.onnx -o other.plan
     """
     from ..commands.build_engine import BuildRequest
     from ..commands.refit import RefitRequest, refit_to_file

@@ -20,9 +20,6 @@ def command(folder: Path, output: Path) -> None:
 
     bench, evaluate, verify, profile, compare, tune, calibrate, build-engine, segment, inspect and doctor write such files. They are known
     by what they hold. The page is one file that fetches nothing; other JSON files are listed at its end.
-
-    \b
-    rtformer-deploy report results -o report.html
     """
     from ..commands.report import report_folder
     from .show import progress_bar

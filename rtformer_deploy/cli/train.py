@@ -9,15 +9,21 @@ from typing import Any
 import click
 
 from ..errors import MissingPackageError, UsageError
-from . import parse
+from . import known, parse
 from .options import PATH, bit_depth
 from .terminal import echo
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--recipe", "recipe_name", required=True, metavar="NAME", help="Train this recipe, by name or TOML file.")
+@click.option("--recipe", "recipe_name", type=known.RECIPE, required=True, metavar="NAME", help="Train this recipe, by name or TOML file.")
 @click.option("--root", type=PATH, required=True, metavar="DIR", help="Read the dataset from this folder.")
-@click.option("--dataset", default=None, metavar="NAME|FILE", help="Train on another dataset than the recipe's, by name or TOML file.")
+@click.option(
+    "--dataset",
+    type=known.DATASET,
+    default=None,
+    metavar="NAME|FILE",
+    help="Train on another dataset than the recipe's, by name or TOML file.",
+)
 @click.option("-o", "--output", type=PATH, required=True, metavar="DIR", help="Write checkpoint, log, plot and weights into this folder.")
 @click.option("--size", callback=parse.size(), metavar="HxW", help="Score the network at this input size [default: the recipe's].")
 @click.option("--steps", type=click.IntRange(min=1), default=10_000, help="Train for so many steps in all.")

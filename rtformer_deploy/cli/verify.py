@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import options, parse
+from . import known, options, parse
 
 if TYPE_CHECKING:
     from ..evaluation.verify import Verification
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.argument("a", type=options.PATH)
 @click.argument("b", type=options.PATH)
 @click.argument("images", type=options.PATH, nargs=-1, metavar="IMAGES...")
-@click.option("--dataset", metavar="NAME|FILE", help="Compare on this labelled dataset too, with mIoU; needs --root.")
+@click.option("--dataset", type=known.DATASET, metavar="NAME|FILE", help="Compare on this labelled dataset too, with mIoU; needs --root.")
 @click.option("--root", type=options.PATH, metavar="DIR", help="Read the dataset from this folder.")
 @click.option("--split", default="val", show_default=True, help="Take this part of it.")
 @click.option("--max-flips", callback=parse.share, metavar="X", help="Fail (exit 3) above this share of changed pixels: 0.005 or 0.5%.")

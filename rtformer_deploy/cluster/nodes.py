@@ -52,6 +52,7 @@ def joined(address: str, environment: Mapping[str, str] | None = None) -> Iterat
     check_address(address)
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its C++ warns of every actor that may start again
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own note about its next version
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives the run must not join again on its own
     import ray
 
     try:
@@ -62,6 +63,7 @@ def joined(address: str, environment: Mapping[str, str] | None = None) -> Iterat
     try:
         yield
     finally:
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a thread that still reads is cut off, which is no failure
         ray.shutdown()
 
 

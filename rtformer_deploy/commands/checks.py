@@ -98,7 +98,7 @@ def need_of(package: Package, needs: Mapping[str, Need]) -> Need | None:
 
 def check_package(package: Package, need: Need | None, patience_s: float) -> Check:
     """A library, really imported: ok, missing, too old, or broken with the last line it printed. Without a Need any version is fine."""
-    group = "Libraries" if need is None else "Required packages" if need.extra is None else "Extras"
+    group = "Libraries" if need is None else "Required packages" if need.extra is None else "Optional packages"
     requirement = package.name if need is None else need.text
     if not is_there(package.module):
         state: State = "broken" if need is not None and need.extra is None else "missing"

@@ -46,8 +46,8 @@ class CompareRequest:
     dataset: str | None = None
     root: Path | None = None
     split: str = "val"
-    rounds: int = 5
-    seconds: float = 6.0
+    rounds: int = 30
+    seconds: float = 1.0
     threads: int | None = None
     device: int = 0
     external: ExternalModel = field(default_factory=ExternalModel)

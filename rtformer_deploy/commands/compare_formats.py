@@ -52,7 +52,7 @@ _STAMPED = "stamped.onnx"
 def compare_formats(request: CompareRequest, feedback: Feedback) -> Compared:
     """Makes the model's formats in `request.output`, checks and times them.
 
-    Every check and every round is kept in the journal. Raises UsageError, OutputError, DatasetError, and what reading the model raises.
+    Every plan, check and round is kept in the journal. Raises UsageError, OutputError, DatasetError, and what reading the model raises.
     """
     assert request.model is not None  # compare has checked it
     if not request.resume:
@@ -62,8 +62,9 @@ def compare_formats(request: CompareRequest, feedback: Feedback) -> Compared:
     model, spec = read_model(request.model, request.external)
     dataset = _dataset(request, spec, feedback)
     folder = make_folder(request.output)
-    maker = Maker(model, spec, folder, _ranges(request, spec, feedback), weights, request.threads, request.device)
-    journal = Journal(request.state, _identity(request, maker, dataset), request.resume)
+    ranges = _ranges(request, spec, feedback)
+    journal = Journal(request.state, _identity(request, model, spec, weights, ranges, dataset), request.resume)
+    maker = Maker(model, spec, folder, ranges, journal, weights, request.threads, request.device)
     made = [_make(maker, number, feedback) for number in range(len(FORMATS))]
     check = _check_of(request, model, spec)
 
@@ -126,16 +127,23 @@ def _ranges(request: CompareRequest, spec: ModelSpec, feedback: Feedback) -> Ran
         return error
 
 
-def _identity(request: CompareRequest, maker: Maker, dataset: Dataset | None) -> dict[str, Any]:
+def _identity(
+    request: CompareRequest,
+    model: ir.Model,
+    spec: ModelSpec,
+    weights: Path | None,
+    ranges: Ranges | DeployError,
+    dataset: Dataset | None,
+) -> dict[str, Any]:
     """What the checks and the rounds depend on."""
     machine = environment()
     return {
         "command": "compare",
         "formats": [each.name for each in FORMATS],
-        "model": sha256(serialize_model(maker.model)),  # with the size that --input gave it, which its file does not hold
-        "preprocessing": preprocessing(maker.spec),
-        "weights": None if maker.weights is None else sha256_of(maker.weights, WeightsError, "weights"),
-        "ranges": None if isinstance(maker.ranges, DeployError) else ranges_hash(maker.ranges),
+        "model": sha256(serialize_model(model)),  # with the size that --input gave it, which its file does not hold
+        "preprocessing": preprocessing(spec),
+        "weights": None if weights is None else sha256_of(weights, WeightsError, "weights"),
+        "ranges": None if isinstance(ranges, DeployError) else ranges_hash(ranges),
         "dataset": None if dataset is None else [dataset.name, dataset.split, dataset.content_hash()],
         "machine": [machine["cpu"], machine["cores_usable"], machine["gpus"]],
         "packages": machine["packages"],

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 
 from .. import machine
 from .checks import Check, Need, Package, check_package, is_there, need_of, project_needs, run_function
+from .extras import check_extras, project_extras
 
 __all__ = ["Check", "examine"]
 
@@ -23,7 +24,7 @@ __all__ = ["Check", "examine"]
 PATIENCE_S = 90.0
 
 #: The groups of checks in the order of the report; "Libraries" are those whose requirement is not known.
-GROUPS = ("System", "Libraries", "Required packages", "Extras", "GPU", "Engines")
+GROUPS = ("System", "Libraries", "Required packages", "Extras", "Optional packages", "GPU", "Engines")
 
 
 def _plain(module: str) -> str:
@@ -138,11 +139,14 @@ def examine(patience_s: float = PATIENCE_S) -> list[Check]:
     with ThreadPoolExecutor(max_workers=max(2, min(4, machine.usable_cores()))) as pool:
         futures = [pool.submit(check) for check in trials]
         try:
-            checks = [_python(), itself, _cpu(), *_rivals(_installed()), _nvcc()]
+            installed = _installed()
+            checks = [_python(), itself, _cpu(), *_rivals(installed), _nvcc()]
             checks += [one.result() for one in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: start no further library
             raise
+    if needs:
+        checks += check_extras(project_extras(), PACKAGES, checks, installed)
     return sorted(checks, key=lambda check: GROUPS.index(check.group))
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 
 from ..backends.here import can_run_here
-from ..errors import DeployError, MissingPackageError, WeightsError, is_interrupted
+from ..errors import DeployError, EngineError, MissingPackageError, WeightsError, is_interrupted
 from ..files import size_of_file
-from ..formats.engine_file import save_engine
+from ..formats.engine_file import load_engine, save_engine
 from ..formats.recipe import load_recipe, recipe_names
 from ..machine import require
 from ..nvidia.driver import why_none
@@ -20,6 +20,7 @@ from ..pipeline import build_alone, opening_notes
 from ..types import BuildOptions, Engine, ModelSpec, PrecisionFound, Progress, Ranges
 from .contestant import AsNetwork, Contestant
 from .formats import Format
+from .records import Journal, Planned
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,12 +46,16 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """A model and what its formats are made with. `ranges` are INT8's, or the error that says why there are none."""
+    """A model and what its formats are made with. `ranges` are INT8's, or the error that says why there are none.
+
+    `journal` keeps the hashes of the plans: one that an interrupted run of the same model left in `folder` is taken as it is.
+    """
 
     model: ir.Model
     spec: ModelSpec
     folder: Path
     ranges: Ranges | DeployError
+    journal: Journal
     weights: Path | None = None
     threads: int | None = None
     device: int = 0
@@ -84,13 +89,26 @@ class Maker:
         ranges = self.ranges if format_.precision == "int8" else None
         if isinstance(ranges, DeployError):
             raise ranges
-        engine = build_alone(self.model, self.spec, format_.backend, options, ranges=ranges, provider=format_.provider, progress=progress)
         path = self.folder / format_.file_name
-        save_engine(engine, path)
+        engine = self._kept(format_, path)
+        if engine is None:
+            provider = format_.provider
+            engine = build_alone(self.model, self.spec, format_.backend, options, ranges=ranges, provider=provider, progress=progress)
+            save_engine(engine, path)
+            self.journal.add(Planned(format_.name, engine.info.plan_sha256))
         reason = self._why_not_here(engine)
         contestant = None if reason else Contestant(format_.name, str(path), self.threads, self.device)
         status: Status = "built, not run here" if reason else "done"
         return Made(format_, status, reason, contestant, len(engine.plan), engine.info.precision, engine.info.notes)
+
+    def _kept(self, format_: Format, path: Path) -> Engine | None:
+        """The plan that the journal knows of a format; None if there is none, or it is damaged or another."""
+        known = self.journal.plans().get(format_.name)
+        try:
+            engine = load_engine(path) if known is not None else None
+        except EngineError:
+            return None
+        return engine if engine is not None and engine.info.plan_sha256 == known else None
 
     def _why_not_here(self, engine: Engine) -> str | None:
         """Why this machine cannot run an engine; None if it may."""

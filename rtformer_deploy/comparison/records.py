@@ -11,7 +11,7 @@ from typing import Any
 from ..formats import journal
 from ..formats.conversion import convert
 from ..formats.documents import DocumentError
-from ..types import Count, Share, Text
+from ..types import Count, Sha256, Share, Text
 from .contestant import Checked, Turn
 
 
@@ -48,8 +48,24 @@ class Judged:
         return {"kind": "check", **dataclasses.asdict(self)}
 
 
-Record = Scored | Timed | Judged
-_KINDS: Mapping[str, type[Scored] | type[Timed] | type[Judged]] = {"score": Scored, "round": Timed, "check": Judged}
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The plan that was built for a contestant, by its hash."""
+
+    name: Text
+    plan_sha256: Sha256
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "plan", **dataclasses.asdict(self)}
+
+
+Record = Scored | Timed | Judged | Planned
+_KINDS: Mapping[str, type[Scored] | type[Timed] | type[Judged] | type[Planned]] = {
+    "score": Scored,
+    "round": Timed,
+    "check": Judged,
+    "plan": Planned,
+}
 
 
 def parse_record(data: Mapping[str, Any]) -> Record:
@@ -74,6 +90,10 @@ class Journal(journal.Journal[Record]):
     def judged(self) -> dict[str, Checked]:
         """What was found of each that was checked, by name."""
         return {record.name: record.checked for record in self.records if isinstance(record, Judged)}
+
+    def plans(self) -> dict[str, str]:
+        """The hash of each plan that was built, by name; the newest counts."""
+        return {record.name: record.plan_sha256 for record in self.records if isinstance(record, Planned)}
 
     def rounds(self) -> list[Mapping[str, Turn]]:
         """The rounds in which all of them were timed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import comb
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,8 @@ from .processes import Process
 
 #: Seconds between two turns, so that one's spinning threads do not run into the other's time.
 PAUSE = 0.05
-_WARMUP = 0.5
+CONFIDENCE = 0.95
+_WARMUP_SHARE, _MOST_WARMUP = 0.25, 0.5  # of a turn's seconds, and seconds: before each turn
 
 #: What one round gave: each contestant's turn by its name. One that failed is missing from then on.
 Round = Mapping[str, Turn]
@@ -106,7 +108,7 @@ def _round(standing: Standing, seconds: float, number: int, this_of: tuple[int, 
     for done, name in enumerate(names[start:] + names[:start]):
         tell(f"round {number + 1}: {name}", this_of[0] * len(names) + done, this_of[1] * len(names))
         try:
-            turns[name] = standing.running[name].turn(seconds, _WARMUP)
+            turns[name] = standing.running[name].turn(seconds, min(_MOST_WARMUP, _WARMUP_SHARE * seconds))
         except DeployError as error:
             standing.fail(name, error)
         time.sleep(PAUSE)
@@ -115,7 +117,7 @@ def _round(standing: Standing, seconds: float, number: int, this_of: tuple[int, 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times another's speed a contestant has: the median of all rounds, the smallest and the largest. Above 1 is faster."""
+    """How many times another's speed a contestant has; above 1 is faster. The median of all rounds, and the bounds of `between`."""
 
     median: float
     low: float
@@ -134,4 +136,20 @@ def ratio(rounds: Sequence[Round], name: str, reference: str, part: Part) -> Rat
     if not both:
         return None
     ratios = [float(np.median(frame_times(each[reference], part)) / np.median(frame_times(each[name], part))) for each in both]
-    return Ratio(float(np.median(ratios)), min(ratios), max(ratios))
+    return Ratio(float(np.median(ratios)), *between(ratios))
+
+
+def between(values: Sequence[float]) -> tuple[float, float]:
+    """Values measured again and again -> the interval that holds their median with a confidence of 95 %, if they are independent.
+
+    It runs from the k-th smallest to the k-th largest value: the median lies below the k-th smallest if fewer than k of n values are
+    below it, which has the probability that fewer than k of n tossed coins are heads. With less than six values it is their whole range.
+    """
+    ordered, count = sorted(values), len(values)
+    outside, rank = 0.0, 0
+    for below in range(count // 2):
+        outside += 2 * comb(count, below) / 2**count
+        if outside > 1 - CONFIDENCE:
+            break
+        rank = below
+    return ordered[rank], ordered[count - 1 - rank]

@@ -22,7 +22,7 @@ from ..formats.documents import parse_json
 from ..image.samples import sample_frame
 from ..opening import open_any, open_network_at
 from ..runtime.frame_runner import FrameRunner
-from ..timing.bench import bench
+from ..timing.bench import bench_turn
 from ..timing.report import Timing
 from ..types import Frame
 from .check import check
@@ -79,9 +79,9 @@ def _answer(request: Request, runner: FrameRunner, frame: Frame, before: float, 
 
 def _measure(runner: FrameRunner, frame: Frame, call: Call, before: float) -> Turn:
     batch = runner.batch[0]
-    report = bench(runner, [frame] * batch, seconds=call.seconds / 2, warmup=call.warmup)
+    engine, whole = bench_turn(runner, [frame] * batch, call.seconds / 2, call.warmup)
     peak = max(0.0, machine.peak_mb() - before)
-    return Turn(_rounded(report.engine), _rounded(report.end_to_end), peak, batch)
+    return Turn(_rounded(engine), _rounded(whole), peak, batch)
 
 
 def _rounded(timing: Timing) -> tuple[float, ...]:

@@ -35,9 +35,10 @@ class _Stopwatch:
     seconds: float
     clock: Callable[[], float]
     progress: Progress
+    least_steps: int = LEAST_STEPS
 
     def repeat(self, phase: str, step: Callable[[], None], seconds: float | None = None) -> float:
-        """Calls `step` until the time is over, at least LEAST_STEPS times; returns the seconds it took."""
+        """Calls `step` until the time is over, at least `least_steps` times; returns the seconds it took."""
         limit = self.seconds if seconds is None else seconds
         begin = self.clock()
         steps = 0
@@ -46,7 +47,7 @@ class _Stopwatch:
             steps += 1
             elapsed = self.clock() - begin
             self._tell(phase, min(elapsed, limit), limit)
-            if elapsed >= limit and steps >= LEAST_STEPS:
+            if elapsed >= limit and steps >= self.least_steps:
                 return elapsed
 
     def _tell(self, phase: str, done: float, total: float) -> None:
@@ -123,6 +124,18 @@ def bench(
         notes=_notes(runner, engine, whole, mixed),
         conventions=_conventions(runner),
     )
+
+
+def bench_turn(
+    runner: FrameRunner, frames: Sequence[Frame], seconds: float, warmup: float, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Timing, Timing]:
+    """The latencies of `bench` in mode "latency" and no other facts: of the engine alone and of whole frames, each for `seconds`.
+
+    For runners that take turns: a turn of a slow one is a warm-up step, what an engine's first run does, and a step of each.
+    """
+    watch = _Stopwatch(seconds, clock, no_progress, least_steps=1)
+    watch.repeat("warm-up", lambda: _use(runner.run(frames)), warmup)
+    return _engine_latency(runner, frames, watch)[0], _whole_latency(runner, frames, watch)[0]
 
 
 def _engine_latency(runner: FrameRunner, frames: Sequence[Frame], watch: _Stopwatch) -> tuple[Timing, Timing | None]:

@@ -27,8 +27,16 @@ def test_equal_p99_is_that_of_the_naive_endpoint_at_its_best(bench: ModuleType) 
     }
     found = bench.at_equal_p99(rows)
     assert found["naive_best"] == {"throughput": 2.0, "p99_ms": 1000}
-    assert found["at_equal_p99"]["ours-fp32"] == {"ratio": 1.5, "goal": 1.2}
-    assert found["at_equal_p99"]["ours-int8"]["ratio"] is None
+    assert found["ratios"] == {"ours-fp32": 1.5, "ours-int8": None}
+
+
+def test_the_median_of_the_rounds_ratios_counts(bench: ModuleType) -> None:
+    def rows(naive: float, ours: float) -> dict[str, Any]:
+        return {"naive": {1: row(naive, 900)}, "ours-fp32": {1: row(ours, 500)}, "ours-int8": {1: row(ours, 901 if ours == 6 else 900)}}
+
+    found = bench.ratios_of([rows(1.0, 2.0), rows(2.0, 6.0), rows(1.0, 1.5)])["at_equal_p99"]
+    assert found["ours-fp32"] == {"ratio": 2.0, "rounds": [2.0, 3.0, 1.5], "goal": 1.2}
+    assert found["ours-int8"] == {"ratio": None, "rounds": [2.0, None, 1.5], "goal": 2.0}
 
 
 def test_percentiles_and_medians(bench: ModuleType) -> None:

@@ -207,7 +207,7 @@ def test_inspect_shows_a_changed_plan_and_fails(run: Run, plan: Path) -> None:
 def findings(monkeypatch: pytest.MonkeyPatch) -> list[Check]:
     checks = [
         Check("System", "Python", "ok", "3.11"),
-        Check("Extras", "torch", "missing", "not installed", "pip install 'rtformer-deploy[export]'"),
+        Check("Optional packages", "torch", "missing", "not installed", "pip install 'rtformer-deploy[export]'"),
     ]
     monkeypatch.setattr(doctor_module, "examine", lambda: checks)
     return checks

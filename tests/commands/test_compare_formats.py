@@ -72,9 +72,15 @@ def test_the_whole_way(small: Small, call: Call) -> None:
     }.items():
         assert why in found[name]["why"][0], name
         assert name in result.output
+    plans = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.plan")}
     again = call("--dataset", small.dataset, "--root", small.root, "--resume")
     assert again.exit_code == 0, again.output
     assert rows() == found
+    assert {path: path.stat().st_mtime_ns for path in plans} == plans, "a plan was built again"
+    damaged = Path("out/openvino-fp32.plan")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert call("--dataset", small.dataset, "--root", small.root, "--resume").exit_code == 0
+    assert damaged.stat().st_size == found["OpenVINO FP32"]["bytes"]
     assert call("--resume").exit_code == 2  # without the dataset it is another run
 
 

@@ -16,6 +16,7 @@ from rtformer_deploy import machine
 from rtformer_deploy.commands import checks, doctor
 from rtformer_deploy.commands.checks import Check, Need, Package
 from rtformer_deploy.commands.doctor import PACKAGES
+from rtformer_deploy.commands.extras import EXTRAS, check_extras, project_extras
 
 
 def check(
@@ -95,6 +96,31 @@ def test_every_library_is_one_of_the_projects(root: Path) -> None:
     for name, distributions in ours.items():
         assert distributions <= required | extras, name
     assert required <= set().union(*ours.values())
+    assert set(EXTRAS) == set(project["optional-dependencies"]) - {"dev", "docs"}
+
+
+def test_an_extra_is_there_if_all_that_it_brings_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    described(
+        monkeypatch,
+        "numpy>=1.26",
+        "cuda-core[cu13]>=1.0; extra == 'gpu'",
+        "nvidia-ml-py>=12; extra == 'gpu'",
+        "nothing>=1; extra == 'gpu' and sys_platform == 'nowhere'",
+    )
+    brought = {"gpu": project_extras()["gpu"]}
+    assert brought == {"gpu": ["cuda-core", "nvidia-ml-py"]}
+    packages = [Package("cuda-core", "cuda.core", "testing", "")]
+
+    def found(state: checks.State, installed: set[str]) -> Check:
+        [check] = check_extras(brought, packages, [Check("Optional packages", "cuda-core", state, "")], installed)
+        return check
+
+    what = EXTRAS["gpu"]
+    install = "pip install 'rtformer-deploy[gpu]'"
+    assert found("ok", {"nvidia-ml-py"}) == Check("Extras", "gpu", "ok", f"{what}; cuda-core, nvidia-ml-py")
+    assert found("ok", set()) == Check("Extras", "gpu", "missing", f"{what}; not installed: nvidia-ml-py", install)
+    assert found("missing", set()) == Check("Extras", "gpu", "missing", f"{what}; not installed: cuda-core, nvidia-ml-py", install)
+    assert found("broken", set()) == Check("Extras", "gpu", "broken", f"{what}; broken: cuda-core; not installed: nvidia-ml-py")
 
 
 def described(monkeypatch: pytest.MonkeyPatch, *requirements: str) -> None:

@@ -22,6 +22,7 @@ from rtformer_deploy.comparison.figures import figures
 from rtformer_deploy.comparison.format_rows import FormatRow, points, precision_text, tables
 from rtformer_deploy.comparison.formats import FORMATS, REFERENCE_FORMAT, Format
 from rtformer_deploy.comparison.making import Made, Maker
+from rtformer_deploy.comparison.records import Journal
 from rtformer_deploy.comparison.worker import open_contestant
 from rtformer_deploy.errors import CalibrationError
 from rtformer_deploy.export.weights_choice import network_in
@@ -38,7 +39,8 @@ NO_RANGES = CalibrationError("INT8 needs ranges.", "Give --ranges FILE.")
 
 
 def maker(folder: Path, spec: ModelSpec | None = None, weights: Path | None = None) -> Maker:
-    return Maker(tiny_model(), spec or tiny_spec(), folder, NO_RANGES, weights, threads=1)
+    journal = Journal(folder / "state.jsonl", {}, resume=True)
+    return Maker(tiny_model(), spec or tiny_spec(), folder, NO_RANGES, journal, weights, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from comparing import FakeProcess, turn, without_processes
 from helpers import StoppedError
 
 from rtformer_deploy.comparison.contestant import Contestant
-from rtformer_deploy.comparison.turns import Ratio, Round, frame_times, ratio, take_turns
+from rtformer_deploy.comparison.turns import Ratio, Round, between, frame_times, ratio, take_turns
 from rtformer_deploy.errors import DeployError
 
 ROUNDS: list[Round] = [
@@ -32,6 +32,13 @@ def test_without_a_round_in_common_there_is_no_ratio() -> None:
 def test_a_step_of_several_frames_counts_for_each_of_them() -> None:
     assert frame_times(turn(12, 20, batch=4), "engine") == (3, 3)
     assert ratio([{"a": turn(10, 20), "b": turn(20, 20, batch=4)}], "b", "a", "engine") == Ratio(2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(("count", "rank"), [(1, 1), (2, 1), (5, 1), (6, 1), (9, 2), (20, 6), (30, 10)])
+def test_the_interval_of_a_median_is_that_of_the_sign_test(count: int, rank: int) -> None:
+    """The ranks are those of the usual tables for a confidence of 95 %."""
+    values = [float(value) for value in range(1, count + 1)]
+    assert between(values[::-1]) == (rank, count + 1 - rank)
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ pytest.importorskip("ray", reason="needs the extra cluster: pip install 'rtforme
 moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
 
 FRAMES, STALL_S = 40, 120
+TIMES = 5  # as many frames in the run that is interrupted
+QUEUE, OVERLOAD = 8, 48  # what a copy of the service takes in, and how many ask it at once
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "us-east-1"}
 local: Any = load_file(Path(__file__).parents[2] / "benchmarks/local_cluster.py")
 
@@ -111,6 +113,62 @@ def test_a_killed_driver_begins_where_it_was_and_a_killed_node_loses_nothing(clu
     whole = [path for pair in pairs if pair[1] in made for path in pair]
     assert whole
     assert all(path.stat().st_mtime_ns == made[path] for path in whole), "what was there and whole was made again"
+
+
+def test_ctrl_c_leaves_what_is_whole_and_a_second_start_makes_the_rest(cluster: Any, work: Path) -> None:
+    many, out = work / "many", work / "interrupted"
+    many.mkdir()
+    for path in (work / "in").iterdir():
+        for number in range(TIMES):  # more, so that the run lasts until it is interrupted
+            os.link(path, many / f"{path.stem}-{number}.jpg")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so would what it starts
+    first = start(cluster, work, many, "-o", out)
+    signal.signal(signal.SIGINT, before)
+    local.wait_for(lambda: count(out) >= 4, first)
+    first.send_signal(signal.SIGINT)
+    printed = end(first)
+    assert first.returncode == 130, printed
+    assert printed.rstrip().endswith("Interrupted.")
+    assert "Traceback" not in printed
+    assert "Connecting" not in printed, "a thread joined the cluster again"
+    alone = {name.replace("_", f"-{number}_"): data for name, data in local.outputs(work / "alone").items() for number in range(TIMES)}
+    made = local.outputs(out)
+    assert 0 < len(made) < len(alone)
+    assert made.items() <= alone.items()
+    second = start(cluster, work, many, "-o", out)
+    assert "Going on with the run" in end(second)
+    assert second.returncode == 0
+    assert local.outputs(out) == alone
+
+
+#: A process that takes every CPU of a cluster, says so, and keeps them until it ends.
+HOLD = """
+import ray, sys, time
+ray.init(sys.argv[1], log_to_driver=False)
+@ray.remote(num_cpus=1)
+class Idle:
+    def here(self):
+        return True
+idle = [Idle.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+ray.get([each.here.remote() for each in idle])
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_cluster_without_room_ends_the_run_with_a_message(cluster: Any, work: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, cluster.address], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        process = local.segment(work / "engine.plan", work / "in", "-o", work / "none", "--cluster", cluster.address, "--stall", 15)
+        printed = end(process)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert process.returncode == 1, printed
+    assert "Nothing came back from the cluster for 15 s" in printed
+    assert "Traceback" not in printed
 
 
 def test_from_a_store_of_objects_into_another(cluster: Any, work: Path, s3: str) -> None:
@@ -192,7 +250,19 @@ def ask(port: int, picture: bytes) -> tuple[int, bytes]:
 def test_the_service_on_a_cluster(cluster: Any, work: Path) -> None:
     """The same answers as the application gives on one machine; a killed copy costs what it had, as 503, and is replaced."""
     port = free_port()
-    command = [sys.executable, "-m", "rtformer_deploy", "serve", work / "engine.plan", "--cluster", cluster.address, "--port", port]
+    command = [
+        sys.executable,
+        "-m",
+        "rtformer_deploy",
+        "serve",
+        work / "engine.plan",
+        "--cluster",
+        cluster.address,
+        "--port",
+        port,
+        "--queue",
+        QUEUE,
+    ]
     with (work / "serve.log").open("w") as log:
         process = subprocess.Popen([*map(str, command), "--threads", "1"], stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -202,6 +272,11 @@ def test_the_service_on_a_cluster(cluster: Any, work: Path) -> None:
         status, body = ask(port, jpeg(frame))
         assert status == 200, body
         assert pixels(body).shape == (40, 60)
+        with ThreadPoolExecutor(OVERLOAD) as pool:
+            answers = list(pool.map(lambda _: ask(port, jpeg(frame)), range(4 * OVERLOAD)))
+        assert {status for status, _ in answers} <= {200, 429, 503, 504}
+        assert {body for status, body in answers if status == 200} == {body}
+        assert any(status != 200 for status, _ in answers), "nothing was refused"
         with ThreadPoolExecutor(4) as pool:
             refused = threading.Event()
             pressed = [pool.submit(press, port, jpeg(frame), refused) for _ in range(4)]
