@@ -19,15 +19,24 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Files outside of docs/ -> the page that each becomes.
 PAGES = {
     "README.md": "index.md",
-    "CHANGELOG.md": "changelog.md",
-    "SECURITY.md": "security.md",
-    "CONTRIBUTING.md": "contributing.md",
     "models/rtformer-slim-camvid.md": "model-card.md",
     "deploy/README.md": "deploy.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
 }
+#: The last section of the site, of those that are there.
+PROJECT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 HELP = "help.md"
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
+
+
+def on_config(config: Any) -> Any:
+    """Adds the section about the project itself."""
+    there = [name for name in PROJECT if (ROOT / name).is_file()]
+    config.nav.append({"Project": [{name.removesuffix(".md").capitalize(): PAGES[name]} for name in there]})
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:
