@@ -52,10 +52,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """A page with its links changed from paths in the repository to paths on the site."""
     sources = {name: source for source, name in PAGES.items()}
     place = posixpath.dirname(sources.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
-    return _LINK.sub(lambda found: on_site(posixpath.normpath(posixpath.join(place, found[1]))), markdown)
+    return _LINK.sub(lambda found: site_path(posixpath.normpath(posixpath.join(place, found[1]))), markdown)
 
 
-def on_site(path: str) -> str:
+def site_path(path: str) -> str:
     """A path in the repository -> that of the site's page; what is no page stays as it is, and mkdocs complains."""
     return PAGES.get(path, path.removeprefix("docs/"))
 

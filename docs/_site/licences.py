@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "licences.md"
 #: What builds and tests the project, and does not go to its users.
 INSIDE = ("dev", "docs")
-#: Packages that are built where they are installed and need NVIDIA's libraries for that; the licence is what their projects state.
+NOT_STATED = "not stated"
+#: Packages whose metadata says nothing, or that are for another platform than the table's machine: what their projects state.
 STATED = {
+    "cuda-toolkit": "NVIDIA's, proprietary",
+    "onnxruntime": "MIT",
     "pycuda": "MIT",
     "tensorrt": "NVIDIA's, proprietary",
 }
@@ -38,6 +41,8 @@ _OSI = "License :: OSI Approved :: "
 _SPDX = {
     "3-Clause BSD License": "BSD-3-Clause",
     "Apache 2.0": "Apache-2.0",
+    "Apache 2.0 License": "Apache-2.0",
+    "Apache License": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
     "Apache License v2.0": "Apache-2.0",
     "Apache License, Version 2.0": "Apache-2.0",
@@ -46,6 +51,8 @@ _SPDX = {
     "Apache": "Apache-2.0",
     "BSD": "BSD",
     "BSD License": "BSD",
+    "ISC License": "ISC",
+    "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "MPL 2.0": "MPL-2.0",
@@ -76,16 +83,23 @@ class Direct:
     wanted_by: list[str] = field(default_factory=list)
 
 
-def direct(project: Mapping[str, Any]) -> dict[str, Direct]:
-    """The table [project] -> the packages that users get, by canonical name."""
+def requirements(project: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The table [project] -> what its users get, as it is written there, with the extras that want it ("" for every install)."""
     groups = {"": project["dependencies"], **{k: v for k, v in project["optional-dependencies"].items() if k not in INSIDE}}
-    found: dict[str, Direct] = {}
+    found: dict[str, list[str]] = {}
     for extra, lines in groups.items():
         for line in lines:
-            name = Requirement(line).name
-            entry = found.setdefault(canonicalize_name(name), Direct(name))
-            if extra not in entry.wanted_by:
-                entry.wanted_by.append(extra)
+            found.setdefault(line, []).append(extra)
+    return found
+
+
+def direct(project: Mapping[str, Any]) -> dict[str, Direct]:
+    """The table [project] -> the packages that users get, by canonical name."""
+    found: dict[str, Direct] = {}
+    for line, wanted_by in requirements(project).items():
+        name = Requirement(line).name
+        entry = found.setdefault(str(canonicalize_name(name)), Direct(name))
+        entry.wanted_by += [extra for extra in wanted_by if extra not in entry.wanted_by]
     return found
 
 
@@ -96,11 +110,11 @@ def installed(python: str) -> dict[str, Metadata]:
 
 
 def licence(metadata: Metadata) -> str:
-    """The licence that a package's metadata names: its expression, else its classifier, else its text's name. "not stated" if none."""
+    """The licence that a package's metadata names: its expression, else its classifier, else its text's name. NOT_STATED if none."""
     for expression in metadata["License-Expression"]:
         return _SPDX.get(expression, expression)
     classified = [entry.removeprefix(_OSI).removeprefix("License :: ") for entry in metadata["Classifier"] if entry.startswith(_OSI[:11])]
-    text = " ".join(metadata["License"]).strip()
+    text = " ".join(metadata["License"]).strip().removeprefix(_OSI.removeprefix("License :: "))
     if text and len(text) < 60 and "\n" not in text:
         named = _SPDX.get(text, text)
         if named not in ("BSD", "proprietary") or not classified:
@@ -108,31 +122,39 @@ def licence(metadata: Metadata) -> str:
     if classified:
         return " and ".join(sorted({_SPDX.get(entry, entry) for entry in classified}))
     begins = [name for start, name in _TEXTS.items() if start in text[:200]]
-    return begins[0] if begins else "not stated"
+    return begins[0] if begins else NOT_STATED
 
 
-def brought(names: Iterable[str], packages: Mapping[str, Metadata]) -> set[str]:
-    """The packages that these need in turn, all the way down, as far as they are installed."""
-    seen: set[str] = set()
-    waiting = list(names)
+def brought(project: Mapping[str, Any], packages: Mapping[str, Metadata]) -> set[str]:
+    """The packages that those of the table [project] need in turn, all the way down, as far as they are installed."""
+    seen: set[tuple[str, str]] = set()
+    waiting = [(name, extra) for line in requirements(project) for name, extra in _parts(Requirement(line))]
     while waiting:
-        metadata = packages.get(waiting.pop())
+        name, extra = waiting.pop()
+        metadata = packages.get(name)
         for line in metadata["Requires-Dist"] if metadata else ():
             need = Requirement(line)
-            name = str(canonicalize_name(need.name))
-            if name in packages and name not in seen and (need.marker is None or need.marker.evaluate({"extra": ""})):
-                seen.add(name)
-                waiting.append(name)
-    return seen
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                new = [part for part in _parts(need) if part[0] in packages and part not in seen]
+                seen.update(new)
+                waiting += new
+    return {name for name, _ in seen} - set(direct(project))
+
+
+def _parts(need: Requirement) -> list[tuple[str, str]]:
+    """A requirement -> its canonical name with each extra that it asks for, and with none."""
+    return [(str(canonicalize_name(need.name)), extra) for extra in ("", *sorted(need.extras))]
 
 
 def page(project: Mapping[str, Any], packages: Mapping[str, Metadata], earlier: str) -> str:
     """The whole of docs/licences.md; `earlier` is the page as it was, whose rows of packages that are not installed are kept."""
     kept = rows_of(earlier)
     named = direct(project)
-    rows = [f"| {entry.name} | {extras(entry)} | {_of(name, packages, kept)} |" for name, entry in sorted(named.items())]
-    others = (brought(named, packages) | {name for name in kept if name not in packages}) - set(named) - set(STATED)
-    return HEAD + "\n".join(rows) + BETWEEN + "\n".join(f"| {name} | {_of(name, packages, kept)} |" for name in sorted(others)) + "\n"
+    rows = [f"| {entry.name} | {extras(entry)} | {licence_of(name, packages, kept)} |" for name, entry in sorted(named.items())]
+    others = (brought(project, packages) | {name for name in kept if name not in packages}) - set(named)
+    return (
+        HEAD + "\n".join(rows) + BETWEEN + "\n".join(f"| {name} | {licence_of(name, packages, kept)} |" for name in sorted(others)) + "\n"
+    )
 
 
 def rows_of(text: str) -> dict[str, str]:
@@ -146,14 +168,16 @@ def extras(entry: Direct) -> str:
     return ", ".join(f"`{extra}`" if extra else "every install" for extra in entry.wanted_by)
 
 
-def _of(name: str, packages: Mapping[str, Metadata], kept: Mapping[str, str]) -> str:
-    if name in packages:
-        return licence(packages[name])
+def licence_of(name: str, packages: Mapping[str, Metadata], kept: Mapping[str, str]) -> str:
+    """A package's licence: as it is installed, else as its project states it, else as the page had it."""
+    installed_one = licence(packages[name]) if name in packages else NOT_STATED
+    if installed_one != NOT_STATED:
+        return installed_one
     if name in STATED:
         return f"{STATED[name]} (as its project states)"
     if name in kept:
         return kept[name]
-    raise SystemExit(f"{name} is not installed in any of these environments: add one with --also.")
+    raise SystemExit(f"{name} is not installed in any of these environments, or names no licence: add one with --also.")
 
 
 HEAD = """# Licences
@@ -163,7 +187,8 @@ rtformer-deploy is Apache-2.0. The shipped weights are for research only, whatev
 
 Made by `docs/_site/licences.py` from the metadata of the installed packages; a test compares it with what is installed. It is what the
 packages state about themselves, and no legal advice. Some wheels carry more than their own code: PyAV's holds FFmpeg with codecs under the GPL,
-so a product that ships that wheel has to follow the GPL. OpenCV's, Pillow's and NumPy's list what they hold in their own licence files.
+and Ray Serve brings HAProxy under the GPL, so a product that ships those has to follow the GPL. The wheels of OpenCV, Pillow and NumPy list
+what they hold in licence files of their own.
 
 ## What the project names
 

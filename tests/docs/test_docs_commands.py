@@ -115,7 +115,13 @@ def test_other_programs_are_called_as_this_project_has_them() -> None:
 
 def test_extras_inside_tables_and_sentences_exist() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    asked = {extra for page in PAGES for span in spans(page) for each in re.findall(r"rtformer-deploy\[(.+?)\]", span) for extra in each.split(",")}
+    asked = {
+        extra
+        for page in PAGES
+        for span in spans(page)
+        for each in re.findall(r"rtformer-deploy\[(.+?)\]", span)
+        for extra in each.split(",")
+    }
     assert asked <= extras
     assert asked >= extras - {"dev", "docs"}, "the docs show how to install every extra"
 

@@ -55,7 +55,9 @@ def test_every_page_is_on_the_site_and_has_one_title() -> None:
     named = re.findall(r": ([\w-]+\.md)$", nav, re.MULTILINE)
     assert added_pages()["README.md"] == "index.md"
     there = {path.name for path in (ROOT / "docs").glob("*.md")} | {"help.md"}
-    assert sorted(named) == sorted(there | {page for source, page in added_pages().items() if source == source.lower() or "README" in source})
+    assert sorted(named) == sorted(
+        there | {page for source, page in added_pages().items() if source == source.lower() or "README" in source}
+    )
     for page in (ROOT / "docs").glob("*.md"):
         assert len(re.findall(r"^# ", prose(page), re.MULTILINE)) == 1, page.name
 
@@ -67,7 +69,11 @@ def test_links_between_pages_of_the_site_stay_on_it() -> None:
     for page in on_site:
         targets = [link.partition("#")[0] for link in links(page) if not OUTSIDE.match(link) and not link.startswith("#")]
         places = {target: (page.parent / target).resolve() for target in targets}
-        wrong += [f"{name(page)}: {target}" for target, path in places.items() if path not in on_site and path.parent != ROOT / "docs" / "pictures"]
+        wrong += [
+            f"{name(page)}: {target}"
+            for target, path in places.items()
+            if path not in on_site and path.parent != ROOT / "docs" / "pictures"
+        ]
     assert wrong == []
 
 
@@ -79,7 +85,9 @@ def test_the_readme_is_short_and_names_what_a_newcomer_needs() -> None:
 
 
 def test_pictures_and_samples_are_small() -> None:
-    listed = subprocess.run(["git", "ls-files", "-z", "docs", "models/samples"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "docs", "models/samples"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
     if not listed:
         pytest.skip("not a git checkout")
     sizes = {path: (ROOT / path).stat().st_size for path in filter(None, listed.split("\0")) if not path.endswith((".md", ".py"))}
