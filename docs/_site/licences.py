@@ -152,9 +152,8 @@ def page(project: Mapping[str, Any], packages: Mapping[str, Metadata], earlier: 
     named = direct(project)
     rows = [f"| {entry.name} | {extras(entry)} | {licence_of(name, packages, kept)} |" for name, entry in sorted(named.items())]
     others = (brought(project, packages) | {name for name in kept if name not in packages}) - set(named)
-    return (
-        HEAD + "\n".join(rows) + BETWEEN + "\n".join(f"| {name} | {licence_of(name, packages, kept)} |" for name in sorted(others)) + "\n"
-    )
+    turn = [f"| {name} | {licence_of(name, packages, kept)} |" for name in sorted(others)]
+    return "\n".join([HEAD, *rows, BETWEEN, *turn, ""])
 
 
 def rows_of(text: str) -> dict[str, str]:
@@ -186,22 +185,19 @@ rtformer-deploy is Apache-2.0. The shipped weights are for research only, whatev
 [their card](../models/rtformer-slim-camvid.md). `NOTICE` names the sources of photographs, class names and architectures.
 
 Made by `docs/_site/licences.py` from the metadata of the installed packages; a test compares it with what is installed. It is what the
-packages state about themselves, and no legal advice. Some wheels carry more than their own code: PyAV's holds FFmpeg with codecs under the GPL,
-and Ray Serve brings HAProxy under the GPL, so a product that ships those has to follow the GPL. The wheels of OpenCV, Pillow and NumPy list
-what they hold in licence files of their own.
+packages state about themselves, and no legal advice. Some wheels carry more than their own code: PyAV's holds FFmpeg with codecs under the
+GPL, and Ray Serve brings HAProxy under the GPL, so a product that ships those has to follow the GPL. The wheels of OpenCV, Pillow and NumPy
+list what they hold in licence files of their own.
 
 ## What the project names
 
 | package | for | licence |
-|---|---|---|
-"""
+|---|---|---|"""
 BETWEEN = """
-
 ## What those bring in turn
 
 | package | licence |
-|---|---|
-"""
+|---|---|"""
 
 
 def main() -> None:

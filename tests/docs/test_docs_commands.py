@@ -16,6 +16,7 @@ from rtformer_deploy.cli.group import COMMANDS
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 #: What a block of commands may begin its lines with; of the others, this project knows nothing.
 OTHERS = {"curl", "ray", "tritonserver", "pip", "python", "python3", "make", "venv/bin/pip", "cd", "git"}
+EXTRAS = re.compile(r"rtformer-deploy\[(.+?)\]")
 LANGUAGES = {"", "python", "text", "toml", "yaml", "ini", "dockerfile"}
 
 
@@ -104,7 +105,7 @@ def test_other_programs_are_called_as_this_project_has_them() -> None:
         for program, *words in lines(block):
             assert program in OTHERS | {"rtformer-deploy"}, f"{block}: {program}; a block that is no command is ```text"
             if program.endswith("pip"):
-                asked = re.findall(r"rtformer-deploy\[(.+?)\]", " ".join(words))
+                asked = EXTRAS.findall(" ".join(words))
                 assert set(",".join(asked).split(",")) - {""} <= extras, block
             elif program == "make":
                 assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words), block
@@ -115,13 +116,7 @@ def test_other_programs_are_called_as_this_project_has_them() -> None:
 
 def test_extras_inside_tables_and_sentences_exist() -> None:
     extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
-    asked = {
-        extra
-        for page in PAGES
-        for span in spans(page)
-        for each in re.findall(r"rtformer-deploy\[(.+?)\]", span)
-        for extra in each.split(",")
-    }
+    asked = {extra for page in PAGES for span in spans(page) for each in EXTRAS.findall(span) for extra in each.split(",")}
     assert asked <= extras
     assert asked >= extras - {"dev", "docs"}, "the docs show how to install every extra"
 

@@ -1,4 +1,4 @@
-"""Every Python block in README and docs compiles, imports what there is and uses public names; the library's ten lines run as they stand."""
+"""Every Python block in README and docs compiles, imports what there is and uses public names; the library's ten lines run."""
 
 from __future__ import annotations
 
