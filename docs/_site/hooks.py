@@ -28,6 +28,7 @@ PAGES = {
 #: The last section of the site, of those that are there.
 PROJECT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 HELP = "help.md"
+WIDTH = 80  # of the help, in characters: what fits beside the navigation
 
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
 
@@ -61,12 +62,12 @@ def site_path(path: str) -> str:
 
 
 def help_page() -> str:
-    """The help of every command, as it is printed on 100 columns."""
+    """The help of every command, as a terminal shows it."""
     parts = ["# Every command's help\n\n[The commands](commands.md) says which one does what.\n"]
     for name in COMMANDS:
-        context = click.Context(main, info_name="rtformer-deploy", terminal_width=100)
+        context = click.Context(main, info_name="rtformer-deploy", terminal_width=WIDTH)
         command = main.get_command(context, name)
         assert command is not None
-        text = command.get_help(click.Context(command, info_name=name, parent=context, terminal_width=100))
+        text = command.get_help(click.Context(command, info_name=name, parent=context, terminal_width=WIDTH))
         parts.append(f"## {name}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

@@ -27,10 +27,11 @@ from PIL import Image
 from rtformer_deploy.cli import main
 from rtformer_deploy.formats.recipe import load_labels
 from rtformer_deploy.nn import ARCHITECTURES
+from rtformer_deploy.nvidia.driver import gpus
 
 SIZE = (48, 64)
-#: Words of the pages -> what stands for them here. The page's names of recipes all mean the small network.
-HERE = {"rtformer-slim-camvid": ["tiny.toml"], "rtformer-slim-cityscapes": ["tiny.toml"]}
+#: Words of the pages -> what stands for them here: every recipe is the small network's, and its classes are CamVid's.
+HERE = {"rtformer-slim-camvid": "tiny.toml", "rtformer-slim-cityscapes": "tiny.toml", "cityscapes": "camvid"}
 #: What makes a command quick; the last one of two equal options counts.
 QUICK = {
     "bench": ["--seconds", "0.05", "--warmup", "0", "--threads", "1"],
@@ -40,8 +41,9 @@ QUICK = {
     "segment": ["--threads", "1"],
     "tune": ["--seconds", "0.02", "--max-drop", "100", "--threads", "1"],
 }
-#: Run elsewhere: the page in which a test of its own is at home, and the library's ten lines.
-AT_HOME = {"docs/own-data.md": "tests/test_own_data.py"}
+#: Pages that a test of its own walks.
+AT_HOME = {"docs/own-data.md": "tests/test_own_data.py", "README.md": "test_the_tour_prints_what_the_readme_shows"}
+#: The page whose first block, the library's ten lines, runs in test_docs_python.py.
 TEN_LINES = "docs/library.md"
 
 
@@ -88,7 +90,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, small_network: None) -> P
 
 def run(words: list[str]) -> str:
     """Runs a call of rtformer-deploy with the small network; returns what it printed. Fails unless it did its work."""
-    words = [each for word in words for each in HERE.get(word, [word])]
+    words = [HERE.get(word, word) for word in words]
     if "--variant" in words:
         place = words.index("--variant")
         words[place : place + 2] = ["--recipe", "tiny.toml", "--random-weights"]
@@ -100,6 +102,36 @@ def run(words: list[str]) -> str:
     gate = any(word.startswith("--max-") for word in words)  # random weights may miss a bound
     assert result.exit_code == 0 or (gate and result.exit_code == 3), f"{' '.join(words)}\n{result.output}"
     return result.output
+
+
+#: Lines of the README's output that only the shipped network and its ranges give.
+SHIPPED = ("Taking the recipe rtformer-slim-camvid", "Exporting rtformer-slim-camvid", "Ranges: those that come with rtformer-slim-camvid")
+
+
+def shape(line: str) -> str:
+    """A line of output without what differs from one network and machine to the next: numbers, names, classes, rules, spaces."""
+    classes = "|".join(load_labels("camvid").names)
+    line = re.sub(rf"\b({classes})\b", "CLASS", line).replace("rtformer-slim-camvid", "small")
+    line = re.sub(r"(?<![a-z])<?\d[\d.,x]*(e-\d+)?%?", "#", line).replace("layers", "layer")
+    return " ".join(re.sub("─+", "─", line).split())
+
+
+def test_the_tour_prints_what_the_readme_shows(prepared: Path, tmp_path: Path) -> None:
+    if gpus():
+        pytest.skip("the README's output is that of a machine without a GPU")
+    folder = tmp_path / "here"
+    shutil.copytree(prepared, folder)
+    printed, compared = "", 0
+    with chdir(folder):
+        for block in blocks(ROOT / "README.md"):
+            if block.language == "text":
+                shapes = {shape(line) for line in printed.splitlines()}
+                ours = [line for line in block.text.splitlines() if line and not line.startswith(SHIPPED)]
+                assert [line for line in ours if shape(line) not in shapes] == [], printed
+                compared += len(ours)
+            elif block.language == "" and block.why_not is None:
+                printed = "".join(run(words) for program, *words in lines(block) if program == "rtformer-deploy")
+    assert compared > 15
 
 
 def walked(page: Path) -> list[Block]:
