@@ -2,8 +2,8 @@
 
     python docs/_site/licences.py [--also VENV/bin/python ...]
 
-`--also` names interpreters of other environments, for extras that are not installed in this one. The row of a package that is installed in
-none of them stays as it is.
+`--also` names interpreters of other environments, for extras that are not installed in this one. If some are installed in none of them,
+their rows and those of what they may bring stay as they are.
 """
 
 from __future__ import annotations
@@ -151,7 +151,8 @@ def page(project: Mapping[str, Any], packages: Mapping[str, Metadata], earlier: 
     kept = rows_of(earlier)
     named = direct(project)
     rows = [f"| {entry.name} | {extras(entry)} | {licence_of(name, packages, kept)} |" for name, entry in sorted(named.items())]
-    others = (brought(project, packages) | {name for name in kept if name not in packages}) - set(named)
+    whole = all(name in packages or name in STATED for name in named)  # else nobody knows what the missing ones bring
+    others = brought(project, packages) | (set() if whole else set(kept)) - set(named)
     turn = [f"| {name} | {licence_of(name, packages, kept)} |" for name in sorted(others)]
     return "\n".join([HEAD, *rows, BETWEEN, *turn, ""])
 

@@ -96,6 +96,8 @@ def run(words: list[str]) -> str:
         words[place : place + 2] = ["--recipe", "tiny.toml", "--random-weights"]
     if "--int8" in words and not {"--ranges", "--images", "--recipe"} & set(words):
         words += ["--images", "photographs"]  # none come with the small network
+    if "--output-name" in words:
+        words[words.index("--output-name") + 1] = "logits"
     if "--input" in words:
         words[words.index("--input") + 1] = "48x64"
     result = CliRunner().invoke(main, [*words, *QUICK.get(words[0], [])])
