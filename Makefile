@@ -63,7 +63,7 @@ $(VENV)/.browser: $(READY) tests/services/browser.txt tests/services/deploy.txt
 
 # A test whose server is missing is skipped by name. The RTSP server is Debian's: apt-get install --no-install-recommends
 # gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
-test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready $(VENV)/.browser $(CLUSTER)/.ready
+test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready $(VENV)/.browser $(CLUSTER)/.ready docs
 	$(BIN)/python -m pytest -m services
 	$(CLUSTER)/bin/python -m pytest -m services tests/services/test_cluster.py
 

@@ -1,5 +1,7 @@
 """The errors that a user can see. Each says what happened and, if it is known, what to do.
 
+All of them are a DeployError, and their exit code is its own unless another one stands here:
+
     DeployError              exit code 1
     ├── UsageError           exit code 2: the call itself is wrong (two options that cannot be combined)
     ├── RecipeError          a recipe or dataset file cannot be read or contradicts itself
