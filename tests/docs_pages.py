@@ -15,7 +15,7 @@ PAGES = sorted(path for pattern in ("*.md", "docs/*.md", "deploy/*.md", "models/
 SHOWN = [path for path in PAGES if path == ROOT / "README.md" or path.parent == ROOT / "docs"]
 
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-_MARK = re.compile(r"<!-- not run: (.+?) -->\n*\Z", re.DOTALL)
+_MARK = re.compile(r"<!-- not run: ((?:(?!-->).)+) -->\n\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
