@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SAMPLE := models/samples/china.jpg
+SAMPLE := models/samples/street.jpg
 
-.PHONY: setup demo test test-services lint clean
+.PHONY: setup demo test test-services docs docs-serve licences lint clean
 
 setup: $(READY)
 
@@ -15,13 +15,19 @@ $(READY): pyproject.toml constraints.txt setup.py $(wildcard rtformer_deploy/ima
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,report,serve,tensorrt-rtx,dev]'
 	touch $@
 
+# FP32 and INT8 of the shipped network, on a photograph; about a minute on two quiet cores.
 demo: $(READY)
 	mkdir -p demo
 	cd demo && ../$(BIN)/rtformer-deploy export --variant slim
-	cd demo && ../$(BIN)/rtformer-deploy build-engine --fp16
-	cd demo && ../$(BIN)/rtformer-deploy segment engine.plan ../$(SAMPLE) --output segmented
-	cd demo && ../$(BIN)/rtformer-deploy bench engine.plan --image ../$(SAMPLE) --json bench.json --html bench.html
-	@echo "Look at demo/segmented/china_overlay.png and demo/bench.html"
+	cd demo && ../$(BIN)/rtformer-deploy build-engine --output fp32.plan
+	cd demo && ../$(BIN)/rtformer-deploy build-engine --int8 --output int8.plan
+	cd demo && ../$(BIN)/rtformer-deploy segment int8.plan ../$(SAMPLE) --output segmented
+	cd demo && ../$(BIN)/rtformer-deploy bench fp32.plan --seconds 4 --json fp32.json
+	cd demo && ../$(BIN)/rtformer-deploy bench int8.plan --seconds 4 --json int8.json
+	cd demo && ../$(BIN)/rtformer-deploy report . --output report.html
+	@echo
+	@echo "Look at demo/segmented/street_overlay.png and demo/report.html. Start the service, with a page at http://127.0.0.1:8000:"
+	@echo "    $(BIN)/rtformer-deploy serve demo/int8.plan"
 
 # The stub of the CUDA driver wants processes of its own: other tests rely on there being no driver.
 test: $(READY) lint
@@ -57,9 +63,24 @@ $(VENV)/.browser: $(READY) tests/services/browser.txt tests/services/deploy.txt
 
 # A test whose server is missing is skipped by name. The RTSP server is Debian's: apt-get install --no-install-recommends
 # gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
-test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready $(VENV)/.browser $(CLUSTER)/.ready
+test-services: $(READY) $(CLIENTS)/.ready $(TRITON)/.ready $(VENV)/.browser $(CLUSTER)/.ready docs
 	$(BIN)/python -m pytest -m services
 	$(CLUSTER)/bin/python -m pytest -m services tests/services/test_cluster.py
+
+# The site of docs/, in build/site/index.html: strict, so a link that leads nowhere ends it. `docs-serve` shows it while you write.
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/mkdocs serve
+
+# docs/licences.md, from what is installed: run it when a dependency was added or changes its licence.
+licences: $(READY)
+	$(BIN)/python docs/_site/licences.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """RTFormer: export the PyTorch network, build engines, segment frames. Importing this loads neither torch nor TensorRT.
 
-The README shows the library in ten lines; every name here loads when it is first used.
+docs/library.md shows the library in ten lines; every name here loads when it is first used.
 """
 
 from __future__ import annotations

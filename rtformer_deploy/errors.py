@@ -1,23 +1,25 @@
 """The errors that a user can see. Each says what happened and, if it is known, what to do.
 
-DeployError              exit code 1
-├── UsageError           exit code 2: the call itself is wrong (two options that cannot be combined)
-├── RecipeError          a recipe or dataset file cannot be read or contradicts itself
-├── WeightsError         weights that are missing, unsafe, or another network's
-├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
-├── ImageError           an image that cannot be decoded
-│   └── ImageTooLargeError   one with more pixels than are decoded
-├── VideoError           a video, camera or stream that cannot be opened or read
-├── DatasetError         a folder that does not hold the dataset that was named
-├── CalibrationError     images, activations or a ranges file that calibration cannot use
-├── BuildError           a builder refused the model
-├── EngineError          a plan that cannot be opened here
-├── PrecisionError       --strict: the engine does not have the precision that was asked for
-├── MissingPackageError  a package of one of the extras is not installed
-├── ReportError          a folder without a report to show
-├── OutputError          a file or folder that cannot be written
-├── ClusterError         a cluster that cannot be reached, cannot run the plan, or has stopped working
-└── GateError            exit code 3: a limit that was set (verify, tune, --max-flips) was not met
+All of them are a DeployError, and their exit code is its own unless another one stands here:
+
+    DeployError              exit code 1
+    ├── UsageError           exit code 2: the call itself is wrong (two options that cannot be combined)
+    ├── RecipeError          a recipe or dataset file cannot be read or contradicts itself
+    ├── WeightsError         weights that are missing, unsafe, or another network's
+    ├── ModelError           an ONNX file that cannot be read, is not what it should be, or fails its parity check
+    ├── ImageError           an image that cannot be decoded
+    │   └── ImageTooLargeError   one with more pixels than are decoded
+    ├── VideoError           a video, camera or stream that cannot be opened or read
+    ├── DatasetError         a folder that does not hold the dataset that was named
+    ├── CalibrationError     images, activations or a ranges file that calibration cannot use
+    ├── BuildError           a builder refused the model
+    ├── EngineError          a plan that cannot be opened here
+    ├── PrecisionError       --strict: the engine does not have the precision that was asked for
+    ├── MissingPackageError  a package of one of the extras is not installed
+    ├── ReportError          a folder without a report to show
+    ├── OutputError          a file or folder that cannot be written
+    ├── ClusterError         a cluster that cannot be reached, cannot run the plan, or has stopped working
+    └── GateError            exit code 3: a limit that was set (verify, tune, --max-flips) was not met
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: where things are, what the wheel carries, what the help and the README say.
+"""The house rules that a machine can check: where things are, what the wheel carries, what the help says.
 
 Who may import whom is checked by import-linter (`make lint`).
 """
@@ -141,12 +141,10 @@ def test_the_version_is_the_same_everywhere(root: Path) -> None:
     assert re.search(rf"^## {re.escape(version)}\b", (root / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
-def test_every_command_has_a_module_a_help_and_a_line_in_the_readme(root: Path) -> None:
-    readme = (root / "README.md").read_text()
-    for name, (module, line) in COMMANDS.items():
+def test_every_command_has_a_module_and_a_help(root: Path) -> None:
+    for module, line in COMMANDS.values():
         assert (root / PACKAGE / "cli" / f"{module}.py").is_file()
         assert line.endswith(".")
-        assert f"rtformer-deploy {name}" in readme, f"the README does not show {name}"
 
 
 def test_tracked_files_name_no_machine(root: Path) -> None:
@@ -157,7 +155,7 @@ def test_tracked_files_name_no_machine(root: Path) -> None:
     wrong = []
     for name in filter(None, listed.split("\0")):
         path = root / name
-        if path.is_file() and path.suffix not in {".jpg", ".png", ".safetensors"}:
+        if path.is_file() and path.suffix not in {".jpg", ".png", ".webp", ".mp4", ".safetensors"}:
             wrong += [f"{name}: {line.strip()[:80]}" for line in path.read_text(errors="ignore").splitlines() if pattern.search(line)]
     assert wrong == []
 

@@ -9,19 +9,18 @@ import json
 import re
 import shlex
 from contextlib import chdir
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from page_network import TINY
 from PIL import Image
-from torch import Tensor, nn
 
 from rtformer_deploy.cli import main
 from rtformer_deploy.datasets import open_dataset
 from rtformer_deploy.formats.recipe import load_recipe
-from rtformer_deploy.nn import ARCHITECTURES, Architecture, Auxiliary
+from rtformer_deploy.nn import ARCHITECTURES
 
 RECIPE = "rtformer-slim-camvid"
 #: What makes a command quick; the last one of two equal options counts.
@@ -33,46 +32,6 @@ QUICK = {
 }
 #: The options of these commands that take a path, beside their arguments.
 PATHS = {"--recipe", "--dataset", "--root", "--output", "--weights"}
-
-
-class Tiny(nn.Module):
-    """As little of a network as training and exporting take: an eighth of the size, and a second head while training."""
-
-    stride = 8
-
-    def __init__(self, classes: int, *, channels: int = 8, drop_path: float = 0.0, aux: bool = True) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, channels, 7, 4, 3), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, 2, 1)
-        )
-        self.seghead = nn.ModuleDict({"conv2": nn.Conv2d(channels, classes, 1)})
-        self.seghead_extra = nn.Conv2d(channels, classes, 1) if aux else None
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        features = self.stem(x)
-        logits: Tensor = self.seghead["conv2"](features)
-        return (logits, self.seghead_extra(features)) if self.training and self.seghead_extra is not None else logits
-
-
-@dataclass(frozen=True, slots=True)
-class TinyConfig:
-    """What the network takes from a recipe's [architecture], where the page writes RTFormer's."""
-
-    channels: int = 8
-    drop_path: float = 0.0
-
-    def check(self) -> None:
-        """All of it fits."""
-
-
-TINY = Architecture(
-    name="tiny",
-    network=Tiny,
-    config=TinyConfig,
-    classifier="seghead.conv2.weight",
-    auxiliaries=(Auxiliary("aux", weight=0.4),),
-    aux=("seghead_extra.",),
-)
 
 
 @pytest.fixture(scope="module")

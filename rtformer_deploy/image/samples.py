@@ -13,14 +13,16 @@ from ..content import content_dir
 from ..types import Frame
 from .frames import load_image
 
+#: The photograph in models/samples/ that everything is tried on.
+PHOTOGRAPH = "street.jpg"
 #: Of a picture's colours; a smaller std is a scale.
 _LEAST_SPREAD = 0.02
 
 
 def sample_photograph() -> Path | None:
     """The photograph that comes with the project; None if this copy has none."""
-    folder = content_dir("models") / "samples"
-    return next(iter(sorted(folder.glob("*.jpg"))), None) if os.path.isdir(folder) else None
+    path = content_dir("models") / "samples" / PHOTOGRAPH
+    return path if os.path.isfile(path) else None
 
 
 def sample_frame(size: tuple[int, int]) -> Frame:

@@ -41,7 +41,7 @@ def test_labels_that_are_the_same(tmp_path: Path) -> None:
         for form in (address, f"http://{address}/"):
             result = run(repo, "--check", form)
             assert result.exit_code == 0, result.output
-            assert "tiny: the sample's labels, 427x640: class4 " in result.output
+            assert "tiny: the sample's labels, 600x800: class4 " in result.output
             assert "tiny: they are those that segment writes here, bit for bit." in result.output
 
 

@@ -1,0 +1,78 @@
+"""The tables of figures in README and docs/figures.md are those of benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docs_pages import ROOT
+
+#: A row's name -> a contestant of cpu.json.
+FP32 = {
+    "PyTorch eager, channels-last, interpolate and argmax": "torch-channels-last",
+    "ONNX Runtime, full-size logits, NumPy argmax": "onnxruntime-logits",
+    "OpenVINO, full-size logits, NumPy argmax": "openvino-logits",
+}
+OURS = "ours-openvino"
+#: The columns: network and size.
+CASES = (("slim", [512, 1024]), ("slim", [1024, 2048]), ("base", [1024, 2048]))
+#: A row's name -> an engine of int8.json.
+INT8 = {
+    "FP32, OpenVINO": "fp32-openvino",
+    "FP32, ONNX Runtime": "fp32-onnxruntime",
+    "FP16 weights, OpenVINO": "fp16-openvino",
+    "**INT8, OpenVINO** (`mse`, the default)": "int8-mse-openvino",
+    "**INT8, ONNX Runtime**": "int8-mse-onnxruntime",
+    "ModelOpt 0.47's INT8, OpenVINO": "modelopt-openvino",
+    "ModelOpt 0.47's INT8, ONNX Runtime": "modelopt-onnxruntime",
+}
+
+
+def results(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def fp32_rows() -> list[str]:
+    """The table of whole frames in FP32: each one's time as a multiple of ours."""
+    cases = [next(case["contestants"] for case in results("cpu")["cases"] if (case["variant"], case["size"]) == key) for key in CASES]
+    rows = []
+    for title, contestant in FP32.items():
+        ratios = [f"{case[contestant]['p50_ms'] / case[OURS]['p50_ms']:.2f}" for case in cases]
+        rows.append(f"| {title} | {' | '.join(ratios)} |")
+    ours = [f"**1** ({case[OURS]['p50_ms']:.0f} ms)" for case in cases]
+    return [*rows, f"| **rtformer-deploy, OpenVINO engine** | {' | '.join(ours)} |"]
+
+
+def int8_rows() -> list[str]:
+    """The table of INT8: mIoU, changed pixels, size, and speeds as multiples of FP32's on OpenVINO."""
+    engines = results("int8")["engines"]
+    base, rows = engines["fp32-openvino"], []
+    for title, name in INT8.items():
+        engine = engines[name]
+        speeds = [f"{base[key] / engine[key]:.2f}" for key in ("engine_ms", "frame_ms")]
+        quality = [f"{100 * engine['miou']:.2f}", f"{engine['pixels_unlike_fp32']:.2%}", f"{engine['plan_bytes'] / 2**20:.1f}"]
+        rows.append(f"| {title} | {' | '.join(quality + speeds)} |")
+    return rows
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/figures.md"])
+def test_frames_in_fp32(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert [row for row in fp32_rows() if row not in text] == []
+
+
+@pytest.mark.parametrize(("page", "shown"), [("README.md", 2), ("docs/figures.md", len(INT8))])
+def test_int8(page: str, shown: int) -> None:
+    text = (ROOT / page).read_text()
+    assert sum(row in text for row in int8_rows()) >= shown
+    rows = [line for line in text.splitlines() if any(line.startswith(f"| {title} |") for title in INT8)]
+    assert [row for row in rows if row not in int8_rows()] == []
+
+
+def test_every_result_is_named_with_the_script_that_made_it() -> None:
+    text = (ROOT / "docs" / "figures.md").read_text()
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert f"`{path.name}`" in text, path.name
+        assert Path(ROOT / "benchmarks" / f"{path.stem}.py").is_file()
