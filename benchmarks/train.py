@@ -22,10 +22,10 @@ import harness
 import torch
 from harness import Json
 
-from rtformer_deploy.commands.train import open_splits
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.training.options import TrainOptions
 from rtformer_deploy.training.run import TrainingRun, pick_device
+from rtformer_deploy.training.splits import open_splits
 
 WARMUP = 3
 
@@ -44,7 +44,7 @@ def median_seconds(step: Callable[[], object], steps: int) -> float:
 def measure(options: TrainOptions, steps: int) -> dict[str, float]:
     """The seconds of a step: loading, compute, together."""
     recipe = load_recipe("rtformer-slim-camvid")
-    run = TrainingRun(recipe, options, *open_splits(recipe.dataset, options.root, None))
+    run = TrainingRun(recipe, options, *open_splits(recipe.dataset, options.root))
     for index in range(len(run.batches.frames.dataset)):
         run.batches.frames[index]  # decoded once, as after the first epoch
     numbers = itertools.count()
