@@ -22,8 +22,8 @@ import torch
 from harness import Json
 from slim_camvid import OPTIONS, RECIPE
 
-from rtformer_deploy import UsageError
 from rtformer_deploy.cli.train import command
+from rtformer_deploy.errors import UsageError
 from rtformer_deploy.training.log import read_log
 
 #: What differs from the run on a CPU: whole frames, larger batches, and a rate that is larger with them.
