@@ -33,12 +33,13 @@ _SIZES = ("size", "crop", "final_crop")
 
 def words_of(values: Json) -> list[str]:
     """Fields of TrainOptions -> the words of the command line that mean them."""
-    words = []
+    words: list[str] = []
     for parameter in command.params:
         if parameter.name in values:
             value = values[parameter.name]
-            parts = value if isinstance(value, tuple) else (value,)
-            words += [parameter.opts[-1], *(["x".join(map(str, parts))] if parameter.name in _SIZES else map(str, parts))]
+            parts = [str(part) for part in (value if isinstance(value, tuple) else (value,))]
+            words += [max(parameter.opts, key=lambda name: name.startswith("--"))]
+            words += ["x".join(parts)] if parameter.name in _SIZES else parts
     return words
 
 

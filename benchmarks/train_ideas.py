@@ -30,7 +30,7 @@ from slim_camvid import OPTIONS, RECIPE
 from rtformer_deploy.commands.train import train
 from rtformer_deploy.errors import UsageError
 from rtformer_deploy.files import make_folder, write_atomic
-from rtformer_deploy.folds import Fold
+from rtformer_deploy.formats.folds import Fold
 from rtformer_deploy.formats.recipe import Recipe, load_recipe
 from rtformer_deploy.training.checkpoint import read
 from rtformer_deploy.training.log import read_log

@@ -15,7 +15,7 @@ A dataset file (models/datasets/*.toml, or the path of your own) says where the 
     ignored_colour = [0, 0, 0]              at the top: the colour that is ignored if the pixels are colours
     frame_rate = 30                         at the top: the numbers that names end in count the frames of a video, so many a second
 
-A split "train:1/4" is the first of the four stretches of every drive in `train`; see `folds`.
+A split "train:1/4" is the first of the four stretches of every drive in `train`; see `formats.folds`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 
 from .errors import DatasetError, ImageError, RecipeError, about
 from .files import IMAGE_BYTES, sha256, sha256_of
-from .folds import GAP_SECONDS, Fold, near, parse_split, stretch
 from .formats.dataset_file import DatasetFile, Labels, Layout, dataset_path, read_dataset_file
 from .formats.documents import DocumentError
+from .formats.folds import GAP_SECONDS, Fold, near, parse_split, stretch
 from .formats.names import clean_name
 from .formats.pair_list import ListedPair, read_pairs
 from .formats.path_pattern import PathPattern
@@ -155,7 +155,7 @@ def _check_sizes(sample: Sample, frame: tuple[int, ...], label: tuple[int, ...])
 def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | None = None) -> Dataset:
     """A dataset's name or TOML file, its root folder and a split -> the split's samples; `reader` reads the images and gets the remarks.
 
-    "train:1/4" is a stretch of a split, see `folds`.
+    "train:1/4" is a stretch of a split, see `formats.folds`.
 
     Raises DatasetError if the folder does not fit (the message says what was looked for and what is there) or a pair is incomplete,
     and RecipeError if the dataset file contradicts itself.

@@ -170,7 +170,7 @@ def test_the_pages_messages_are_the_tools(page: str, root: Path) -> None:
     sources = " ".join(path.read_text() for path in (root / "rtformer_deploy").rglob("*.py"))
     sources = re.sub(r'"\s*\n\s*f?"', "", sources)  # texts over several lines
     messages = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
-    assert len(messages) == 7
+    assert len(messages) == 8
     for message in messages:
         parts = re.split(r"\.\.\.|\d+x\d+|\d+|'train'|learn", message)
         assert [part for part in parts if len(part.strip()) > 3 and part.strip(" ,") not in sources] == [], message

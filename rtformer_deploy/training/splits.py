@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..datasets import Dataset, open_dataset
 from ..errors import DatasetError
-from ..folds import Fold
+from ..formats.folds import Fold
 from ..image.reader import ImageReader
 
 

@@ -59,7 +59,7 @@ def test_the_options_of_the_shipped_run_are_words_of_the_command(scripts: dict[s
 
 def test_an_option_that_train_has_not(scripts: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scripts["train_gpu"].main(["--root", str(tmp_path), "--stps", "2"]) == 1
-    assert "No such option: --stps" in capsys.readouterr().err
+    assert "No such option '--stps'" in capsys.readouterr().err
 
 
 def test_ideas_are_compared_with_the_baseline_and_go_on_after_a_stop(

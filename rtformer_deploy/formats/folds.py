@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from .errors import DatasetError, UsageError, shorten
+from ..errors import DatasetError, UsageError, shorten
 
 #: Seconds on both sides of a held-out stretch that are neither trained on nor scored: those frames show nearly the same.
 GAP_SECONDS = 3.0
