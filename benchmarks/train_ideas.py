@@ -8,7 +8,10 @@ val is not looked at. Going on from one base tells more than short runs from ran
 baseline is run with several seeds, which shows how much chance alone moves the figures.
 
 Whatever is done lies in --folder, with a checkpoint every minute: the same command again goes on where it was stopped. The JSON is
-written after each run. Steps of larger views have fewer of them, so that every idea sees as many pixels.
+written after each run. Larger views get fewer steps, so that every idea sees as many pixels.
+
+On two cores two commands of one thread, each with a fold of its own, do more than one with two threads. They may share --folder; a third
+one that names both folds then finds every run done, and writes the JSON of all.
 """
 
 from __future__ import annotations
@@ -40,22 +43,22 @@ from rtformer_deploy.training.run import pick_device
 #: idea -> what it changes
 IDEAS: dict[str, dict[str, Any]] = {
     "baseline": {},
-    "baseline, seed 1": {"seed": 1},
     "boundary weights": {"boundary": 2.0},
     "distillation": {"distill": 1.0},
-    "ohem": {"ohem": 0.7},
     "larger views": {"crop": (360, 480), "batch": 3},
+    "ohem": {"ohem": 0.7},
     "boundary head": {"heads": ("boundary",)},
+    "baseline, seed 1": {"seed": 1},
     "context head": {"heads": ("context",)},
+    "stronger balance": {"balance": 1.02},
+    "wider zooms": {"scale": (0.5, 2.0)},
     "more pasted": {"paste": 0.6},
     "nothing pasted": {"paste": 0.0},
-    "wider zooms": {"scale": (0.5, 2.0)},
     "nearer zooms": {"scale": (1.0, 2.5)},
-    "stronger balance": {"balance": 1.02},
 }
 #: What the figures name apart: where the shipped weights are worst.
 WATCHED = ("Pole", "Fence", "SignSymbol", "Pedestrian")
-BASE = {"rate": 1.5e-3, "warmup": 300, "ema": 0.995}
+BASE = {"rate": 1.5e-3, "warmup": 150, "ema": 0.995}
 BRANCH = {"rate": 5e-4, "warmup": 30, "ema": 0.98}
 
 
@@ -215,8 +218,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default=RECIPE)
     parser.add_argument("--folds", nargs="+", default=["1/4"], metavar="K/N", help="hold out these stretches, in turn")
     parser.add_argument("--ideas", nargs="+", choices=list(IDEAS), default=list(IDEAS), help="[default: all]")
-    parser.add_argument("--base-steps", type=harness.positive, default=1500)
-    parser.add_argument("--steps", type=harness.positive, default=400)
+    parser.add_argument("--base-steps", type=harness.positive, default=1000)
+    parser.add_argument("--steps", type=harness.positive, default=300)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many [default: when all is done]")
     parser.add_argument("--device", default="auto")
     return parser.parse_args(words)
