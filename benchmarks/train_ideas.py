@@ -123,7 +123,8 @@ def _steps(options: TrainOptions, steps: int) -> int:
     """As many steps as show the pixels of `steps` steps of the shipped run's batches."""
     assert options.crop is not None
     height, width = OPTIONS["crop"]
-    return max(1, round(steps * OPTIONS["batch"] * height * width / (options.batch * options.crop[0] * options.crop[1])))
+    pixels: int = steps * OPTIONS["batch"] * height * width
+    return max(1, round(pixels / (options.batch * options.crop[0] * options.crop[1])))
 
 
 def show(record: Mapping[str, Any]) -> None:

@@ -69,7 +69,8 @@ def test_a_killed_run_ends_with_the_bits_of_an_unbroken_one(idea: str, dataset: 
 def test_the_bits_are_others_with_each_option(dataset: Path, tmp_path: Path) -> None:
     """Otherwise an option would do nothing, and the test above would hold for it all the same."""
     bits = set()
-    for number, changes in enumerate(({}, {"boundary": 2.0}, {"distill": 0.5}, {"heads": ("context",)}, {"heads": ("boundary",)})):
+    some: list[dict[str, Any]] = [{}, {"boundary": 2.0}, {"distill": 0.5}, {"heads": ("context",)}, {"heads": ("boundary",)}]
+    for number, changes in enumerate(some):
         train(small_recipe(dataset), options(dataset, tmp_path / str(number), steps=2, **changes))
         bits.add((tmp_path / str(number) / "small.safetensors").read_bytes()[-2000:])
     assert len(bits) == 5
@@ -140,12 +141,13 @@ def test_distillation_is_the_divergence_from_the_average() -> None:
 
 
 def test_the_average_moves_by_the_step() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1))
+    weight, norm = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1)
+    network = nn.Sequential(weight, norm)
     average, wanted = Average(network, 0.5), 0.0
     for step in range(12):
         with torch.no_grad():
-            network[0].weight.fill_(float(step * step))
-            network[1].num_batches_tracked.fill_(7 * step)
+            weight.weight.fill_(float(step * step))
+            norm.get_buffer("num_batches_tracked").fill_(7 * step)
         average.update(network, step)
         share = 1.0 if step == 0 else 1 - min(0.5, (1 + step) / (10 + step))
         wanted += share * (step * step - wanted)
