@@ -80,34 +80,36 @@ class Driver:
         fixed = {"root": arguments.root, "output": output, "fold": fold, "threads": arguments.threads, "device": arguments.device}
         return TrainOptions(**(OPTIONS | {"save_seconds": 60.0, "evaluate_every": 1_000_000} | changes | fixed))
 
-    def run(self, options: TrainOptions) -> list[Json]:
-        """Makes a run, or goes on with it, or does nothing if it is done -> its records. Raises Stopped."""
+    def run(self, options: TrainOptions) -> Json:
+        """Makes a run, or goes on with it, or does nothing if it is done -> its figures. Raises Stopped."""
         log = options.output / "log.jsonl"
         resume = (options.output / "checkpoint.safetensors").exists()
         if not resume:
             log.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         records = read_log(log) if resume and log.exists() else []
         if not any(record["kind"] == "shipped" for record in records):
-            last = train(self.recipe, options, resume=resume, watch=show, stop=self.stop)
+            pace = Pace(options.output / "pace.json", options.batch, resume)
+            last = train(self.recipe, options, resume=resume, watch=pace, stop=self.stop)
+            pace.write()
             if last["kind"] == "stopped":
                 raise Stopped
             records = read_log(log)
-        return records
+        return figures_of(records, *_pace(options.output / "pace.json"))
 
-    def base(self, fold: str) -> tuple[Path, list[Json]]:
-        """The fold's base run -> the file of its averaged weights, in full precision and with the auxiliary head, and its records."""
+    def base(self, fold: str) -> tuple[Path, Json]:
+        """The fold's base run -> the file of its averaged weights, in full precision and with the auxiliary head, and its figures."""
         output = self.place(fold) / "base"
         options = self.options(output, fold, steps=self.arguments.base_steps, **BASE)
-        records = self.run(options)
+        figures = self.run(options)
         weights = output / "average.safetensors"
         if not weights.exists():
             tensors, _ = read(output / "checkpoint.safetensors")
             averages = {name.removeprefix("average/"): value for name, value in tensors.items() if name.startswith("average/")}
             write_atomic(weights, safetensors.torch.save(averages))
-        return weights, records
+        return weights, figures
 
-    def idea(self, name: str, fold: str, weights: Path) -> list[Json]:
-        """An idea's run on a fold -> its records."""
+    def idea(self, name: str, fold: str, weights: Path) -> Json:
+        """An idea's run on a fold -> its figures."""
         changes = IDEAS[name]
         options = self.options(self.place(fold) / name.replace(", ", "-").replace(" ", "-"), fold, init=weights, **BRANCH | changes)
         return self.run(dataclasses.replace(options, steps=_steps(options, self.arguments.steps)))
@@ -127,25 +129,51 @@ def _steps(options: TrainOptions, steps: int) -> int:
     return max(1, round(pixels / (options.batch * options.crop[0] * options.crop[1])))
 
 
-def show(record: Mapping[str, Any]) -> None:
-    """Prints what a person wants to follow in a log file."""
-    if record["kind"] == "step" and record["step"] % 100 == 0:
-        minutes = record["seconds_left"] / 60
-        print(f"  step {record['step']}/{record['steps']}  loss {record['loss']:.3f}  {minutes:.0f} min left", flush=True)
+class Pace:
+    """Sees the records of a run, and keeps how many images it trained on and what CPU time that took, in a file beside the run.
+
+    Of all that may slow a run down, CPU time is hardly moved by other work on the machine. A run that is killed leaves its last part out.
+    """
+
+    def __init__(self, path: Path, batch: int, resume: bool) -> None:
+        self.path, self.batch = path, batch
+        self.images, self.seconds = _pace(path) if resume else (0, 0.0)
+        self.began, self.first, self.last = time.process_time(), 0, 0
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Notes the step, and prints what a person wants to follow in a log file."""
+        self.last = record["step"]
+        if record["kind"] == "start":
+            self.began, self.first = time.process_time(), record["step"]
+        if record["kind"] == "step" and record["step"] % 100 == 0:
+            minutes = record["seconds_left"] / 60
+            print(f"  step {record['step']}/{record['steps']}  loss {record['loss']:.3f}  {minutes:.0f} min left", flush=True)
+
+    def write(self) -> None:
+        """Adds what was done since the start to the file."""
+        images = self.images + (self.last - self.first) * self.batch
+        seconds = self.seconds + time.process_time() - self.began
+        write_atomic(self.path, json.dumps({"images": images, "cpu_seconds": round(seconds, 2)}).encode())
 
 
-def figures_of(records: Sequence[Json], batch: int) -> Json:
-    """A run's records -> mIoU and IoU of the held-out stretch in percent, and its pace."""
+def _pace(path: Path) -> tuple[int, float]:
+    if not path.exists():
+        return 0, 0.0
+    kept = json.loads(path.read_text())
+    return kept["images"], kept["cpu_seconds"]
+
+
+def figures_of(records: Sequence[Json], images: int, seconds: float) -> Json:
+    """A run's records, the images that it was trained on and their CPU seconds -> mIoU and IoU of the held-out stretch in percent, pace."""
     shipped = next(record for record in reversed(records) if record["kind"] == "shipped")
-    last = next(record for record in reversed(records) if record["kind"] == "step")
     (scores,) = shipped["scores"].values()
     percent = {name: None if value is None else round(100 * value, 2) for name, value in scores["iou"].items()}
     return {
         "miou": round(100 * scores["miou"], 2),
         "watched": {name: percent[name] for name in WATCHED if name in percent},
         "iou": percent,
-        "steps": last["step"],
-        "images_per_second": round(batch / last["seconds_per_step"], 2),
+        "steps": shipped["step"],
+        "images_per_cpu_second": round(images / seconds, 2) if seconds else None,
     }
 
 
@@ -177,14 +205,13 @@ def measure(arguments: argparse.Namespace) -> Json:
     results: Json = {}
     try:
         for fold in arguments.folds:
-            weights, records = driver.base(fold)
-            runs = results.setdefault(fold, {"base": figures_of(records, OPTIONS["batch"])})
+            weights, figures = driver.base(fold)
+            runs = results.setdefault(fold, {"base": figures})
             for name in arguments.ideas:
                 print(f"fold {fold}: {name}", flush=True)
-                records = driver.idea(name, fold, weights)
-                found = figures_of(records, IDEAS[name].get("batch", OPTIONS["batch"]))
+                found = driver.idea(name, fold, weights)
                 runs[name] = {"changes": IDEAS[name]} | found
-                print(f"  mIoU {found['miou']}, {found['watched']}, {found['images_per_second']} images a second", flush=True)
+                print(f"  mIoU {found['miou']}, {found['watched']}, {found['images_per_cpu_second']} images a CPU second", flush=True)
                 _write(arguments, results)
     except Stopped:
         print("Stopped; the same command goes on.", flush=True)

@@ -80,6 +80,8 @@ def test_ideas_are_compared_with_the_baseline_and_go_on_after_a_stop(
     figures = json.loads((tmp_path / "ideas.json").read_text())
     runs = figures["folds"]["1/3"]
     assert {name: run["steps"] for name, run in runs.items()} == {"base": 3, "baseline": 4, "larger views": 2}
+    assert all(run["images_per_cpu_second"] > 0 for run in runs.values())
+    assert json.loads((tmp_path / "work" / "fold-1-of-3" / "base" / "pace.json").read_text())["images"] == 6  # both parts of it
     moved = round(runs["larger views"]["miou"] - runs["baseline"]["miou"], 2)
     assert figures["gains"]["larger views"]["miou"] == pytest.approx(moved)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
