@@ -13,6 +13,9 @@ A dataset file (models/datasets/*.toml, or the path of your own) says where the 
     7 = 0
     label_pixels = "colours"                at the top: what a label's pixels are, "ids" or the palette's "colours"; else each file shows
     ignored_colour = [0, 0, 0]              at the top: the colour that is ignored if the pixels are colours
+    frame_rate = 30                         at the top: the numbers that names end in count the frames of a video, so many a second
+
+A split "train:1/4" is the first of the four stretches of every drive in `train`; see `formats.folds`.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from .errors import DatasetError, ImageError, RecipeError, about
 from .files import IMAGE_BYTES, sha256, sha256_of
 from .formats.dataset_file import DatasetFile, Labels, Layout, dataset_path, read_dataset_file
 from .formats.documents import DocumentError
+from .formats.folds import GAP_SECONDS, Fold, near, parse_split, stretch
 from .formats.names import clean_name
 from .formats.pair_list import ListedPair, read_pairs
 from .formats.path_pattern import PathPattern
@@ -61,6 +65,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     meaning: LabelMeaning
     reader: ImageReader = field(default_factory=ImageReader, compare=False)
+    frame_rate: float | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -108,6 +113,27 @@ class Dataset:
         """The samples with these names, as a split of its own."""
         return replace(self, split=split, samples=tuple(sample for sample in self.samples if sample.name in names))
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the samples."""
+        return {sample.name for sample in self.samples}
+
+    def stretch(self, fold: Fold) -> Dataset:
+        """The fold's stretch of every drive, as a split of its own. Raises DatasetError."""
+        return self.subset(stretch(self.names, fold), f"{self.split}:{fold}")
+
+    def apart_from(self, held_out: Dataset) -> Dataset:
+        """The samples that are at least `GAP_SECONDS` from every held-out one of their drive. Raises DatasetError, also if none is left."""
+        if self.frame_rate is None:
+            raise DatasetError(
+                f"{self.name} does not say how many frames a second has, so no frame can be kept apart from the held-out ones.",
+                "If its names end in frame numbers, write frame_rate = 30, or what it is, at the top of the dataset file.",
+            )
+        apart = self.subset(self.names - near(self.names, held_out.names, GAP_SECONDS * self.frame_rate), self.split)
+        if not apart.samples:
+            raise DatasetError(f"Every frame of {self.split!r} is within {GAP_SECONDS:g} seconds of {held_out.split!r}.")
+        return apart
+
 
 @contextlib.contextmanager
 def _of_image(sample: Sample) -> Iterator[None]:
@@ -129,6 +155,8 @@ def _check_sizes(sample: Sample, frame: tuple[int, ...], label: tuple[int, ...])
 def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | None = None) -> Dataset:
     """A dataset's name or TOML file, its root folder and a split -> the split's samples; `reader` reads the images and gets the remarks.
 
+    "train:1/4" is a stretch of a split, see `formats.folds`.
+
     Raises DatasetError if the folder does not fit (the message says what was looked for and what is there) or a pair is incomplete,
     and RecipeError if the dataset file contradicts itself.
     """
@@ -136,6 +164,7 @@ def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | Non
     file = read_dataset_file(path)
     layout, name = file.layout, file.name or clean_name(path.stem)
     root, reader = Path(root), reader or ImageReader()
+    split, fold = parse_split(split)
     if layout is None:
         raise RecipeError(f"{path} has no [layout], so its files cannot be found.", "See the dataset files that come with the project.")
     if not os.path.isdir(root):
@@ -146,7 +175,8 @@ def open_dataset(dataset: str, root: Path, split: str, reader: ImageReader | Non
         raise DatasetError(
             f"{root} holds no {split!r} split of {name}: {_patterns_text(paths)} and {_root_text(root)}.", f"{name} {_layout_text(layout)}"
         )
-    return Dataset(name, split, tuple(samples), _meaning(file), reader)
+    whole = Dataset(name, split, tuple(samples), _meaning(file), reader, file.frame_rate)
+    return whole if fold is None else whole.stretch(fold)
 
 
 def _file_hash(path: Path) -> str:

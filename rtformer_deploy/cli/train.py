@@ -41,6 +41,9 @@ from .terminal import echo
 @click.option("--bn-momentum", type=parse.Number(0, 1), default=0.1, help="Set how far a batch moves the running statistics.")
 @click.option("--ema", type=parse.Number(0, 1, max_open=True), default=0.999, help="Set the decay of the averaged weights.")
 @click.option("--aux", type=parse.Number(min=0), default=None, help="Weigh each auxiliary loss [default: the network's].")
+@click.option("--aux-head", "heads", multiple=True, metavar="NAME", help="Add an auxiliary head: context or boundary. Repeat it for both.")
+@click.option("--boundary", type=parse.Number(min=0), default=0.0, help="Count pixels near a boundary of classes so much more.")
+@click.option("--distill", type=parse.Number(min=0), default=0.0, help="Weigh the loss that compares the network with its own average.")
 @click.option("--ohem", type=parse.Number(0, 1, min_open=True, max_open=True), default=None, help="Train on pixels below this probability.")
 @click.option("--balance", type=parse.Number(), default=0.0, help="Weigh classes by 1 / ln(BALANCE + share), as 1.02; 0: evenly.")
 @click.option("--scale", type=(parse.Number(), parse.Number()), default=(0.5, 2.0), help="Zoom at random in this range.")
@@ -50,6 +53,8 @@ from .terminal import echo
     "--paste", "--mix", type=parse.Number(0, 1), default=0.0, help="Paste another view's rare classes into this share of the views."
 )
 @click.option("--hold-out", default=None, metavar="PREFIX", help="Score, not train on, the last third of the training frames named so.")
+@click.option("--fold", default=None, metavar="K/N", help="Score, not train on, stretch K of the N of every drive, as 1/4.")
+@click.option("--also", multiple=True, metavar="SPLIT", help="Train on this split too, as val. Repeat it for more.")
 @bit_depth
 @click.option("--init", type=PATH, default=None, metavar="FILE", help="Begin with these weights: what fits is loaded.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --output.")

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..datasets import Dataset, open_dataset
-from ..errors import DatasetError, UsageError
+from ..datasets import Dataset
+from ..errors import UsageError
 from ..evaluation.census import Census, check_census, take_census
 from ..files import make_folder, remove, write_atomic
 from ..formats.recipe import Recipe, load_labels
@@ -24,6 +24,7 @@ from ..training.checkpoint import save
 from ..training.log import Log
 from ..training.options import TrainOptions
 from ..training.run import TrainingRun, Watch
+from ..training.splits import open_splits
 from ..types import Progress, Say, no_progress
 from .kinds import CHECKPOINT, DRAWING, TRAINING_LOG, WEIGHTS
 from .outputs import Output, check_outputs, file_inputs
@@ -54,7 +55,8 @@ def train(
     if not resume:
         _refuse_to_overwrite(checkpoint, folder / _LOG, weights)
     _check_files(recipe, options, checkpoint, weights, resume)
-    fit, checks = open_splits(recipe.dataset, options.root, options.hold_out, ImageReader(options.bit_depth, say))
+    reader = ImageReader(options.bit_depth, say)
+    fit, checks = open_splits(recipe.dataset, options.root, hold_out=options.hold_out, fold=options.fold, also=options.also, reader=reader)
     census = _survey(fit, checks, options, say, progress)
     run = TrainingRun(recipe, options, fit, checks, None if resume else options.init, census)
     if resume:
@@ -117,19 +119,6 @@ def _check_files(recipe: Recipe, options: TrainOptions, checkpoint: Path, weight
         inputs = file_inputs(options.init, recipe.dataset)
         planned.append(Output(checkpoint, CHECKPOINT))
     check_outputs(planned, inputs, folder=folder)
-
-
-def open_splits(dataset: str, root: Path, hold_out: str | None, reader: ImageReader | None = None) -> tuple[Dataset, list[Dataset]]:
-    """A dataset -> what is trained on, and the checks: val, and the frames that `hold_out` keeps back. Raises DatasetError."""
-    fit, checks = open_dataset(dataset, root, "train", reader), [open_dataset(dataset, root, "val", reader)]
-    if hold_out is not None:
-        names = [sample.name for sample in fit.samples if sample.name.startswith(hold_out)]
-        held_out = set(names[len(names) - round(len(names) / 3) :]) if names else set()
-        if not held_out:
-            raise DatasetError(f"Fewer than two training frames have names that begin with {hold_out!r}; nothing can be held out.")
-        checks.append(fit.subset(held_out, "held-out"))
-        fit = fit.subset({sample.name for sample in fit.samples} - held_out, "train")
-    return fit, checks
 
 
 def with_dataset(recipe: Recipe, dataset: str | None) -> Recipe:

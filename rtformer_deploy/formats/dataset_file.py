@@ -59,7 +59,10 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFile:
-    """What a dataset file says. `label_map` maps pixel values, as text, to class ids."""
+    """What a dataset file says. `label_map` maps pixel values, as text, to class ids.
+
+    `frame_rate`: the numbers that names end in count the frames of a video, so many a second.
+    """
 
     classes: Classes
     palette: Palette
@@ -69,6 +72,7 @@ class DatasetFile:
     label_map: Mapping[Annotated[str, Meta(pattern=PIXEL_VALUE)], Byte] | None = None
     label_pixels: Literal["ids", "colours"] | None = None
     ignored_colour: tuple[Byte, Byte, Byte] | None = None
+    frame_rate: Annotated[float, Meta(gt=0, le=10_000)] | None = None
 
     @property
     def labels(self) -> Labels:

@@ -43,6 +43,12 @@ def build_network(arch: Mapping[str, Any], classes: int, *, aux: bool = True) ->
     return row.build(classes, row.options(_options(arch)), aux=aux)
 
 
+def auxiliaries_of(arch: Mapping[str, Any]) -> tuple[Auxiliary, ...]:
+    """An architecture's name and configuration -> what the outputs behind its logits are for while training. Raises RecipeError."""
+    row = architecture_row(arch)
+    return row.auxiliaries_of(row.options(_options(arch)))
+
+
 def full_configuration(arch: Mapping[str, Any]) -> dict[str, Any]:
     """An architecture's name and configuration -> the same with every default written out. Raises RecipeError."""
     fields = dataclasses.fields(architecture_row(arch).config)

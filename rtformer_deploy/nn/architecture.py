@@ -32,12 +32,14 @@ class Auxiliary:
     """One of the outputs that a network gives behind its logits while training.
 
     `predicts` says what it is compared with: the `classes` of the labels (N, C, h, w), or where they change, the `boundary`
-    (N, 1, h, w). `weight` is its share of the published training's loss; the logits' own is 1.
+    (N, 1, h, w). `weight` is its share of the published training's loss; the logits' own is 1. `option` is the option of the network
+    that switches it on (None: it is always there).
     """
 
     name: str
     predicts: Literal["classes", "boundary"] = "classes"
     weight: float = 1.0
+    option: str | None = None
 
 
 def _as_they_are(state: StateDict, config: Any) -> StateDict:
@@ -53,7 +55,7 @@ class Architecture:
                    (N, classes, ceil(H / stride), ceil(W / stride)), and while training with `aux` to (logits, *auxiliaries)
     config         the type of its options
     classifier     the key of the tensor whose first axis is the number of classes
-    auxiliaries    what the outputs behind the logits are for, in their order
+    auxiliaries    what the outputs behind the logits are for, in their order; `auxiliaries_of` leaves out what is not switched on
     aux            how the keys begin that only training uses
     training_only  the options that do not change inference
     stride         how much smaller the logits are than the input
@@ -91,6 +93,10 @@ class Architecture:
         """The network with fresh weights; `aux` False leaves out what only training uses."""
         options = {each.name: getattr(config, each.name) for each in dataclasses.fields(config)}
         return self.network(classes, aux=aux, **options)
+
+    def auxiliaries_of(self, config: Configuration) -> tuple[Auxiliary, ...]:
+        """What the outputs behind the logits of a network with these options are for, in their order."""
+        return tuple(each for each in self.auxiliaries if each.option is None or getattr(config, each.option))
 
     def is_for_training(self, key: str) -> bool:
         """Whether a tensor of the network is used while training only."""

@@ -27,7 +27,10 @@ Channels = Annotated[int, Meta(ge=4, le=1024)]
 
 @dataclass(frozen=True, slots=True)
 class RTFormerConfig:
-    """A recipe's [architecture]: the options of RTFormer, with their bounds."""
+    """A recipe's [architecture]: the options of RTFormer, with their bounds.
+
+    `aux_context` and `aux_boundary` add heads that only training uses; the official code has neither.
+    """
 
     base_channels: Annotated[int, Meta(ge=4, le=256)] = 32
     head_channels: Channels = 64
@@ -37,6 +40,8 @@ class RTFormerConfig:
     cross_size: Annotated[int, Meta(ge=1, le=64)] = 12
     drop_path: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     attention: Attention = "gfa"
+    aux_context: bool = False
+    aux_boundary: bool = False
 
     def check(self) -> None:
         """Raises DocumentError if the heads do not divide the channels of the low resolution."""
@@ -135,7 +140,8 @@ class RTFormer(nn.Module):
     """Normalised RGB (N, 3, H, W) -> logits (N, classes, H/8, W/8); while training (logits, auxiliary logits), both at 1/8.
 
     `injection` and `cross_size` are part of the published configuration. `cross_size` changes no tensor's shape, so weights do not show it.
-    `aux` keeps the auxiliary head, which only training uses.
+    `aux` keeps the auxiliary heads, which only training uses: that of the official code, and with `aux_context` one on the pooled context
+    (N, classes, H/32, W/32), with `aux_boundary` one that tells where classes meet (N, 1, H/8, W/8).
     """
 
     stride = 8
@@ -152,6 +158,8 @@ class RTFormer(nn.Module):
         cross_size: int = 12,
         drop_path: float = 0.0,
         attention: Attention = "gfa",
+        aux_context: bool = False,
+        aux_boundary: bool = False,
         aux: bool = True,
     ) -> None:
         super().__init__()
@@ -167,21 +175,25 @@ class RTFormer(nn.Module):
         self.layer5 = block(c * 2, c * 8, c * 8, injection=injection[1])
         self.spp = DAPPM(c * 8, spp_channels, c * 2, norm=BatchNorm2d)
         self.seghead = SegHead(c * 4, head_channels * 2, classes, norm=BatchNorm2d)
-        self.seghead_extra = SegHead(c * 2, head_channels, classes, norm=BatchNorm2d) if aux else None
+        head = functools.partial(SegHead, c * 2, head_channels, norm=BatchNorm2d)
+        self.seghead_extra = head(classes) if aux else None
+        self.seghead_context = head(classes) if aux and aux_context else None
+        self.seghead_boundary = head(1) if aux and aux_boundary else None
         self.apply(_initialise)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         x1 = self.layer1(self.conv1(x))  # (N, c, 1/4)
         x2 = self.layer2(F.relu(x1))  # (N, 2c, 1/8)
         x3 = self.layer3(F.relu(x2))  # (N, 4c, 1/16)
         high = self.layer3_(F.relu(x2 + resize_to(self.compression3(x3), x2)))  # (N, 2c, 1/8)
         x4_high, x4 = self.layer4(F.relu(high), F.relu(x3))  # (N, 2c, 1/8), (N, 8c, 1/32)
         x5_high, x5 = self.layer5(F.relu(x4_high), F.relu(x4))
-        context = resize_to(self.spp(x5), x5_high)  # (N, 2c, 1/8)
-        logits: Tensor = self.seghead(torch.cat([x5_high, context], 1))
-        if self.training and self.seghead_extra is not None:
-            return logits, self.seghead_extra(high)
-        return logits
+        pooled = self.spp(x5)  # (N, 2c, 1/32)
+        logits: Tensor = self.seghead(torch.cat([x5_high, resize_to(pooled, x5_high)], 1))
+        if not self.training or self.seghead_extra is None:
+            return logits
+        heads = ((self.seghead_extra, high), (self.seghead_context, pooled), (self.seghead_boundary, high))
+        return logits, *(head(features) for head, features in heads if head is not None)
 
 
 def _initialise(module: nn.Module) -> None:
@@ -204,8 +216,12 @@ ARCHITECTURE = Architecture(
     network=RTFormer,
     config=RTFormerConfig,
     classifier="seghead.conv2.weight",
-    auxiliaries=(Auxiliary("aux", weight=0.4),),
-    aux=("seghead_extra.",),
-    training_only=frozenset({"drop_path"}),
+    auxiliaries=(
+        Auxiliary("aux", weight=0.4),
+        Auxiliary("context", weight=0.4, option="aux_context"),
+        Auxiliary("boundary", "boundary", option="aux_boundary"),
+    ),
+    aux=("seghead_extra.", "seghead_context.", "seghead_boundary."),
+    training_only=frozenset({"drop_path", "aux_context", "aux_boundary"}),
     stride=RTFormer.stride,
 )

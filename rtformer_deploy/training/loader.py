@@ -1,4 +1,8 @@
-"""A dataset -> batches of random views, made ahead in threads; batch k is a function of the seed and k alone."""
+"""A dataset -> batches of random views, made ahead in threads; batch k is a function of the seed and k alone.
+
+torch's DataLoader is not used: its workers are processes, each of which would keep its own decoded frames, and a run that goes on at step k
+needs batch k without the ones before it. OpenCV leaves Python's lock alone while it works, so threads are enough.
+"""
 
 from __future__ import annotations
 

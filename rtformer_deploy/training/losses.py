@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..nn.architecture import Auxiliary
+from .boundary import near_boundary
 from .detail import detail_losses
 
 
@@ -21,9 +22,9 @@ class Loss:
     """Cross-entropy of the logits, interpolated to the labels' size, and a share of the loss of each auxiliary output.
 
     `ohem` keeps the pixels whose true class has a probability below it, and at least a sixteenth of the scored ones (online hard
-    example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class. `auxiliaries` says what the outputs
-    behind the logits are for: classes have a cross-entropy like the logits', boundaries have STDC's detail loss. `corners`: the logits are
-    interpolated from corner to corner.
+    example mining, arXiv 1604.03540, as segmentation uses it). `weights` is one weight a class; pixels near a boundary of classes count
+    1 + `boundary` times as much. `auxiliaries` says what the outputs behind the logits are for: classes have a cross-entropy like the
+    logits', boundaries have STDC's detail loss. `corners`: the logits are interpolated from corner to corner.
     """
 
     ignore: int
@@ -31,6 +32,7 @@ class Loss:
     ohem: float | None = None
     auxiliaries: tuple[Auxiliary, ...] = (Auxiliary("aux", weight=0.4),)
     corners: bool = False
+    boundary: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,15 +61,23 @@ class Loss:
         scored = labels != self.ignore
         if not scored.any():  # a mean over nothing would be NaN, for good
             return logits.sum() * 0.0
-        full = F.interpolate(logits.float(), labels.shape[1:], mode="bilinear", align_corners=self.corners)
-        if self.ohem is None:
+        small = logits.float().contiguous()  # a third quicker on a CPU than from channels-last, both ways
+        full = F.interpolate(small, labels.shape[1:], mode="bilinear", align_corners=self.corners)
+        if self.ohem is None and not self.boundary:
             return F.cross_entropy(full, labels, self.weights, ignore_index=self.ignore)
         losses = F.cross_entropy(full, labels, ignore_index=self.ignore, reduction="none")[scored]
-        hard = losses >= self._bound(losses.detach())
-        if self.weights is None:
-            return losses[hard].mean()
-        weights = self.weights[labels[scored]][hard]
-        return (losses[hard] * weights).sum() / weights.sum()
+        weights = self._pixel_weights(labels)[scored]
+        if self.ohem is not None:
+            hard = losses >= self._bound(losses.detach())
+            losses, weights = losses[hard], weights[hard]
+        return (losses * weights).sum() / weights.sum()
+
+    def _pixel_weights(self, labels: Tensor) -> Tensor:
+        """What each pixel of the labels counts; any number for an ignored one."""
+        weights = torch.ones(labels.shape, device=labels.device)
+        if self.weights is not None:
+            weights = self.weights[labels.clamp(max=len(self.weights) - 1)]
+        return weights * (1 + self.boundary * near_boundary(labels, self.ignore)) if self.boundary else weights
 
     def _bound(self, losses: Tensor) -> float:
         """The least loss of a hard pixel: that of the probability `ohem`, or lower so that at least a sixteenth of the pixels are hard."""

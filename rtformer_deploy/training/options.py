@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, shorten
+from ..formats.folds import Fold
 from .schedule import Schedule, Stage
 
 _SCALES = (0.01, 100.0)
@@ -25,7 +26,11 @@ class TrainOptions:
     of names: the last third of the training frames that have it are not trained on but scored, as a second check. `rare` is the share
     of views made around a rare class, `paste` the share onto which another view's rare classes are pasted. `bit_depth` is that of the
     frames' files, as in `load_image`.
-    `aux` is the weight of each auxiliary loss (None: the network's own).
+    `aux` is the weight of each auxiliary loss (None: the network's own), `heads` names further auxiliary heads, as `context`.
+    `boundary` is how much more pixels near a boundary of classes count. `distill` is the weight of the loss that compares the network with
+    its own average, from the end of the warm-up on.
+    `fold`, as "1/4", holds out a stretch of every drive of train and scores it alone; see `formats.folds`. `also` names further splits to
+    train on.
     `bn_momentum` is torch's: how much a batch moves the running statistics (PaddleSeg trains RTFormer with 0.9).
     """
 
@@ -47,6 +52,9 @@ class TrainOptions:
     bn_momentum: float = 0.1
     ema: float = 0.999
     aux: float | None = None
+    heads: tuple[str, ...] = ()
+    boundary: float = 0.0
+    distill: float = 0.0
     ohem: float | None = None
     balance: float = 0.0
     scale: tuple[float, float] = (0.5, 2.0)
@@ -54,6 +62,8 @@ class TrainOptions:
     rare: float = 0.0
     paste: float = 0.0
     hold_out: str | None = None
+    fold: str | None = None
+    also: tuple[str, ...] = ()
     bit_depth: int | None = None
     init: Path | None = None
     seed: int = 0
@@ -69,6 +79,8 @@ class TrainOptions:
             value = getattr(self, field.name)
             if not all(math.isfinite(each) for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, float)):
                 raise UsageError(f"{field.name} is {value}, which is not a finite number.")
+        if self.fold is not None:
+            Fold.parse(self.fold)
         low, high = self.scale
         if not _SCALES[0] <= low <= high <= _SCALES[1]:
             bounds = f"from {_SCALES[0]:g} to {_SCALES[1]:g}, the smaller one first"
@@ -93,12 +105,19 @@ _FORMER = {"paste": "mix"}
 
 def check_resumed(before: Mapping[str, Any], now: TrainOptions) -> None:
     """Raises UsageError if a resumed run has other options than the run began with."""
-    values = plain(now)
-    earlier = {key: before.get(key, before.get(_FORMER.get(key, key))) for key in values}
+    values, defaults = plain(now), _defaults()
+    earlier = {key: before.get(key, before.get(_FORMER.get(key, key), defaults.get(key))) for key in values}
     changed = sorted(key for key in values if key not in MAY_CHANGE and earlier[key] != values[key])
     if changed:
         was = ", ".join(f"{key} was {shorten(repr(earlier[key]))}, is {values[key]!r}" for key in changed)
         raise UsageError(f"A resumed run keeps its options: {was}.", "Give the options that the run began with, or begin another run.")
+
+
+def _defaults() -> dict[str, Any]:
+    """What an option was before it was there: its default, after a round trip through JSON."""
+    fields = dataclasses.fields(TrainOptions)
+    data: dict[str, Any] = json.loads(json.dumps({each.name: each.default for each in fields if each.default is not dataclasses.MISSING}))
+    return data
 
 
 def make_schedule(options: TrainOptions, size: tuple[int, int]) -> Schedule:

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..datasets import Dataset
-from ..errors import DeployError, UsageError
+from ..errors import DeployError, UsageError, shorten
 from ..evaluation.census import Census, take_census
 from ..export.foreign import read_weights
 from ..formats.recipe import Recipe
-from ..nn import Auxiliary, StateDict, architecture_row, build_network, full_configuration
+from ..nn import Auxiliary, StateDict, architecture_row, auxiliaries_of, build_network, full_configuration
 from .augment import Augmentation
 from .checkpoint import TrainingState, restore
+from .distill import distillation_loss, taught
 from .ema import Average
 from .identity import KEY as IDENTITY
 from .identity import check_identity, identity
@@ -56,18 +57,18 @@ class TrainingRun:
         census: Census | None = None,
     ) -> None:
         _settle(options)
-        auxiliaries, options = _weighed(architecture_row(recipe.arch).auxiliaries, options)
-        self.recipe, self.options, self.fit, self.checks = recipe, options, fit, checks
         if options.size is not None and recipe.scale < 1:
             raise UsageError(
                 f"{recipe.name} sees every frame at {recipe.scale:g} of its own size, so it cannot be scored at one size.",
                 "Leave --size out; --crop sets the size of the views.",
             )
-        self.device = torch.device(options.device)
         self.size = options.size or recipe.size
+        self.arch = _architecture(recipe, options, self.size)
+        auxiliaries, options = _weighed(auxiliaries_of(self.arch), options)
+        self.recipe, self.options, self.fit, self.checks = recipe, options, fit, checks
+        self.device = torch.device(options.device)
         self.schedule = make_schedule(options, self.size)
         torch.manual_seed(options.seed)
-        self.arch = _architecture(recipe, options, self.size)
         network = build_network(self.arch, len(recipe.labels.names))
         self.left_out = None if init is None else load_fitting(network, read_weights(init, recipe), init)
         network = to_channels_last(network.to(self.device))
@@ -79,7 +80,7 @@ class TrainingRun:
             census = None
         elif census is None:
             census = take_census(fit, options.threads)
-        self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, auxiliaries, recipe.resize_corners)
+        self.loss = Loss(recipe.labels.ignore_index, None, options.ohem, auxiliaries, recipe.resize_corners, options.boundary)
         if census is not None and options.balance:
             self.loss = dataclasses.replace(self.loss, weights=class_weights(census.shares, options.balance).to(self.device))
         augmentation = Augmentation(scale=options.scale, colour=options.colour, frame_scale=recipe.scale, corners=recipe.resize_corners)
@@ -150,11 +151,7 @@ class TrainingRun:
         torch.manual_seed(options.seed * 1_000_003 + state.step)  # what drop path drops
         for group in state.optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate(state.step)
-        state.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            outputs = state.network(self.normalise(views))
-        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-        total, *parts = self.loss(*outputs, torch.from_numpy(labels).to(self.device).long())
+        total, parts = self._losses(views, torch.from_numpy(labels).to(self.device).long())
         if not torch.isfinite(total):
             raise DeployError(f"The loss of step {state.step + 1} is {total.item()}: the run diverged.", "Begin again with a lower --lr.")
         state.optimizer.zero_grad(set_to_none=True)
@@ -163,8 +160,27 @@ class TrainingRun:
         state.optimizer.step()
         state.average.update(state.network, state.step)
         state.step += 1
-        named = zip(self.loss.names, parts, strict=True)
-        return {"loss": total.item(), **{name: part.item() for name, part in named}, "gradient": float(norm)}
+        return {"loss": total.item(), **{name: part.item() for name, part in parts.items()}, "gradient": float(norm)}
+
+    def _losses(self, views: NDArray[np.uint8], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole loss of one batch, and its parts by name, without their weights."""
+        state, options = self.state, self.options
+        images = self.normalise(views)
+        with self._autocast():
+            outputs = state.network.train()(images)
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        total, *values = self.loss(*outputs, labels)
+        parts = dict(zip(self.loss.names, values, strict=True))
+        if options.distill and state.step >= options.warmup:
+            with self._autocast():
+                teacher = taught(state.average.network, images)
+            parts["distill"] = distillation_loss(outputs[0], teacher)
+            total = total + options.distill * parts["distill"]
+        return total, parts
+
+    def _autocast(self) -> torch.autocast:
+        """Computes in bfloat16 on a GPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def scores(self, network: nn.Module) -> dict[str, Any]:
         """A network's scores on every check, by split."""
@@ -204,16 +220,25 @@ def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
 
 
 def _architecture(recipe: Recipe, options: TrainOptions, size: tuple[int, int]) -> dict[str, Any]:
-    """The recipe's [architecture] with the options' drop path. Raises UsageError if the network has none, and RecipeError if it
-    cannot take one of the run's sizes."""
+    """The recipe's [architecture] with the options' drop path and heads. Raises UsageError if the network has none of the kind, and
+    RecipeError if it cannot take one of the run's sizes."""
     for each in (size, options.crop, options.final_crop):
         if each is not None:
             architecture_row(recipe.arch).check_size(each)
-    if options.drop_path is None:
-        return dict(recipe.arch)
-    if "drop_path" not in full_configuration(recipe.arch):
-        raise UsageError(f"The architecture {recipe.arch['name']} has no drop path.", "Leave --drop-path out.")
-    return dict(recipe.arch) | {"drop_path": options.drop_path}
+    known, arch, name = full_configuration(recipe.arch), dict(recipe.arch), recipe.arch["name"]
+    if options.drop_path is not None:
+        if "drop_path" not in known:
+            raise UsageError(f"The architecture {name} has no drop path.", "Leave --drop-path out.")
+        arch["drop_path"] = options.drop_path
+    for head in options.heads:
+        if f"aux_{head}" not in known:
+            there = ", ".join(key.removeprefix("aux_") for key in known if key.startswith("aux_"))
+            raise UsageError(
+                f"The architecture {name} has no auxiliary head {shorten(repr(head))}.",
+                f"It has: {there}." if there else "Leave --aux-head out.",
+            )
+        arch[f"aux_{head}"] = True
+    return arch
 
 
 def _weighed(auxiliaries: tuple[Auxiliary, ...], options: TrainOptions) -> tuple[tuple[Auxiliary, ...], TrainOptions]:

@@ -1,4 +1,7 @@
-"""What step k of n does: its learning rate, crop and batch. Pure functions of k and n, so a resumed run does not need to store them."""
+"""What step k of n does: its learning rate, crop and batch. Pure functions of k and n, so a resumed run does not need to store them.
+
+torch's lr_scheduler keeps a count of its own, which a checkpoint would have to hold, and which knows nothing of a run made longer.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ from small_network import write_small
 from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.cli import main
-from rtformer_deploy.commands.train import open_splits
 from rtformer_deploy.datasets import Dataset, open_dataset
 from rtformer_deploy.errors import DatasetError
 from rtformer_deploy.evaluation.evaluate import evaluate
@@ -33,6 +32,7 @@ from rtformer_deploy.nn import build_network
 from rtformer_deploy.nn.weights import save_weights
 from rtformer_deploy.opening import open_scales
 from rtformer_deploy.training.loader import Frames
+from rtformer_deploy.training.splits import open_splits
 from rtformer_deploy.types import Frame, LabelMap, ModelSpec, TensorSpec
 
 
@@ -233,9 +233,9 @@ def test_a_bit_depth_makes_12_bits_score_as_8(dataset: Dataset, tmp_path: Path) 
 def test_training_reads_the_same_frames(dataset: Dataset) -> None:
     deep = in_12_bits(dataset)
     said: list[str] = []
-    plain, _ = open_splits(str(deep.with_name("small.toml")), deep.parent, None)
-    twelve, _ = open_splits(str(deep), deep.parent, None, ImageReader(12))
-    unsaid, _ = open_splits(str(deep), deep.parent, None, ImageReader(say=said.append))
+    plain, _ = open_splits(str(deep.with_name("small.toml")), deep.parent)
+    twelve, _ = open_splits(str(deep), deep.parent, reader=ImageReader(12))
+    unsaid, _ = open_splits(str(deep), deep.parent, reader=ImageReader(say=said.append))
     for index in range(len(plain)):
         np.testing.assert_array_equal(Frames(twelve)[index][0], Frames(plain)[index][0])
         assert Frames(unsaid)[index][0].max() <= 15

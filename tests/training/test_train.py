@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from small_training import small_recipe, write_dataset
 
 from rtformer_deploy.cli import main
-from rtformer_deploy.commands.train import open_splits, train
+from rtformer_deploy.commands.train import train
 from rtformer_deploy.errors import DatasetError, DeployError, OutputError, UsageError, WeightsError
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.nn import build_network
@@ -26,6 +26,7 @@ from rtformer_deploy.training.losses import Loss, class_weights
 from rtformer_deploy.training.options import TrainOptions, check_resumed, plain
 from rtformer_deploy.training.run import pick_device
 from rtformer_deploy.training.schedule import Schedule, Stage
+from rtformer_deploy.training.splits import open_splits
 
 
 @pytest.fixture
@@ -195,12 +196,12 @@ def test_the_log_tells_no_paths(dataset: Path, tmp_path: Path) -> None:
 
 
 def test_held_out_frames_are_not_trained_on(dataset: Path) -> None:
-    fit, checks = open_splits(str(dataset), dataset.parent, "night")
+    fit, checks = open_splits(str(dataset), dataset.parent, hold_out="night")
     assert [sample.name for sample in checks[1].samples] == ["night_5"]
     assert "night_5" not in {sample.name for sample in fit.samples}
     assert len(fit) == 5
     with pytest.raises(DatasetError, match="noon"):
-        open_splits(str(dataset), dataset.parent, "noon")
+        open_splits(str(dataset), dataset.parent, hold_out="noon")
 
 
 def test_the_schedule_warms_up_decays_and_counts() -> None:

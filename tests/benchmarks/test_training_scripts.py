@@ -1,0 +1,105 @@
+"""The scripts of training, on a tiny dataset and a CPU: the one for a GPU, and the one that compares ideas and goes on after a stop."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from helpers import hide
+from safetensors.numpy import load_file
+from small_training import write_dataset
+
+
+@pytest.fixture
+def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
+    hide(monkeypatch, "matplotlib")
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    names = ("train_gpu", "train_ideas")
+    yield {name: importlib.import_module(name) for name in names}
+    for name in (*names, "slim_camvid", "harness"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe of a small network and a dataset with two short drives."""
+    dataset = write_dataset(tmp_path / "data")
+    dataset.write_text("frame_rate = 0.1\n" + dataset.read_text())
+    path = tmp_path / "small.toml"
+    path.write_text(
+        f'name = "small"\ndataset = "{dataset}"\n[architecture]\nname = "rtformer"\nbase_channels = 8\nhead_channels = 16\n'
+        "spp_channels = 16\ncross_size = 4\n[input]\nsize = [48, 64]\n"
+    )
+    return path
+
+
+def test_the_script_for_a_gpu_trains_and_writes_half_precision(scripts: dict[str, ModuleType], recipe: Path, tmp_path: Path) -> None:
+    words = ["--root", str(recipe.parent / "data"), "--output", str(tmp_path / "run"), "--json", str(tmp_path / "gpu.json")]
+    more = ["--device", "cpu", "--threads", "1", "--size", "48x64", "--crop", "32x48", "--batch", "2", "--steps", "2", "--fold", "1/3"]
+    assert scripts["train_gpu"].main([*words, "--recipe", str(recipe), *more]) == 0
+    figures = json.loads((tmp_path / "gpu.json").read_text())
+    options = figures["options"]
+    assert (options["crop"], options["batch"], options["rate"], options["rare"]) == ([32, 48], 2, 2e-3, 0.35)
+    assert figures["images_per_second"] > 0
+    assert set(figures["scores"]) == {"train:1/3"}
+    assert {str(value.dtype) for value in load_file(tmp_path / "run" / "small.safetensors").values()} == {"float16"}
+
+
+def test_the_options_of_the_shipped_run_are_words_of_the_command(scripts: dict[str, ModuleType]) -> None:
+    words = scripts["train_gpu"].words_of(scripts["train_gpu"].OPTIONS | scripts["train_gpu"].ON_GPU)
+    line = " ".join(words)
+    for part in ("--size 360x480", "--crop 360x480", "--batch 16", "--scale 0.75 2.0", "--lr 0.002", "--paste 0.2", "--device cuda"):
+        assert part in line
+
+
+def test_an_option_that_train_has_not(scripts: dict[str, ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scripts["train_gpu"].main(["--root", str(tmp_path), "--stps", "2"]) == 1
+    assert "No such option '--stps'" in capsys.readouterr().err
+
+
+def test_ideas_are_compared_with_the_baseline_and_go_on_after_a_stop(
+    scripts: dict[str, ModuleType], recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ideas = scripts["train_ideas"]
+    for key, value in {"size": (48, 64), "crop": (32, 32), "batch": 2}.items():
+        monkeypatch.setitem(ideas.OPTIONS, key, value)
+    monkeypatch.setitem(ideas.IDEAS, "larger views", {"crop": (32, 64), "batch": 2})
+    monkeypatch.setattr(ideas, "WATCHED", ("pole",))
+    words = ["--root", str(recipe.parent / "data"), "--folder", str(tmp_path / "work"), "--json", str(tmp_path / "ideas.json")]
+    words += ["--recipe", str(recipe), "--threads", "1", "--device", "cpu", "--folds", "1/3", "--base-steps", "3", "--steps", "4"]
+    words += ["--ideas", "baseline", "larger views"]
+    assert ideas.main([*words, "--minutes", "0"]) == 0
+    assert json.loads((tmp_path / "ideas.json").read_text())["folds"] == {}
+    assert (tmp_path / "work" / "fold-1-of-3" / "base" / "checkpoint.safetensors").exists()
+    assert ideas.main(words) == 0
+    figures = json.loads((tmp_path / "ideas.json").read_text())
+    runs = figures["folds"]["1/3"]
+    assert {name: run["steps"] for name, run in runs.items()} == {"base": 3, "baseline": 4, "larger views": 2}
+    assert all(run["images_per_cpu_second"] > 0 for run in runs.values())
+    assert json.loads((tmp_path / "work" / "fold-1-of-3" / "base" / "pace.json").read_text())["images"] == 6  # both parts of it
+    moved = round(runs["larger views"]["miou"] - runs["baseline"]["miou"], 2)
+    assert figures["gains"]["larger views"]["miou"] == pytest.approx(moved)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
+    assert ideas.main(words) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
+    logs = [tmp_path / "work" / "fold-1-of-3" / name / "log.jsonl" for name in ("base", "baseline")]
+    first = [json.loads(log.read_text().splitlines()[0]) for log in logs]
+    assert [record["options"]["fold"] for record in first] == ["1/3", "1/3"]
+    assert first[1]["left_out"] == []
+
+
+def test_gains_are_means_over_the_folds(scripts: dict[str, ModuleType]) -> None:
+    def run(miou: float, fence: float | None) -> dict[str, object]:
+        return {"miou": miou, "watched": {"Pole": miou, "Fence": fence}}
+
+    results = {
+        "1/4": {"base": run(30, 1), "baseline": run(40, 10), "ohem": run(42, 13)},
+        "2/4": {"base": run(30, 1), "baseline": run(50, None), "ohem": run(51, 5)},
+        "3/4": {"base": run(30, 1)},
+    }
+    assert scripts["train_ideas"].gains(results) == {"ohem": {"miou": 1.5, "Pole": 1.5, "Fence": 3.0}}
