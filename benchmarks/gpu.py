@@ -6,10 +6,11 @@ THIS SCRIPT HAS NEVER RUN ON A GPU. What is not a launch is tested (tests/benchm
     python benchmarks/gpu.py --parts frames --engine standin torch     # without any TensorRT
 
 Three parts. `engines`: one worker process for each contestant, called in turn (gpu_contestants.py says which and by which clock), from
-the network's input to its low-resolution logits. `frames`: from a decoded frame to a label map with each --engine (gpu_frames.py), one
-lane for latency, --lanes for throughput. `kernels`: ours alone (gpu_kernels.py). Every figure that is asked for gets a verdict (gpu_floors.py), and every engine its distance to two
-floors: its multiply-adds at the device's measured matrix rate; its weights, input and logits at the measured copy rate (activations
-left out, so an engine moves more). Slim takes the weights given, else random ones as Base.
+the network's input to its low-resolution logits. `frames`: from a decoded frame to a label map with each --engine (gpu_lanes.py), one
+lane for latency, --lanes for throughput. `kernels`: ours alone (gpu_kernels.py). Every figure that is asked for gets a verdict
+(gpu_floors.py), and every engine its distance to two floors: its multiply-adds at the device's measured matrix rate; its weights, input
+and logits at the measured copy rate (activations left out, so an engine moves more). Slim takes the weights given, else random ones as
+Base.
 
 `--device cpu` tries the script without a GPU: torch eager alone, no verdict, and a file only if --json names one.
 """
@@ -27,7 +28,7 @@ import harness
 import numpy as np
 from gpu_contestants import NAMES, OURS, why_not
 from gpu_floors import Verdict, engine_bytes, engine_verdicts, floors, frame_verdicts, gmacs, kernel_verdicts
-from gpu_frames import ENGINES, frame_lines, measure_frames, why_no_frames
+from gpu_lanes import ENGINES, frame_lines, measure_frames, why_no_frames
 from harness import Json, Size
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ def run_case(folder: Path, case: Json, arguments: argparse.Namespace, rates: dic
     if rates is None:
         return result | {"benches": {}, "kernels": None, "floors": None, "verdicts": []}
     failed = [name for name in lanes if "error" in rows.get(name, {}) and name in OURS]
-    benches = {
-        name: measure_frames(name, folder, case, frame, arguments.lanes, arguments.seconds) for name in lanes if name not in failed
-    }
+    benches = {name: measure_frames(name, folder, case, frame, arguments.lanes, arguments.seconds) for name in lanes if name not in failed}
     kernels = kernels_of(made["spec"], rates) if "kernels" in arguments.parts else None
     verdicts = judge(rows, benches, [name for name in names if name in OURS]) + (
         kernel_verdicts(kernels["upsample_argmax"]) if kernels is not None else []
@@ -153,14 +152,15 @@ def report(case: Mapping[str, Any]) -> str:
     """A case as text, at most 80 columns but for an error's words."""
     precision = "FP16, batch 1"
     lines = [f"\n{case['variant']} {case['size'][0]}x{case['size'][1]}, {precision}, {case['weights']}"]
-    lines.append(f"  {'':18}{'p50 ms':>9}{'p99 ms':>9}{'FPS':>9}{'/ matrix':>10}{'/ copy':>9}{'unlike':>10}")
+    if case["contestants"]:
+        lines.append(f"  {'':18}{'p50 ms':>9}{'p99 ms':>9}{'FPS':>9}{'/ matrix':>10}{'/ copy':>9}{'unlike':>10}")
     lines += [row_line(name, row, case["floors"]) for name, row in case["contestants"].items()]
     lines += [f"  {name:18} left out: {reason}" for name, reason in case["left_out"].items()]
     if case["floors"] is not None:
         bounds = case["floors"]
         lines.append(f"  floors: matrix rate {bounds['matrix_ms']:.3f} ms, copy rate {bounds['copy_ms']:.3f} ms")
     lines += [line for name, bench in case["benches"].items() for line in frame_lines(name, bench)]
-    lines += [f"  frames, {name}: left out: {reason}" for name, reason in case["no_frames"].items()]
+    lines += [f"  {name:12} frames left out: {reason}" for name, reason in case["no_frames"].items()]
     lines += kernel_lines(case["kernels"]) if case["kernels"] is not None else []
     lines += [f"  {Verdict(**verdict).line()}" for verdict in case["verdicts"]]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ _TRIAL = "from rtformer_deploy.backends.tensorrt.rtx_trial import print_trials; 
 _PATIENCE_S = 120
 
 
-class Missing(Exception):
+class MissingError(Exception):
     """Something is not here, which is no failure."""
 
 
@@ -68,7 +68,7 @@ def torch_cuda() -> str:
 def optional(module: str) -> Callable[[], str]:
     def look() -> str:
         if importlib.util.find_spec(module) is None:
-            raise Missing("not installed")
+            raise MissingError("not installed")
         return str(importlib.import_module(module).__version__)
 
     return look
@@ -77,13 +77,13 @@ def optional(module: str) -> Callable[[], str]:
 def rtx_trial() -> str:
     """In a process of its own, since a library that refuses a GPU may end it."""
     if importlib.util.find_spec("tensorrt_rtx") is None:
-        raise Missing("not installed")
+        raise MissingError("not installed")
     done = subprocess.run([sys.executable, "-c", _TRIAL], capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
     if done.returncode != 0:
-        raise Missing(f"it ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
+        raise MissingError(f"it ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['no word'])[-1]}")
     state, _, why = done.stdout.strip().partition("\n")
     if state != "ok":
-        raise Missing(f"{state}: {why}")
+        raise MissingError(f"{state}: {why}")
     return why
 
 
@@ -104,7 +104,7 @@ def try_step(step: Callable[[], str]) -> Json:
     """What a step says, as {"state": "ok" | "missing" | "failed", "says": ...}."""
     try:
         return {"state": "ok", "says": step()}
-    except Missing as why:
+    except MissingError as why:
         return {"state": "missing", "says": str(why)}
     except Exception as error:  # the other steps are tried all the same
         return {"state": "failed", "says": f"{type(error).__name__}: {error}"}

@@ -41,7 +41,23 @@ PARTS: dict[str, Part] = {
     "tests": Part(5, ("-m", "pytest", "tests/gpu", "-p", "no:cacheprovider", "--durations=15"), "--junit-xml"),
     "frames": Part(3, ("benchmarks/gpu.py", "--parts", "frames", "--engine", "standin", "--seconds", "3")),
     "kernels": Part(1, ("benchmarks/gpu_kernels.py",)),
-    "engines": Part(6, ("benchmarks/gpu.py", "--parts", "engines", "frames", "--engine", "torch", "tensorrt-rtx", "tensorrt", "--seconds", "3", "--rounds", "5")),
+    "engines": Part(
+        6,
+        (
+            "benchmarks/gpu.py",
+            "--parts",
+            "engines",
+            "frames",
+            "--engine",
+            "torch",
+            "tensorrt-rtx",
+            "tensorrt",
+            "--seconds",
+            "3",
+            "--rounds",
+            "5",
+        ),
+    ),
 }
 
 

@@ -39,7 +39,9 @@ class Kind:
         """Skips the test if it cannot run here."""
         pytest.importorskip("cuda.core", reason="needs cuda-core with its bindings", exc_type=ImportError)
 
-    def open(self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True) -> FrameRunner:
+    def open(
+        self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True
+    ) -> FrameRunner:
         """A runner over a new engine."""
         raise NotImplementedError
 
@@ -75,7 +77,9 @@ class StandinKind(Kind):
     def __init__(self, size: tuple[int, int] = gpu_engines.SIZE) -> None:
         self.size = size
 
-    def open(self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True) -> FrameRunner:
+    def open(
+        self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True
+    ) -> FrameRunner:
         io: Float = "float16" if precision == "fp16" else "float32"
         return standin_runner(standin_info(self.size, batch=batch, head=head, io=io), lanes, graphs=graphs)
 
@@ -97,7 +101,9 @@ class TorchKind(Kind):
         if not torch.cuda.is_available():
             pytest.skip(f"this PyTorch ({torch.__version__}) has no CUDA")
 
-    def open(self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True) -> FrameRunner:
+    def open(
+        self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True
+    ) -> FrameRunner:
         from rtformer_deploy.backends.torch.lanes import open_network_in_lanes
 
         network, spec = slim()
@@ -120,7 +126,9 @@ class PlanKind(Kind):
         if self.name == "tensorrt-rtx":
             skip_if_rtx_refuses()
 
-    def open(self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True) -> FrameRunner:
+    def open(
+        self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True
+    ) -> FrameRunner:
         from rtformer_deploy.backends import open_engine
 
         return open_engine(built(self.name, precision, batch, head), lanes=lanes, graphs=graphs)
@@ -169,4 +177,3 @@ def skip_if_rtx_refuses() -> None:
     """Skips a test, naming the GPU and the reason. A GPU that NVIDIA lists is never skipped: there a refusal is a failure."""
     if (reason := rtx_refusal()) is not None:
         pytest.skip(f"TensorRT-RTX refuses {gpus()[0]}: {reason}")
-

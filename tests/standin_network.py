@@ -31,7 +31,7 @@ def standin_info(
     io: Float = "float32",
     resize: Resize = "stretch",
 ) -> EngineInfo:
-    """The stand-in for images of (H, W) `size`, both multiples of 8, as an engine's own description; `io` is its input's and logits' type."""
+    """The stand-in's description for images of (H, W) `size`, both multiples of 8; `io` is the type of its input and logits."""
     assert size[0] % STRIDE == size[1] % STRIDE == 0
     labels = numbered_labels(classes)
     count = batch[0] if batch[0] == batch[2] else "batch"

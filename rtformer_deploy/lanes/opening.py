@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from ..errors import DeployError, EngineError
 from ..nvidia.driver import GpuInfo
@@ -24,12 +24,10 @@ def open_runner(
     lanes: int = 1,
     *,
     graphs: bool = True,
-    first_runs: Sequence[int] = (),
 ) -> FrameRunner:
     """An engine -> a FrameRunner with `lanes` lanes over it. `open_engine` is called with the GPU's primary context current.
 
-    `graphs`: the lanes capture CUDA graphs. Every lane runs the engine once here at each batch of `first_runs`, one after the other, for
-    an engine that compiles in its first run. Raises EngineError, MissingPackageError without cuda.core or NVRTC, and what `open_engine`
+    `graphs`: the lanes capture CUDA graphs. Raises EngineError, MissingPackageError without cuda.core or NVRTC, and what `open_engine`
     raises.
     """
     cuda = import_cuda()
@@ -42,9 +40,6 @@ def open_runner(
             share = LaneShare(engine, cuda, gpu.index, kernels, GpuHealth(str(gpu), PATIENCE_S), graphs)
             for _ in range(lanes):
                 opened.append(Lane(share))
-                for batch in first_runs:
-                    opened[-1].start(batch)
-                    opened[-1].wait()
         return FrameRunner(opened, info.spec, info.batch, None, info)
     except BaseException as error:
         for lane in opened:

@@ -79,9 +79,7 @@ def break_lanes() -> Callable[[Kind, Path], str]:
     def run(kind: Kind, folder: Path) -> str:
         command = [sys.executable, str(TESTS / "gpu_break.py"), kind.name, kind.save(folder)]
         path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, "PYTHONPATH": path}
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, "PYTHONPATH": path})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

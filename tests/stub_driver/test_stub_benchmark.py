@@ -18,7 +18,7 @@ def test_our_engine_as_a_contestant_and_its_bench_reports(
     machine: TensorRTLab, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(root / "benchmarks")
-    names = ("gpu_frames", "gpu_contestants", "gpu_floors", "harness")
+    names = ("gpu_lanes", "gpu_contestants", "gpu_floors", "harness")
     frames, contestants, floors, harness = (importlib.import_module(name) for name in names)
     monkeypatch.setattr("rtformer_deploy.commands.bench.on_gpu", lambda runner: False)  # nothing to sample
     engine = make_engine(plan_sha256=sha256(b"plan"))

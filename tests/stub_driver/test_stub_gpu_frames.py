@@ -7,67 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import standin_engine
 import stub
-import torch
 from gpu_callers import CudaCoreCaller
-from gpu_engines import Batch
 from gpu_frames import *  # noqa: F403  # its tests, with this module's fixtures
 from gpu_frames import Case, Extent, broken
-from gpu_kinds import ONE, Kind, StandinKind
+from gpu_kinds import Kind, StandinKind
 from smooth_frames import frames
 from stub import StubDriver
-from stub_lab import Told, bytes_at
-
-from rtformer_deploy.backends.torch.lanes import TorchEngine, network_info
-from rtformer_deploy.errors import EngineError
-from rtformer_deploy.lanes.opening import open_runner
-from rtformer_deploy.nvidia.driver import gpu_at
-from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.types import Head, PrecisionName
+from stub_torch import StubTorchKind
 
 SIZE = (32, 64)
-
-
-class HostMemory:
-    """Implements `StreamMemory` in the stub's memory, with PyTorch's work as a callback in the stream or in the graph."""
-
-    def __init__(self, driver: StubDriver) -> None:
-        self._driver = driver
-        self._kept: list[Told] = []  # graphs hold their callbacks
-
-    def tensor(self, address: int, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
-        kind = np.dtype(dtype)
-        return torch.from_numpy(bytes_at(address, int(np.prod(shape)) * kind.itemsize).view(kind).reshape(shape))
-
-    def enqueue(self, stream: int, work: Callable[[], None]) -> None:
-        self._kept.append(Told(work))
-        assert self._driver.enqueue_host(stream, self._kept[-1].callback) == 0
-
-
-class StubTorchKind(Kind):
-    """A small network of PyTorch on the CPU."""
-
-    name = "torch"
-
-    def __init__(self, driver: StubDriver) -> None:
-        self._driver = driver
-
-    def open(self, precision: PrecisionName, batch: Batch = ONE, head: Head = "lowres", *, lanes: int = 1, graphs: bool = True) -> FrameRunner:
-        torch.manual_seed(0)
-        layers = [torch.nn.Conv2d(3, 8, 3, 4, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 5, 3, 2, 1)]
-        network = torch.nn.Sequential(*layers).eval().to(torch.float16 if precision == "fp16" else torch.float32)
-        spec = standin_engine_spec(5)
-        info = network_info(network, spec, batch, "the stub")
-        return open_runner(lambda: TorchEngine(network, info, lambda: HostMemory(self._driver)), gpu_at(0), lanes, graphs=graphs)
-
-
-def standin_engine_spec(classes: int) -> Any:
-    from standin_network import standin_info
-
-    return standin_info(SIZE, classes).spec
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +31,7 @@ def over_the_stub(driver: StubDriver, gpu: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def made(name: str, driver: StubDriver) -> Kind:
-    return StandinKind(SIZE) if name == "standin" else StubTorchKind(driver)
+    return StandinKind(SIZE) if name == "standin" else StubTorchKind(driver, SIZE)
 
 
 @pytest.fixture(params=["standin", "torch"])

@@ -23,6 +23,7 @@ from .run import layer_precisions
 #: What torch.compile may do; None runs the network as it is.
 CompileMode = Literal["default", "max-autotune-no-cudagraphs"]
 _NO_FILE = "0" * 64  # a network has no plan
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 _TYPES_IN_MEMORY = {"float32": "<f4", "float16": "<f2", "uint8": "|u1"}
 
 
@@ -52,10 +53,13 @@ def open_network_in_lanes(
 
     def make() -> TorchEngine:
         network.to(torch.device("cuda", device), torch.float16 if half else torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return TorchEngine(network, network_info(network, spec, batch, str(gpu)), lambda: CudaMemory(device), mode)
+        engine = TorchEngine(network, network_info(network, spec, batch, str(gpu)), lambda: CudaMemory(device))
+        if mode is not None:
+            engine.compile(mode)
+            torch.cuda.empty_cache()  # what trying kernels took
+        return engine
 
-    first_runs = () if mode is None else tuple(sorted(set(batch)))
-    return open_runner(make, gpu, lanes, graphs=graphs, first_runs=first_runs)
+    return open_runner(make, gpu, lanes, graphs=graphs)
 
 
 def network_info(network: torch.nn.Module, spec: ModelSpec, batch: tuple[int, int, int], gpu: str) -> EngineInfo:
@@ -128,18 +132,36 @@ class _Shown:
 class TorchEngine:
     """Implements `lanes.engine.CudaEngine` around a module that is where it runs. `memory` makes a `StreamMemory` for each context."""
 
-    def __init__(
-        self, network: torch.nn.Module, info: EngineInfo, memory: Callable[[], StreamMemory], mode: CompileMode | None = None
-    ) -> None:
+    def __init__(self, network: torch.nn.Module, info: EngineInfo, memory: Callable[[], StreamMemory]) -> None:
         self.info = info
         self._memory = memory
-        self.network: Callable[[torch.Tensor], object] = network
-        self.dtype = next((value.dtype for value in network.parameters()), torch.float32)
-        if mode is not None:
-            self.network = torch.compile(network, mode=mode, dynamic=False)
+        self._network: Callable[[torch.Tensor], object] = network
+        parameter = next(network.parameters(), torch.empty(0))
+        self._dtype, self._device = parameter.dtype, parameter.device
+
+    def compile(self, mode: CompileMode) -> None:
+        """Compiles the network for each of the engine's batches and runs it once, before there are lanes: trying kernels waits for the
+        whole GPU, which no lane may do while another one captures. Raises EngineError with PyTorch's reason."""
+        self._network = torch.compile(self._network, mode=mode, dynamic=False)
+        with _named("torch.compile cannot compile the network"):
+            for batch in sorted(set(self.info.batch)):
+                source, target = (self._zeros(batch, spec) for spec in (self.info.inputs[0], self.info.outputs[0]))
+                self.run(source, target)
 
     def create_context(self) -> TorchContext:
         return TorchContext(self, self._memory())
+
+    @torch.inference_mode()
+    def run(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """The engine's input -> its output, on PyTorch's current stream. Raises ModelError if the network gives something else."""
+        output = self._network(source.to(self._dtype, memory_format=torch.channels_last))
+        if not isinstance(output, torch.Tensor) or output.shape != target.shape:
+            given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+            raise ModelError(f"The network gives {given}; its description says {tuple(target.shape)}.")
+        target.copy_(output)
+
+    def _zeros(self, batch: int, spec: TensorSpec) -> torch.Tensor:
+        return torch.zeros((batch, *map(int, spec.shape[1:])), dtype=_DTYPES[spec.dtype], device=self._device)
 
 
 class TorchContext:
@@ -164,15 +186,7 @@ class TorchContext:
         info = self._engine.info
         source, target = self._at[info.inputs[0].name], self._at[info.outputs[0].name]
         with _named("PyTorch cannot run the network"):
-            self._memory.enqueue(stream, lambda: self._run(source, target))
-
-    @torch.inference_mode()
-    def _run(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        output = self._engine.network(source.to(self._engine.dtype, memory_format=torch.channels_last))
-        if not isinstance(output, torch.Tensor) or output.shape != target.shape:
-            given = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ModelError(f"The network gives {given}; its description says {tuple(target.shape)}.")
-        target.copy_(output)
+            self._memory.enqueue(stream, lambda: self._engine.run(source, target))
 
 
 @contextlib.contextmanager

@@ -1,9 +1,9 @@
 """Frames through lanes on a GPU, from a decoded frame to a label map, with any engine; never run on a GPU yet.
 
-    standin           the tests' network in whole numbers (tests/standin.cu): what the lanes cost, and nothing of ours to install
-    torch             the PyTorch network under torch.compile, in the lanes' CUDA graphs
-    tensorrt-rtx      this project's TensorRT-RTX engine
-    tensorrt          this project's TensorRT engine
+standin           the tests' network in whole numbers (tests/standin.cu): what the lanes cost, and nothing of ours to install
+torch             the PyTorch network under torch.compile, in the lanes' CUDA graphs
+tensorrt-rtx      this project's TensorRT-RTX engine
+tensorrt          this project's TensorRT engine
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def open_torch(case: Mapping[str, Any], lanes: int) -> FrameRunner:
 def frame_lines(name: str, bench: Mapping[str, Any]) -> list[str]:
     """What was measured of an engine's frames, as text."""
     if "error" in bench:
-        return [f"  frames, {name}: FAILED: {bench['error']}"]
+        return [f"  {name:12} frames FAILED: {bench['error']}"]
     one, many = bench["latency"]["end_to_end"], bench["throughput"]
-    ways = f"{many['lanes']} lanes {many['end_to_end']['fps']:.0f} FPS, engine {many['engine']['fps']:.0f}"
-    return [f"  frames, {name}: p50 {one['p50_ms']:.3f} ms, p99 {one['p99_ms']:.3f}; {ways}"]
+    ways = f"{many['lanes']} lanes {many['end_to_end']['fps']:.1f} FPS, engine {many['engine']['fps']:.1f}"
+    return [f"  {name:12} frames{one['p50_ms']:8.3f}{one['p99_ms']:9.3f} ms; {ways}"]
