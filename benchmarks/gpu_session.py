@@ -38,7 +38,7 @@ class Part(NamedTuple):
 #: In the order of what is known least.
 PARTS: dict[str, Part] = {
     "probe": Part(1, ("benchmarks/gpu_probe.py",)),
-    "tests": Part(5, ("-m", "pytest", "tests/gpu", "-p", "no:cacheprovider", "--durations=15"), "--junit-xml"),
+    "tests": Part(5, ("-m", "pytest", "tests/gpu", "-v", "-p", "no:cacheprovider", "--durations=15"), "--junit-xml"),
     "frames": Part(3, ("benchmarks/gpu.py", "--parts", "frames", "--engine", "standin", "--seconds", "3")),
     "kernels": Part(1, ("benchmarks/gpu_kernels.py",)),
     "engines": Part(

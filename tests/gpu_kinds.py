@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import Backend, EngineInfo, Frame, Head, LabelMap, ModelSpec, PrecisionName
 
 ONE: Batch = (1, 1, 1)
+TESTS = Path(__file__).resolve().parent
 
 
 class Kind:
@@ -50,7 +54,7 @@ class Kind:
         spec, session = runner.spec, runner.sessions[0].engine
         image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out=session.input[0])
         session.start(runner.engine_batch(1))
-        return session.wait()[0].astype(np.float32)
+        return np.asarray(session.wait()[0], np.float32).copy()
 
     def labels(self, runner: FrameRunner, frame: Frame) -> LabelMap:
         """The CPU's label map of a frame, with what the engine should give in between."""
@@ -152,6 +156,16 @@ KINDS: tuple[Kind, ...] = (StandinKind(), TorchKind(), *(PlanKind(name, module) 
 
 def kind_named(name: str) -> Kind:
     return next(kind for kind in KINDS if kind.name == name)
+
+
+def in_another_process(code: str, kind: Kind, folder: Path, timeout_s: float = 300) -> str:
+    """Runs Python code that reopens an engine, with the kind's name and what was saved as its arguments; what it printed."""
+    path = [str(TESTS), str(TESTS.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-c", code, kind.name, kind.save(folder)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def _info(runner: FrameRunner) -> EngineInfo:

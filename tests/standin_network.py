@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def features(images: NDArray[np.float32]) -> Whole:
     y, x = np.mgrid[:STRIDE, :STRIDE]
     parts = np.einsum("ncrysx,yx->ncrs", blocks, 1 + ((3 * y + x) & 3))
     weights = np.array([[weight(0, to, source, 0, 3) for source in range(3)] for to in range(CHANNELS)])
-    return np.einsum("kc,ncrs->nkrs", weights, parts) >> 1
+    return np.asarray(np.einsum("kc,ncrs->nkrs", weights, parts) >> 1, np.int64)
 
 
 def layer(first: Whole, source: Whole, number: int) -> Whole:
@@ -84,18 +84,19 @@ def scores(images: NDArray[np.float32], classes: int, layers: int) -> Whole:
     return np.asarray(np.einsum("kj,njrs->nkrs", weights, values))
 
 
-def standin_output(images: NDArray[np.float32], info: EngineInfo, layers: int) -> NDArray[np.generic]:
+def standin_output(images: NDArray[np.float32], info: EngineInfo, layers: int) -> NDArray[Any]:
     """What the engine gives for normalised images in its input's type: logits, or labels (N, H, W) uint8."""
     found = scores(images.astype(info.inputs[0].dtype).astype(np.float32), len(info.spec.classes), layers)
     if info.spec.head == "labels":
-        return found.argmax(1).astype(np.uint8).repeat(STRIDE, 1).repeat(STRIDE, 2)
+        return np.asarray(found.argmax(1), np.uint8).repeat(STRIDE, 1).repeat(STRIDE, 2)
     return (found * 2.0**-12).astype(np.float32).astype(info.outputs[0].dtype)
 
 
 def standin_logits(frame: Frame, info: EngineInfo, layers: int) -> NDArray[np.float32]:
     """A frame's logits (classes, h, w)."""
     spec = info.spec
-    return standin_output(image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None], info, layers)[0].astype(np.float32)
+    images = image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize)[None]
+    return np.asarray(standin_output(images, info, layers)[0], np.float32)
 
 
 def standin_labels(frame: Frame, info: EngineInfo, layers: int) -> LabelMap:

@@ -65,7 +65,12 @@ def test_every_part_names_a_script_that_takes_its_options(session: ModuleType, r
 
 def test_the_command_line(session: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
-    monkeypatch.setattr(session, "run_session", lambda out, limit, names: asked.append((out, limit, names)) or {"probe": {"code": None}})
+
+    def run(*given: object) -> dict[str, dict[str, None]]:
+        asked.append(given)
+        return {"probe": {"code": None}}
+
+    monkeypatch.setattr(session, "run_session", run)
     assert session.main([str(tmp_path), "--only", "tests", "probe", "--limit", "60"]) == 1
     assert asked == [(tmp_path, 60, ["probe", "tests"])]
     with pytest.raises(SystemExit):

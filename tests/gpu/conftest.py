@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +9,9 @@ from typing import Any
 import pytest
 from gpu_callers import Caller, CudaCoreCaller, CupyCaller, TorchCaller, spinning
 from gpu_frames import Case, Extent
-from gpu_kinds import KINDS, MODULES, Kind, PlanKind, kind_named, skip_if_rtx_refuses
+from gpu_kinds import KINDS, MODULES, Kind, PlanKind, in_another_process, kind_named, skip_if_rtx_refuses
 
 from rtformer_deploy.types import Backend
-
-TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(params=list(MODULES))
@@ -77,10 +72,6 @@ def break_lanes() -> Callable[[Kind, Path], str]:
     """Breaks lanes in a process of their own, since a broken context cannot be repaired; gives what they said."""
 
     def run(kind: Kind, folder: Path) -> str:
-        command = [sys.executable, str(TESTS / "gpu_break.py"), kind.name, kind.save(folder)]
-        path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env={**os.environ, "PYTHONPATH": path})
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return in_another_process("import runpy; runpy.run_module('gpu_break', run_name='__main__')", kind, folder, timeout_s=180)
 
     return run

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,29 @@ def test_the_labels_head_is_the_argmax_of_the_logits() -> None:
     labels = standin_output(images, standin_info(SIZE, batch=(1, 1, 2), head="labels"), LAYERS)
     logits = standin_output(images, standin_info(SIZE, batch=(1, 1, 2)), LAYERS)
     np.testing.assert_array_equal(labels[:, ::8, ::8], logits.argmax(1))
+
+
+COLLECT = """
+import sys
+import pytest
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split(","):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+raise SystemExit(pytest.main(["tests/gpu", "--collect-only", "-q", "-p", "no:cacheprovider"]))
+"""
+#: What a GPU machine without network need not have: everything that the project depends on but what tests/gpu/README.md names.
+NOT_NEEDED = "onnx,onnx_ir,ml_dtypes,onnxruntime,onnxsim,onnxscript,openvino,tomlkit,rich,click,safetensors,psutil,cv2,av,tensorrt_rtx"
+
+
+def test_the_gpus_tests_are_found_without_most_packages(root: Path) -> None:
+    """One that cannot be imported would end the whole run."""
+    done = subprocess.run([sys.executable, "-c", COLLECT, NOT_NEEDED], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_lanes_gpu.py::test_frames_through_four_lanes_and_four_threads[standin-fp16]" in done.stdout
 
 
 def test_the_gpus_readme_names_what_is_there(root: Path) -> None:

@@ -85,7 +85,8 @@ def test_a_network_is_compiled_for_each_batch_before_there_are_lanes(driver: Stu
 
         def run(images: torch.Tensor) -> torch.Tensor:
             runs.append(len(images))
-            return network(images)
+            logits: torch.Tensor = network(images)
+            return logits
 
         return run
 
@@ -100,11 +101,11 @@ def test_a_network_is_compiled_for_each_batch_before_there_are_lanes(driver: Stu
         runner.run(frames(SIZE))
         assert runs[3:] == [1]
     monkeypatch.setattr(torch, "compile", lambda network, **options: lambda images: 1 / 0)
-    with pytest.raises(EngineError, match="torch.compile cannot compile the network: division by zero"):
+    with pytest.raises(EngineError, match=r"torch\.compile cannot compile the network: division by zero"):
         engine.compile("default")
 
 
-def test_a_network_that_gives_something_else_is_told(driver: StubDriver) -> None:
+def test_a_network_that_gives_something_else_is_told(driver: StubDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU the shape is known when the work is enqueued; here it is, too, so the network is asked without a stream."""
 
     class AtOnce(HostMemory):
@@ -116,7 +117,7 @@ def test_a_network_that_gives_something_else_is_told(driver: StubDriver) -> None
     with open_runner(lambda: TorchEngine(network, info, lambda: AtOnce(driver)), gpu_at(0)) as runner:
         with pytest.raises(ModelError, match=r"gives \(1, 5, 2, 3\); its description says \(1, 4, 2, 3\)"):
             runner.run(frames(SIZE))
-        network.forward = lambda images: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        monkeypatch.setattr(network, "forward", lambda images: 1 / 0)
         with pytest.raises(EngineError, match="PyTorch cannot run the network: division by zero"):
             runner.run(frames(SIZE))
 
