@@ -120,23 +120,26 @@ def run_case(folder: Path, case: Json, arguments: argparse.Namespace, rates: dic
     result = told | {"contestants": rows, "left_out": left_out, "no_frames": no_frames, "engines": made["engines"]}
     if rates is None:
         return result | {"benches": {}, "kernels": None, "floors": None, "verdicts": []}
-    failed = [name for name in lanes if "error" in rows.get(name, {}) and name in OURS]
-    benches = {name: measure_frames(name, folder, case, frame, arguments.lanes, arguments.seconds) for name in lanes if name not in failed}
+    opened = [name for name in lanes if name not in OURS or "error" not in rows.get(name, {})]
+    benches = {name: measure_frames(name, folder, case, frame, arguments.lanes, arguments.seconds) for name in opened}
     kernels = kernels_of(made["spec"], rates) if "kernels" in arguments.parts else None
-    verdicts = judge(rows, benches, [name for name in names if name in OURS]) + (
-        kernel_verdicts(kernels["upsample_argmax"]) if kernels is not None else []
-    )
-    moved = engine_bytes(case["size"], len(made["spec"].classes), made["parameters"])
-    bounds = floors(gmacs(case["variant"], case["size"]), moved, rates)
-    found = {"benches": benches, "kernels": kernels, "floors": bounds, "verdicts": [verdict.to_json() for verdict in verdicts]}
-    return result | found
+    verdicts = judge(rows, benches, [name for name in names if name in OURS], kernels)
+    found = {"benches": benches, "kernels": kernels, "floors": floors_of(case, made, rates)}
+    return result | found | {"verdicts": [verdict.to_json() for verdict in verdicts]}
 
 
-def judge(rows: Mapping[str, Json], benches: Mapping[str, Json], ours: Sequence[str]) -> list[Verdict]:
-    """What is asked of our engines if they were measured, and of the frames of the others."""
+def judge(rows: Mapping[str, Json], benches: Mapping[str, Json], ours: Sequence[str], kernels: Json | None = None) -> list[Verdict]:
+    """What is asked of our engines if they were measured, of the frames of the others, and of the kernels."""
     measured = {name: bench for name, bench in benches.items() if "error" not in bench}
     found = engine_verdicts(rows, measured, ours) if rows else []
-    return found + [verdict for name, bench in measured.items() if name not in ours for verdict in frame_verdicts(name, bench)]
+    found += [verdict for name, bench in measured.items() if name not in ours for verdict in frame_verdicts(name, bench)]
+    return found + (kernel_verdicts(kernels["upsample_argmax"]) if kernels is not None else [])
+
+
+def floors_of(case: Mapping[str, Any], made: Mapping[str, Any], rates: Mapping[str, float]) -> Json:
+    """The two floors of the case's engines, in ms."""
+    moved = engine_bytes(case["size"], len(made["spec"].classes), made["parameters"])
+    return floors(gmacs(case["variant"], case["size"]), moved, rates)
 
 
 def kernels_of(spec: ModelSpec, rates: Mapping[str, float]) -> Json:
