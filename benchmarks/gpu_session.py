@@ -31,33 +31,19 @@ class Part(NamedTuple):
     """`share`: what it may take of the time, in proportion to the parts that follow. `writes`: the option that names its JSON, if any."""
 
     share: float
-    command: tuple[str, ...]
+    command: Sequence[str]
     writes: str | None = "--json"
 
 
-#: In the order of what is known least.
+_ENGINES = "benchmarks/gpu.py --parts engines frames --engine torch tensorrt-rtx tensorrt --seconds 3 --rounds 5"
+
+#: What is quick and needed by the others comes first.
 PARTS: dict[str, Part] = {
-    "probe": Part(1, ("benchmarks/gpu_probe.py",)),
-    "tests": Part(5, ("-m", "pytest", "tests/gpu", "-v", "-p", "no:cacheprovider", "--durations=15"), "--junit-xml"),
-    "frames": Part(3, ("benchmarks/gpu.py", "--parts", "frames", "--engine", "standin", "--seconds", "3")),
-    "kernels": Part(1, ("benchmarks/gpu_kernels.py",)),
-    "engines": Part(
-        6,
-        (
-            "benchmarks/gpu.py",
-            "--parts",
-            "engines",
-            "frames",
-            "--engine",
-            "torch",
-            "tensorrt-rtx",
-            "tensorrt",
-            "--seconds",
-            "3",
-            "--rounds",
-            "5",
-        ),
-    ),
+    "probe": Part(1, ["benchmarks/gpu_probe.py"]),
+    "tests": Part(5, "-m pytest tests/gpu -v -p no:cacheprovider --durations=15".split(), "--junit-xml"),
+    "frames": Part(3, "benchmarks/gpu.py --parts frames --engine standin --seconds 3".split()),
+    "kernels": Part(1, ["benchmarks/gpu_kernels.py"]),
+    "engines": Part(6, _ENGINES.split()),
 }
 
 
