@@ -40,8 +40,8 @@ _ENGINES = "benchmarks/gpu.py --parts engines frames --engine torch tensorrt-rtx
 #: What is quick and needed by the others comes first.
 PARTS: dict[str, Part] = {
     "probe": Part(1, ["benchmarks/gpu_probe.py"]),
-    "tests": Part(5, "-m pytest tests/gpu -v -p no:cacheprovider --durations=15".split(), "--junit-xml"),
-    "frames": Part(3, "benchmarks/gpu.py --parts frames --engine standin --seconds 3".split()),
+    "tests": Part(5, ["-m", "pytest", "tests/gpu", "-v", "-p", "no:cacheprovider", "--durations=15"], "--junit-xml"),
+    "frames": Part(3, ["benchmarks/gpu.py", "--parts", "frames", "--engine", "standin", "--seconds", "3"]),
     "kernels": Part(1, ["benchmarks/gpu_kernels.py"]),
     "engines": Part(6, _ENGINES.split()),
 }
