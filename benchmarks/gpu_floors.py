@@ -84,9 +84,16 @@ def engine_verdicts(rows: Mapping[str, Mapping[str, Any]], benches: Mapping[str,
 def _verdicts_of(name: str, rows: Mapping[str, Mapping[str, Any]], bench: Mapping[str, Any] | None) -> list[Verdict]:
     peer, mine = rows.get("torch-compile", {}).get("p50_ms"), rows.get(name, {}).get("p50_ms")
     missing = "torch.compile gave no time" if peer is None else "the engine gave no time"
-    found = [at_least(f"{name} over torch.compile", peer / mine if peer and mine else None, SPEEDUP, missing)]
-    share = throughput_share(bench["throughput"], mine) if bench and mine else None
-    found.append(at_least(f"{name} end to end over engine FPS", share, THROUGHPUT_SHARE, "no bench report"))
+    speedup = at_least(f"{name} over torch.compile", peer / mine if peer and mine else None, SPEEDUP, missing)
+    return [speedup, *frame_verdicts(name, bench if mine else None, mine)]
+
+
+def frame_verdicts(name: str, bench: Mapping[str, Any] | None, engine_ms: float | None = None) -> list[Verdict]:
+    """An engine's bench reports -> what is asked of its frames. `engine_ms` is its own time, the GPU's in the reports if None."""
+    if bench is not None and engine_ms is None:
+        engine_ms = (bench["latency"].get("engine_without_copies") or bench["latency"]["engine"])["p50_ms"]
+    share = throughput_share(bench["throughput"], engine_ms) if bench and engine_ms else None
+    found = [at_least(f"{name} end to end over engine FPS", share, THROUGHPUT_SHARE, "no bench report")]
     for part in ("engine", "end_to_end"):
         tail = bench["latency"][part]["p99_ms"] / bench["latency"][part]["p50_ms"] if bench else None
         found.append(at_most(f"{name} p99 over p50, {part.replace('_', ' ')}", tail, TAIL, "no bench report"))

@@ -5,10 +5,12 @@ Times come from CUDA graphs that hold a call many times over, so that neither si
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import harness
 import numpy as np
 from gpu_floors import large_batch, upsample_bytes
 from harness import Size
@@ -163,3 +165,30 @@ def measure_kernels(spec: Any, rates: Mapping[str, float]) -> dict[str, Any]:
         "upsample_argmax": [measure_upsample(cuda, gpu, spec, rates, dtype) for dtype in ("float16", "float32")],
         "grouped_double_norm": [measure_norm(cuda, kernels, shape, groups, rates) for shape, groups in NORMS],
     }
+
+
+def measure_alone(sizes: Sequence[Size]) -> dict[str, Any]:
+    """The rates and both kernels at each size, for 19 classes. Raises DeployError without a GPU, or without torch's CUDA."""
+    from gpu_contestants import why_not
+
+    from rtformer_deploy import DeployError, load_recipe
+
+    if reason := why_not("torch", "cuda"):
+        raise DeployError(f"benchmarks/gpu_kernels.py cannot measure here: {reason}.")
+    rates, recipe = measured_rates(), load_recipe("rtformer-slim-cityscapes")
+    measured = [{"size": size, **measure_kernels(recipe.spec(size=size), rates)} for size in sizes]
+    return harness.stamped("kernels of plugins/ beside torch, ms", {"rates": rates, "cases": measured}, harness.device_facts("cuda"))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = harness.command_line(__doc__)
+    parser.add_argument("--sizes", nargs="+", type=harness.size_of, default=[(1024, 2048), (720, 960)], metavar="HxW")
+    arguments = parser.parse_args(words)
+    result = harness.run_script(arguments.json, lambda: measure_alone(arguments.sizes))
+    if result is not None:
+        print(json.dumps(result["cases"], indent=1))
+    return int(result is None)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

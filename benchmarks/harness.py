@@ -203,6 +203,22 @@ def stamped(what: str, figures: Mapping[str, Any], environment: Mapping[str, Any
     return {"what": what, "when": when, **figures, "environment": machine.environment() if environment is None else environment}
 
 
+def device_facts(device: str) -> Json:
+    """What a figure depends on: machine.environment, and the GPU, its driver and the versions of CUDA's libraries."""
+    from rtformer_deploy.machine import environment, versions
+    from rtformer_deploy.nvidia.driver import gpu_at
+
+    facts = environment()
+    facts["packages"] |= versions(("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "tensorrt_cu13", "tensorrt_cu12", "triton"))
+    if device == "cpu":
+        return facts | {"device": "cpu"}
+    import torch
+
+    gpu = gpu_at(0)
+    told = {"device": gpu.name, "compute_capability": gpu.compute_capability, "memory_mib": gpu.memory_mib}
+    return facts | told | {"driver_cuda": gpu.driver, "torch_cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+
+
 def run_script(output: Path | None, measure: Callable[[], Json]) -> Json | None:
     """Checks that `output` can be written, measures, writes the figures there; None after an error, whose message is printed."""
     from rtformer_deploy import DeployError

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytest.register_assert_rewrite("gpu_frames")  # tests that others import
+
 
 def shared_dir() -> Path:
     return Path(os.environ.get("RTFORMER_DEPLOY_SHARED", ROOT.parent / "shared"))
@@ -44,8 +46,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def trials_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models from elsewhere are tried in this process, which saves a second each; a test marked `own_process` has the real thing."""
-    if request.node.get_closest_marker("own_process") is None:
+    """Models from elsewhere are tried in this process, which saves a second each; a test marked `own_process` has the real thing.
+
+    Tests for a GPU try none, and a machine that runs them may lack the packages that it takes.
+    """
+    if request.node.get_closest_marker("own_process") is None and request.node.get_closest_marker("gpu") is None:
         from rtformer_deploy.foreign import attempt, trial
 
         monkeypatch.setattr(trial, "_run", lambda path, external, builder: attempt.attempt(path, external))

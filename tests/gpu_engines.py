@@ -48,7 +48,7 @@ def exported(head: Head, dynamic: bool) -> tuple[Any, ModelSpec]:
 def ranges() -> Ranges:
     """The ranges of the network's tensors on four drawn frames."""
     pytest.importorskip("onnxruntime", reason="needs ONNX Runtime to measure ranges for INT8")
-    from helpers import frames
+    from smooth_frames import frames
 
     from rtformer_deploy.calibrate import observer
     from rtformer_deploy.calibrate.collect import Collector, float_tensors

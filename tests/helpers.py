@@ -16,10 +16,11 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from smooth_frames import frames as frames
 
 from rtformer_deploy.formats.model_file import parse_model, stamp_spec
 from rtformer_deploy.formats.recipe import numbered_labels, output_spec
-from rtformer_deploy.types import Frame, Head, ModelSpec, Progress, Resize, TensorSpec
+from rtformer_deploy.types import Head, ModelSpec, Progress, Resize, TensorSpec
 
 SIZE = (64, 96)
 CLASSES = 5
@@ -106,17 +107,6 @@ def tiny_model(batch: Batch = 1, head: Head = "lowres", size: tuple[int, int] = 
     model = parse_model(proto.SerializeToString())
     stamp_spec(model, spec)
     return model
-
-
-def frames(*sizes: tuple[int, int], seed: int = 0) -> list[Frame]:
-    """One smooth random RGB frame for each (H, W)."""
-    rng = np.random.default_rng(seed)
-    return [_smooth(rng, height, width) for height, width in sizes]
-
-
-def _smooth(rng: np.random.Generator, height: int, width: int) -> Frame:
-    coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3), np.uint8)
-    return np.ascontiguousarray(coarse.repeat(8, 0).repeat(8, 1)[:height, :width])
 
 
 class StoppedError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ..content import content_dir
@@ -32,15 +33,17 @@ def _newest_ptx(cuda_version: str) -> tuple[int, int]:
     return major - 4, minor - 1 if major == 12 and minor >= 6 else minor
 
 
-def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") -> Any:
+def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin", folder: Path | None = None) -> Any:
     """The name of a source in plugins/ ("overlay") and an architecture ("90") -> its cuda.core ObjectCode.
 
-    `cuda` is the module cuda.core; no GPU is needed for the `target` "cubin", a driver for "ptx". Products and sums are not fused, so
-    that the bits are the CPU's. Raises MissingPackageError if NVRTC's library is not there, EngineError with NVRTC's message if the
-    source does not compile.
+    `folder` is where the source is if not in plugins/, whose headers it may include all the same. `cuda` is the module cuda.core; no GPU
+    is needed for the `target` "cubin", a driver for "ptx". Products and sums are not fused, so that the bits are the CPU's. Raises
+    MissingPackageError if NVRTC's library is not there, EngineError with NVRTC's message if the source does not compile.
     """
-    folder = content_dir("plugins")
-    options = cuda.ProgramOptions(name=f"{name}.cu", arch=f"sm_{arch}", include_path=[str(folder)], fma=False)
+    plugins = content_dir("plugins")
+    folder = folder or plugins
+    include = [str(part) for part in dict.fromkeys((folder, plugins))]
+    options = cuda.ProgramOptions(name=f"{name}.cu", arch=f"sm_{arch}", include_path=include, fma=False)
     try:
         program = cuda.Program((folder / f"{name}.cu").read_text(encoding="utf-8"), "c++", options)
         try:
@@ -51,6 +54,6 @@ def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") 
         if type(error).__name__ == "DynamicLibNotFoundError":  # cuda.pathfinder's, which older versions do not export
             raise MissingPackageError("nvidia-cuda-nvrtc", "gpu", "Compiling the kernels in plugins/") from error
         raise EngineError(
-            f"NVRTC does not compile plugins/{name}.cu for sm_{arch}: {error}",
+            f"NVRTC does not compile {folder.name}/{name}.cu for sm_{arch}: {error}",
             "A GPU that is newer than NVRTC needs a newer one: pip install --upgrade 'rtformer-deploy[gpu]'",
         ) from error

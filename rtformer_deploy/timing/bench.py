@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import machine
-from ..backends import backend_row
+from ..backends import BACKENDS
 from ..errors import UsageError
 from ..image import native
 from ..image.upsample import mixed_share
@@ -253,7 +253,10 @@ def _model_facts(runner: FrameRunner) -> dict[str, Any]:
 
 def on_gpu(runner: FrameRunner) -> bool:
     """Whether the runner's engine works on a GPU."""
-    return runner.info is not None and backend_row(runner.info.backend).on_gpu
+    if runner.info is None:
+        return False
+    row = BACKENDS.get(runner.info.backend)  # an engine that came from no plan has none
+    return runner.info.gpu is not None if row is None else row.on_gpu
 
 
 def _conventions(runner: FrameRunner) -> dict[str, str]:

@@ -22,7 +22,7 @@ from rtformer_deploy.image import frames as image
 from rtformer_deploy.nvidia.driver import GpuInfo
 
 RATES = {"gbytes_per_s": 2000.0, "gmacs_per_s": 200_000.0}
-SIBLINGS = ("harness", "gpu_floors", "gpu_kernels", "gpu_contestants")
+SIBLINGS = ("harness", "gpu_floors", "gpu_lanes", "gpu_kernels", "gpu_contestants")
 
 
 @pytest.fixture
@@ -147,6 +147,8 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
         "weights": "random, seed 0",
         "contestants": rows | {"torch-compile": {"error": "RuntimeError: no"}},
         "left_out": {"tensorrt": "tensorrt is not installed"},
+        "benches": {"tensorrt-rtx": frames_report(0.7), "standin": {"error": "out of memory"}},
+        "no_frames": {"tensorrt": "tensorrt is not installed"},
         "floors": {"matrix_ms": 0.25, "copy_ms": 0.01},
         "kernels": {"upsample_argmax": [upsample_figure(0.01, 0.15)], "grouped_double_norm": [norm]},
         "verdicts": [verdict.to_json() for verdict in floors.kernel_verdicts([upsample_figure(0.01, 0.3)])],
@@ -156,10 +158,53 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
     assert "tensorrt-rtx          0.500    0.500   2000.0      2.0x    50.0x    0.100%" in text
     assert "torch-compile      FAILED: RuntimeError: no" in text
     assert "left out: tensorrt is not installed" in text
+    assert "tensorrt-rtx frames   0.700    0.770 ms; 4 lanes 1900.0 FPS, engine 2000.0" in text
+    assert "standin      frames FAILED: out of memory" in text
+    assert "tensorrt     frames left out: tensorrt is not installed" in text
     assert "met          upsample_argmax float16 over interpolate+argmax, >= 10: 100.00" in text
     assert "MISSED       upsample_argmax float16 x78 over copy, <= 2: 3.00" in text
     assert bench.missed({"cases": [case]})
-    assert not bench.missed({"cases": [{"contestants": rows, "verdicts": [{"met": True}, {"met": None}]}]})
+    right = {"contestants": rows, "benches": {"standin": frames_report(1.0)}, "verdicts": [{"met": True}, {"met": None}]}
+    assert not bench.missed({"cases": [right]})
+    assert bench.missed({"cases": [right | {"benches": {"standin": {"error": "out of memory"}}}]})
+
+
+def frames_report(p50: float) -> dict[str, Any]:
+    """The bench reports of one lane and of four, whose p99 is 10% above p50."""
+    one = {"engine": {"p50_ms": 0.6, "p99_ms": 0.6}, "end_to_end": {"p50_ms": p50, "p99_ms": 1.1 * p50}}
+    many = {"lanes": 4, "engine": {"fps": 2000.0}, "end_to_end": {"fps": 1900.0}}
+    return {"latency": one | {"engine_without_copies": {"p50_ms": 0.5}}, "throughput": many}
+
+
+def test_without_tensorrt_the_frames_of_the_others_are_judged(bench: ModuleType) -> None:
+    """Against the GPU's own time for the engine, which is 0.5 ms here: 1900 FPS of 2000."""
+    slow = frames_report(1.0)
+    slow["latency"]["end_to_end"]["p99_ms"] = 1.3
+    found = bench.judge({}, {"standin": frames_report(1.0), "torch": slow, "tensorrt": {"error": "no"}}, [])
+    assert [(verdict.what.split(" ")[0], verdict.met) for verdict in found] == [
+        *[("standin", True)] * 3,
+        *[("torch", True)] * 2,
+        ("torch", False),
+    ]
+    assert found[0].what == "standin end to end over engine FPS, >= 0.9"
+    assert found[0].found == pytest.approx(0.95)
+    rows = {"torch": {"p50_ms": 9.0}}
+    assert bench.judge(rows, {"torch": slow}, [])[0].what == "ours over torch.compile, >= 1.5"
+    assert bench.judge(rows, {"torch": slow}, [])[1].found == pytest.approx(0.95), "eager PyTorch's time is not that of the lanes' engine"
+
+
+def test_whose_frames_can_be_measured(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = importlib.import_module("gpu_lanes")
+    assert set(frames.ENGINES) == {"standin", "torch", "tensorrt-rtx", "tensorrt"}
+    assert frames.why_no_frames("standin", "cpu") == "needs a GPU, and --device is cpu"
+    no_gpu(monkeypatch)
+    assert frames.why_no_frames("standin", "cuda") == "no GPU: no NVIDIA driver is installed"
+    one_gpu(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert frames.why_no_frames("standin", "cuda") == frames.why_no_frames("torch", "cuda") == ""
+    assert frames.why_no_frames("tensorrt", "cuda") == "tensorrt is not installed"
+    monkeypatch.setattr(frames.importlib.util, "find_spec", lambda name: None)
+    assert frames.why_no_frames("standin", "cuda") == "cuda.core is not installed"
 
 
 # --------------------------------------------------------------------------------------------------------------- refusals
@@ -217,6 +262,11 @@ def test_arguments(bench: ModuleType, harness: ModuleType) -> None:
             harness.size_of(wrong)
     with pytest.raises(SystemExit):
         bench.parse(["--rounds", "0"])
+    given = bench.parse(["--parts", "frames", "--engine", "standin", "torch"])
+    assert (given.parts, given.engine) == (["frames"], ["standin", "torch"])
+    assert set(bench.parse([]).parts) == {"engines", "frames", "kernels"}
+    with pytest.raises(SystemExit):
+        bench.parse(["--engine", "openvino"])
 
 
 # ---------------------------------------------------------------------------------------------------------- what runs on a CPU

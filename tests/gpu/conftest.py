@@ -1,40 +1,27 @@
-"""Which TensorRTs the GPU tests run with."""
+"""Which engines the GPU tests run with, and how much of each."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
+from gpu_callers import Caller, CudaCoreCaller, CupyCaller, TorchCaller, spinning
+from gpu_frames import Case, Extent
+from gpu_kinds import KINDS, MODULES, Kind, PlanKind, in_another_process, kind_named, skip_if_rtx_refuses
 
-from rtformer_deploy.nvidia.driver import gpus
 from rtformer_deploy.types import Backend
-
-MODULES = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 
 
 @pytest.fixture(params=list(MODULES))
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each TensorRT that is installed."""
     name: Backend = request.param
-    pytest.importorskip(MODULES[name], reason=f"needs {MODULES[name]}", exc_type=ImportError)
-    pytest.importorskip("cuda.core", reason="needs cuda-core with its bindings", exc_type=ImportError)
-    if name == "tensorrt-rtx":
-        skip_if_rtx_refuses()
+    kind = kind_named(name)
+    assert isinstance(kind, PlanKind)
+    kind.need()
     return name
-
-
-@functools.cache
-def rtx_refusal() -> str | None:
-    """TensorRT-RTX's own words about the first GPU, if it is none that NVIDIA lists for it and if it refuses it."""
-    from rtformer_deploy.backends.tensorrt.rtx_trial import is_listed, refusal
-
-    return refusal(gpus()[0]) if gpus() and not is_listed(gpus()[0]) else None
-
-
-def skip_if_rtx_refuses() -> None:
-    """Skips a test, naming the GPU and the reason. A GPU that NVIDIA lists is never skipped: there a refusal is a failure."""
-    if (reason := rtx_refusal()) is not None:
-        pytest.skip(f"TensorRT-RTX refuses {gpus()[0]}: {reason}")
 
 
 @pytest.fixture
@@ -42,3 +29,49 @@ def rtx_runs_here() -> None:
     """For tests of TensorRT-RTX alone."""
     pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx", exc_type=ImportError)
     skip_if_rtx_refuses()
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Each engine that runs behind lanes here."""
+    made: Kind = request.param
+    made.need()
+    return made
+
+
+@pytest.fixture(params=[(kind, precision) for kind in KINDS for precision in kind.precisions], ids=lambda case: f"{case[0].name}-{case[1]}")
+def case(request: pytest.FixtureRequest) -> Case:
+    """Each of them in each of its precisions."""
+    made: Case = request.param
+    made[0].need()
+    return made
+
+
+@pytest.fixture
+def extent() -> Extent:
+    return Extent(((256, 512), (200, 333), (512, 1024), (97, 131)), frames=10_000, pool=64, warmup=100)
+
+
+@pytest.fixture
+def cuda() -> Any:
+    """The module cuda.core."""
+    return pytest.importorskip("cuda.core", reason="needs cuda-core with its bindings", exc_type=ImportError)
+
+
+@pytest.fixture(params=["cuda.core", "torch", "cupy"])
+def caller(request: pytest.FixtureRequest, cuda: Any) -> Caller:
+    """Each library that has frames on the GPU."""
+    delay = spinning(cuda)
+    if request.param == "cuda.core":
+        return CudaCoreCaller(cuda, delay)
+    return TorchCaller(delay) if request.param == "torch" else CupyCaller(delay)
+
+
+@pytest.fixture
+def break_lanes() -> Callable[[Kind, Path], str]:
+    """Breaks lanes in a process of their own, since a broken context cannot be repaired; gives what they said."""
+
+    def run(kind: Kind, folder: Path) -> str:
+        return in_another_process("import runpy; runpy.run_module('gpu_break', run_name='__main__')", kind, folder, timeout_s=180)
+
+    return run

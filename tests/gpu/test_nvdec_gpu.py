@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_engines import built
+from gpu_kinds import Kind
 
-from rtformer_deploy.backends import open_engine
 from rtformer_deploy.nvidia.driver import gpus, missing_video_library, why_none
-from rtformer_deploy.types import Backend
 
 pytest.importorskip("av", reason="needs PyAV")
 
@@ -35,12 +33,12 @@ def results(clip: Path, runner: Any, **options: Any) -> list[rd.Result]:
 
 
 @pytest.mark.parametrize(("degrees", "matrix"), [(0, 2), (0, 1), (90, 1), (180, 9), (270, 1)])
-def test_frames_and_labels_are_those_of_the_cpu_way(backend: Backend, tmp_path: Path, degrees: int, matrix: int) -> None:
+def test_frames_and_labels_are_those_of_the_cpu_way(kind: Kind, tmp_path: Path, degrees: int, matrix: int) -> None:
     """Every H.264 decoder gives the same pictures, by its standard."""
     clip = write_clip(tmp_path / "clip.mp4", ticks(30), SIZE, matrix=matrix)
     if degrees:
         turn(clip, degrees)
-    with open_engine(built(backend, "fp16"), lanes=2) as runner:
+    with kind.open("fp16", lanes=2) as runner:
         given, expected = (results(clip, runner, decode=decode) for decode in ("gpu", "cpu"))
     assert len(given) == len(expected) == 30
     for one, other in zip(given, expected, strict=True):
@@ -49,21 +47,21 @@ def test_frames_and_labels_are_those_of_the_cpu_way(backend: Backend, tmp_path: 
         np.testing.assert_array_equal(one.labels, other.labels)
 
 
-def test_auto_takes_nvdec_and_says_nothing(backend: Backend, tmp_path: Path) -> None:
+def test_auto_takes_nvdec_and_says_nothing(kind: Kind, tmp_path: Path) -> None:
     lines: list[str] = []
     clip = write_clip(tmp_path / "clip.mp4", ticks(3), SIZE)
-    with open_engine(built(backend, "fp16")) as runner:
+    with kind.open("fp16") as runner:
         given = results(clip, runner, say=lines.append)
     assert all(isinstance(result.picture, GpuFrame) for result in given)
     assert lines == []
 
 
-def test_memory_stays_flat_over_many_clips(backend: Backend, tmp_path: Path) -> None:
+def test_memory_stays_flat_over_many_clips(kind: Kind, tmp_path: Path) -> None:
     import cuda.core
 
     clip = write_clip(tmp_path / "clip.mp4", ticks(10), SIZE)
     used = []
-    with open_engine(built(backend, "fp16")) as runner:
+    with kind.open("fp16") as runner:
         for _ in range(20):
             assert len(results(clip, runner, decode="gpu")) == 10
             used.append(cuda.core.Device(0).memory_resource.attributes.used_mem_current)

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("click", reason="needs click")
+pytest.importorskip("onnx", reason="needs onnx")
+
 from click.testing import CliRunner, Result
-from helpers import frames
 from small_network import small_network, write_small
+from smooth_frames import frames
 
 from rtformer_deploy.backends import has_fp8, open_engine
 from rtformer_deploy.cli import main

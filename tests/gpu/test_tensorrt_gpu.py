@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_engines import Batch, built, exported, reference
-from helpers import frames
 from numpy.typing import NDArray
+from smooth_frames import frames
 
 from rtformer_deploy.backends import check_engine, open_engine
 from rtformer_deploy.backends.tensorrt.plan import runs_on

@@ -153,16 +153,16 @@ def driver_library() -> Path:
 
 
 @functools.cache
-def kernel_library(name: str) -> Path:
-    """plugins/<name>.cu, built for the host, with an entry for each of its kernels that the stub finds."""
-    source = PLUGINS / f"{name}.cu"
+def kernel_library(name: str, folder: Path = PLUGINS) -> Path:
+    """<folder>/<name>.cu, built for the host, with an entry for each of its kernels that the stub finds."""
+    source = folder / f"{name}.cu"
     entries = "".join(
         f'extern "C" __attribute__((visibility("default"))) const HostKernel stub_kernel_{kernel.name} = '
         f"OnHost<{kernel.name}>::entry({kernel.max_threads or 1024});\n"
         for kernel in prototypes(source.read_text(encoding="utf-8")).values()
     )
     program = f'#include "host_kernels.hpp"\n#include "{source}"\n{entries}'
-    parts = [*PLUGINS.glob("*.cu*"), *HARNESS.glob("*.hpp"), *HERE.glob("*.hpp")]
+    parts = [source, *PLUGINS.glob("*.cu*"), *HARNESS.glob("*.hpp"), *HERE.glob("*.hpp")]
 
     def command(out: Path) -> list[str]:
         text = out.with_suffix(".cpp")
@@ -173,15 +173,15 @@ def kernel_library(name: str) -> Path:
     return _built(f"{name}.so", parts, command, program)
 
 
-def cubin(name: str, capability: int = 90) -> bytes:
-    """What the stub takes for the cubin of plugins/<name>.cu, built for a compute capability (90 is 9.0)."""
-    return f"stub cubin\n{capability}\n{kernel_library(name)}\n".encode() + b"\0"
+def cubin(name: str, capability: int = 90, folder: Path = PLUGINS) -> bytes:
+    """What the stub takes for the cubin of <folder>/<name>.cu, built for a compute capability (90 is 9.0)."""
+    return f"stub cubin\n{capability}\n{kernel_library(name, folder)}\n".encode() + b"\0"
 
 
-def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin") -> Any:
+def compile_kernel_file(cuda: Any, name: str, arch: str, target: str = "cubin", folder: Path | None = None) -> Any:
     """Stands in for `rtformer_deploy.nvidia.nvrtc.compile_kernel_file`."""
     assert target == "cubin"
-    return cuda.ObjectCode.from_cubin(cubin(name, int(arch)), name=name)
+    return cuda.ObjectCode.from_cubin(cubin(name, int(arch), folder or PLUGINS), name=name)
 
 
 def _built(name: str, parts: Sequence[Path], command: Callable[[Path], list[str]], program: str = "") -> Path:

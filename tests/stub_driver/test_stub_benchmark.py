@@ -18,7 +18,8 @@ def test_our_engine_as_a_contestant_and_its_bench_reports(
     machine: TensorRTLab, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(root / "benchmarks")
-    bench, contestants, floors, harness = (importlib.import_module(name) for name in ("gpu", "gpu_contestants", "gpu_floors", "harness"))
+    names = ("gpu_lanes", "gpu_contestants", "gpu_floors", "harness")
+    frames, contestants, floors, harness = (importlib.import_module(name) for name in names)
     monkeypatch.setattr("rtformer_deploy.commands.bench.on_gpu", lambda runner: False)  # nothing to sample
     engine = make_engine(plan_sha256=sha256(b"plan"))
     save_engine(engine, tmp_path / "tensorrt.plan")
@@ -28,7 +29,7 @@ def test_our_engine_as_a_contestant_and_its_bench_reports(
     burst, logits = contestants.MAKERS["tensorrt"](tmp_path, {})
     assert logits.shape[0] == 1
     assert len(burst(3)) == 3
-    found = bench.bench_ours(tmp_path / "tensorrt.plan", tmp_path / "frame.png", 2, 0.01)
+    found = frames.bench_plan(tmp_path / "tensorrt.plan", tmp_path / "frame.png", 2, 0.01)
     assert [(report["mode"], report["lanes"]) for report in found.values()] == [("latency", 1), ("throughput", 2)]
     rows = {"torch-compile": {"p50_ms": 1.5}, "tensorrt": {"p50_ms": 1.0}}
     assert None not in {verdict.met for verdict in floors.engine_verdicts(rows, {"tensorrt": found}, ["tensorrt"])}
