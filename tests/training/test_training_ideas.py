@@ -29,12 +29,14 @@ from rtformer_deploy.training.options import TrainOptions, check_resumed, plain
 
 #: idea -> its options, and the parts of the loss beside "main" and "aux"
 IDEAS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "boundary weights": ({"boundary": 2.0}, []),
-    "hard pixels near boundaries": ({"boundary": 2.0, "ohem": 0.7, "balance": 1.1}, []),
-    "distillation": ({"distill": 0.5}, ["distill"]),
-    "two more heads": ({"heads": ("context", "boundary")}, ["context", "boundary_bce", "boundary_dice"]),
-    "larger views late": ({"final_crop": (48, 64), "final_share": 0.5, "final_batch": 3}, []),
-    "everything": ({"boundary": 1.0, "distill": 1.0, "heads": ("context",), "ohem": 0.7, "paste": 0.5}, ["context", "distill"]),
+    "distillation, larger views late": (
+        {"distill": 0.5, "final_crop": (48, 64), "final_share": 0.5, "final_batch": 3},
+        ["distill"],
+    ),
+    "all others": (
+        {"boundary": 2.0, "heads": ("context", "boundary"), "ohem": 0.7, "balance": 1.1, "rare": 0.5, "paste": 0.5},
+        ["context", "boundary_bce", "boundary_dice"],
+    ),
 }
 
 
