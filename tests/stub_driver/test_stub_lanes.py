@@ -20,7 +20,7 @@ from stub_lab import bytes_at
 from rtformer_deploy.errors import EngineError, UsageError
 from rtformer_deploy.lanes import kernels as kernels_module
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.types import Engine, Frame, LabelMap
+from rtformer_deploy.types import Engine, Frame, Head, LabelMap
 
 SIZES = ((64, 96), (50, 70), (83, 120))
 #: Submissions of every batch and of several sizes, each of which comes back: once without a graph, once to capture it, then from it.
@@ -56,6 +56,25 @@ def labels_of(runner: FrameRunner, given: Sequence[Any], **options: Any) -> list
 def assert_equal(given: Sequence[LabelMap], right: Sequence[LabelMap]) -> None:
     for one, other in zip(given, right, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("head", ["lowres", "labels"])
+@pytest.mark.parametrize("graphs", [True, False])
+def test_an_engine_with_fp16_ends_gives_what_it_gives_on_the_cpu(opened: Open, driver: StubDriver, graphs: bool, head: Head) -> None:
+    pair = opened(graphs=graphs, engine=tiny_engine(head, io="fp16"))
+    assert pair.runner.sessions[0].engine.input.dtype == np.float16
+    for given in SUBMISSIONS * ROUNDS:
+        assert_equal(labels_of(pair.runner, given), labels_of(pair.cpu, given))
+    for given in SUBMISSIONS * (head == "lowres"):
+        logits = pair.runner.logits(given)
+        assert logits.dtype == np.float32
+        np.testing.assert_array_equal(logits, pair.cpu.logits(given))
+    calls = driver.calls()
+    assert calls["queued launch preprocess_f16"] > 0
+    assert (calls.get("queued launch upsample_argmax_f16", 0) > 0) == (head == "lowres")
+    assert not calls.keys() & {"queued launch preprocess_f32", "queued launch upsample_argmax_f32"}
+    assert (calls.get("cuGraphLaunch", 0) > 0) == graphs
+    assert pair.runner.notes == ()
 
 
 @pytest.mark.parametrize("graphs", [True, False])
