@@ -67,17 +67,17 @@ def smooth_logits(classes: int, grid: Size, seed: int = 0) -> NDArray[np.float32
 
 
 class UpsampleCall:
-    """Our `upsample_argmax` on torch's memory: logits (N, C, h, w) on `device` -> `labels` (N, H, W) uint8, and `flag`.
+    """A form of our `upsample_argmax` on torch's memory: logits (N, C, h, w) on `device` -> `labels` (N, H, W) uint8, and `flag`.
 
-    `cuda` is the module cuda.core and `gpu` its Device.
+    `cuda` is the module cuda.core and `gpu` its Device, `form` a name in lanes.kernels.UPSAMPLE_FORMS.
     """
 
-    def __init__(self, cuda: Any, gpu: Any, spec: Any, logits: Any) -> None:
+    def __init__(self, cuda: Any, gpu: Any, spec: Any, logits: Any, form: str = "upsample_argmax") -> None:
         import torch
 
         from rtformer_deploy.lanes.kernels import FrameKernels
 
-        self._kernels = FrameKernels(cuda, gpu, spec, "float32", str(logits.dtype).removeprefix("torch."))
+        self._kernels = FrameKernels(cuda, gpu, spec, "float32", str(logits.dtype).removeprefix("torch."), form)
         self._logits, self._tables = logits, self._kernels.tables(spec.size)
         self._blob = torch.from_numpy(self._tables.blob.copy()).to(logits.device)
         self.labels = torch.empty((len(logits), *spec.size), dtype=torch.uint8, device=logits.device)
@@ -103,8 +103,11 @@ def current_stream(cuda: Any) -> Any:
     return cuda.Stream.from_handle(torch.cuda.current_stream().cuda_stream)
 
 
-def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float], dtype: str) -> dict[str, Any]:
-    """Batch 1 beside torch; a batch of at least 256 MB beside the same bytes at the copy rate. `spec` says classes and size."""
+def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float], dtype: str, form: str) -> dict[str, Any]:
+    """One form at batch 1 beside torch, and a batch of at least 256 MB beside the same bytes at the copy rate.
+
+    `spec` says classes and size. Raises ValueError if a label of the large batch is not that of batch 1.
+    """
     import torch
 
     from rtformer_deploy.image.upsample import mixed_share
@@ -114,10 +117,14 @@ def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float],
     one = torch.from_numpy(drawn[None]).to("cuda", getattr(torch, dtype))
     image_bytes = upsample_bytes(spec.size, classes, one.element_size())
     batch = large_batch(image_bytes)
-    single, many = UpsampleCall(cuda, gpu, spec, one), UpsampleCall(cuda, gpu, spec, one.repeat(batch, 1, 1, 1))
+    single, many = (UpsampleCall(cuda, gpu, spec, logits, form) for logits in (one, one.repeat(batch, 1, 1, 1)))
     ours = graph_ms(lambda: single(current_stream(cuda)))
+    large = graph_ms(lambda: many(current_stream(cuda)), 5)
+    if not bool((many.labels == single.labels).all()):
+        raise ValueError(f"{form} {dtype}: an image of the batch of {batch} has other labels than alone")
     differ = float((single.labels != torch_upsample(one, spec.size)).float().mean())
     return {
+        "form": form,
         "dtype": dtype,
         "mixed_cells": mixed_share(drawn),
         "ms": ours,
@@ -125,7 +132,7 @@ def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float],
         "pixels_unlike_torch": differ,
         "large_batch": batch,
         "large_bytes": batch * image_bytes,
-        "large_ms": graph_ms(lambda: many(current_stream(cuda)), 5),
+        "large_ms": large,
         "large_copy_ms": batch * image_bytes / 1e6 / rates["gbytes_per_s"],
     }
 
@@ -151,15 +158,17 @@ def measure_norm(cuda: Any, kernels: Any, shape: tuple[int, int, int], groups: i
 
 
 def measure_kernels(spec: Any, rates: Mapping[str, float]) -> dict[str, Any]:
-    """Both kernels on GPU 0, for the classes and the size of `spec`."""
+    """The kernels on GPU 0, for the classes and the size of `spec`: `upsample_argmax` in all its forms, and the double normalisation."""
     import cuda.core as cuda
 
-    from rtformer_deploy.lanes.kernels import FrameKernels
+    from rtformer_deploy.lanes.kernels import UPSAMPLE_FORMS, FrameKernels
 
     gpu = cuda.Device(0)
     gpu.set_current()
     kernels = FrameKernels(cuda, gpu, spec)
     return {
-        "upsample_argmax": [measure_upsample(cuda, gpu, spec, rates, dtype) for dtype in ("float16", "float32")],
+        "upsample_argmax": [
+            measure_upsample(cuda, gpu, spec, rates, dtype, form) for dtype in ("float16", "float32") for form in UPSAMPLE_FORMS
+        ],
         "grouped_double_norm": [measure_norm(cuda, kernels, shape, groups, rates) for shape, groups in NORMS],
     }

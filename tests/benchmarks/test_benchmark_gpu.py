@@ -19,6 +19,7 @@ from helpers import load_file
 from kernel_calls import model_spec
 
 from rtformer_deploy.image import frames as image
+from rtformer_deploy.lanes.kernels import UPSAMPLE_FORMS
 from rtformer_deploy.nvidia.driver import GpuInfo
 
 RATES = {"gbytes_per_s": 2000.0, "gmacs_per_s": 200_000.0}
@@ -118,13 +119,14 @@ def test_what_was_not_measured_is_neither_met_nor_missed(floors: ModuleType) -> 
     assert floors.engine_verdicts({}, {}, [])[0].why == "no TensorRT here"
 
 
-def upsample_figure(ms: float, large_ms: float) -> dict[str, Any]:
-    return {"dtype": "float16", "ms": ms, "torch_ms": 1.0, "large_batch": 78, "large_ms": large_ms, "large_copy_ms": 0.1}
+def upsample_figure(ms: float, large_ms: float, form: str = "upsample_argmax") -> dict[str, Any]:
+    return {"form": form, "dtype": "float16", "ms": ms, "torch_ms": 1.0, "large_batch": 78, "large_ms": large_ms, "large_copy_ms": 0.1}
 
 
 def test_the_upsampling_at_its_bounds(floors: ModuleType) -> None:
     assert [verdict.met for verdict in floors.kernel_verdicts([upsample_figure(0.1, 0.2)])] == [True, True]
     assert [verdict.met for verdict in floors.kernel_verdicts([upsample_figure(0.11, 0.21)])] == [False, False]
+    assert floors.kernel_verdicts([upsample_figure(0.11, 0.21, "upsample_argmax_warp")]) == []
 
 
 # ----------------------------------------------------------------------------------------------------------- rows and table
@@ -148,7 +150,7 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
         "contestants": rows | {"torch-compile": {"error": "RuntimeError: no"}},
         "left_out": {"tensorrt": "tensorrt is not installed"},
         "floors": {"matrix_ms": 0.25, "copy_ms": 0.01},
-        "kernels": {"upsample_argmax": [upsample_figure(0.01, 0.15)], "grouped_double_norm": [norm]},
+        "kernels": {"upsample_argmax": [upsample_figure(0.01, 0.15), upsample_figure(0.02, 0.6, "upsample_argmax_warp")], "grouped_double_norm": [norm]},
         "verdicts": [verdict.to_json() for verdict in floors.kernel_verdicts([upsample_figure(0.01, 0.3)])],
     }
     text = bench.report(json.loads(json.dumps(case)))
@@ -156,6 +158,7 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
     assert "tensorrt-rtx          0.500    0.500   2000.0      2.0x    50.0x    0.100%" in text
     assert "torch-compile      FAILED: RuntimeError: no" in text
     assert "left out: tensorrt is not installed" in text
+    assert "  upsample_argmax_warp float16: 0.0200 ms, torch 1.0000; x78 0.600 ms, copy 0.100" in text
     assert "met          upsample_argmax float16 over interpolate+argmax, >= 10: 100.00" in text
     assert "MISSED       upsample_argmax float16 x78 over copy, <= 2: 3.00" in text
     assert bench.missed({"cases": [case]})
@@ -285,13 +288,14 @@ def test_what_the_engines_are_built_from(bench: ModuleType, harness: ModuleType,
     assert logits.shape == (1, 19, 8, 16)
 
 
+@pytest.mark.parametrize("form", UPSAMPLE_FORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_our_upsampling_on_torchs_memory(kernels: ModuleType, dtype: str) -> None:
+def test_our_upsampling_on_torchs_memory(kernels: ModuleType, dtype: str, form: str) -> None:
     spec = model_spec((64, 128), (8, 16), 19)
     drawn = kernels.smooth_logits(19, (8, 16))
     logits = torch.from_numpy(np.stack([drawn, drawn[::-1].copy()])).to(getattr(torch, dtype))
     cuda = Cuda()
-    call = kernels.UpsampleCall(cuda, cuda.gpu, spec, logits)
+    call = kernels.UpsampleCall(cuda, cuda.gpu, spec, logits, form)
     call("a stream")
     for labels, values in zip(call.labels.numpy(), logits.float().numpy(), strict=True):
         np.testing.assert_array_equal(labels, image.upsample_argmax(values, (64, 128), (64, 128)))
