@@ -18,12 +18,13 @@ constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kLanes;
 constexpr int kMaxWords = 256 / kLanes;  // of candidates, a bit a class
 constexpr int kWord = 8;                 // labels
+constexpr int kRowsAtOnce = 8;           // whose weights may be read together
 
 struct Tables {
     int classes, height, width;  // of the grid
     int out_height, out_width;   // of the frame
     const int* row_cells;        // height + 2: cell k holds the rows row_cells[k] .. row_cells[k + 1]
-    const float* row_weight;     // out_height
+    const float* row_weight;     // out_height, and kRowsAtOnce - 1 more that mean nothing
     const int* column_cells;     // width + 2
     const float* column_weight;  // out_width
     const int* column_cell;      // out_width: the cell that holds a column
@@ -90,11 +91,22 @@ __device__ inline unsigned long long word_of(const Tables& tables, const unsigne
     return word;
 }
 
+// Labels that lie beside each other, in `rows` rows.
+template <typename Word>
+__device__ void store_rows(unsigned char* target, unsigned long long word, int rows, int out_width) {
+    RTF_ROLLED
+    for (; rows > 0; --rows) {
+        *reinterpret_cast<Word*>(target) = static_cast<Word>(word);
+        target += out_width;
+    }
+}
+
 // Every pixel of the block gets the class of its cell's top left corner; a thread makes one word's columns in all rows of a cell. Half a
 // word, as at the edges of blocks whose cells are eight wide, is one store as well.
 template <typename Tile>
 __device__ void fill(const Tables& tables, const Place& place, const Tile& tile, unsigned char* labels) {
     const int x0 = tables.column_cells[place.l], x1 = tables.column_cells[place.l + place.columns];
+    if (x0 == x1) return;  // none of the block's cells holds a column
     const int first = x0 / kWord, words = (x1 + kWord - 1) / kWord - first;
     const unsigned int odd = static_cast<unsigned int>(reinterpret_cast<unsigned long long>(labels)) | static_cast<unsigned int>(tables.out_width);
     RTF_ROLLED
@@ -102,18 +114,15 @@ __device__ void fill(const Tables& tables, const Place& place, const Tile& tile,
         const int r = i / words, start = kWord * (first + i % words);
         const int from = max_int(x0, start), to = min_int(x1, start + kWord);
         const unsigned long long word = word_of(tables, tile.winners[r], place.l, start, from, to) >> 8 * (from - start);
-        const bool whole = odd % kWord == 0 && to - from == kWord, half = (odd | static_cast<unsigned int>(from)) % 4 == 0 && to - from == 4;
-        RTF_ROLLED
-        for (int y = tables.row_cells[place.k + r]; y < tables.row_cells[place.k + r + 1]; ++y) {
-            unsigned char* target = labels + static_cast<long long>(y) * tables.out_width + from;
-            if (whole) {
-                *reinterpret_cast<unsigned long long*>(target) = word;
-            } else if (half) {
-                *reinterpret_cast<unsigned int*>(target) = static_cast<unsigned int>(word);
-            } else {
-                RTF_ROLLED
-                for (int x = 0; x < to - from; ++x) target[x] = static_cast<unsigned char>(word >> 8 * x);
-            }
+        const int y = tables.row_cells[place.k + r], rows = tables.row_cells[place.k + r + 1] - y;
+        unsigned char* target = labels + static_cast<long long>(y) * tables.out_width + from;
+        if (odd % kWord == 0 && to - from == kWord) {
+            store_rows<unsigned long long>(target, word, rows, tables.out_width);
+        } else if ((odd | static_cast<unsigned int>(from)) % 4 == 0 && to - from == 4) {
+            store_rows<unsigned int>(target, word, rows, tables.out_width);
+        } else {
+            RTF_ROLLED
+            for (int x = 0; x < to - from; ++x) store_rows<unsigned char>(target + x, word >> 8 * x, rows, tables.out_width);
         }
     }
 }

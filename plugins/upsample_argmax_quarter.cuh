@@ -7,10 +7,14 @@ namespace rtf {
 
 constexpr int kQuarter = 8;  // lanes, and the columns of a cell of stride 8
 constexpr int kQuarters = kThreads / kQuarter;
-constexpr int kRows = 8;             // that a lane makes of its column at a time
-constexpr int kAtOnce = 10;          // logits that a thread asks for before it looks at the first
-constexpr int kStagedClasses = 24;   // that shared memory holds; with more the cells read the logits through the first-level cache
-constexpr int kHeld = kStagedClasses / kQuarter;
+constexpr int kRows = kRowsAtOnce;  // that a lane makes of its column at a time
+constexpr int kAtOnce = 10;         // logits that a thread asks for before it looks at the first
+constexpr int kStagedClasses = 20;  // that shared memory holds; with more the cells read the logits through the first-level cache
+constexpr int kHeld = (kStagedClasses + kQuarter - 1) / kQuarter;
+static_assert(kStagedClasses % kAtOnce == 0, "what is asked for past the last class has its place too");
+
+// NaN, which no comparison holds for.
+constexpr float kNothing = __builtin_nanf("");
 
 // Seven rows of 31 cells have 8 x 32 corners, one for each thread.
 using QuarterTile = Tile<7, 31>;
@@ -23,7 +27,7 @@ struct Staged {
     T logits[kStagedClasses * kPlane];
 };
 
-// What a block's threads share.
+// What a block's threads share. `candidates` are the classes that may win in a quarter's cell, a bit each.
 template <typename T>
 struct Shared {
     QuarterTile tile;
@@ -31,30 +35,59 @@ struct Shared {
     unsigned int candidates[kQuarters][kMaxWords];
 };
 
-// A cell: its pixels, and its class 0 in the rows of the grid above and below it; a class lies `plane` further, `right` is 1 or 0.
-template <typename T>
-struct Cell {
+struct Pixels {
     int x0, x1, y0, y1;
-    const T *upper, *lower;
-    int right;
 };
 
-// The class of one corner, whose logits lie `from` and every `plane` further, the lowest on a tie; if kKeep keeps them at `staged`. Past
-// the last class the last one is taken again, which changes nothing. `finite` becomes false where a logit is NaN or infinite.
+// The value `index` times `pitch` bytes after the first, in one multiplication.
+template <typename T>
+__device__ const T* at(const T* first, unsigned int pitch, int index) {
+    const unsigned long long bytes = static_cast<unsigned long long>(static_cast<unsigned int>(index)) * pitch;
+    return reinterpret_cast<const T*>(reinterpret_cast<const char*>(first) + bytes);
+}
+
+// A cell whose logits are staged, from its top left corner of class 0 on.
+template <typename T>
+struct NearCell {
+    Pixels pixels;
+    const T* staged;
+
+    __device__ Corners corners(int c) const {
+        const T* upper = staged + c * Staged<T>::kPlane;
+        return load_corners(upper, upper + kLanes, 1);
+    }
+};
+
+// A cell whose logits are where the engine wrote them, from its top left corner of class 0 on; its lower and its right corners lie that
+// many logits further, none at the edges of the grid.
+template <typename T>
+struct FarCell {
+    Pixels pixels;
+    const T* first;
+    int lower, right;
+    unsigned int pitch;  // bytes from class to class
+
+    __device__ Corners corners(int c) const {
+        const T* upper = at(first, pitch, c);
+        return load_corners(upper, upper + lower, right);
+    }
+};
+
+// The class of one corner, whose logits lie `from` and every `pitch` bytes further, the lowest on a tie; if kKeep keeps them at `staged`.
+// Past the last class the last one is taken again, which changes nothing. `finite` becomes false where a logit is NaN or infinite.
 template <bool kKeep, typename T>
-__device__ int find_winner(const T* from, int plane, int classes, T* staged, bool& finite) {
+__device__ int find_winner(const T* from, unsigned int pitch, int classes, T* staged, bool& finite) {
     float best = -3.402823466e+38f;
     int winner = 0;
     RTF_ROLLED
     for (int start = 0; start < classes; start += kAtOnce) {
         T logits[kAtOnce];
-        for (int i = 0; i < kAtOnce; ++i) logits[i] = from[static_cast<long long>(min_int(start + i, classes - 1)) * plane];
+        for (int i = 0; i < kAtOnce; ++i) logits[i] = *at(from, pitch, min_int(start + i, classes - 1));
         for (int i = 0; i < kAtOnce; ++i) {
-            const int c = min_int(start + i, classes - 1);
-            if (kKeep) staged[c * Staged<T>::kPlane] = logits[i];
+            if (kKeep) staged[(start + i) * Staged<T>::kPlane] = logits[i];
             const float value = to_float(logits[i]);
             finite = finite && value - value == 0.0f;
-            winner = value > best ? c : winner;
+            winner = value > best ? start + i : winner;
             best = value > best ? value : best;
         }
     }
@@ -66,15 +99,16 @@ __device__ void find_winners(const Tables& tables, const T* logits, const Place&
     const int r = threadIdx.x / kLanes, c = threadIdx.x % kLanes;
     const int y = min_int(max_int(place.k + r - 1, 0), tables.height - 1), x = min_int(max_int(place.l + c - 1, 0), tables.width - 1);
     const T* from = logits + static_cast<long long>(y) * tables.width + x;
+    const unsigned int pitch = tables.height * tables.width * sizeof(T);
     bool finite = true;
-    const int winner = find_winner<kKeep>(from, tables.height * tables.width, tables.classes, shared.staged.logits + threadIdx.x, finite);
+    const int winner = find_winner<kKeep>(from, pitch, tables.classes, shared.staged.logits + threadIdx.x, finite);
     shared.tile.winners[r][c] = static_cast<unsigned char>(winner);
     if (!finite && flag != nullptr) atomicOr(flag, 1);
 }
 
 // The highest value of a quarter's lanes, to each of them.
 __device__ inline float highest_of_quarter(float value) {
-    for (int distance = kQuarter / 2; distance > 0; distance /= 2) value = max_float(value, __shfl_xor_sync(kAllLanes, value, distance));
+    for (int distance = kQuarter / 2; distance > 0; distance /= 2) value = greater(value, __shfl_xor_sync(kAllLanes, value, distance));
     return value;
 }
 
@@ -83,112 +117,130 @@ __device__ inline unsigned int votes_of_quarter(bool vote, int lane) {
     return __ballot_sync(kAllLanes, vote) >> (lane & ~(kQuarter - 1)) & ((1u << kQuarter) - 1);
 }
 
-// The classes that may win in the cells of a warp's quarters, a bit each in `words` of the quarter; a lane looks at every eighth class.
-// Every lane of the warp comes here. This one is for at most kStagedClasses classes: a lane reads each of its corners once.
+// The classes, at most kStagedClasses, that may win in the cells of a warp's quarters, a bit each. A lane looks at every eighth class.
+// Every lane of the warp comes here.
 template <typename T>
-__device__ void find_candidates(const Cell<T>& cell, int plane, int classes, int lane, unsigned int* words) {
+__device__ unsigned int find_candidates(const NearCell<T>& cell, int classes, int lane) {
     const int rank = lane % kQuarter;
     float floor = -3.402823466e+38f, top[kHeld];
     for (int i = 0; i < kHeld; ++i) {
-        const int c = min_int(i * kQuarter + rank, classes - 1);
-        const Corners at = load_corners(cell.upper + c * plane, cell.lower + c * plane, cell.right);
-        floor = max_float(floor, lowest(at));
+        const Corners at = cell.corners(min_int(i * kQuarter + rank, classes - 1));
+        floor = greater(floor, lowest(at));
         top[i] = highest(at);
     }
     floor = highest_of_quarter(floor);
     floor -= slack(floor);
-    unsigned int word = 0;
+    unsigned int candidates = 0;
     for (int i = 0; i < kHeld; ++i) {
-        word |= votes_of_quarter(i * kQuarter + rank < classes && may_win(top[i], floor), lane) << i * kQuarter;
+        candidates |= votes_of_quarter(i * kQuarter + rank < classes && may_win(top[i], floor), lane) << i * kQuarter;
     }
-    if (rank == 0) words[0] = word;
-    __syncwarp();
+    return candidates;
 }
 
-// The same for any number of classes, which a lane reads twice.
+// The same for any number of classes, which a lane reads twice, into the quarter's `candidates`.
 template <typename T>
-__device__ void find_candidates(const Cell<T>& cell, long long plane, int classes, int lane, unsigned int* words) {
+__device__ void find_candidates(const FarCell<T>& cell, int classes, int lane, unsigned int* candidates) {
     const int rank = lane % kQuarter;
     float floor = -3.402823466e+38f;
     RTF_ROLLED
-    for (int c = rank; c < classes; c += kQuarter) {
-        floor = max_float(floor, lowest(load_corners(cell.upper + c * plane, cell.lower + c * plane, cell.right)));
-    }
+    for (int c = rank; c < classes; c += kQuarter) floor = greater(floor, lowest(cell.corners(c)));
     floor = highest_of_quarter(floor);
     floor -= slack(floor);
     RTF_ROLLED
     for (int start = 0; start < classes; start += kLanes) {
         unsigned int word = 0;
+        RTF_ROLLED
         for (int i = 0; i < kLanes; i += kQuarter) {
-            const int c = min_int(start + i + rank, classes - 1);
-            const float top = highest(load_corners(cell.upper + c * plane, cell.lower + c * plane, cell.right));
-            word |= votes_of_quarter(start + i + rank < classes && may_win(top, floor), lane) << i;
+            const int c = start + i + rank;
+            word |= votes_of_quarter(c < classes && may_win(highest(cell.corners(min_int(c, classes - 1))), floor), lane) << i;
         }
-        if (rank == 0) words[start / kLanes] = word;
+        if (rank == 0) candidates[start / kLanes] = word;
     }
     __syncwarp();
 }
 
-// A lane's column of up to kRows pixels of a cell, from (x0 + rank, y0) down. Nothing here waits for other lanes.
-template <typename T, typename Plane>
-__device__ void make_column(const Tables& tables, const Cell<T>& cell, Plane plane, int x, int y, const unsigned int* words,
-                            unsigned char* labels) {
-    const float column_weight = tables.column_weight[x];
-    float row_weight[kRows], best[kRows];
+// A lane's column of up to kRows pixels of a cell.
+struct Column {
+    float column_weight, row_weight[kRows], best[kRows];
     int winner[kRows];
+};
+
+__device__ inline void start_column(const Tables& tables, int x, int y, Column& column) {
+    column.column_weight = tables.column_weight[x];
     for (int i = 0; i < kRows; ++i) {
-        row_weight[i] = tables.row_weight[min_int(y + i, cell.y1 - 1)];
-        winner[i] = 0;
+        column.row_weight[i] = tables.row_weight[y + i];
+        column.best[i] = kNothing;
+        column.winner[i] = 0;
     }
-    bool first = true;
+}
+
+// Lets the classes `first` + the bits of `candidates` compete, in ascending order.
+template <typename Cell>
+__device__ void compete(const Cell& cell, unsigned int candidates, int first, Column& column) {
     RTF_ROLLED
-    for (int word = 0; word * kLanes < tables.classes; ++word) {
-        RTF_ROLLED
-        for (unsigned int left_over = words[word]; left_over != 0; left_over &= left_over - 1) {
-            const int c = word * kLanes + __ffs(static_cast<int>(left_over)) - 1;
-            const Corners at = load_corners(cell.upper + c * plane, cell.lower + c * plane, cell.right);
-            const float above = lerp(at.top_left, at.top_right, column_weight), below = lerp(at.bottom_left, at.bottom_right, column_weight);
-            for (int i = 0; i < kRows; ++i) {
-                const float value = lerp(above, below, row_weight[i]);
-                const bool wins = first || value > best[i];
-                best[i] = wins ? value : best[i];
-                winner[i] = wins ? c : winner[i];
-            }
-            first = false;
+    for (; candidates != 0; candidates &= candidates - 1) {
+        const int c = first + __ffs(static_cast<int>(candidates)) - 1;
+        const Corners at = cell.corners(c);
+        const float above = lerp(at.top_left, at.top_right, column.column_weight);
+        const float below = lerp(at.bottom_left, at.bottom_right, column.column_weight);
+        for (int i = 0; i < kRows; ++i) {
+            const float value = lerp(above, below, column.row_weight[i]);
+            const bool wins = !(value <= column.best[i]);  // every value beats kNothing
+            column.best[i] = wins ? value : column.best[i];
+            column.winner[i] = wins ? c : column.winner[i];
         }
     }
+}
+
+__device__ inline void store_column(const Tables& tables, const Pixels& pixels, int x, int y, const Column& column, unsigned char* labels) {
     unsigned char* target = labels + static_cast<long long>(y) * tables.out_width + x;
     for (int i = 0; i < kRows; ++i) {
-        if (y + i < cell.y1) *target = static_cast<unsigned char>(winner[i]);
+        if (y + i < pixels.y1) *target = static_cast<unsigned char>(column.winner[i]);
         target += tables.out_width;
     }
 }
 
-// The mixed cells of a block; `cell_at(r, c)` gives cell (k + r, l + c) with where its logits are.
-template <typename T, typename Plane, typename CellAt>
-__device__ void make_cells(const Tables& tables, Shared<T>& shared, Plane plane, const CellAt& cell_at, unsigned char* labels) {
-    const QuarterTile& tile = shared.tile;
-    const int lane = threadIdx.x % kLanes, rank = lane % kQuarter, quarter = threadIdx.x / kQuarter;
+// A quarter's cell; `let_compete(column)` is called for each of a lane's columns. Nothing here waits for other lanes.
+template <typename LetCompete>
+__device__ void make_pixels(const Tables& tables, const Pixels& pixels, int rank, unsigned char* labels, const LetCompete& let_compete) {
     RTF_ROLLED
-    for (int first = quarter - lane / kQuarter; first < tile.mixed_count; first += kQuarters) {  // the same in all lanes of a warp
-        const int index = first + lane / kQuarter, listed = tile.mixed[min_int(index, tile.mixed_count - 1)];
-        unsigned int* candidates = shared.candidates[quarter];
-        const Cell<T> cell = cell_at(listed / kLanes, listed % kLanes);
-        find_candidates(cell, plane, tables.classes, lane, candidates);
-        if (index < tile.mixed_count) {
-            RTF_ROLLED
-            for (int x = cell.x0 + rank; x < cell.x1; x += kQuarter) {
-                RTF_ROLLED
-                for (int y = cell.y0; y < cell.y1; y += kRows) make_column(tables, cell, plane, x, y, candidates, labels);
-            }
+    for (int x = pixels.x0 + rank; x < pixels.x1; x += kQuarter) {
+        RTF_ROLLED
+        for (int y = pixels.y0; y < pixels.y1; y += kRows) {
+            Column column;
+            start_column(tables, x, y, column);
+            let_compete(column);
+            store_column(tables, pixels, x, y, column, labels);
         }
-        __syncwarp();  // the candidates are read before the next cells' are written
     }
 }
 
+__device__ inline Pixels pixels_of(const Tables& tables, int k, int l) {
+    return {tables.column_cells[l], tables.column_cells[l + 1], tables.row_cells[k], tables.row_cells[k + 1]};
+}
+
+// One cell for each quarter of a warp, (k + r, l + c); those of quarters that are not `busy` are looked at only.
 template <typename T>
-__device__ Cell<T> pixels_of_cell(const Tables& tables, int k, int l) {
-    return {tables.column_cells[l], tables.column_cells[l + 1], tables.row_cells[k], tables.row_cells[k + 1], nullptr, nullptr, 1};
+__device__ void make_near_cells(const Tables& tables, const Place& place, int r, int c, bool busy, const Shared<T>& shared, unsigned char* labels) {
+    const int lane = threadIdx.x % kLanes;
+    const NearCell<T> cell = {pixels_of(tables, place.k + r, place.l + c), shared.staged.logits + r * kLanes + c};
+    const unsigned int candidates = find_candidates(cell, tables.classes, lane);
+    if (!busy) return;
+    make_pixels(tables, cell.pixels, lane % kQuarter, labels, [&](Column& column) { compete(cell, candidates, 0, column); });
+}
+
+template <typename T>
+__device__ void make_far_cells(const Tables& tables, const T* logits, int k, int l, bool busy, unsigned int* candidates, unsigned char* labels) {
+    const int lane = threadIdx.x % kLanes, top = max_int(k - 1, 0), left = max_int(l - 1, 0);
+    const int lower = (min_int(k, tables.height - 1) - top) * tables.width, right = min_int(l, tables.width - 1) - left;
+    const unsigned int pitch = tables.height * tables.width * sizeof(T);
+    const FarCell<T> cell = {pixels_of(tables, k, l), logits + static_cast<long long>(top) * tables.width + left, lower, right, pitch};
+    find_candidates(cell, tables.classes, lane, candidates);
+    if (!busy) return;
+    make_pixels(tables, cell.pixels, lane % kQuarter, labels, [&](Column& column) {
+        RTF_ROLLED
+        for (int first = 0; first < tables.classes; first += kLanes) compete(cell, candidates[first / kLanes], first, column);
+    });
 }
 
 // kStaged: there are at most kStagedClasses classes, and shared memory holds the logits.
@@ -201,24 +253,17 @@ __device__ void upsample_tile(const Tables& tables, const T* logits, Shared<T>& 
     list_mixed(tables, place, shared.tile);
     fill(tables, place, shared.tile, labels);
     __syncthreads();
-    if constexpr (kStaged) {
-        const auto cell_at = [&](int r, int c) {
-            Cell<T> cell = pixels_of_cell<T>(tables, place.k + r, place.l + c);
-            cell.upper = shared.staged.logits + r * kLanes + c;
-            cell.lower = cell.upper + kLanes;
-            return cell;
-        };
-        make_cells(tables, shared, Staged<T>::kPlane, cell_at, labels);
-    } else {
-        const auto cell_at = [&](int r, int c) {
-            const int k = place.k + r, l = place.l + c, left = max_int(l - 1, 0);
-            Cell<T> cell = pixels_of_cell<T>(tables, k, l);
-            cell.upper = logits + static_cast<long long>(max_int(k - 1, 0)) * tables.width + left;
-            cell.lower = logits + static_cast<long long>(min_int(k, tables.height - 1)) * tables.width + left;
-            cell.right = min_int(l, tables.width - 1) - left;
-            return cell;
-        };
-        make_cells(tables, shared, static_cast<long long>(tables.height) * tables.width, cell_at, labels);
+    const int quarter = threadIdx.x / kQuarter, of_warp = quarter % (kLanes / kQuarter);
+    RTF_ROLLED
+    for (int first = quarter - of_warp; first < shared.tile.mixed_count; first += kQuarters) {  // the same in all lanes of a warp
+        const bool busy = first + of_warp < shared.tile.mixed_count;
+        const int listed = shared.tile.mixed[busy ? first + of_warp : first], r = listed / kLanes, c = listed % kLanes;
+        if (kStaged) {
+            make_near_cells(tables, place, r, c, busy, shared, labels);
+        } else {
+            make_far_cells(tables, logits, place.k + r, place.l + c, busy, shared.candidates[quarter], labels);
+            __syncwarp();  // the candidates are read before the next cells' are written
+        }
     }
 }
 

@@ -32,9 +32,9 @@ __device__ void find_candidates_by_warp(const T* upper, const T* lower, int righ
     float floor = -3.402823466e+38f;
     RTF_ROLLED
     for (int c = lane; c < classes; c += kLanes) {
-        floor = max_float(floor, lowest(load_corners(upper + c * plane, lower + c * plane, right)));
+        floor = greater(floor, lowest(load_corners(upper + c * plane, lower + c * plane, right)));
     }
-    for (int distance = kLanes / 2; distance > 0; distance /= 2) floor = max_float(floor, __shfl_xor_sync(kAllLanes, floor, distance));
+    for (int distance = kLanes / 2; distance > 0; distance /= 2) floor = greater(floor, __shfl_xor_sync(kAllLanes, floor, distance));
     floor -= slack(floor);
     RTF_ROLLED
     for (int start = 0; start < classes; start += kLanes) {

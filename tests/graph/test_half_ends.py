@@ -14,6 +14,7 @@ from helpers import frames, tiny_model, tiny_spec
 from onnx_parts import producer, run_model
 
 from rtformer_deploy.formats.model_file import serialize_model
+from rtformer_deploy.graph.clean import name_nodes
 from rtformer_deploy.graph.edit import clone
 from rtformer_deploy.graph.fp16 import to_fp16
 from rtformer_deploy.graph.half_ends import half_ends
@@ -36,7 +37,7 @@ def casts(model: ir.Model) -> list[str | None]:
 @pytest.mark.parametrize("head", ["lowres", "logits", "labels"])
 def test_the_bits_are_the_same_without_the_casts(head: Head) -> None:
     usual = to_fp16(tiny_model(head=head))
-    half = half_ends(clone(usual))
+    half = name_nodes(half_ends(clone(usual)))
     onnx.checker.check_model(serialize_model(half), full_check=True)
     (source,), (target,) = half.graph.inputs, half.graph.outputs
     assert (source.name, source.dtype) == ("input", ir.DataType.FLOAT16)
@@ -53,8 +54,8 @@ def test_nodes_in_fp32_at_the_ends_get_casts_and_the_output_a_note() -> None:
     model = tiny_model()
     for node in model.graph:
         node.name = node.outputs[0].name
-    usual = to_fp16(model, fp32=("conv0", "conv2", "logits"))
-    half = half_ends(clone(usual))
+    usual = name_nodes(to_fp16(model, fp32=("conv0", "conv2", "logits")))
+    half = name_nodes(half_ends(clone(usual)))
     onnx.checker.check_model(serialize_model(half), full_check=True)
     assert [value.dtype for value in (*half.graph.inputs, *half.graph.outputs)] == [ir.DataType.FLOAT16] * 2
     assert producer(producer(half.graph.outputs[0]).inputs[0]).op_type == "Identity"
@@ -75,8 +76,8 @@ def test_an_input_that_fp16_and_fp32_read() -> None:
         if reader is not total:
             reader.replace_input_with(index, total.outputs[0])
     model.graph.insert_after(first, [other, total])
-    usual = to_fp16(model, fp32=("other",))
-    half = half_ends(clone(usual))
+    usual = name_nodes(to_fp16(model, fp32=("other",)))
+    half = name_nodes(half_ends(clone(usual)))
     onnx.checker.check_model(serialize_model(half), full_check=True)
     assert "input/to_fp32" in casts(half)
     rounded = image().astype(np.float16)
