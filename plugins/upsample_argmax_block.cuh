@@ -108,14 +108,18 @@ __device__ void fill(const Tables& tables, const Place& place, const Tile& tile,
     const int x0 = tables.column_cells[place.l], x1 = tables.column_cells[place.l + place.columns];
     if (x0 == x1) return;  // none of the block's cells holds a column
     const int first = x0 / kWord, words = (x1 + kWord - 1) / kWord - first;
-    const unsigned int odd = static_cast<unsigned int>(reinterpret_cast<unsigned long long>(labels)) | static_cast<unsigned int>(tables.out_width);
+    const unsigned long long odd = reinterpret_cast<unsigned long long>(labels) | static_cast<unsigned int>(tables.out_width);
+    constexpr int beside = kWarps / Tile::kHigh * kLanes;  // threads of a row of cells
+    const int r = threadIdx.x / beside;
+    if (r >= place.rows) return;
+    const int y = tables.row_cells[place.k + r], rows = tables.row_cells[place.k + r + 1] - y;
+    unsigned char* row = labels + static_cast<long long>(y) * tables.out_width;
     RTF_ROLLED
-    for (int i = threadIdx.x; i < place.rows * words; i += kThreads) {
-        const int r = i / words, start = kWord * (first + i % words);
+    for (int i = threadIdx.x % beside; i < words; i += beside) {
+        const int start = kWord * (first + i);
         const int from = max_int(x0, start), to = min_int(x1, start + kWord);
         const unsigned long long word = word_of(tables, tile.winners[r], place.l, start, from, to) >> 8 * (from - start);
-        const int y = tables.row_cells[place.k + r], rows = tables.row_cells[place.k + r + 1] - y;
-        unsigned char* target = labels + static_cast<long long>(y) * tables.out_width + from;
+        unsigned char* target = row + from;
         if (odd % kWord == 0 && to - from == kWord) {
             store_rows<unsigned long long>(target, word, rows, tables.out_width);
         } else if ((odd | static_cast<unsigned int>(from)) % 4 == 0 && to - from == 4) {

@@ -7,8 +7,9 @@ extern "C" __global__ void __launch_bounds__(256, 4)
                                const int* __restrict__ column_cells, const float* __restrict__ column_weight,
                                const int* __restrict__ column_cell, int classes, int height, int width, int out_height, int out_width,
                                unsigned char* labels) {
-    rtf::upsample_by_quarters({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight, column_cell},
-                        logits, labels, nullptr);
+    rtf::upsample_by_quarters({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight,
+                              column_cell},
+                             logits, labels, nullptr);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
@@ -16,6 +17,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
                                const int* __restrict__ column_cells, const float* __restrict__ column_weight,
                                const int* __restrict__ column_cell, int classes, int height, int width, int out_height, int out_width,
                                unsigned char* labels) {
-    rtf::upsample_by_quarters({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight, column_cell},
-                        logits, labels, nullptr);
+    rtf::upsample_by_quarters({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight,
+                              column_cell},
+                             logits, labels, nullptr);
 }

@@ -221,7 +221,8 @@ __device__ inline Pixels pixels_of(const Tables& tables, int k, int l) {
 
 // One cell for each quarter of a warp, (k + r, l + c); those of quarters that are not `busy` are looked at only.
 template <typename T>
-__device__ void make_near_cells(const Tables& tables, const Place& place, int r, int c, bool busy, const Shared<T>& shared, unsigned char* labels) {
+__device__ void make_near_cells(const Tables& tables, const Place& place, int r, int c, bool busy, const Shared<T>& shared,
+                                unsigned char* labels) {
     const int lane = threadIdx.x % kLanes;
     const NearCell<T> cell = {pixels_of(tables, place.k + r, place.l + c), shared.staged.logits + r * kLanes + c};
     const unsigned int candidates = find_candidates(cell, tables.classes, lane);
@@ -230,7 +231,8 @@ __device__ void make_near_cells(const Tables& tables, const Place& place, int r,
 }
 
 template <typename T>
-__device__ void make_far_cells(const Tables& tables, const T* logits, int k, int l, bool busy, unsigned int* candidates, unsigned char* labels) {
+__device__ void make_far_cells(const Tables& tables, const T* logits, int k, int l, bool busy, unsigned int* candidates,
+                               unsigned char* labels) {
     const int lane = threadIdx.x % kLanes, top = max_int(k - 1, 0), left = max_int(l - 1, 0);
     const int lower = (min_int(k, tables.height - 1) - top) * tables.width, right = min_int(l, tables.width - 1) - left;
     const unsigned int pitch = tables.height * tables.width * sizeof(T);

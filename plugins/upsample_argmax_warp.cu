@@ -6,8 +6,9 @@ extern "C" __global__ void __launch_bounds__(256, 4)
                         int out_width, const int* __restrict__ row_cells, const float* __restrict__ row_weight,
                         const int* __restrict__ column_cells, const float* __restrict__ column_weight,
                         const int* __restrict__ column_cell, int* flag) {
-    rtf::upsample_by_warps({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight, column_cell},
-                        logits, labels, flag);
+    rtf::upsample_by_warps({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight,
+                           column_cell},
+                          logits, labels, flag);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4)
@@ -15,6 +16,7 @@ extern "C" __global__ void __launch_bounds__(256, 4)
                         int out_width, const int* __restrict__ row_cells, const float* __restrict__ row_weight,
                         const int* __restrict__ column_cells, const float* __restrict__ column_weight,
                         const int* __restrict__ column_cell, int* flag) {
-    rtf::upsample_by_warps({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight, column_cell},
-                        logits, labels, flag);
+    rtf::upsample_by_warps({classes, height, width, out_height, out_width, row_cells, row_weight, column_cells, column_weight,
+                           column_cell},
+                          logits, labels, flag);
 }

@@ -338,7 +338,7 @@ class BuildOptions:
     timing_cache: bytes | None = _backend_option(
         None, Flag("--timing-cache", "Take the kernel timings of earlier builds from FILE, and add this build's", "file", "FILE")
     )
-    io: Io = _backend_option(
+    io: Io = _backend_option(  # noqa: RUF009  # Io is immutable: two words
         "fp32",
         Flag(
             "--io",

@@ -24,7 +24,13 @@ def preprocess_frames(frames: Sequence[Frame], spec: ModelSpec, out: NDArray[np.
     They are computed in FP32 and, if `out` is FP16, rounded to nearest even, as a GPU's kernels do it.
     """
     prepare = partial(
-        image.preprocess, spec_size=spec.size, mean=spec.mean, std=spec.std, resize=spec.resize, corners=spec.resize_corners, threads=threads
+        image.preprocess,
+        spec_size=spec.size,
+        mean=spec.mean,
+        std=spec.std,
+        resize=spec.resize,
+        corners=spec.resize_corners,
+        threads=threads,
     )
     for frame, target in zip(frames, out, strict=False):
         if target.dtype == np.float32:

@@ -142,6 +142,7 @@ def test_a_row_is_made_of_all_bursts(bench: ModuleType) -> None:
 
 def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
     rows = {"torch": bench.row_of([{"ms": [12.0]}], 0.0), "tensorrt-rtx": bench.row_of([{"ms": [0.5]}], 0.001)}
+    two_forms = upsample_figure(0.01, 0.15), upsample_figure(0.02, 0.6, "upsample_argmax_warp")
     norm = {"shape": [1, 256, 2048], "groups": 8, "ms": 0.01, "torch_ms": 0.1, "copy_ms": 0.001}
     case = {
         "variant": "slim",
@@ -150,7 +151,10 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
         "contestants": rows | {"torch-compile": {"error": "RuntimeError: no"}},
         "left_out": {"tensorrt": "tensorrt is not installed"},
         "floors": {"matrix_ms": 0.25, "copy_ms": 0.01},
-        "kernels": {"upsample_argmax": [upsample_figure(0.01, 0.15), upsample_figure(0.02, 0.6, "upsample_argmax_warp")], "grouped_double_norm": [norm]},
+        "kernels": {
+            "upsample_argmax": [*two_forms],
+            "grouped_double_norm": [norm],
+        },
         "verdicts": [verdict.to_json() for verdict in floors.kernel_verdicts([upsample_figure(0.01, 0.3)])],
     }
     text = bench.report(json.loads(json.dumps(case)))

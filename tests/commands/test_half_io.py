@@ -17,8 +17,9 @@ from rtformer_deploy.backends.tensorrt import build as tensorrt_build
 from rtformer_deploy.cli import main
 from rtformer_deploy.formats.engine_file import load_info
 from rtformer_deploy.formats.model_file import load_model
+from rtformer_deploy.graph.weight_list import refit_of
 from rtformer_deploy.pipeline import prepare_model, refit_engine, spec_of
-from rtformer_deploy.types import BuildOptions, Engine, Refit
+from rtformer_deploy.types import BuildOptions, Engine
 
 Call = Callable[..., Result]
 BUILD = ("build-engine", "model.onnx", "--threads", 1)
@@ -101,7 +102,7 @@ def test_refit_makes_the_graph_with_the_ends_of_the_plan(small: Small, monkeypat
 
     monkeypatch.setattr(pipeline, "put_weights", put_weights)
     graph = prepare_model(model, "tensorrt", BuildOptions(precision="fp16", io="fp16"))
-    refit: Refit = pipeline.refit_of(graph, (), ())
+    refit = refit_of(graph, (), ())
     plain = make_info(spec=spec, inputs=(spec.input,), outputs=(spec.output,), batch=(1, 1, 1), refit=refit)
     refitted = refit_engine(Engine(b"plan", half_ends(plain)), model, spec, BuildOptions(threads=1))
     assert refitted.info.io == "fp16"

@@ -115,9 +115,7 @@ def test_images_of_a_batch(on_host: On, dtype: Float, form: str) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(0, 0, 0), (4, 7, 40), (2, 3, 20)])
 @pytest.mark.parametrize("size", [(64, 328), (1, 1), (2, 500)])
-def test_a_logit_that_is_not_finite_raises_the_flag(
-    on_host: On, size: Size, place: tuple[int, int, int], value: float, form: str
-) -> None:
+def test_a_logit_that_is_not_finite_raises_the_flag(on_host: On, size: Size, place: tuple[int, int, int], value: float, form: str) -> None:
     """At any size: also where no pixel is made from that logit."""
     logits = np.zeros((1, 5, 8, 41), np.float32)
     calls = on_host(model_spec((64, 328), (8, 41), 5, "letterbox"), "float32", "float32", form)

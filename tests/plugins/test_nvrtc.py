@@ -31,7 +31,7 @@ def room(size: int) -> bytes:
 
 def test_every_source_is_here() -> None:
     others = ["grouped_double_norm", "nv12_to_rgb", "overlay", "preprocess"]
-    assert SOURCES == [*others, "upsample_argmax", "upsample_argmax_plugin", "upsample_argmax_warp"]
+    assert [*others, "upsample_argmax", "upsample_argmax_plugin", "upsample_argmax_warp"] == SOURCES
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

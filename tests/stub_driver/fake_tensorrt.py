@@ -24,7 +24,7 @@ from rtformer_deploy.nvidia.driver import current_context, memory_owner
 
 CHANNELS = 5
 _COMPILED = b"compiled kernels"
-_NUMPY_TYPES = {"FLOAT": np.dtype(np.float32), "HALF": np.dtype(np.float16), "UINT8": np.dtype(np.uint8)}
+_NUMPY_TYPES: dict[str, np.dtype[Any]] = {"FLOAT": np.dtype(np.float32), "HALF": np.dtype(np.float16), "UINT8": np.dtype(np.uint8)}
 
 
 class FakeTensorRT:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_tensorrt import Context
+from numpy.typing import NDArray
 from tensorrt_lab import TensorRTLab
 from tensorrt_plans import half_ends, make_engine
 
@@ -62,7 +63,12 @@ def test_a_profiled_engine_with_fp16_ends_reads_fp16(machine: TensorRTLab, monke
     machine.io = {"input": "HALF", "logits": "HALF"}
     seen: list[Any] = []
     computed = machine.network
-    machine.network = lambda images: computed(seen.append(images.copy()) or images)
+
+    def watched(images: NDArray[np.float32]) -> NDArray[Any]:
+        seen.append(images.copy())
+        return computed(images)
+
+    machine.network = watched
     engine, images = make_engine(), np.full((1, 3, 64, 96), 1.5, np.float16)
     assert len(layer_times(dataclasses.replace(engine, info=half_ends(engine.info)), images, 1)) == 2
     np.testing.assert_array_equal(seen[-1], images)
