@@ -1,4 +1,31 @@
 // The form of upsample_argmax that lanes use: eight lanes, a quarter of a warp, make a mixed cell, so a block makes 32 cells at a time.
+//
+// Why, reckoned for an H100 (132 multiprocessors, 528 instructions a cycle, 1.755 GHz) and 19 classes at 1024x2048 in FP16. NO GPU HAS
+// RUN THIS YET: all of it is a prediction, and benchmarks/gpu_kernels.py measures both forms.
+//
+// - Bytes: 1.25 MB of logits and 2.10 MB of labels, 1.15 us at the rate of a copy (2.9 TB/s). In that time the GPU
+//   executes at most 1.07 million instructions of a warp.
+// - Cells: 33,153, a quarter of them mixed. In the logits of a trained network (rtformer-slim-camvid on a photograph) 2.8 classes may win
+//   in a mixed cell, in the benchmark's even ones 7.2, in its sloped ones 2.6.
+// - A warp a cell (upsample_argmax_warp.cuh) executes about 480 instructions for a mixed cell and 60 for each of its classes: two lerps of
+//   the columns and one of the rows at each pixel, integer divisions to find the pixel, and reductions in which most lanes idle. Mixed
+//   cells are five sixths of its 6.0 to 8.0 million instructions: 6.4 to 8.7 us, 5.6 to 7.5 times the copy, if no cycle is lost.
+// - A quarter a cell: a lane makes a column of eight pixels, so the lerps of the columns are shared by eight rows, nothing is divided, and
+//   four cells share every other instruction. 231 instructions for four cells and 69 for each class of the one that has most (3.7 and 10.4
+//   on average): 1.8 million instructions with a trained network's logits, 2.7 with the even ones: 1.9 to 2.9 us, 1.7 to 2.5 times the
+//   copy, if no cycle is lost. So it is three to four times as fast as the other form, and reaches two copies with real logits at best.
+// - Waves at batch 1: 171 blocks, 1.3 for each multiprocessor, all at once (four fit: 64 registers, 12 KB of shared memory in FP16, 22 KB
+//   in FP32). The slowest block of the drawn logits has 89 mixed cells, three rounds of 32; in the other form 64 of 128, eight rounds of
+//   eight, each as long as one of these. A round waits for memory once or twice, and that decides at batch 1.
+// - Logits are read once: the thread that finds a corner's class leaves them in shared memory, where up to kStagedClasses fit. It asks for
+//   kAtOnce of them before it waits: two waits for 19 classes, where a loop that the compiler unrolls by four waits for six. 8 x 32 corners
+//   are 256 threads, and 31 cells beside each other divide the 2^n + 1 of a grid better than 32, which leave one column for a block.
+// - Not done: listing the mixed cells of the whole image first would even out the blocks, but takes a second launch and a second read of
+//   the logits, each about as long as what it saves at batch 1. Sorting a block's cells by the number of their classes would spare a
+//   third of the 69s with even logits, a quarter with real ones. Leaving out classes that lose to one class at all four corners brings 7.2
+//   down to 4.9, but 2.8 to 2.5 only, for 80 instructions.
+//
+// Registers (nvcc 13.0, no spills): 64 for compute capability 7.5, 8.0 and 9.0, 62 for 8.9, 63 for 12.0; the other form takes 48 to 64.
 #pragma once
 
 #include "upsample_argmax_block.cuh"
@@ -7,7 +34,7 @@ namespace rtf {
 
 constexpr int kQuarter = 8;  // lanes, and the columns of a cell of stride 8
 constexpr int kQuarters = kThreads / kQuarter;
-constexpr int kRows = kRowsAtOnce;  // that a lane makes of its column at a time
+constexpr int kNearRows = kRowsAtOnce, kFarRows = kRowsAtOnce / 2;  // that a lane makes at a time; far cells take more registers
 constexpr int kAtOnce = 10;         // logits that a thread asks for before it looks at the first
 constexpr int kStagedClasses = 20;  // that shared memory holds; with more the cells read the logits through the first-level cache
 constexpr int kHeld = (kStagedClasses + kQuarter - 1) / kQuarter;
@@ -160,12 +187,14 @@ __device__ void find_candidates(const FarCell<T>& cell, int classes, int lane, u
 }
 
 // A lane's column of up to kRows pixels of a cell.
+template <int kRows>
 struct Column {
     float column_weight, row_weight[kRows], best[kRows];
     int winner[kRows];
 };
 
-__device__ inline void start_column(const Tables& tables, int x, int y, Column& column) {
+template <int kRows>
+__device__ void start_column(const Tables& tables, int x, int y, Column<kRows>& column) {
     column.column_weight = tables.column_weight[x];
     for (int i = 0; i < kRows; ++i) {
         column.row_weight[i] = tables.row_weight[y + i];
@@ -175,8 +204,8 @@ __device__ inline void start_column(const Tables& tables, int x, int y, Column& 
 }
 
 // Lets the classes `first` + the bits of `candidates` compete, in ascending order.
-template <typename Cell>
-__device__ void compete(const Cell& cell, unsigned int candidates, int first, Column& column) {
+template <typename Cell, int kRows>
+__device__ void compete(const Cell& cell, unsigned int candidates, int first, Column<kRows>& column) {
     RTF_ROLLED
     for (; candidates != 0; candidates &= candidates - 1) {
         const int c = first + __ffs(static_cast<int>(candidates)) - 1;
@@ -192,7 +221,8 @@ __device__ void compete(const Cell& cell, unsigned int candidates, int first, Co
     }
 }
 
-__device__ inline void store_column(const Tables& tables, const Pixels& pixels, int x, int y, const Column& column, unsigned char* labels) {
+template <int kRows>
+__device__ void store_column(const Tables& tables, const Pixels& pixels, int x, int y, const Column<kRows>& column, unsigned char* labels) {
     unsigned char* target = labels + static_cast<long long>(y) * tables.out_width + x;
     for (int i = 0; i < kRows; ++i) {
         if (y + i < pixels.y1) *target = static_cast<unsigned char>(column.winner[i]);
@@ -201,13 +231,13 @@ __device__ inline void store_column(const Tables& tables, const Pixels& pixels, 
 }
 
 // A quarter's cell; `let_compete(column)` is called for each of a lane's columns. Nothing here waits for other lanes.
-template <typename LetCompete>
+template <int kRows, typename LetCompete>
 __device__ void make_pixels(const Tables& tables, const Pixels& pixels, int rank, unsigned char* labels, const LetCompete& let_compete) {
     RTF_ROLLED
     for (int x = pixels.x0 + rank; x < pixels.x1; x += kQuarter) {
         RTF_ROLLED
         for (int y = pixels.y0; y < pixels.y1; y += kRows) {
-            Column column;
+            Column<kRows> column;
             start_column(tables, x, y, column);
             let_compete(column);
             store_column(tables, pixels, x, y, column, labels);
@@ -227,7 +257,7 @@ __device__ void make_near_cells(const Tables& tables, const Place& place, int r,
     const NearCell<T> cell = {pixels_of(tables, place.k + r, place.l + c), shared.staged.logits + r * kLanes + c};
     const unsigned int candidates = find_candidates(cell, tables.classes, lane);
     if (!busy) return;
-    make_pixels(tables, cell.pixels, lane % kQuarter, labels, [&](Column& column) { compete(cell, candidates, 0, column); });
+    make_pixels<kNearRows>(tables, cell.pixels, lane % kQuarter, labels, [&](auto& column) { compete(cell, candidates, 0, column); });
 }
 
 template <typename T>
@@ -239,7 +269,7 @@ __device__ void make_far_cells(const Tables& tables, const T* logits, int k, int
     const FarCell<T> cell = {pixels_of(tables, k, l), logits + static_cast<long long>(top) * tables.width + left, lower, right, pitch};
     find_candidates(cell, tables.classes, lane, candidates);
     if (!busy) return;
-    make_pixels(tables, cell.pixels, lane % kQuarter, labels, [&](Column& column) {
+    make_pixels<kFarRows>(tables, cell.pixels, lane % kQuarter, labels, [&](auto& column) {
         RTF_ROLLED
         for (int first = 0; first < tables.classes; first += kLanes) compete(cell, candidates[first / kLanes], first, column);
     });

@@ -18,8 +18,8 @@ class EngineSession(Protocol):
     """Only the engine, with its input and output memory. It does one run at a time, for one thread at a time.
 
     `input` is (largest batch, 3, H, W), of the type of the engine's input, and writable while nothing runs. `start` runs the first
-    `batch` images and returns at once if the backend can. `wait` returns that run's output, which is valid until the next `start`, and raises the run's error if it
-    failed. After an interrupt `wait` may be called again.
+    `batch` images and returns at once if the backend can. `wait` returns that run's output, which is valid until the next `start`, and
+    raises the run's error if it failed. After an interrupt `wait` may be called again.
     """
 
     @property

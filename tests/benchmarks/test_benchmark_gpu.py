@@ -120,7 +120,8 @@ def test_what_was_not_measured_is_neither_met_nor_missed(floors: ModuleType) -> 
 
 
 def upsample_figure(ms: float, large_ms: float, form: str = "upsample_argmax") -> dict[str, Any]:
-    return {"form": form, "dtype": "float16", "ms": ms, "torch_ms": 1.0, "large_batch": 78, "large_ms": large_ms, "large_copy_ms": 0.1}
+    measured = {"ms": ms, "torch_ms": 1.0, "large_batch": 78, "large_ms": large_ms, "large_copy_ms": 0.1}
+    return {"form": form, "dtype": "float16", "logits": "even", **measured}
 
 
 def test_the_upsampling_at_its_bounds(floors: ModuleType) -> None:
@@ -162,9 +163,9 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
     assert "tensorrt-rtx          0.500    0.500   2000.0      2.0x    50.0x    0.100%" in text
     assert "torch-compile      FAILED: RuntimeError: no" in text
     assert "left out: tensorrt is not installed" in text
-    assert "  upsample_argmax_warp float16: 0.0200 ms, torch 1.0000; x78 0.600, copy 0.100" in text
-    assert "met          upsample_argmax float16 over interpolate+argmax, >= 10: 100.00" in text
-    assert "MISSED       upsample_argmax float16 x78 over copy, <= 2: 3.00" in text
+    assert "  upsample_argmax_warp float16 even: 0.0200 ms, torch 1.0000\n    x78 0.600 ms, copy 0.100\n" in text
+    assert "met          upsample_argmax float16 even over interpolate+argmax, >= 10: 100.00" in text
+    assert "MISSED       upsample_argmax float16 even x78 over copy, <= 2: 3.00" in text
     assert bench.missed({"cases": [case]})
     assert not bench.missed({"cases": [{"contestants": rows, "verdicts": [{"met": True}, {"met": None}]}]})
 
@@ -296,7 +297,7 @@ def test_what_the_engines_are_built_from(bench: ModuleType, harness: ModuleType,
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_our_upsampling_on_torchs_memory(kernels: ModuleType, dtype: str, form: str) -> None:
     spec = model_spec((64, 128), (8, 16), 19)
-    drawn = kernels.smooth_logits(19, (8, 16))
+    drawn = kernels.even_logits(19, (8, 16))
     logits = torch.from_numpy(np.stack([drawn, drawn[::-1].copy()])).to(getattr(torch, dtype))
     cuda = Cuda()
     call = kernels.UpsampleCall(cuda, cuda.gpu, spec, logits, form)
@@ -308,9 +309,18 @@ def test_our_upsampling_on_torchs_memory(kernels: ModuleType, dtype: str, form: 
     assert np.mean(usual != call.labels.numpy()) < 0.001
 
 
-def test_the_drawn_logits_have_even_regions(kernels: ModuleType) -> None:
+@pytest.mark.parametrize(("name", "classes"), [("even", 7.2), ("slopes", 2.6)])
+def test_the_drawn_logits_are_of_two_kinds(kernels: ModuleType, name: str, classes: float) -> None:
     from rtformer_deploy.image.upsample import mixed_share
 
-    drawn = kernels.smooth_logits(19, (128, 256))
-    assert drawn.shape == (19, 128, 256)
-    assert 0.05 < mixed_share(drawn) < 0.4
+    drawn = kernels.DRAWN[name](19, (128, 256))
+    assert (drawn.shape, drawn.dtype) == ((19, 128, 256), np.float32)
+    assert mixed_share(drawn) == pytest.approx(0.25, abs=0.02)
+    assert kernels.candidates(drawn) == pytest.approx(classes, abs=0.1)
+    assert kernels.DRAWN[name](3, (5, 13)).shape == (3, 5, 13)
+
+
+def test_candidates_are_those_that_may_win(kernels: ModuleType) -> None:
+    corners = np.array([[[4, 4], [0, 0]], [[0, 0], [4, 4]], [[3, 3], [1, 1]], [[0, 0], [0, 0]]], np.float32)
+    assert kernels.candidates(corners) == 3, "the last class never reaches the 1 below which the third never falls"
+    assert kernels.candidates(corners[:1]) == 0
