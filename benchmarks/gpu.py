@@ -180,8 +180,8 @@ def row_line(name: str, row: Mapping[str, Any], bounds: Mapping[str, float] | No
 def kernel_lines(kernels: Mapping[str, Any]) -> list[str]:
     lines = []
     for figure in kernels["upsample_argmax"]:
-        large = f"x{figure['large_batch']} {figure['large_ms']:.3f} ms, copy {figure['large_copy_ms']:.3f}"
-        lines.append(f"  upsample_argmax {figure['dtype']}: {figure['ms']:.4f} ms, torch {figure['torch_ms']:.4f}; {large}")
+        lines.append(f"  {figure['form']} {figure['dtype']} {figure['logits']}: {figure['ms']:.4f} ms, torch {figure['torch_ms']:.4f}")
+        lines.append(f"    x{figure['large_batch']} {figure['large_ms']:.3f} ms, copy {figure['large_copy_ms']:.3f}")
     for figure in kernels["grouped_double_norm"]:
         shape = "x".join(map(str, figure["shape"]))
         times = f"{figure['ms']:.4f} ms, torch {figure['torch_ms']:.4f}, copy {figure['copy_ms']:.4f}"

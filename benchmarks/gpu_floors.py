@@ -107,10 +107,15 @@ def throughput_share(throughput: Mapping[str, Any], engine_ms: float) -> float:
 
 
 def kernel_verdicts(upsamples: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Figures of `upsample_argmax` (see gpu_kernels.measure_upsample) -> the two things that are asked of it, for each type of logits."""
+    """Figures of `upsample_argmax` (see gpu_kernels.measure_upsample) -> the two things that are asked of the form that lanes use.
+
+    They are asked for each type and kind of logits. The other forms are measured beside it.
+    """
     found = []
     for figure in upsamples:
-        name = f"upsample_argmax {figure['dtype']}"
+        if figure["form"] != "upsample_argmax":
+            continue
+        name = f"upsample_argmax {figure['dtype']} {figure['logits']}"
         found.append(at_least(f"{name} over interpolate+argmax", figure["torch_ms"] / figure["ms"], UPSAMPLE_SPEEDUP))
         found.append(at_most(f"{name} x{figure['large_batch']} over copy", figure["large_ms"] / figure["large_copy_ms"], OVER_COPY))
     return found

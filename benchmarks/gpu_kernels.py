@@ -5,6 +5,7 @@ Times come from CUDA graphs that hold a call many times over, so that neither si
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -59,8 +60,11 @@ def measured_rates(copy_bytes: int = 2**30, side: int = 8192) -> dict[str, float
     return {"gbytes_per_s": 2 * copy_bytes / copy / 1e6, "gmacs_per_s": side**3 / product / 1e6}
 
 
-def smooth_logits(classes: int, grid: Size, seed: int = 0) -> NDArray[np.float32]:
-    """(C, h, w) float32 in even regions, as a trained network's: on pure noise every cell has to be interpolated."""
+def even_logits(classes: int, grid: Size, seed: int = 0) -> NDArray[np.float32]:
+    """(C, h, w) float32 in even regions with sharp edges, a quarter of whose cells are mixed. Seven classes may win in such a cell.
+
+    That is a hard case: on a photograph three may in those of a trained RTFormer-Slim. On pure noise every cell has to be interpolated.
+    """
     draw = np.random.default_rng(seed)
     rows, columns = (-(-length // 8) for length in grid)
     coarse = 8 * draw.standard_normal((classes, rows, columns)).astype(np.float32)
@@ -68,18 +72,43 @@ def smooth_logits(classes: int, grid: Size, seed: int = 0) -> NDArray[np.float32
     return even + 0.1 * draw.standard_normal((classes, *grid)).astype(np.float32)
 
 
-class UpsampleCall:
-    """Our `upsample_argmax` on torch's memory: logits (N, C, h, w) on `device` -> `labels` (N, H, W) uint8, and `flag`.
+def sloped_logits(classes: int, grid: Size, seed: int = 0) -> NDArray[np.float32]:
+    """(C, h, w) float32 that change slowly, as a trained network's: a quarter of the cells is mixed, and three classes may win in these."""
+    draw = np.random.default_rng(seed)
+    (rows, down), (columns, right) = (np.divmod(np.arange(length) / 12, 1) for length in grid)
+    y, x = rows.astype(int), columns.astype(int)
+    coarse = 8 * draw.standard_normal((classes, y[-1] + 2, x[-1] + 2))
+    beside = coarse[:, :, x] * (1 - right) + coarse[:, :, x + 1] * right
+    slopes = beside[:, y] * (1 - down[:, None]) + beside[:, y + 1] * down[:, None]
+    drawn: NDArray[np.float32] = (slopes + 0.1 * draw.standard_normal((classes, *grid))).astype(np.float32)
+    return drawn
 
-    `cuda` is the module cuda.core and `gpu` its Device.
+
+#: What `upsample_argmax` is measured on.
+DRAWN = {"even": even_logits, "slopes": sloped_logits}
+
+
+def candidates(logits: NDArray[np.float32]) -> float:
+    """Logits (C, h, w) -> how many classes may win in a mixed cell, on average: those that reach what some class never falls below."""
+    corners = np.stack([logits[:, :-1, :-1], logits[:, :-1, 1:], logits[:, 1:, :-1], logits[:, 1:, 1:]])
+    winners = corners.argmax(1)
+    mixed = (winners != winners[0]).any(0)
+    may_win = corners.max(0) >= corners.min(0).max(0)
+    return float(may_win.sum(0)[mixed].mean()) if mixed.any() else 0.0
+
+
+class UpsampleCall:
+    """A form of our `upsample_argmax` on torch's memory: logits (N, C, h, w) on `device` -> `labels` (N, H, W) uint8, and `flag`.
+
+    `cuda` is the module cuda.core and `gpu` its Device, `form` a name in lanes.kernels.UPSAMPLE_FORMS.
     """
 
-    def __init__(self, cuda: Any, gpu: Any, spec: Any, logits: Any) -> None:
+    def __init__(self, cuda: Any, gpu: Any, spec: Any, logits: Any, form: str = "upsample_argmax") -> None:
         import torch
 
         from rtformer_deploy.lanes.kernels import FrameKernels
 
-        self._kernels = FrameKernels(cuda, gpu, spec, "float32", str(logits.dtype).removeprefix("torch."))
+        self._kernels = FrameKernels(cuda, gpu, spec, "float32", str(logits.dtype).removeprefix("torch."), form)
         self._logits, self._tables = logits, self._kernels.tables(spec.size)
         self._blob = torch.from_numpy(self._tables.blob.copy()).to(logits.device)
         self.labels = torch.empty((len(logits), *spec.size), dtype=torch.uint8, device=logits.device)
@@ -105,29 +134,38 @@ def current_stream(cuda: Any) -> Any:
     return cuda.Stream.from_handle(torch.cuda.current_stream().cuda_stream)
 
 
-def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float], dtype: str) -> dict[str, Any]:
-    """Batch 1 beside torch; a batch of at least 256 MB beside the same bytes at the copy rate. `spec` says classes and size."""
+def measure_upsample(cuda: Any, gpu: Any, spec: Any, rates: Mapping[str, float], dtype: str, form: str, logits: str) -> dict[str, Any]:
+    """One form on one kind of DRAWN logits: batch 1 beside torch, and a batch of at least 256 MB beside its bytes at the copy rate.
+
+    `spec` says classes and size. Raises ValueError if a label of the large batch is not that of batch 1.
+    """
     import torch
 
     from rtformer_deploy.image.upsample import mixed_share
 
     classes, height, width = (int(length) for length in spec.output.shape[1:])
-    drawn = smooth_logits(classes, (height, width))
+    drawn = DRAWN[logits](classes, (height, width))
     one = torch.from_numpy(drawn[None]).to("cuda", getattr(torch, dtype))
     image_bytes = upsample_bytes(spec.size, classes, one.element_size())
     batch = large_batch(image_bytes)
-    single, many = UpsampleCall(cuda, gpu, spec, one), UpsampleCall(cuda, gpu, spec, one.repeat(batch, 1, 1, 1))
+    single, many = (UpsampleCall(cuda, gpu, spec, values, form) for values in (one, one.repeat(batch, 1, 1, 1)))
     ours = graph_ms(lambda: single(current_stream(cuda)))
+    large = graph_ms(lambda: many(current_stream(cuda)), 5)
+    if not bool((many.labels == single.labels).all()):
+        raise ValueError(f"{form} {dtype}: an image of the batch of {batch} has other labels than alone")
     differ = float((single.labels != torch_upsample(one, spec.size)).float().mean())
     return {
+        "form": form,
         "dtype": dtype,
+        "logits": logits,
         "mixed_cells": mixed_share(drawn),
+        "candidates": candidates(drawn),
         "ms": ours,
         "torch_ms": graph_ms(lambda: torch_upsample(one, spec.size)),
         "pixels_unlike_torch": differ,
         "large_batch": batch,
         "large_bytes": batch * image_bytes,
-        "large_ms": graph_ms(lambda: many(current_stream(cuda)), 5),
+        "large_ms": large,
         "large_copy_ms": batch * image_bytes / 1e6 / rates["gbytes_per_s"],
     }
 
@@ -153,16 +191,18 @@ def measure_norm(cuda: Any, kernels: Any, shape: tuple[int, int, int], groups: i
 
 
 def measure_kernels(spec: Any, rates: Mapping[str, float]) -> dict[str, Any]:
-    """Both kernels on GPU 0, for the classes and the size of `spec`."""
+    """The kernels on GPU 0, for the classes and the size of `spec`: `upsample_argmax` in all its forms, and the double normalisation."""
     import cuda.core as cuda
 
-    from rtformer_deploy.lanes.kernels import FrameKernels
+    from rtformer_deploy.lanes.kernels import UPSAMPLE_FORMS, FrameKernels
 
     gpu = cuda.Device(0)
     gpu.set_current()
     kernels = FrameKernels(cuda, gpu, spec)
     return {
-        "upsample_argmax": [measure_upsample(cuda, gpu, spec, rates, dtype) for dtype in ("float16", "float32")],
+        "upsample_argmax": [
+            measure_upsample(cuda, gpu, spec, rates, *case) for case in itertools.product(("float16", "float32"), UPSAMPLE_FORMS, DRAWN)
+        ],
         "grouped_double_norm": [measure_norm(cuda, kernels, shape, groups, rates) for shape, groups in NORMS],
     }
 

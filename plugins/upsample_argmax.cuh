@@ -12,16 +12,27 @@
 
 namespace rtf {
 
+// Bounds: one instruction each on a GPU, where it does not matter which of two zeros comes out, nor what becomes of a NaN.
+#if defined(__CUDA_ARCH__)
+RTF_HD float lesser(float a, float b) { return fminf(a, b); }
+RTF_HD float greater(float a, float b) { return fmaxf(a, b); }
+RTF_HD float magnitude(float value) { return fabsf(value); }
+#else
+RTF_HD float lesser(float a, float b) { return min_float(a, b); }
+RTF_HD float greater(float a, float b) { return max_float(a, b); }
+RTF_HD float magnitude(float value) { return value < 0.0f ? -value : value; }
+#endif
+
 // Interpolating four equal values in float32 moves them by at most six roundings (2^-24 each); this allows sixteen, and
 // a little more for values so small that they lose bits.
 RTF_HD float slack(float value) {
-    const float relative = (value < 0.0f ? -value : value) * 9.5367431640625e-7f;
+    const float relative = magnitude(value) * 9.5367431640625e-7f;
     return relative + 1e-30f;
 }
 
 // The lowest and highest of one class's four corners: interpolation stays between them, up to `slack`.
-RTF_HD float lowest(float a, float b, float c, float d) { return min_float(min_float(a, b), min_float(c, d)); }
-RTF_HD float highest(float a, float b, float c, float d) { return max_float(max_float(a, b), max_float(c, d)); }
+RTF_HD float lowest(float a, float b, float c, float d) { return lesser(lesser(a, b), lesser(c, d)); }
+RTF_HD float highest(float a, float b, float c, float d) { return greater(greater(a, b), greater(c, d)); }
 
 // Whether a class whose highest corner is `top` can reach the winner anywhere in a cell in which some class never falls
 // below `floor`, less its slack. A class for which this is false loses strictly, so leaving it out changes nothing.

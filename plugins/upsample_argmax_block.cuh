@@ -1,8 +1,9 @@
-// Logits (count, C, h, w) -> labels (count, H, W): bilinear interpolation, then argmax, skipping cells whose corners agree.
+// What both forms of upsample_argmax do: logits (count, C, h, w) -> labels (count, H, W), by bilinear interpolation, then argmax, skipping
+// cells whose corners agree.
 //
-// A block makes the pixels of kCellsHigh x kCellsWide cells of one image (blockIdx.z): it finds the class at each corner once, writes
-// every cell with the class of its top left corner in words of eight labels, and lists the cells whose corners disagree. Those its
-// warps make anew: the lanes share the classes out to find the ones that may win, then the pixels. The floor is one read of the logits
+// A block makes the pixels of a tile of cells of one image (blockIdx.z): it finds the class at each corner once, writes every cell with
+// the class of its top left corner in words of eight labels, and lists the cells whose corners disagree, the mixed ones. Those it makes
+// anew, and that is where the forms differ: upsample_argmax_quarter.cuh and upsample_argmax_warp.cuh. The floor is one read of the logits
 // and one write of the labels.
 #pragma once
 
@@ -11,179 +12,122 @@
 
 namespace rtf {
 
+constexpr unsigned int kAllLanes = 0xffffffffu;
 constexpr int kLanes = 32;
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * kLanes;
-constexpr int kCellsWide = 32;
-constexpr int kCellsHigh = 4;
 constexpr int kMaxWords = 256 / kLanes;  // of candidates, a bit a class
-constexpr int kPixelsAtOnce = 2;         // that a lane makes of a cell: a cell of stride 8 has 64
 constexpr int kWord = 8;                 // labels
-
-static_assert(kCellsWide * kCellsHigh <= kThreads, "one thread a cell judges them");
+constexpr int kRowsAtOnce = 8;           // whose weights may be read together
 
 struct Tables {
     int classes, height, width;  // of the grid
     int out_height, out_width;   // of the frame
     const int* row_cells;        // height + 2: cell k holds the rows row_cells[k] .. row_cells[k + 1]
-    const float* row_weight;     // out_height
+    const float* row_weight;     // out_height, and kRowsAtOnce - 1 more that mean nothing
     const int* column_cells;     // width + 2
     const float* column_weight;  // out_width
     const int* column_cell;      // out_width: the cell that holds a column
 };
 
-// A block's cells (k, l) .. (k + rows, l + columns), and what its threads tell each other. winners[r][c] is the class at the top left
-// corner of cell (k + r, l + c).
-struct Tile {
-    unsigned char winners[kCellsHigh + 1][kCellsWide + 1];
-    unsigned char mixed[kCellsHigh * kCellsWide];  // r * kCellsWide + c
-    unsigned int candidates[kWarps][kMaxWords];
-    int mixed_count;
-};
-
+// A block's cells (k, l) .. (k + rows, l + columns), at most kHigh x kWide.
 struct Place {
     int k, l, rows, columns;
 };
 
-template <typename T>
-__device__ void find_winners(const Tables& tables, const T* logits, const Place& place, Tile& tile, int* flag) {
-    const long long plane = static_cast<long long>(tables.height) * tables.width;
-    bool finite = true;
-    RTF_ROLLED
-    for (int i = threadIdx.x; i < (place.rows + 1) * (place.columns + 1); i += kThreads) {
-        const int r = i / (place.columns + 1), c = i % (place.columns + 1);
-        const int y = min_int(max_int(place.k + r - 1, 0), tables.height - 1);
-        const int x = min_int(max_int(place.l + c - 1, 0), tables.width - 1);
-        const T* first = logits + static_cast<long long>(y) * tables.width + x;
-        tile.winners[r][c] = static_cast<unsigned char>(argmax(first, plane, tables.classes, finite));
-    }
-    if (!finite && flag != nullptr) atomicOr(flag, 1);
-}
+// What a block's threads tell each other. winners[r][c] is the class at the top left corner of cell (k + r, l + c); a mixed cell is
+// listed as r * kLanes + c.
+template <int kHighCells, int kWideCells>
+struct Tile {
+    static constexpr int kHigh = kHighCells, kWide = kWideCells;
+    static_assert(kHigh <= kWarps && kWide <= kLanes, "a warp judges a row of cells, a lane each");
+    unsigned char winners[kHigh + 1][kWide + 1];
+    unsigned char mixed[kHigh * kWide];
+    int mixed_count;
+};
 
-__device__ inline void list_mixed(const Tables& tables, const Place& place, Tile& tile) {
-    const int r = threadIdx.x / kCellsWide, c = threadIdx.x % kCellsWide;
-    if (r >= place.rows || c >= place.columns) return;
-    const int label = tile.winners[r][c];
-    if (tile.winners[r][c + 1] == label && tile.winners[r + 1][c] == label && tile.winners[r + 1][c + 1] == label) return;
-    const int k = place.k + r, l = place.l + c;
-    if (tables.row_cells[k] == tables.row_cells[k + 1] || tables.column_cells[l] == tables.column_cells[l + 1]) return;
-    tile.mixed[atomicAdd(&tile.mixed_count, 1)] = static_cast<unsigned char>(threadIdx.x);
-}
-
-// Every pixel of the block gets the class of its cell's top left corner; a thread makes one word's columns in all rows of a cell.
-__device__ inline void fill(const Tables& tables, const Place& place, const Tile& tile, unsigned char* labels) {
-    const int x0 = tables.column_cells[place.l], x1 = tables.column_cells[place.l + place.columns];
-    const int first = x0 / kWord, words = (x1 + kWord - 1) / kWord - first;
-    const bool aligned = ((reinterpret_cast<unsigned long long>(labels) | static_cast<unsigned int>(tables.out_width)) & (kWord - 1)) == 0;
-    RTF_ROLLED
-    for (int i = threadIdx.x; i < place.rows * words; i += kThreads) {
-        const int r = i / words, start = kWord * (first + i % words);
-        const int from = max_int(x0, start), to = min_int(x1, start + kWord);
-        unsigned long long word = 0;
-        for (int x = from; x < to; ++x) {
-            const unsigned long long label = tile.winners[r][tables.column_cell[x] - place.l];
-            word |= label << 8 * (x - start);
-        }
-        const bool whole = aligned && to - from == kWord;
-        RTF_ROLLED
-        for (int y = tables.row_cells[place.k + r]; y < tables.row_cells[place.k + r + 1]; ++y) {
-            unsigned char* target = labels + static_cast<long long>(y) * tables.out_width + start;
-            if (whole) {
-                *reinterpret_cast<unsigned long long*>(target) = word;
-            } else {
-                RTF_ROLLED
-                for (int x = from; x < to; ++x) target[x - start] = static_cast<unsigned char>(word >> 8 * (x - start));
-            }
-        }
-    }
-}
-
-// The classes that may win in a cell, a bit each, found by one warp.
-template <typename T>
-__device__ void find_candidates(const T* upper, const T* lower, int right, long long plane, int classes, int lane, unsigned int* words) {
-    float floor = -3.402823466e+38f;
-    RTF_ROLLED
-    for (int c = lane; c < classes; c += kLanes) {
-        floor = max_float(floor, lowest(load_corners(upper + c * plane, lower + c * plane, right)));
-    }
-    for (int distance = kLanes / 2; distance > 0; distance /= 2) floor = max_float(floor, __shfl_xor_sync(0xffffffffu, floor, distance));
-    floor -= slack(floor);
-    RTF_ROLLED
-    for (int start = 0; start < classes; start += kLanes) {
-        const int c = start + lane;
-        const bool may = c < classes && may_win(highest(load_corners(upper + c * plane, lower + c * plane, right)), floor);
-        const unsigned int word = __ballot_sync(0xffffffffu, may);
-        if (lane == 0) words[start / kLanes] = word;
-    }
-    __syncwarp();
-}
-
-// One mixed cell, made by one warp: each lane makes kPixelsAtOnce pixels at a time.
-template <typename T>
-__device__ void make_cell(const Tables& tables, const T* logits, int k, int l, int lane, unsigned int* candidates, unsigned char* labels) {
-    const int left = max_int(l - 1, 0), right = min_int(l, tables.width - 1) - left;
-    const long long plane = static_cast<long long>(tables.height) * tables.width;
-    const T* upper = logits + static_cast<long long>(max_int(k - 1, 0)) * tables.width + left;
-    const T* lower = logits + static_cast<long long>(min_int(k, tables.height - 1)) * tables.width + left;
-    find_candidates(upper, lower, right, plane, tables.classes, lane, candidates);
-
-    const int x0 = tables.column_cells[l], y0 = tables.row_cells[k], wide = tables.column_cells[l + 1] - x0;
-    const int pixels = wide * (tables.row_cells[k + 1] - y0);
-    RTF_ROLLED
-    for (int start = lane; start < pixels; start += kLanes * kPixelsAtOnce) {
-        float row_weight[kPixelsAtOnce], column_weight[kPixelsAtOnce], best[kPixelsAtOnce];
-        int winner[kPixelsAtOnce];
-        for (int i = 0; i < kPixelsAtOnce; ++i) {
-            const int pixel = min_int(start + i * kLanes, pixels - 1);
-            row_weight[i] = tables.row_weight[y0 + pixel / wide];
-            column_weight[i] = tables.column_weight[x0 + pixel % wide];
-            winner[i] = -1;
-        }
-        RTF_ROLLED
-        for (int word = 0; word * kLanes < tables.classes; ++word) {
-            RTF_ROLLED
-            for (unsigned int left_over = candidates[word]; left_over != 0; left_over &= left_over - 1) {
-                const int c = word * kLanes + __ffs(static_cast<int>(left_over)) - 1;
-                const Corners corners = load_corners(upper + c * plane, lower + c * plane, right);
-                for (int i = 0; i < kPixelsAtOnce; ++i) {
-                    const float value = interpolate(corners, row_weight[i], column_weight[i]);
-                    const bool wins = winner[i] < 0 || value > best[i];
-                    best[i] = wins ? value : best[i];
-                    winner[i] = wins ? c : winner[i];
-                }
-            }
-        }
-        for (int i = 0; i < kPixelsAtOnce; ++i) {
-            const int pixel = start + i * kLanes;
-            if (pixel >= pixels) break;
-            const long long row = y0 + pixel / wide;
-            labels[row * tables.out_width + x0 + pixel % wide] = static_cast<unsigned char>(winner[i]);
-        }
-    }
-    __syncwarp();  // the candidates are read before the next cell's are written
-}
-
-template <typename T>
-__device__ void upsample_block(const Tables& tables, const T* logits, unsigned char* labels, int* flag) {
-    __shared__ Tile tile;
+template <typename Tile>
+__device__ Place place_of_block(const Tables& tables) {
     Place place;
-    place.k = blockIdx.y * kCellsHigh;
-    place.l = blockIdx.x * kCellsWide;
-    place.rows = min_int(kCellsHigh, tables.height + 1 - place.k);
-    place.columns = min_int(kCellsWide, tables.width + 1 - place.l);
-    logits += static_cast<long long>(tables.classes) * tables.height * tables.width * blockIdx.z;
-    labels += static_cast<long long>(tables.out_height) * tables.out_width * blockIdx.z;
-    if (threadIdx.x == 0) tile.mixed_count = 0;
-    find_winners(tables, logits, place, tile, flag);
-    __syncthreads();
-    list_mixed(tables, place, tile);
-    fill(tables, place, tile, labels);
-    __syncthreads();
-    const int warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+    place.k = blockIdx.y * Tile::kHigh;
+    place.l = blockIdx.x * Tile::kWide;
+    place.rows = min_int(Tile::kHigh, tables.height + 1 - place.k);
+    place.columns = min_int(Tile::kWide, tables.width + 1 - place.l);
+    return place;
+}
+
+// Lists the mixed cells of a row next to each other, so that those of one warp's work are neighbours.
+template <typename Tile>
+__device__ void list_mixed(const Tables& tables, const Place& place, Tile& tile) {
+    const int r = threadIdx.x / kLanes, c = threadIdx.x % kLanes;
+    bool mixed = false;
+    if (r < place.rows && c < place.columns) {
+        const int label = tile.winners[r][c], k = place.k + r, l = place.l + c;
+        mixed = (tile.winners[r][c + 1] != label || tile.winners[r + 1][c] != label || tile.winners[r + 1][c + 1] != label) &&
+                tables.row_cells[k] < tables.row_cells[k + 1] && tables.column_cells[l] < tables.column_cells[l + 1];
+    }
+    const unsigned int word = __ballot_sync(kAllLanes, mixed);
+    int first = 0;
+    if (c == 0 && word != 0) first = atomicAdd(&tile.mixed_count, __popc(word));
+    first = __shfl_sync(kAllLanes, first, 0);
+    if (mixed) tile.mixed[first + __popc(word & ((1u << c) - 1))] = static_cast<unsigned char>(threadIdx.x);
+}
+
+// The labels of the columns [from, to) in the eight from `start` on, in a row of cells whose classes are `winners`; the other bytes mean
+// nothing. Most words see one cell or two.
+__device__ inline unsigned long long word_of(const Tables& tables, const unsigned char* winners, int l, int start, int from, int to) {
+    constexpr unsigned long long ones = 0x0101010101010101ull;
+    const int first = tables.column_cell[from], last = tables.column_cell[to - 1];
+    if (last - first <= 1) {
+        const unsigned long long right = ~0ull << 8 * max_int(tables.column_cells[last] - start, 0);
+        return (winners[first - l] * ones & ~right) | (winners[last - l] * ones & right);
+    }
+    unsigned long long word = 0;
     RTF_ROLLED
-    for (int i = warp; i < tile.mixed_count; i += kWarps) {
-        const int cell = tile.mixed[i];
-        make_cell(tables, logits, place.k + cell / kCellsWide, place.l + cell % kCellsWide, lane, tile.candidates[warp], labels);
+    for (int x = from; x < to; ++x) {
+        const unsigned long long label = winners[tables.column_cell[x] - l];
+        word |= label << 8 * (x - start);
+    }
+    return word;
+}
+
+// Labels that lie beside each other, in `rows` rows.
+template <typename Word>
+__device__ void store_rows(unsigned char* target, unsigned long long word, int rows, int out_width) {
+    RTF_ROLLED
+    for (; rows > 0; --rows) {
+        *reinterpret_cast<Word*>(target) = static_cast<Word>(word);
+        target += out_width;
+    }
+}
+
+// Every pixel of the block gets the class of its cell's top left corner; a thread makes one word's columns in all rows of a cell. Half a
+// word, as at the edges of blocks whose cells are eight wide, is one store as well.
+template <typename Tile>
+__device__ void fill(const Tables& tables, const Place& place, const Tile& tile, unsigned char* labels) {
+    const int x0 = tables.column_cells[place.l], x1 = tables.column_cells[place.l + place.columns];
+    if (x0 == x1) return;  // none of the block's cells holds a column
+    const int first = x0 / kWord, words = (x1 + kWord - 1) / kWord - first;
+    const unsigned long long odd = reinterpret_cast<unsigned long long>(labels) | static_cast<unsigned int>(tables.out_width);
+    constexpr int beside = kWarps / Tile::kHigh * kLanes;  // threads of a row of cells
+    const int r = threadIdx.x / beside;
+    if (r >= place.rows) return;
+    const int y = tables.row_cells[place.k + r], rows = tables.row_cells[place.k + r + 1] - y;
+    unsigned char* row = labels + static_cast<long long>(y) * tables.out_width;
+    RTF_ROLLED
+    for (int i = threadIdx.x % beside; i < words; i += beside) {
+        const int start = kWord * (first + i);
+        const int from = max_int(x0, start), to = min_int(x1, start + kWord);
+        const unsigned long long word = word_of(tables, tile.winners[r], place.l, start, from, to) >> 8 * (from - start);
+        unsigned char* target = row + from;
+        if (odd % kWord == 0 && to - from == kWord) {
+            store_rows<unsigned long long>(target, word, rows, tables.out_width);
+        } else if ((odd | static_cast<unsigned int>(from)) % 4 == 0 && to - from == 4) {
+            store_rows<unsigned int>(target, word, rows, tables.out_width);
+        } else {
+            RTF_ROLLED
+            for (int x = 0; x < to - from; ++x) store_rows<unsigned char>(target + x, word >> 8 * x, rows, tables.out_width);
+        }
     }
 }
 

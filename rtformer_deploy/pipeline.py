@@ -29,6 +29,7 @@ from .graph.fp16 import FP32_OPERATORS, to_fp16
 from .graph.fp32 import holds_half, to_fp32
 from .graph.functions import add_functions, inline_foreign_functions, inline_functions
 from .graph.gather import flatten_gathers
+from .graph.half_ends import half_ends
 from .graph.head import set_head
 from .graph.left_out import tell_bodies
 from .graph.names import name_tensors, strip_traces
@@ -125,6 +126,8 @@ def prepare_model(
             )
     if row.on_gpu and options.precision != "fp32":
         to_fp16(model, fp32, () if plugins else FP32_OPERATORS, probe)
+        if options.io == "fp16":
+            half_ends(model)
     if plugins:
         use_quick_plugins(model)
     inline_functions(model)
@@ -235,7 +238,7 @@ def refit_engine(
     """
     info, known, probes = engine.info, check_refittable(engine.info), probes or Probes()
     mixed, plugins = (bool(info.options.get(name)) for name in ("mixed", "plugins"))
-    options = replace(where, precision=info.precision.asked, batch=info.batch, mixed=mixed, plugins=plugins)
+    options = replace(where, precision=info.precision.asked, batch=info.batch, io=info.io, mixed=mixed, plugins=plugins)
     check_same_ends(info.spec, spec)
     graph = _graph_for(model, spec, info.backend, options, ranges, known.keep, known.fp32, probes, progress)
     new, changed = check_fit(known, graph)

@@ -25,6 +25,8 @@ Head = Literal["lowres", "logits", "labels"]
 Resize = Literal["stretch", "letterbox"]
 PrecisionName = Literal["fp32", "fp16", "int8", "fp8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
+#: The floating-point type of an engine's input, and of its logits.
+Io = Literal["fp32", "fp16"]
 Backend = str  # a name in the table of backends, `backends.BACKENDS`
 _Value = TypeVar("_Value")
 #: The precisions that are Q/DQ pairs in the graph, and so need ranges.
@@ -268,6 +270,11 @@ class EngineInfo:
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=16)] = ()
 
     @property
+    def io(self) -> Io:
+        """The type of the engine's input, and of its output if that is logits."""
+        return "fp16" if self.inputs[0].dtype == "float16" else "fp32"
+
+    @property
     def stripped(self) -> bool:
         """Whether the plan has no weights, so that `refit` must put some in before it can be opened."""
         return self.refit is not None and self.refit.stripped
@@ -291,17 +298,19 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A build option on the command line. `kind` is the kind of value that it takes: none, a number from `least` to `most`, or a file.
+    """A build option on the command line. `kind` is the kind of value that it takes: none, a number from `least` to `most`, one of
+    `choices` (the first is the default), or a file.
 
     For a file, the option's value is its bytes. `help` has no full stop: the command line adds which backends know the option.
     """
 
     name: str
     help: str
-    kind: Literal["switch", "number", "file"] = "switch"
+    kind: Literal["switch", "number", "choice", "file"] = "switch"
     metavar: str | None = None
     least: int = 0
     most: int | None = None
+    choices: tuple[str, ...] = ()
 
 
 def _backend_option(default: _Value, flag: Flag) -> _Value:
@@ -328,6 +337,15 @@ class BuildOptions:
     )
     timing_cache: bytes | None = _backend_option(
         None, Flag("--timing-cache", "Take the kernel timings of earlier builds from FILE, and add this build's", "file", "FILE")
+    )
+    io: Io = _backend_option(  # noqa: RUF009  # Io is immutable: two words
+        "fp32",
+        Flag(
+            "--io",
+            "Choose the type of the engine's input and logits; fp16 with --fp16, --int8 or --fp8, never run so far",
+            "choice",
+            choices=("fp32", "fp16"),
+        ),
     )
     version_compatible: bool = _backend_option(False, Flag("--version-compatible", "Make a plan that newer versions open too"))
     hardware_compatible: bool = _backend_option(False, Flag("--hardware-compatible", "Make a plan for other GPUs too, Ampere and newer"))

@@ -80,9 +80,16 @@ class KernelCalls:
     """The kernels of one model on one memory."""
 
     def __init__(
-        self, cuda: Any, gpu: Any, memory: Memory, spec: ModelSpec, input_dtype: Float = "float32", dtype: Float = "float32"
+        self,
+        cuda: Any,
+        gpu: Any,
+        memory: Memory,
+        spec: ModelSpec,
+        input_dtype: Float = "float32",
+        dtype: Float = "float32",
+        form: str = "upsample_argmax",
     ) -> None:
-        self.kernels = FrameKernels(cuda, gpu, spec, input_dtype, dtype)
+        self.kernels = FrameKernels(cuda, gpu, spec, input_dtype, dtype, form)
         self.memory, self.spec, self.input_dtype, self.dtype = memory, spec, input_dtype, dtype
 
     def preprocess(self, frames: NDArray[np.uint8], index: int = 0, batch: int | None = None) -> NDArray[Any]:

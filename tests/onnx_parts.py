@@ -27,7 +27,7 @@ def producer(value: ir.Value | None) -> ir.Node:
     return node
 
 
-def run_model(model: ir.Model, image: NDArray[np.float32]) -> NDArray[Any]:
+def run_model(model: ir.Model, image: NDArray[np.floating]) -> NDArray[Any]:
     """The only output of a model for the input named "input", by ONNX Runtime on the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

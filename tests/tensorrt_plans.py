@@ -31,6 +31,13 @@ def make_info(head: Head = "lowres", **changes: Any) -> EngineInfo:
     return dataclasses.replace(info, **changes)
 
 
+def half_ends(info: EngineInfo) -> EngineInfo:
+    """The same with an input and logits in FP16, as --io fp16 makes them."""
+    half = [dataclasses.replace(each, dtype="float16") for each in (info.inputs[0], info.outputs[0])]
+    outputs = info.outputs if info.spec.head == "labels" else (half[1],)
+    return dataclasses.replace(info, inputs=(half[0],), outputs=outputs)
+
+
 def make_engine(head: Head = "lowres", **changes: Any) -> Engine:
     return Engine(b"plan", make_info(head, **changes))
 

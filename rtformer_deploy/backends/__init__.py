@@ -61,7 +61,7 @@ RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0")
 #: The first one whose GPUs multiply FP8.
 FP8_CAPABILITY = "8.9"
 
-_RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level", "strip"})
+_RTX_OPTIONS = frozenset({"workspace_mib", "optimization_level", "io", "strip"})
 _TENSORRT_OPTIONS = _RTX_OPTIONS | {"timing_cache", "version_compatible", "hardware_compatible", "plugins"}
 _NOT_RTX = (
     f"it keeps no timings, its plans open under its own version and run on every GPU of compute capability {', '.join(RTX_CAPABILITIES)} "
@@ -137,6 +137,7 @@ def check_options(options: BuildOptions, backend: Backend) -> None:
         if name not in row.options and getattr(options, name) != getattr(default, name)
     }
     if not unknown:
+        _check_io(options)
         return _check_strip(row, options)
     flags = ", ".join(unknown.values())
     others = [other.name for other in BACKENDS.values() if other.options >= unknown.keys()]
@@ -158,6 +159,12 @@ def _check_fp8(row: BackendRow, options: BuildOptions) -> None:
     if options.device < len(present) and not has_fp8(present[options.device].compute_capability):
         what = f"FP8 needs a GPU of compute capability {FP8_CAPABILITY} or later; GPU {options.device} is {present[options.device]}."
         raise BuildError(what, "Build with --int8.")
+
+
+def _check_io(options: BuildOptions) -> None:
+    if options.io == "fp16" and options.precision == "fp32":
+        what = "--io fp16 and --fp32 cannot be combined: what an FP32 engine reads and writes would be rounded to FP16."
+        raise BuildError(what, "Add --fp16, --int8 or --fp8, or leave --io out.")
 
 
 def _check_strip(row: BackendRow, options: BuildOptions) -> None:
@@ -236,7 +243,7 @@ def choose_backend() -> tuple[Backend, str]:
 
 
 def layer_times(
-    engine: Engine, images: NDArray[np.float32], rounds: int, *, device: int = 0, threads: int | None = None
+    engine: Engine, images: NDArray[np.floating], rounds: int, *, device: int = 0, threads: int | None = None
 ) -> tuple[LayerTime, ...]:
     """The layers that ran on the input (N, 3, H, W), in the library's order, each with its time in `rounds` runs.
 

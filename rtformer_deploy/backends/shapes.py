@@ -15,9 +15,9 @@ def tensors(model: ir.Model, spec: ModelSpec) -> tuple[TensorSpec, TensorSpec]:
     """The model's input and the output that `spec` names. Raises BuildError if a runner cannot use them."""
     inputs = [tensor_spec(value) for value in model.graph.inputs if value.name not in model.graph.initializers]
     outputs = {value.name: value for value in model.graph.outputs}
-    if len(inputs) != 1 or inputs[0].dtype != "float32" or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 3:
+    if len(inputs) != 1 or inputs[0].dtype not in ("float32", "float16") or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 3:
         raise BuildError(
-            f"The model takes {_listing(inputs)}; an engine takes one float32 input (N, 3, H, W).",
+            f"The model takes {_listing(inputs)}; an engine takes one float input (N, 3, H, W).",
             "Export the model with rtformer-deploy export, or with one normalised RGB input.",
         )
     if inputs[0].shape[2:] != spec.input.shape[2:] or not all(isinstance(size, int) for size in inputs[0].shape[2:]):

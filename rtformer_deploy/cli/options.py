@@ -227,6 +227,8 @@ def _click(name: str, flag: Flag, backends: list[str]) -> Callable[[Any], Any]:
     text = f"{flag.help} ({', '.join(backends)} only)."
     if flag.kind == "switch":
         return click.option(flag.name, name, is_flag=True, help=text)
+    if flag.kind == "choice":
+        return click.option(flag.name, name, type=click.Choice(flag.choices), default=flag.choices[0], show_default=True, help=text)
     kind = PATH if flag.kind == "file" else click.IntRange(flag.least, flag.most)
     return click.option(flag.name, name, type=kind, metavar=flag.metavar, help=text)
 

@@ -75,6 +75,8 @@ class BuildRequest:
             raise UsageError("--fastest tries FP32, FP16 and INT8 itself: leave --fp32, --fp16, --int8, --fp8, --keep and --recipe out.")
         if self.fastest and self.options.strip:
             raise UsageError("--fastest and --strip cannot be combined: a plan without weights cannot be timed.")
+        if self.fastest and self.options.io == "fp16":
+            raise UsageError("--fastest and --io fp16 cannot be combined: it tries FP32 too, whose input and output are FP32.")
         if self.options.strip and self.max_flips is not None:
             raise UsageError("--strip and --max-flips cannot be combined: a plan without weights cannot be run. refit takes --max-flips.")
 

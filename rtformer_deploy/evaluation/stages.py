@@ -51,7 +51,7 @@ class _Passed:
 
     frame: Frame
     resized: Array  # (3, H, W), 0 to 255
-    normalised: Array
+    normalised: NDArray[np.floating]  # of the type of the engine's input
     logits: Array | None
     labels: LabelMap
 
@@ -113,9 +113,18 @@ def _normalised(one: _Passed, other: _Passed, a: ModelSpec, b: ModelSpec) -> Sta
     how = "" if same else f"A has mean {_three(a.mean)}, std {_three(a.std)}; B mean {_three(b.mean)}, std {_three(b.std)}"
     if one.normalised.shape != other.normalised.shape:
         return Stage("normalise", None if same else True, 0.0 if same else float("inf"), how or "of another size")
-    most = float(np.abs(one.normalised - other.normalised).max())
+    first, second, halves = _of_one_type(one.normalised, other.normalised)
+    most = float(np.abs(first - second).max())
     by = f"by up to {most:.4g}" + (f": {how}" if how else "")
-    return Stage("normalise", most > 0, most, by if most else "")
+    return Stage("normalise", most > 0, most, by if most else halves)
+
+
+def _of_one_type(one: NDArray[np.floating], other: NDArray[np.floating]) -> tuple[Array, Array, str]:
+    """Two inputs as float32, and a remark. If the engines' types differ, both are first rounded to the smaller one, FP16."""
+    if one.dtype == other.dtype:
+        return one.astype(np.float32), other.astype(np.float32), ""
+    first, second = (each.astype(np.float16).astype(np.float32) for each in (one, other))
+    return first, second, f"compared in FP16, the type of {'A' if one.dtype == np.float16 else 'B'}'s input"
 
 
 def _logits(one: Array, other: Array, scale: float) -> Stage:

@@ -16,8 +16,9 @@ from .documents import JSON_BYTES, DocumentError, parse_json
 from .engine_info import check_info
 from .preprocessing import needed_version, written
 
-#: The newest version of the sidecar. Version 2 has no `refit` and no FP8, version 1 no `resize_corners` and `scale` in its spec either.
-NEWEST = 3
+#: The newest version of the sidecar. Version 3 has no FP16 inputs and logits, version 2 no `refit` and no FP8 either, version 1 no
+#: `resize_corners` and `scale` in its spec either.
+NEWEST = 4
 #: What is kept of a sidecar's notes, which commands print: a builder's line is shorter.
 _MOST_NOTES, _NOTE_LENGTH = 20, 500
 
@@ -58,11 +59,19 @@ def info_bytes(info: EngineInfo) -> bytes:
     """An EngineInfo as the bytes of its sidecar."""
     values = info.to_json()
     spec = written(info.spec, values["spec"])
-    is_new = info.refit is not None or info.precision.asked == "fp8"
     for key in ("refit", "candidates"):  # earlier versions do not know them
         if not values[key]:
             del values[key]
-    return _json({VERSION: NEWEST if is_new else needed_version(info.spec, NEWEST - 1), **values, "spec": spec})
+    return _json({VERSION: _version(info), **values, "spec": spec})
+
+
+def _version(info: EngineInfo) -> int:
+    """The oldest version of the sidecar that can say all of this."""
+    if info.io == "fp16":
+        return 4
+    if info.refit is not None or info.precision.asked == "fp8":
+        return 3
+    return needed_version(info.spec, 2)
 
 
 def _json(data: dict[str, Any]) -> bytes:

@@ -43,7 +43,7 @@ def _replace_head(model: ir.Model, logits: ir.Value | None) -> None:
     rows, columns = output_axes(_extent(logits), size, size, "stretch")
     tables = {
         "row_cells": rows.cells,
-        "row_weight": rows.weight,
+        "row_weight": rows.padded_weight,
         "column_cells": columns.cells,
         "column_weight": columns.weight,
         "column_cell": cell_at(columns),

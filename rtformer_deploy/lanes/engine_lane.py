@@ -56,10 +56,11 @@ class EngineLane:
         return self._share
 
     @property
-    def input(self) -> NDArray[np.float32]:
-        """The engine's input for `start`, in pinned host memory. It is allocated on first use."""
+    def input(self) -> NDArray[np.floating]:
+        """The engine's input for `start`, of its own type, in pinned host memory. It is allocated on first use."""
         if self._closed:
-            return np.empty((0, *map(int, self._share.engine.info.inputs[0].shape[1:])), np.float32)
+            source = self._share.engine.info.inputs[0]
+            return np.empty((0, *map(int, source.shape[1:])), source.dtype)
         with self._at_work():
             return self._source.array
 

@@ -60,7 +60,7 @@ def frame_tables(spec: ModelSpec, size: Size) -> FrameTables:
     )
     if spec.head != "labels":
         rows, columns = output_axes(logits_shape(spec)[1:], size, spec.size, spec.resize)
-        values = rows.cells, rows.weight, columns.cells, columns.weight, cell_at(columns)
+        values = rows.cells, rows.padded_weight, columns.cells, columns.weight, cell_at(columns)
         tables.update(zip(OUTPUT_TABLES, values, strict=True))
     return _packed(size, part, tables)
 

@@ -31,11 +31,14 @@ _SUFFIX = {"float32": "f32", "float16": "f16"}
 
 # The same numbers as in the sources; tests check that they agree.
 _PREPROCESS_BLOCK = (32, 8)
-_UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 4, 32
+_UPSAMPLE_THREADS = 256
 _OVERLAY_THREADS, _OVERLAY_PIXELS = 256, 4
 _NV12_THREADS, _NV12_PIXELS = 256, 4
 _NORM_THREADS, _NORM_MAX_GROUP, _WARP = 1024, 2048, 32
 
+#: The forms of `upsample_argmax`, by the name of their source, and how many cells (high, wide) a block of each makes. The first is the one
+#: that lanes use; `benchmarks/gpu_kernels.py` measures all.
+UPSAMPLE_FORMS = {"upsample_argmax": (7, 31), "upsample_argmax_warp": (4, 32)}
 
 #: How many frame sizes have their tables and launches cached.
 _SIZES = 64
@@ -63,13 +66,22 @@ class FrameKernels:
     `cuda` is the module cuda.core, `gpu` its Device, whose context is current in the calling thread now and in every call.
     `spec` says what the engine expects; `input_dtype` and `output_dtype` ("float32" or "float16") are the types of the engine's input
     and of its logits ("uint8" for an engine that gives labels, which has no `upsample_argmax`). The kernels are compiled here, except
-    those of `nv12_to_rgb` and `double_norm`, which are compiled on their first call.
+    those of `nv12_to_rgb` and `double_norm`, which are compiled on their first call. `upsample_form` is a name in `UPSAMPLE_FORMS`; all
+    forms give the same labels.
 
     Raises MissingPackageError without NVRTC, EngineError with NVRTC's message if a source does not compile, or if the output
     cannot give a label map, UsageError for a type that no kernel takes. One instance serves any number of streams and threads.
     """
 
-    def __init__(self, cuda: Any, gpu: Any, spec: ModelSpec, input_dtype: str = "float32", output_dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        cuda: Any,
+        gpu: Any,
+        spec: ModelSpec,
+        input_dtype: str = "float32",
+        output_dtype: str = "float32",
+        upsample_form: str = "upsample_argmax",
+    ) -> None:
         self._cuda, self._gpu, self._spec = cuda, gpu, spec
         capability = gpu.compute_capability
         self._arch = f"{capability.major}{capability.minor}"
@@ -79,13 +91,13 @@ class FrameKernels:
         self._kernels: dict[str, Any] = {}
         self._preprocess = self._kernel("preprocess", input_dtype)
         self._overlay = self._kernel("overlay")
-        self._upsample = None if spec.head == "labels" else self._kernel("upsample_argmax", output_dtype)
+        self._upsample = None if spec.head == "labels" else self._kernel(upsample_form, output_dtype)
         if self._upsample is not None:
             self._logits = logits_shape(spec)
         cached = functools.lru_cache(maxsize=_SIZES)
         self._tables = cached(functools.partial(frame_tables, spec))
         self._preprocess_launch = cached(functools.partial(_preprocess_launch, cuda, spec.size))
-        self._upsample_launch = cached(functools.partial(_upsample_launch, cuda, spec))
+        self._upsample_launch = cached(functools.partial(_upsample_launch, cuda, spec, UPSAMPLE_FORMS[upsample_form]))
 
     def tables(self, size: Size) -> FrameTables:
         """The tables for a frame of (H, W) `size`. The last 64 sizes are cached, and the same size gives the same object."""
@@ -183,10 +195,10 @@ def _preprocess_launch(cuda: Any, model: Size, size: Size, part: Window, count: 
     return _Launch(cuda.LaunchConfig(grid=grid, block=_PREPROCESS_BLOCK), _ints(*size), window)
 
 
-def _upsample_launch(cuda: Any, spec: ModelSpec, size: Size, count: int) -> _Launch:
-    """The launch for the logits of `count` frames of (H, W) `size`."""
+def _upsample_launch(cuda: Any, spec: ModelSpec, cells: tuple[int, int], size: Size, count: int) -> _Launch:
+    """The launch for the logits of `count` frames of (H, W) `size`, whose blocks make (high, wide) `cells` each."""
     classes, height, width = logits_shape(spec)
-    grid = (-(-(width + 1) // _CELLS_WIDE), -(-(height + 1) // _CELLS_HIGH), count)
+    grid = (-(-(width + 1) // cells[1]), -(-(height + 1) // cells[0]), count)
     return _Launch(cuda.LaunchConfig(grid=grid, block=(_UPSAMPLE_THREADS,)), _ints(classes, height, width), _ints(*size))
 
 

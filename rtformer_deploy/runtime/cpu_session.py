@@ -18,10 +18,25 @@ from .session import EngineSession, OutputKind
 Size = tuple[int, int]  # (H, W)
 
 
-def preprocess_frames(frames: Sequence[Frame], spec: ModelSpec, out: NDArray[np.float32], threads: int | None = None) -> None:
-    """Writes frames of any size, resized and normalised, to the first images of `out` (N, 3, H, W). `threads` None: all cores."""
-    for index, frame in enumerate(frames):
-        image.preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, out[index], corners=spec.resize_corners, threads=threads)
+def preprocess_frames(frames: Sequence[Frame], spec: ModelSpec, out: NDArray[np.floating], threads: int | None = None) -> None:
+    """Writes frames of any size, resized and normalised, to the first images of `out` (N, 3, H, W). `threads` None: all cores.
+
+    They are computed in FP32 and, if `out` is FP16, rounded to nearest even, as a GPU's kernels do it.
+    """
+    prepare = partial(
+        image.preprocess,
+        spec_size=spec.size,
+        mean=spec.mean,
+        std=spec.std,
+        resize=spec.resize,
+        corners=spec.resize_corners,
+        threads=threads,
+    )
+    for frame, target in zip(frames, out, strict=False):
+        if target.dtype == np.float32:
+            prepare(frame, out=target.view(np.float32))
+        else:
+            target[...] = prepare(frame)
 
 
 def label_maps(output: NDArray[Any], sizes: Sequence[Size], spec: ModelSpec, threads: int | None = None) -> list[LabelMap]:

@@ -17,13 +17,13 @@ from ..types import EngineInfo
 class EngineSession(Protocol):
     """Only the engine, with its input and output memory. It does one run at a time, for one thread at a time.
 
-    `input` is (largest batch, 3, H, W) float32 and writable while nothing runs. `start` runs the first `batch` images and returns at once
-    if the backend can. `wait` returns that run's output, which is valid until the next `start`, and raises the run's error if it
-    failed. After an interrupt `wait` may be called again.
+    `input` is (largest batch, 3, H, W), of the type of the engine's input, and writable while nothing runs. `start` runs the first
+    `batch` images and returns at once if the backend can. `wait` returns that run's output, which is valid until the next `start`, and
+    raises the run's error if it failed. After an interrupt `wait` may be called again.
     """
 
     @property
-    def input(self) -> NDArray[np.float32]: ...
+    def input(self) -> NDArray[np.floating]: ...
 
     def start(self, batch: int) -> None: ...
 
@@ -92,8 +92,8 @@ class Session(Protocol):
 class WorkerSession:
     """An EngineSession for a library whose calls block: `execute` runs on its own thread, so `start` returns at once."""
 
-    def __init__(self, shape: tuple[int, ...], name: str) -> None:
-        self.input: NDArray[np.float32] = np.zeros(shape, np.float32)
+    def __init__(self, shape: tuple[int, ...], name: str, dtype: str = "float32") -> None:
+        self.input: NDArray[np.floating] = np.zeros(shape, dtype)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._running: Future[NDArray[Any]] | None = None
 
@@ -139,8 +139,9 @@ def rebuild_command(info: EngineInfo) -> str:
     """The command that builds the same kind of plan on this machine."""
     smallest, usual, largest = info.batch
     batch = "" if largest == 1 else f" --min {smallest} --opt {usual} --max {largest}"
+    io = " --io fp16" if info.io == "fp16" else ""
     strip = " --strip" if info.refit is not None else ""
-    return f"rtformer-deploy build-engine MODEL.onnx --backend {info.backend} --{info.precision.asked}{strip}{batch}"
+    return f"rtformer-deploy build-engine MODEL.onnx --backend {info.backend} --{info.precision.asked}{io}{strip}{batch}"
 
 
 def rebuild_hint(info: EngineInfo) -> str:

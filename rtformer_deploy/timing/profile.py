@@ -122,7 +122,7 @@ def _in_module(layer: LayerTime) -> LayerTime:
     return replace(layer, node=f"{layer.node}/{layer.kind}") if layer.node and not _PATH.search(layer.node) else layer
 
 
-def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | None) -> tuple[NDArray[np.float32], float]:
+def _without_profiling(engine: Engine, rounds: int, device: int, threads: int | None) -> tuple[NDArray[np.floating], float]:
     """The engine's input, preprocessed from the sample frame (N, 3, H, W), and the median of a run in ms."""
     with open_engine(engine, device=device, threads=threads, graphs=False) as runner:
         batch = runner.engine_batch(1)

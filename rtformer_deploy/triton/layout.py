@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ from ..formats.spec_file import spec_text
 from .config import Accelerator, Batching, EnsembleStep, Group, ModelConfig, Tensor, WarmUp
 from .sample import bytes_tensor, sample_picture
 from .source import Source
-from .steps import ENGINE_FILES, PLAN, SPEC
+from .steps import ENGINE_FILES, PLAN, SPEC, TENSOR_TYPE
 from .target import needs_of
 
 #: The steps in Triton's Python, and the file that they are.
@@ -119,9 +119,10 @@ def _around(source: Source, remarks: tuple[str, ...]) -> Folder:
 
 
 def _preprocess(source: Source, settings: Settings) -> Folder:
-    tensor = Tensor("tensor", "float32", (-1, 3, *source.spec.size))
+    tensor = Tensor("tensor", source.input.dtype, (-1, 3, *source.spec.size))
     warm_up = WarmUp("a frame", 1, ((Tensor("frames", "uint8", (1, *source.spec.frame_size, 3)), None),))
     step = _step(f"{source.name}_preprocess", (_FRAMES,), (tensor, _SIZES), warm_up, settings)
+    step = replace(step, parameters={**step.parameters, TENSOR_TYPE: tensor.dtype})
     return Folder(step, {"1/model.py": _model(), f"1/{SPEC}": spec_text(source.spec).encode()})
 
 
@@ -177,7 +178,7 @@ def _engine(source: Source, settings: Settings, remarks: tuple[str, ...]) -> Fol
     """The folder of an engine that Triton runs: normalised tensors in, the engine's own output out."""
     on_gpu = source.runs == "tensorrt_plan" or settings.accelerator == "tensorrt"
     own = source.batch[:1] if source.fixed else ()
-    entry = Tensor(source.input.name, "float32", (*own, *_dims(source.input.shape)))
+    entry = Tensor(source.input.name, source.input.dtype, (*own, *_dims(source.input.shape)))
     profiles = ("0",) if source.runs == "tensorrt_plan" and not source.fixed else ()
     file = ENGINE_FILES[source.runs]
     batches = [1] if source.fixed else sorted({source.batch[0], source.batch[2]})

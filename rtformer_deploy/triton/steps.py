@@ -33,6 +33,10 @@ PLAN, SPEC = "engine.plan", "spec.json"
 ENGINE_FILES = {"python": PLAN, "tensorrt_plan": "model.plan", "onnxruntime": "model.onnx"}
 
 
+#: The parameter of the step `preprocess` that names the type of the engine's input; repositories of earlier versions have none.
+TENSOR_TYPE = "tensor_type"
+
+
 class Step(Protocol):
     """One step: the tensors that it takes, and requests -> answers in the same order, each its tensors or what is wrong with it."""
 
@@ -53,7 +57,7 @@ def open_step(arguments: Mapping[str, str]) -> Step:
     if step == "decode":
         return Each(decode, "image")
     if step == "preprocess":
-        return Each(preprocessing(load_spec(folder / SPEC), threads), "frames")
+        return Each(preprocessing(load_spec(folder / SPEC), threads, values.get(TENSOR_TYPE, "float32")), "frames")
     if step == "postprocess":
         return Each(postprocessing(load_spec(folder / SPEC), threads), "output", "sizes")
     if step == "segment":
@@ -111,12 +115,12 @@ def decode(image: NDArray[Any]) -> Tensors:
     return {"frames": np.stack(frames)}
 
 
-def preprocessing(spec: ModelSpec, threads: int | None) -> Callable[[NDArray[np.uint8]], Tensors]:
-    """A model -> what makes its input of frames."""
+def preprocessing(spec: ModelSpec, threads: int | None, dtype: str = "float32") -> Callable[[NDArray[np.uint8]], Tensors]:
+    """A model -> what makes its input of frames, as `dtype`, "float32" or "float16"."""
 
     def work(frames: NDArray[np.uint8]) -> Tensors:
         checked = _frames(frames)
-        tensor: NDArray[np.float32] = np.empty((len(checked), 3, *spec.size), np.float32)
+        tensor: NDArray[np.floating] = np.empty((len(checked), 3, *spec.size), dtype)
         preprocess_frames(checked, spec, tensor, threads)
         return {"tensor": tensor, "sizes": np.array([frame.shape[:2] for frame in checked], np.int32)}
 

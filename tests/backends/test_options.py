@@ -11,13 +11,14 @@ from tensorrt_plans import GPU, set_gpus
 
 from rtformer_deploy.backends import BACKENDS, build, check_options, has_fp8
 from rtformer_deploy.errors import BuildError
-from rtformer_deploy.types import BuildOptions
+from rtformer_deploy.types import BuildOptions, PrecisionName
 
 FLAGS = BuildOptions.flags()
 #: A value of each option that is not its default.
 VALUES: dict[str, Any] = {
     "workspace_mib": 512,
     "optimization_level": 0,
+    "io": "fp16",
     "timing_cache": b"",
     "version_compatible": True,
     "hardware_compatible": True,
@@ -36,7 +37,7 @@ def test_a_row_knows_only_options_that_are_there() -> None:
 @pytest.mark.parametrize("name", FLAGS)
 def test_a_backend_takes_what_it_knows_and_refuses_the_rest(backend: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     set_gpus(monkeypatch, GPU)
-    options = replace(BuildOptions(), **{name: VALUES[name]})
+    options = replace(BuildOptions(precision="fp16"), **{name: VALUES[name]})
     if name in BACKENDS[backend].options:
         check_options(options, backend)
         return
@@ -56,6 +57,19 @@ def test_weights_are_left_out_on_a_gpu_alone(backend: str, monkeypatch: pytest.M
     with pytest.raises(BuildError, match="leaves weights out only on a machine with an NVIDIA GPU, and there is none here") as caught:
         check_options(BuildOptions(strip=True), backend)
     assert caught.value.what.startswith(f"--strip: {BACKENDS[backend].title} ")
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
+def test_fp16_ends_need_an_engine_that_computes_in_less_than_fp32(
+    backend: str, precision: PrecisionName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_gpus(monkeypatch)
+    check_options(BuildOptions(precision=precision, io="fp16"), backend)
+    with pytest.raises(BuildError) as caught:
+        check_options(BuildOptions(io="fp16"), backend)
+    assert caught.value.what.startswith("--io fp16 and --fp32 cannot be combined: ")
+    assert caught.value.hint == "Add --fp16, --int8 or --fp8, or leave --io out."
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

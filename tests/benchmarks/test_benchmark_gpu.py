@@ -19,6 +19,7 @@ from helpers import load_file
 from kernel_calls import model_spec
 
 from rtformer_deploy.image import frames as image
+from rtformer_deploy.lanes.kernels import UPSAMPLE_FORMS
 from rtformer_deploy.nvidia.driver import GpuInfo
 
 RATES = {"gbytes_per_s": 2000.0, "gmacs_per_s": 200_000.0}
@@ -118,13 +119,15 @@ def test_what_was_not_measured_is_neither_met_nor_missed(floors: ModuleType) -> 
     assert floors.engine_verdicts({}, {}, [])[0].why == "no TensorRT here"
 
 
-def upsample_figure(ms: float, large_ms: float) -> dict[str, Any]:
-    return {"dtype": "float16", "ms": ms, "torch_ms": 1.0, "large_batch": 78, "large_ms": large_ms, "large_copy_ms": 0.1}
+def upsample_figure(ms: float, large_ms: float, form: str = "upsample_argmax") -> dict[str, Any]:
+    measured = {"ms": ms, "torch_ms": 1.0, "large_batch": 78, "large_ms": large_ms, "large_copy_ms": 0.1}
+    return {"form": form, "dtype": "float16", "logits": "even", **measured}
 
 
 def test_the_upsampling_at_its_bounds(floors: ModuleType) -> None:
     assert [verdict.met for verdict in floors.kernel_verdicts([upsample_figure(0.1, 0.2)])] == [True, True]
     assert [verdict.met for verdict in floors.kernel_verdicts([upsample_figure(0.11, 0.21)])] == [False, False]
+    assert floors.kernel_verdicts([upsample_figure(0.11, 0.21, "upsample_argmax_warp")]) == []
 
 
 # ----------------------------------------------------------------------------------------------------------- rows and table
@@ -140,6 +143,7 @@ def test_a_row_is_made_of_all_bursts(bench: ModuleType) -> None:
 
 def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
     rows = {"torch": bench.row_of([{"ms": [12.0]}], 0.0), "tensorrt-rtx": bench.row_of([{"ms": [0.5]}], 0.001)}
+    two_forms = upsample_figure(0.01, 0.15), upsample_figure(0.02, 0.6, "upsample_argmax_warp")
     norm = {"shape": [1, 256, 2048], "groups": 8, "ms": 0.01, "torch_ms": 0.1, "copy_ms": 0.001}
     case = {
         "variant": "slim",
@@ -150,7 +154,10 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
         "benches": {"tensorrt-rtx": frames_report(0.7), "standin": {"error": "out of memory"}},
         "no_frames": {"tensorrt": "tensorrt is not installed"},
         "floors": {"matrix_ms": 0.25, "copy_ms": 0.01},
-        "kernels": {"upsample_argmax": [upsample_figure(0.01, 0.15)], "grouped_double_norm": [norm]},
+        "kernels": {
+            "upsample_argmax": [*two_forms],
+            "grouped_double_norm": [norm],
+        },
         "verdicts": [verdict.to_json() for verdict in floors.kernel_verdicts([upsample_figure(0.01, 0.3)])],
     }
     text = bench.report(json.loads(json.dumps(case)))
@@ -161,8 +168,9 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
     assert "tensorrt-rtx frames   0.700    0.770 ms; 4 lanes 1900.0 FPS, engine 2000.0" in text
     assert "standin      frames FAILED: out of memory" in text
     assert "tensorrt     frames left out: tensorrt is not installed" in text
-    assert "met          upsample_argmax float16 over interpolate+argmax, >= 10: 100.00" in text
-    assert "MISSED       upsample_argmax float16 x78 over copy, <= 2: 3.00" in text
+    assert "  upsample_argmax_warp float16 even: 0.0200 ms, torch 1.0000\n    x78 0.600 ms, copy 0.100\n" in text
+    assert "met          upsample_argmax float16 even over interpolate+argmax, >= 10: 100.00" in text
+    assert "MISSED       upsample_argmax float16 even x78 over copy, <= 2: 3.00" in text
     assert bench.missed({"cases": [case]})
     right = {"contestants": rows, "benches": {"standin": frames_report(1.0)}, "verdicts": [{"met": True}, {"met": None}]}
     assert not bench.missed({"cases": [right]})
@@ -335,13 +343,14 @@ def test_what_the_engines_are_built_from(bench: ModuleType, harness: ModuleType,
     assert logits.shape == (1, 19, 8, 16)
 
 
+@pytest.mark.parametrize("form", UPSAMPLE_FORMS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_our_upsampling_on_torchs_memory(kernels: ModuleType, dtype: str) -> None:
+def test_our_upsampling_on_torchs_memory(kernels: ModuleType, dtype: str, form: str) -> None:
     spec = model_spec((64, 128), (8, 16), 19)
-    drawn = kernels.smooth_logits(19, (8, 16))
+    drawn = kernels.even_logits(19, (8, 16))
     logits = torch.from_numpy(np.stack([drawn, drawn[::-1].copy()])).to(getattr(torch, dtype))
     cuda = Cuda()
-    call = kernels.UpsampleCall(cuda, cuda.gpu, spec, logits)
+    call = kernels.UpsampleCall(cuda, cuda.gpu, spec, logits, form)
     call("a stream")
     for labels, values in zip(call.labels.numpy(), logits.float().numpy(), strict=True):
         np.testing.assert_array_equal(labels, image.upsample_argmax(values, (64, 128), (64, 128)))
@@ -350,9 +359,18 @@ def test_our_upsampling_on_torchs_memory(kernels: ModuleType, dtype: str) -> Non
     assert np.mean(usual != call.labels.numpy()) < 0.001
 
 
-def test_the_drawn_logits_have_even_regions(kernels: ModuleType) -> None:
+@pytest.mark.parametrize(("name", "classes"), [("even", 7.2), ("slopes", 2.6)])
+def test_the_drawn_logits_are_of_two_kinds(kernels: ModuleType, name: str, classes: float) -> None:
     from rtformer_deploy.image.upsample import mixed_share
 
-    drawn = kernels.smooth_logits(19, (128, 256))
-    assert drawn.shape == (19, 128, 256)
-    assert 0.05 < mixed_share(drawn) < 0.4
+    drawn = kernels.DRAWN[name](19, (128, 256))
+    assert (drawn.shape, drawn.dtype) == ((19, 128, 256), np.float32)
+    assert mixed_share(drawn) == pytest.approx(0.25, abs=0.02)
+    assert kernels.candidates(drawn) == pytest.approx(classes, abs=0.1)
+    assert kernels.DRAWN[name](3, (5, 13)).shape == (3, 5, 13)
+
+
+def test_candidates_are_those_that_may_win(kernels: ModuleType) -> None:
+    corners = np.array([[[4, 4], [0, 0]], [[0, 0], [4, 4]], [[3, 3], [1, 1]], [[0, 0], [0, 0]]], np.float32)
+    assert kernels.candidates(corners) == 3, "the last class never reaches the 1 below which the third never falls"
+    assert kernels.candidates(corners[:1]) == 0

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from helpers import frames, tiny_model, tiny_spec
+from tensorrt_plans import half_ends, make_info
 
 from rtformer_deploy.backends import build, open_engine
 from rtformer_deploy.errors import EngineError, OutputError, UsageError
-from rtformer_deploy.formats.engine_file import load_engine, load_info, save_engine, save_precision, sidecar
-from rtformer_deploy.types import BuildOptions, Engine
+from rtformer_deploy.formats.engine_file import load_engine, load_info, save_engine, save_info, save_precision, sidecar
+from rtformer_deploy.types import BuildOptions, Engine, Head
 
 
 @pytest.fixture(scope="module", params=["openvino", "onnxruntime"])
@@ -86,13 +87,34 @@ def test_a_sidecar_from_a_later_version_may_say_more(engine: Engine, plan: Path)
     edit(plan, colour="green")
     note = "engine.plan.json is of version 1, of which this version of rtformer-deploy does not read: colour."
     assert load_info(plan) == dataclasses.replace(engine.info, notes=(*engine.info.notes, note))
-    edit(plan, version=4)
-    assert load_info(plan).notes[-1] == note.replace("version 1", "version 4")
+    edit(plan, version=5)
+    assert load_info(plan).notes[-1] == note.replace("version 1", "version 5")
     edit(plan, batch="all")
     with pytest.raises(
-        EngineError, match=r"it is of version 4, and only 3 is known here \(batch is 'all'; expected a list\): install a newer"
+        EngineError, match=r"it is of version 5, and only 4 is known here \(batch is 'all'; expected a list\): install a newer"
     ):
         load_info(plan)
+
+
+@pytest.mark.parametrize("head", ["lowres", "labels"])
+def test_fp16_ends_are_kept_in_a_newer_version(tmp_path: Path, head: Head) -> None:
+    info = half_ends(make_info(head))
+    save_info(info, tmp_path / "engine.plan")
+    assert json.loads(sidecar(tmp_path / "engine.plan").read_text())["version"] == 4
+    loaded = load_info(tmp_path / "engine.plan")
+    assert loaded == info
+    assert loaded.io == "fp16"
+    assert [each.dtype for each in (*loaded.inputs, *loaded.outputs)] == ["float16", "uint8" if head == "labels" else "float16"]
+    save_info(make_info(head), tmp_path / "engine.plan")
+    assert json.loads(sidecar(tmp_path / "engine.plan").read_text())["version"] == 1
+
+
+def test_one_end_in_fp16_alone_is_a_damaged_sidecar(tmp_path: Path) -> None:
+    whole, half = make_info(), half_ends(make_info())
+    for info in (dataclasses.replace(whole, inputs=half.inputs), dataclasses.replace(whole, outputs=half.outputs)):
+        save_info(info, tmp_path / "engine.plan")
+        with pytest.raises(EngineError, match=r"cannot be read: outputs are not the one that spec.output describes"):
+            load_info(tmp_path / "engine.plan")
 
 
 def test_a_precision_that_is_read_later_leaves_the_rest_of_a_newer_sidecar_alone(engine: Engine, plan: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.image.nv12 import nv12_to_rgb, yuv_factors
+from rtformer_deploy.lanes.kernels import UPSAMPLE_FORMS
 from rtformer_deploy.nvidia.driver import gpus, why_none
 from rtformer_deploy.types import ModelSpec, Resize
 
@@ -86,7 +87,8 @@ def test_preprocess(on_gpu: On, size: Size, resize: Resize, dtype: Float) -> Non
 @pytest.mark.parametrize("classes", [1, 19, 171, 256])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("kind", ["noise", "smooth", "ties"])
-def test_upsample_argmax(on_gpu: On, size: Size, classes: int, dtype: Float, kind: str) -> None:
+@pytest.mark.parametrize("form", UPSAMPLE_FORMS)
+def test_upsample_argmax(on_gpu: On, size: Size, classes: int, dtype: Float, kind: str, form: str) -> None:
     rng = np.random.default_rng(1)
     logits = rng.standard_normal((2, classes, 64, 128)).astype(np.float32)
     if kind == "smooth":
@@ -94,17 +96,19 @@ def test_upsample_argmax(on_gpu: On, size: Size, classes: int, dtype: Float, kin
     elif kind == "ties":
         logits = np.round(logits)
     logits = logits.astype(dtype)
-    calls = on_gpu(model_spec((512, 1024), (64, 128), classes, "letterbox"), "float32", dtype)
+    calls = on_gpu(model_spec((512, 1024), (64, 128), classes, "letterbox"), "float32", dtype, form)
     labels, flag = calls.upsample_argmax(logits, size, count=2)
     assert flag == 0
     for given, values in zip(labels, logits.astype(np.float32), strict=True):
         np.testing.assert_array_equal(given, image.upsample_argmax(values, size, (512, 1024), "letterbox"))
 
 
-def test_a_logit_that_is_not_finite_raises_the_flag(on_gpu: On) -> None:
+@pytest.mark.parametrize("form", UPSAMPLE_FORMS)
+def test_a_logit_that_is_not_finite_raises_the_flag(on_gpu: On, form: str) -> None:
     logits = np.zeros((1, 19, 64, 128), np.float32)
     logits[0, 18, 63, 127] = np.nan
-    assert on_gpu(model_spec((512, 1024), (64, 128), 19)).upsample_argmax(logits, (1, 1))[1] == 1
+    calls = on_gpu(model_spec((512, 1024), (64, 128), 19), "float32", "float32", form)
+    assert calls.upsample_argmax(logits, (1, 1))[1] == 1
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from emulated_cuda import Cuda, gpu, prototypes
 from kernel_calls import model_spec
 
+from rtformer_deploy.backends.tensorrt import plugins
 from rtformer_deploy.errors import EngineError, MissingPackageError, UsageError
 from rtformer_deploy.image import frames as image
 from rtformer_deploy.image.geometry import input_axes, output_axes, window
@@ -49,11 +51,13 @@ def recorder(root: Path) -> Recorder:
 
 
 def test_the_sources_constants_are_ours(root: Path) -> None:
-    source = (root / "plugins" / "upsample_argmax_block.cuh").read_text()
-    assert f"kCellsWide = {module._CELLS_WIDE};" in source
-    assert f"kCellsHigh = {module._CELLS_HIGH};" in source
-    source = (root / "plugins" / "upsample_argmax.cu").read_text()
-    assert module._UPSAMPLE_THREADS == prototypes(source)["upsample_argmax_f32"].max_threads == 8 * 32
+    for form, (high, wide) in module.UPSAMPLE_FORMS.items():
+        source = (root / "plugins" / f"{form}.cu").read_text()
+        assert module._UPSAMPLE_THREADS == prototypes(source)[f"{form}_f32"].max_threads == 8 * 32
+        (header,) = re.findall(r'#include "(.*)"', source)
+        assert f"Tile = Tile<{high}, {wide}>;" in (root / "plugins" / header).read_text()
+    assert module.UPSAMPLE_FORMS["upsample_argmax"] == (plugins._CELLS_HIGH, plugins._CELLS_WIDE)
+    assert '#include "upsample_argmax_quarter.cuh"' in (root / "plugins" / "upsample_argmax_plugin.cu").read_text()
     assert f"kPixels = {module._OVERLAY_PIXELS};" in (root / "plugins" / "overlay.cu").read_text()
     assert f"kPixels = {module._NV12_PIXELS};" in (root / "plugins" / "nv12_to_rgb.cu").read_text()
     source = (root / "plugins" / "grouped_double_norm.cu").read_text()
@@ -61,7 +65,7 @@ def test_the_sources_constants_are_ours(root: Path) -> None:
     assert prototypes(source)["grouped_double_norm_f16"].max_threads == module._NORM_THREADS
 
 
-@pytest.mark.parametrize("name", ["preprocess", "upsample_argmax", "upsample_argmax_plugin", "grouped_double_norm"])
+@pytest.mark.parametrize("name", ["preprocess", *module.UPSAMPLE_FORMS, "upsample_argmax_plugin", "grouped_double_norm"])
 def test_the_kernels_of_two_types_differ_in_the_type_alone(root: Path, name: str) -> None:
     found = prototypes((root / "plugins" / f"{name}.cu").read_text())
     single, half = (found[f"{name}_{suffix}"] for suffix in ("f32", "f16"))
@@ -116,7 +120,7 @@ def test_every_argument_goes_where_its_name_says(recorder: Recorder) -> None:
         **{f"scale_{c}": scale[i] for i, c in enumerate("rgb")},
         **{f"bias_{c}": bias[i] for i, c in enumerate("rgb")},
     }
-    assert cells == (1, 3, 2)
+    assert cells == (1, 2, 2)
     assert threads == (256, 1, 1)
     weights = {"row_weight": "row_share", "column_weight": "column_share"}
     assert labels == {

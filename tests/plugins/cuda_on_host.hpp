@@ -186,7 +186,13 @@ T __shfl_xor_sync(unsigned int, T value, int distance) {
     return emulated::exchange(value, [&](const auto& of) { return of(lane ^ static_cast<unsigned int>(distance)); });
 }
 
+template <typename T>
+T __shfl_sync(unsigned int, T value, int lane) {
+    return emulated::exchange(value, [&](const auto& of) { return of(static_cast<unsigned int>(lane)); });
+}
+
 inline int __ffs(int word) { return __builtin_ffs(word); }
+inline int __popc(unsigned int word) { return __builtin_popcount(word); }
 
 template <typename T>
 T atomicAdd(T* address, T value) {

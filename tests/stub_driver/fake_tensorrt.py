@@ -24,6 +24,7 @@ from rtformer_deploy.nvidia.driver import current_context, memory_owner
 
 CHANNELS = 5
 _COMPILED = b"compiled kernels"
+_NUMPY_TYPES: dict[str, np.dtype[Any]] = {"FLOAT": np.dtype(np.float32), "HALF": np.dtype(np.float16), "UINT8": np.dtype(np.uint8)}
 
 
 class FakeTensorRT:
@@ -135,12 +136,16 @@ class Context:
 
         def run() -> None:
             time.sleep(fake.run_s * shape[0])
-            output = fake.network(bytes_at(source, int(np.prod(shape)) * 4).view(np.float32).reshape(shape))
+            given, made = (_NUMPY_TYPES[kind] for kind in fake.io.values())
+            images = bytes_at(source, int(np.prod(shape)) * given.itemsize).view(given).reshape(shape)
+            output = fake.network(images.astype(np.float32))
             fake.runs_done += 1
             if not fake.finite:
                 output[0, 0, 0, 0] = np.nan
             if "labels" in fake.io and output.dtype != np.uint8:
                 output = output.repeat(8, 2).repeat(8, 3).argmax(1).astype(np.uint8)
+            if made == np.float16:
+                output = output.astype(np.float16)
             bytes_at(target, output.nbytes)[:] = output.reshape(-1).view(np.uint8)
 
         return run

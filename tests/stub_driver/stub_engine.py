@@ -18,12 +18,14 @@ from rtformer_deploy.backends import build, open_engine
 from rtformer_deploy.backends.onnxruntime.run import open_model, session_options
 from rtformer_deploy.errors import EngineError
 from rtformer_deploy.formats.model_file import read_spec
+from rtformer_deploy.graph.fp16 import to_fp16
+from rtformer_deploy.graph.half_ends import half_ends
 from rtformer_deploy.lanes.health import GpuHealth
 from rtformer_deploy.lanes.kernels import FrameKernels
 from rtformer_deploy.lanes.lane import Lane
 from rtformer_deploy.lanes.shared import LaneShare, on_device
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.types import BuildOptions, Engine, Frame, Head, TensorSpec
+from rtformer_deploy.types import BuildOptions, Engine, Frame, Head, Io, TensorSpec
 
 Key = tuple[int, int, int]  # batch, address of the input, address of the output
 
@@ -90,9 +92,10 @@ def onnx_engine(model: ir.Model, batch: tuple[int, int, int]) -> Engine:
 
 
 @functools.cache
-def tiny_engine(head: Head = "lowres", batch: tuple[int, int, int] = (1, 2, 3)) -> Engine:
-    """An engine of the tiny network of tests/helpers.py."""
-    return onnx_engine(tiny_model("batch", head), batch)
+def tiny_engine(head: Head = "lowres", batch: tuple[int, int, int] = (1, 2, 3), io: Io = "fp32") -> Engine:
+    """An engine of the tiny network of tests/helpers.py; with FP16 ends it computes in FP16."""
+    model = tiny_model("batch", head)
+    return onnx_engine(half_ends(to_fp16(model)) if io == "fp16" else model, batch)
 
 
 def open_lanes(driver: StubDriver, cuda: Any, engine: Engine, lanes: int = 1, *, graphs: bool = True) -> Pair:

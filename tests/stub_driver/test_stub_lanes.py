@@ -20,12 +20,13 @@ from stub_lab import bytes_at
 from rtformer_deploy.errors import EngineError, UsageError
 from rtformer_deploy.lanes import kernels as kernels_module
 from rtformer_deploy.runtime.frame_runner import FrameRunner
-from rtformer_deploy.types import Engine, Frame, LabelMap
+from rtformer_deploy.types import Engine, Frame, Head, LabelMap
 
 SIZES = ((64, 96), (50, 70), (83, 120))
 #: Submissions of every batch and of several sizes, each of which comes back: once without a graph, once to capture it, then from it.
 SUBMISSIONS = [frames(*sizes, seed=seed) for seed, sizes in enumerate((SIZES[:1], SIZES[1:2], SIZES[:2], SIZES))]
 ROUNDS = 3
+KERNELS = [f"{name}_{suffix}" for name in ("preprocess", "upsample_argmax") for suffix in ("f16", "f32")]
 Open = Callable[..., Pair]
 
 
@@ -56,6 +57,23 @@ def labels_of(runner: FrameRunner, given: Sequence[Any], **options: Any) -> list
 def assert_equal(given: Sequence[LabelMap], right: Sequence[LabelMap]) -> None:
     for one, other in zip(given, right, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("head", ["lowres", "labels"])
+@pytest.mark.parametrize("graphs", [True, False])
+def test_an_engine_with_fp16_ends_gives_what_it_gives_on_the_cpu(opened: Open, driver: StubDriver, graphs: bool, head: Head) -> None:
+    pair = opened(graphs=graphs, engine=tiny_engine(head, io="fp16"))
+    assert pair.runner.sessions[0].engine.input.dtype == np.float16
+    for given in SUBMISSIONS * ROUNDS:
+        assert_equal(labels_of(pair.runner, given), labels_of(pair.cpu, given))
+    for given in SUBMISSIONS * (head == "lowres"):
+        logits = pair.runner.logits(given)
+        assert logits.dtype == np.float32
+        np.testing.assert_array_equal(logits, pair.cpu.logits(given))
+    kernels = {name for line in driver.log() for name in KERNELS if f"launch {name} " in line}
+    assert kernels == {"preprocess_f16", *["upsample_argmax_f16"] * (head == "lowres")}
+    assert (driver.calls().get("cuGraphLaunch", 0) > 0) == graphs
+    assert pair.runner.notes == ()
 
 
 @pytest.mark.parametrize("graphs", [True, False])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 from fake_tensorrt import Context
+from numpy.typing import NDArray
 from tensorrt_lab import TensorRTLab
-from tensorrt_plans import make_engine
+from tensorrt_plans import half_ends, make_engine
 
 from rtformer_deploy.backends import layer_times
 from rtformer_deploy.backends.tensorrt.library import TrtLibrary
@@ -51,6 +53,25 @@ def test_tensorrt_tells_its_profiler(machine: TensorRTLab, monkeypatch: pytest.M
     assert (second.name, second.kind, second.precision, second.runs_ms) == ("second", "", "", (1.0, 2.0, 3.0))
     assert machine.captured() == 0
     assert machine.count("TensorRT: destroy context") == 1
+
+
+def test_a_profiled_engine_with_fp16_ends_reads_fp16(machine: TensorRTLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_profiler(monkeypatch)
+    module = machine.module()
+    module.IProfiler = IProfiler
+    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.plan.load_library", lambda *_: TrtLibrary(module, "tensorrt", False))
+    machine.io = {"input": "HALF", "logits": "HALF"}
+    seen: list[Any] = []
+    computed = machine.network
+
+    def watched(images: NDArray[np.float32]) -> NDArray[Any]:
+        seen.append(images.copy())
+        return computed(images)
+
+    machine.network = watched
+    engine, images = make_engine(), np.full((1, 3, 64, 96), 1.5, np.float16)
+    assert len(layer_times(dataclasses.replace(engine, info=half_ends(engine.info)), images, 1)) == 2
+    np.testing.assert_array_equal(seen[-1], images)
 
 
 def test_a_tensorrt_without_a_profiler_says_so(machine: TensorRTLab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import sys
 import threading
@@ -14,15 +15,18 @@ import pytest
 from fake_tensorrt import network
 from helpers import frames
 from tensorrt_lab import ALLOCATED, FREED, SIZES, TensorRTLab, assert_labels
-from tensorrt_plans import GPU, make_engine, make_info, set_gpus
+from tensorrt_plans import GPU, half_ends, make_engine, make_info, set_gpus
 
 from rtformer_deploy.backends import check_engine, open_engine
 from rtformer_deploy.backends.here import complete_precision
 from rtformer_deploy.backends.tensorrt.run import precision_after_open
 from rtformer_deploy.errors import EngineError, MissingPackageError, UsageError
+from rtformer_deploy.image.frames import upsample_argmax
 from rtformer_deploy.lanes.buffers import import_cuda
 from rtformer_deploy.nvidia.driver import GpuInfo, current_context
+from rtformer_deploy.runtime.cpu_session import preprocess_frames
 from rtformer_deploy.runtime.session import DeviceTimed
+from rtformer_deploy.timing.bench import bench
 from rtformer_deploy.types import PrecisionFound
 
 
@@ -46,6 +50,35 @@ def test_an_engine_that_gives_labels(machine: TensorRTLab) -> None:
         assert runner.sessions[0].engine.wait().dtype == np.uint8
     assert labels.shape == (64, 96)
     assert len(np.unique(labels)) > 1
+
+
+def test_an_engine_with_fp16_ends(machine: TensorRTLab) -> None:
+    """From opening to the label maps, the logits, the engine alone and bench."""
+    machine.io = {"input": "HALF", "logits": "HALF"}
+    engine, given = make_engine(), frames(*SIZES[:2])
+    engine = dataclasses.replace(engine, info=half_ends(engine.info))
+    with open_engine(engine) as runner:
+        session, images = runner.sessions[0].engine, np.empty((2, 3, 64, 96), np.float16)
+        preprocess_frames(given, runner.spec, images, 1)
+        expected = network(images.astype(np.float32)).astype(np.float16)
+        logits = runner.logits(given)
+        assert logits.dtype == np.float32
+        np.testing.assert_array_equal(logits, expected.astype(np.float32))
+        for labels, frame, values in zip(runner.run(given), given, expected, strict=True):
+            np.testing.assert_array_equal(labels, upsample_argmax(values.astype(np.float32), frame.shape[:2], runner.spec.size))
+        session.input[:2] = images
+        session.start(2)
+        np.testing.assert_array_equal(session.wait().view(np.uint16), expected.view(np.uint16))
+        assert bench(runner, given, seconds=0.01, warmup=0).batch == 2
+    assert session.input.dtype == np.float16
+    assert session.input.size == 0
+
+
+def test_the_types_of_a_plan_are_those_of_its_sidecar(machine: TensorRTLab) -> None:
+    engine = make_engine()
+    with pytest.raises(EngineError, match=r"'input': 'float32'.*its engine.plan.json says .*'input': 'float16'") as caught:
+        open_engine(dataclasses.replace(engine, info=half_ends(engine.info)))
+    assert "--fp16 --io fp16 " in str(caught.value.hint)
 
 
 def run(session: Any, batch: int) -> Any:

@@ -12,16 +12,18 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from helpers import frames, hide, tiny_model, tiny_spec
+from tensorrt_plans import half_ends, make_info
 from triton_repositories import LARGEST, config, files, run, tiny_plan, write_model, write_plan, write_tensorrt
 
 from rtformer_deploy.backends import open_engine
+from rtformer_deploy.errors import DeployError
 from rtformer_deploy.formats.engine_file import load_engine
 from rtformer_deploy.formats.model_file import save_model
 from rtformer_deploy.formats.spec_file import load_spec
 from rtformer_deploy.opening import open_any
 from rtformer_deploy.triton import repository
-from rtformer_deploy.triton.steps import postprocessing, preprocessing
-from rtformer_deploy.types import Refit
+from rtformer_deploy.triton.steps import open_step, postprocessing, preprocessing
+from rtformer_deploy.types import Head, Refit
 
 PYTHON = {
     "rtformer-deploy.json",
@@ -112,6 +114,32 @@ def test_a_tensorrt_plan_runs_in_tritons_own_backend(here: Path) -> None:
     assert f"# Needs {need}." in (repo / "tiny_engine" / "config.pbtxt").read_text()
     manifest = json.loads((repo / "rtformer-deploy.json").read_text())
     assert need in manifest["models"][0]["needs"]
+
+
+@pytest.mark.parametrize("head", ["lowres", "labels"])
+def test_fp16_ends_are_fp16_in_every_configuration_and_in_the_steps(here: Path, head: Head) -> None:
+    info = half_ends(make_info(head))
+    written(write_tensorrt(here / "tiny.plan", spec=info.spec, inputs=info.inputs, outputs=info.outputs))
+    repo, given, made = here / "repo", "TYPE_FP16", "TYPE_UINT8" if head == "labels" else "TYPE_FP16"
+    engine, before, after = (config(repo, f"tiny_{name}") for name in ("engine", "preprocess", "postprocess"))
+    assert [part["data_type"] for part in (engine["input"][0], before["output"][0])] == [[given], [given]]
+    assert [part["data_type"] for part in (engine["output"][0], after["input"][0])] == [[made], [made]]
+    parameters = {each["key"][0]: each["value"][0]["string_value"][0] for each in before["parameters"]}
+    model = {"parameters": {key: {"string_value": value} for key, value in parameters.items()}}
+    step = open_step({"model_repository": str(repo / "tiny_preprocess"), "model_version": "1", "model_config": json.dumps(model)})
+    (frame,) = frames((50, 80))
+    (answer,) = step.run([{"frames": frame[None]}])
+    assert not isinstance(answer, DeployError)
+    exact = preprocessing(info.spec, 1)(frame[None])["tensor"]
+    assert exact.dtype == np.float32
+    np.testing.assert_array_equal(answer["tensor"].view(np.uint16), exact.astype(np.float16).view(np.uint16))
+
+
+def test_fp16_logits_become_the_labels_that_they_mean() -> None:
+    spec, sizes = tiny_spec("batch"), np.array([[50, 80]], np.int32)
+    logits = np.random.default_rng(0).standard_normal((1, 5, 8, 12)).astype(np.float16)
+    found, wanted = (postprocessing(spec, 1)(each, sizes)["labels"] for each in (logits, logits.astype(np.float32)))
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_a_plan_of_one_batch_names_it_itself(here: Path) -> None:

@@ -44,7 +44,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     plan = store_fp16(data) if options.precision == "fp16" else data
     progress("ONNX Runtime: open it, run it once and read its layers", 1, 2)
     try:
-        layers = layer_precisions(plan, source.name, (batch[0], *map(int, source.shape[1:])), options.threads)
+        layers = layer_precisions(plan, source.name, (batch[0], *map(int, source.shape[1:])), options.threads, source.dtype)
     except OutputError:  # there is no temporary folder
         raise
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
@@ -90,7 +90,7 @@ def store_fp16(data: bytes) -> bytes:
     return serialize_model(model)
 
 
-def layer_precisions(plan: bytes, name: str, shape: tuple[int, ...], threads: int | None) -> dict[str, int]:
+def layer_precisions(plan: bytes, name: str, shape: tuple[int, ...], threads: int | None, dtype: str = "float32") -> dict[str, int]:
     """Runs the plan once on zeros and counts its compute layers by the type of their input, from ONNX Runtime's own profile."""
     import onnxruntime as ort
 
@@ -102,7 +102,7 @@ def layer_precisions(plan: bytes, name: str, shape: tuple[int, ...], threads: in
     with temporary_folder() as folder:
         options.profile_file_prefix = str(folder / "profile")
         session = ort.InferenceSession(plan, options, providers=["CPUExecutionProvider"])
-        session.run(None, {name: np.zeros(shape, np.float32)})
+        session.run(None, {name: np.zeros(shape, dtype)})
         events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     counts: collections.Counter[str] = collections.Counter()
     for event in events:

@@ -25,7 +25,7 @@ _FUSION = re.compile(r"(/\w*Fusion\w*/?)+$")  # the suffix that each fusion adds
 _BLOCKED = "_nchwc"  # the suffix of a layer that works on blocks of channels
 
 
-def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
+def layer_times(engine: Engine, images: NDArray[np.floating], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
     """See `backends.layer_times`; ONNX Runtime counts in whole microseconds. `device` is ignored on a CPU."""
     options = session_options(threads)
     options.enable_profiling = True

@@ -72,7 +72,7 @@ class ONNXRuntimeSession(WorkerSession):
     def __init__(self, model: Any, info: EngineInfo) -> None:
         source, target = info.inputs[0], info.outputs[0]
         largest = info.batch[2]
-        super().__init__((largest, *map(int, source.shape[1:])), "onnxruntime")
+        super().__init__((largest, *map(int, source.shape[1:])), "onnxruntime", source.dtype)
         self._names = source.name, target.name
         self._output: NDArray[Any] = np.zeros((largest, *map(int, target.shape[1:])), np.dtype(target.dtype))
         self._model = model
@@ -90,7 +90,7 @@ class ONNXRuntimeSession(WorkerSession):
     def _bind(self, batch: int) -> None:
         """Points the binding at the first `batch` images of both buffers; nothing is copied."""
         source, target = self.input[:batch], self._output[:batch]
-        self._binding.bind_input(self._names[0], "cpu", 0, np.float32, source.shape, source.ctypes.data)
+        self._binding.bind_input(self._names[0], "cpu", 0, source.dtype.type, source.shape, source.ctypes.data)
         self._binding.bind_output(self._names[1], "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
         self._bound = batch
 

@@ -20,7 +20,7 @@ _FUSED_BIAS = "/WithoutBiases"
 _NO_WORK = frozenset({"Const", "Input", "Output"})
 
 
-def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
+def layer_times(engine: Engine, images: NDArray[np.floating], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
     """See `backends.layer_times`; OpenVINO counts in whole microseconds. `device` is ignored on a CPU."""
     compiled = compile_plan(engine.plan, threads, profiling=True)
     nodes = owners(compiled.get_runtime_model(), {layer.get_friendly_name() for layer in read_plan(engine.plan).get_ops()})

@@ -47,7 +47,7 @@ def build(model: ir.Model, spec: ModelSpec, options: BuildOptions, progress: Pro
     trt, log = library.module, MessageLog(library.module)
     builder = _create_builder(library, log)
     data = serialize_model(model)
-    check_graph(model, data, {source.name: _sample(spec, batch[0])})
+    check_graph(model, data, {source.name: _sample(spec, batch[0]).astype(source.dtype)})
     if options.plugins:
         register_quick_plugins(trt)
     network = builder.create_network(_strongly_typed(trt))

@@ -19,7 +19,7 @@ _KNOWN = frozenset({"", "ai.onnx", DOMAIN})
 _HINT = "Build with --fp32, or with --backend onnxruntime to see more of it; if neither helps, report this with the model."
 
 
-def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.float32]]) -> None:
+def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.floating]]) -> None:
     """Raises BuildError if ONNX's checker or ONNX Runtime refuses a graph, or if it gives NaN where the model in FP32 does not.
 
     `data` is the serialised model, `feed` its input. A graph with nodes for our plugins is not run: only TensorRT knows them.
@@ -44,7 +44,8 @@ def check_graph(model: ir.Model, data: bytes, feed: dict[str, NDArray[np.float32
             f"TensorRT cannot read the model, as its graph does not run on ONNX Runtime: {first_line(error)}", _HINT
         ) from error
     if expects_finite(model) and not all(np.isfinite(each).all() for each in outputs.values() if each.dtype.kind == "f"):
+        half = any(output.dtype == ir.DataType.FLOAT16 for output in model.graph.outputs)
         raise BuildError(
             "The graph that was made for TensorRT gives NaN or infinity on the sample frame; in FP32 the model does not.",
-            "Build with --fp32.",
+            "Leave --io fp16 out; if that does not help, build with --fp32." if half else "Build with --fp32.",
         )

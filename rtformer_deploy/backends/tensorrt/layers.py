@@ -18,7 +18,7 @@ from .plan import PlanContext
 from .run import open_lanes
 
 
-def layer_times(engine: Engine, images: NDArray[np.float32], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
+def layer_times(engine: Engine, images: NDArray[np.floating], rounds: int, device: int, threads: int | None) -> list[LayerTime]:
     """See `backends.layer_times`; TensorRT measures the GPU's time between layers. `threads` is ignored on a GPU.
 
     Raises EngineError if this TensorRT has no profiler, or if the profiler names no layers.

@@ -90,9 +90,9 @@ def refuse_what_cannot_open(info: EngineInfo) -> None:
 
 
 def _on_a_cpu(info: EngineInfo) -> EngineInfo:
-    """What comes nearest to an engine on a CPU, which has no FP8 and no plans without weights."""
+    """What comes nearest to an engine on a CPU, which has no FP8, no FP16 input and no plans without weights."""
     asked = "int8" if info.precision.asked == "fp8" else info.precision.asked
-    return replace(info, backend="openvino", precision=replace(info.precision, asked=asked), refit=None)
+    return replace(info, backend="openvino", inputs=(info.spec.input,), precision=replace(info.precision, asked=asked), refit=None)
 
 
 def choose_gpu(info: EngineInfo, device: int) -> GpuInfo:

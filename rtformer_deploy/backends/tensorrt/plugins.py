@@ -19,9 +19,9 @@ from ...nvidia.driver import gpus
 from ...nvidia.nvrtc import compile_kernel_file, ptx_for_driver
 
 DOMAIN = "rtformer"
-#: As in plugins/: positions that a block of grouped_double_norm.cu writes, and the block of upsample_argmax_block.cuh.
+#: As in plugins/: positions that a block of grouped_double_norm.cu writes, and the block of upsample_argmax_quarter.cuh.
 _NORM_THREADS = 1024
-_UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 4, 32
+_UPSAMPLE_THREADS, _CELLS_HIGH, _CELLS_WIDE = 256, 7, 31
 _TABLES = ("row_cells", "row_weight", "column_cells", "column_weight", "column_cell")
 
 #: A kernel file and "f32" or "f16" -> PTX for the GPU that is current.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from tensorrt_plans import GPU, make_engine, make_info
+from tensorrt_plans import GPU, half_ends, make_engine, make_info
 
 from rtformer_deploy.backends import check_engine, open_engine
 from rtformer_deploy.backends.tensorrt.plan import INVALID_BECAUSE, runs_on
@@ -45,6 +45,15 @@ def test_what_is_for_a_gpu_alone_is_not_suggested_for_a_cpu(monkeypatch: pytest.
         check_engine(info)
     assert str(caught.value.hint).endswith("--backend openvino --int8 --min 1 --opt 2 --max 3")
     assert rebuild_command(info).endswith("--backend tensorrt --fp8 --strip --min 1 --opt 2 --max 3")
+
+
+def test_fp16_ends_are_in_the_rebuild_command_and_not_suggested_for_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.plan.gpus", lambda: ())
+    info = half_ends(make_info(batch=(1, 1, 1)))
+    assert rebuild_command(info) == "rtformer-deploy build-engine MODEL.onnx --backend tensorrt --fp16 --io fp16"
+    with pytest.raises(EngineError) as caught:
+        check_engine(info)
+    assert str(caught.value.hint).endswith("rtformer-deploy build-engine MODEL.onnx --backend openvino --fp16")
 
 
 @pytest.mark.parametrize(("backend", "package"), [("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")])
