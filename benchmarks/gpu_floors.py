@@ -116,6 +116,6 @@ def kernel_verdicts(upsamples: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         if figure["form"] != "upsample_argmax":
             continue
         name = f"upsample_argmax {figure['dtype']} {figure['logits']}"
-        found.append(at_least(f"{name} over interpolate+argmax", figure["torch_ms"] / figure["ms"], UPSAMPLE_SPEEDUP))
+        found.append(at_least(f"{name} over torch", figure["torch_ms"] / figure["ms"], UPSAMPLE_SPEEDUP))
         found.append(at_most(f"{name} x{figure['large_batch']} over copy", figure["large_ms"] / figure["large_copy_ms"], OVER_COPY))
     return found

@@ -25,12 +25,11 @@ Head = Literal["lowres", "logits", "labels"]
 Resize = Literal["stretch", "letterbox"]
 PrecisionName = Literal["fp32", "fp16", "int8", "fp8"]
 PrecisionState = Literal["verified", "requested", "mismatch"]
-#: The floating-point type of an engine's input, and of its logits.
-Io = Literal["fp32", "fp16"]
+Io = Literal["fp32", "fp16"]  # of an engine's input and logits
+_IO: tuple[Io, ...] = ("fp32", "fp16")
 Backend = str  # a name in the table of backends, `backends.BACKENDS`
 _Value = TypeVar("_Value")
-#: The precisions that are Q/DQ pairs in the graph, and so need ranges.
-QUANTISED: frozenset[PrecisionName] = frozenset({"int8", "fp8"})
+QUANTISED: frozenset[PrecisionName] = frozenset({"int8", "fp8"})  # Q/DQ pairs in the graph, which need ranges
 
 #: A name that can be part of a file's name on every system, and nothing more: no separators, no leading dot or space, and no control or
 #: bidirectional characters.
@@ -54,22 +53,18 @@ Std = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Amax = Annotated[float, Meta(ge=0, le=3.4e38)]  # a float32
 Threshold = Annotated[float, Meta(ge=-3e38, le=3e38)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-#: The share of a frame's height and width that a network sees.
-Scale = Annotated[float, Meta(ge=0.01, le=1)]
+Scale = Annotated[float, Meta(ge=0.01, le=1)]  # the share of a frame's height and width that a network sees
 Classes = Annotated[tuple[ClassName, ...], Meta(min_length=1, max_length=255)]
 Palette = Annotated[tuple[tuple[Byte, Byte, Byte], ...], Meta(min_length=1, max_length=255)]
 #: One option of an architecture: what a TOML table of a recipe holds, without tables in it.
 Option = bool | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | float | str | None
 Arch = Mapping[Annotated[str, Meta(pattern=BARE_KEY)], Option | list[Option]]
-#: The longest side of an input, and the most pixels: 8192x8192.
-MOST_SIDE = 16384
-MOST_PIXELS = 2**26
-#: The most pixels of all frames that an engine takes at once: 512 of 1024x2048.
-MOST_BATCH_PIXELS = 2**30
+MOST_SIDE = 16384  # of an input
+MOST_PIXELS = 2**26  # of an input: 8192x8192
+MOST_BATCH_PIXELS = 2**30  # the most pixels of all frames that an engine takes at once: 512 of 1024x2048
 Side = Annotated[int, Meta(ge=1, le=MOST_SIDE)]
 
-#: Takes one line that a person should read.
-Say = Callable[[str], None]
+Say = Callable[[str], None]  # takes one line that a person should read
 #: Called during a long step with (phase, steps done, steps in all). To stop the step, raise an exception in it: the
 #: exception ends the step and reaches the caller.
 Progress = Callable[[str, int, int], None]
@@ -87,8 +82,7 @@ class Feedback:
     progress: Progress = no_progress
 
 
-#: What the first run of a model from elsewhere may take: seconds, and GiB of memory.
-TRY_SECONDS, TRY_MEMORY = 60.0, 8.0
+TRY_SECONDS, TRY_MEMORY = 60.0, 8.0  # what the first run of a model from elsewhere may take: seconds, and GiB of memory
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -113,8 +107,7 @@ def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
 
-#: The name of the architecture in the ModelSpec of a model from elsewhere.
-FOREIGN = "unknown"
+FOREIGN = "unknown"  # the name of the architecture in the ModelSpec of a model from elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,8 +291,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A build option on the command line. `kind` is the kind of value that it takes: none, a number from `least` to `most`, one of
-    `choices` (the first is the default), or a file.
+    """A build option on the command line. Its value: none, a number from `least` to `most`, one of `choices` (first: default), or a file.
 
     For a file, the option's value is its bytes. `help` has no full stop: the command line adds which backends know the option.
     """
@@ -329,23 +321,13 @@ class BuildOptions:
 
     precision: PrecisionName = "fp32"
     batch: tuple[int, int, int] = (1, 1, 1)
-    workspace_mib: int | None = _backend_option(
-        None, Flag("--workspace", "Limit the memory that kernels may use while running", "number", "MIB", least=1)
-    )
+    workspace_mib: int | None = _backend_option(None, Flag("--workspace", "Limit the memory that kernels use", "number", "MIB", least=1))
     optimization_level: int | None = _backend_option(
         None, Flag("--optimization-level", "Choose how long to look for fast kernels", "number", "0..5", most=5)
     )
-    timing_cache: bytes | None = _backend_option(
-        None, Flag("--timing-cache", "Take the kernel timings of earlier builds from FILE, and add this build's", "file", "FILE")
-    )
-    io: Io = _backend_option(  # noqa: RUF009  # Io is immutable: two words
-        "fp32",
-        Flag(
-            "--io",
-            "Choose the type of the engine's input and logits; fp16 with --fp16, --int8 or --fp8, never run so far",
-            "choice",
-            choices=("fp32", "fp16"),
-        ),
+    timing_cache: bytes | None = _backend_option(None, Flag("--timing-cache", "Keep the timings of kernels in FILE", "file", "FILE"))
+    io: Io = _backend_option(  # noqa: RUF009  # Io is immutable
+        "fp32", Flag("--io", "Choose the type of the engine's input and logits; fp16 has never run so far", "choice", choices=_IO)
     )
     version_compatible: bool = _backend_option(False, Flag("--version-compatible", "Make a plan that newer versions open too"))
     hardware_compatible: bool = _backend_option(False, Flag("--hardware-compatible", "Make a plan for other GPUs too, Ampere and newer"))

@@ -169,7 +169,7 @@ def test_the_table(bench: ModuleType, floors: ModuleType) -> None:
     assert "standin      frames FAILED: out of memory" in text
     assert "tensorrt     frames left out: tensorrt is not installed" in text
     assert "  upsample_argmax_warp float16 even: 0.0200 ms, torch 1.0000\n    x78 0.600 ms, copy 0.100\n" in text
-    assert "met          upsample_argmax float16 even over interpolate+argmax, >= 10: 100.00" in text
+    assert "met          upsample_argmax float16 even over torch, >= 10: 100.00" in text
     assert "MISSED       upsample_argmax float16 even x78 over copy, <= 2: 3.00" in text
     assert bench.missed({"cases": [case]})
     right = {"contestants": rows, "benches": {"standin": frames_report(1.0)}, "verdicts": [{"met": True}, {"met": None}]}
