@@ -1,6 +1,6 @@
 """The errors that a user can see. Each says what happened and, if it is known, what to do.
 
-All of them are a DeployError, and their exit code is its own unless another one stands here:
+Each is a DeployError. The exit code is 1 unless its line says another one:
 
     DeployError              exit code 1
     ├── UsageError           exit code 2: the call itself is wrong (two options that cannot be combined)

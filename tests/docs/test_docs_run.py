@@ -126,13 +126,15 @@ def test_the_tour_prints_what_the_readme_shows(prepared: Path, tmp_path: Path) -
     printed, compared = "", 0
     with chdir(folder):
         for block in blocks(ROOT / "README.md"):
-            if block.language == "text":
+            if block.language == "text" and printed:
                 shapes = {shape(line) for line in printed.splitlines()}
                 ours = [line for line in block.text.splitlines() if line not in ("", "…") and not line.startswith(SHIPPED)]
                 assert [line for line in ours if shape(line) not in shapes] == [], printed
                 compared += len(ours)
             elif block.language == "" and block.why_not is None:
                 printed = "".join(run(words) for program, *words in lines(block) if program == "rtformer-deploy")
+            else:
+                printed = ""  # what follows is the output of a command that does not run here
     assert compared > 15
 
 
