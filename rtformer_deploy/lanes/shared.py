@@ -12,13 +12,18 @@ from ..nvidia import driver as gpu
 from .engine import CudaEngine
 from .health import GpuHealth
 from .kernels import FrameKernels
+from .pinned import PinnedMemory
+
+#: How many submissions' frames, and how many submissions' label maps, callers may hold in pinned memory, for each lane.
+LENT_PER_LANE = 2
 
 
 @dataclass(slots=True)
 class LaneShare:
     """`cuda` is the module cuda.core.
 
-    `capture` says whether lanes capture their own CUDA graphs. `notes` collects notes for the user, each once. `on_last_close` is
+    `capture` says whether lanes capture their own CUDA graphs. `frames` and `labels` are the pinned memory that callers write frames into
+    and read label maps from. `notes` collects notes for the user, each once. `on_last_close` is
     called when the last lane closes, while the engine and all execution contexts still exist.
     """
 
@@ -30,9 +35,16 @@ class LaneShare:
     capture: bool
     on_last_close: Callable[[], object] = lambda: None
     notes: list[str] = field(default_factory=list)
+    frames: PinnedMemory = field(init=False)
+    labels: PinnedMemory = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: int = 0
     _frees: list[Callable[[], object]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.frames, self.labels = (PinnedMemory(self.cuda, self.current) for _ in range(2))
+        self.health.watch(self.frames)
+        self.health.watch(self.labels)
 
     def current(self) -> AbstractContextManager[Any]:
         """The GPU, with its primary context current in this thread; afterwards the caller's own context is current again."""
@@ -48,6 +60,8 @@ class LaneShare:
         """Counts a new lane."""
         with self._lock:
             self._open += 1
+            self.labels.most = LENT_PER_LANE * self._open
+            self.frames.most = self.labels.most * self.engine.info.batch[2]
 
     def closed(self, free: Callable[[], object]) -> None:
         """Call when a lane is closed and nothing of it is in flight. The last lane calls `on_last_close`, then `free` of every lane.
@@ -62,6 +76,8 @@ class LaneShare:
             self.on_last_close()
             while self._frees:
                 self._frees.pop(0)()
+            self.frames.close()
+            self.labels.close()
 
 
 class _ThreadContexts(threading.local):

@@ -1,0 +1,19 @@
+"""Copies frames to other memory, in threads if the native code is there."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..types import Frame
+from . import native
+
+_MOST_THREADS = 4  # about as many as a socket's memory keeps busy; the others have better things to do
+
+
+def copy_frame(frame: Frame, target: NDArray[np.uint8]) -> None:
+    """A frame (H, W, 3), contiguous or not -> the same bytes in `target`, contiguous memory of the frame's size. The GIL is released."""
+    if native.available() and frame.strides[1:] == (3, 1):
+        native.copy_rows(frame, target, min(_MOST_THREADS, native.usable_threads()))
+    else:
+        np.copyto(target.reshape(frame.shape), frame)
