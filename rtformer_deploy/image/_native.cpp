@@ -274,9 +274,15 @@ PyObject* copy_rows(PyObject*, PyObject* args) {
     if (row < 1 || from.view.shape[0] < 1 || threads < 1) return refuse("there are no rows of contiguous bytes, or no threads");
     const Py_ssize_t rows = from.view.shape[0], stride = from.view.strides[0];
     if (!to.holds<unsigned char>({rows, row})) return refuse("a buffer has another size than the other");
+    bool failed = false;
     Py_BEGIN_ALLOW_THREADS
-    copy_in_threads(from.as<const unsigned char>(), to.as<unsigned char>(), rows, row, stride, threads);
+    try {
+        copy_in_threads(from.as<const unsigned char>(), to.as<unsigned char>(), rows, row, stride, threads);
+    } catch (const std::exception&) {  // no memory
+        failed = true;
+    }
     Py_END_ALLOW_THREADS
+    if (failed) return PyErr_NoMemory();
     Py_RETURN_NONE;
 }
 

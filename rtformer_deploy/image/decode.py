@@ -60,7 +60,8 @@ def new_frame(size: tuple[int, int]) -> Frame:
 def load_image(path: Path | str, bit_depth: int | None = None, *, frame: NewFrame = new_frame) -> Frame:
     """An image file -> its upright frame. `bit_depth` is the bits that samples of a 16- or 32-bit image use (None: as the file says).
 
-    `frame` gives the memory that it is decoded into: with `runner.frame`, an engine on a GPU takes it without a copy. Raises ImageError if the file is missing, empty, not an image, damaged, cut off or too large.
+    `frame` gives the memory that it is decoded into: with `runner.frame`, an engine on a GPU takes it without a copy.
+    Raises ImageError if the file is missing, empty, not an image, damaged, cut off or too large.
     """
     return decode_image(read_bytes(Path(path), ImageError, "an image", IMAGE_BYTES), str(path), bit_depth, frame=frame)
 

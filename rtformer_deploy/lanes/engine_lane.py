@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -146,11 +148,9 @@ class EngineLane:
         """See LaneWork."""
         return LaneWork(key, name, self._stream, steps, refeed, self._rest, self._source, self._target, batch, self._share.frames, maps)
 
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[Any]:
+    def _at_work(self) -> AbstractContextManager[Any]:
         """Makes the GPU current. If an error in the block broke the GPU, every lane fails."""
-        with self._share.health.watching(self._probe), self._share.current() as gpu:
-            yield gpu
+        return _AtWork(self._share, self._probe)
 
     def _probe(self) -> None:
         with self._share.current():
@@ -199,3 +199,20 @@ class EngineLane:
             work.enqueue()
         else:
             graph.launch(self._stream, work)
+
+
+class _AtWork:
+    """See `EngineLane._at_work`: the GPU is current within the watch over its health."""
+
+    __slots__ = ("_current", "_watch")
+
+    def __init__(self, share: LaneShare, probe: Callable[[], object]) -> None:
+        self._watch, self._current = share.health.watching(probe), share.current()
+
+    def __enter__(self) -> Any:
+        self._watch.__enter__()
+        return self._current.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._current.__exit__(kind, error, trace)
+        self._watch.__exit__(kind, error, trace)

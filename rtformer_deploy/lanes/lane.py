@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import UsageError
-from ..image.copies import copy_frame
+from ..image.copies import copy_frame, copy_threads
 from ..image.frames import resize_labels
 from ..image.geometry import Size
 from ..nvidia import driver as driver
@@ -76,6 +76,7 @@ class Lane(EngineLane):
         self._labels: PinnedBlock | None = None  # where the next label maps go, or the last ones are
         self._device_labels: list[DeviceLabels] = []
         self._callers: list[Any] = []  # the streams that produce the frames
+        self._threads = copy_threads()
         self._reader_source: CallersStream | None = None  # the caller's stream behind `_reader`
         self._reader = self._cuda.LEGACY_DEFAULT_STREAM
         self._caller = functools.lru_cache(maxsize=_CALLERS)(self._cuda.Stream.from_handle)
@@ -95,8 +96,8 @@ class Lane(EngineLane):
     def frame(self, size: Size) -> Frame:
         """See `Session`. It is pinned memory, unless callers hold twice as many frames as all lanes can have in flight."""
         with self._share.health.watching(self._probe):
-            array = self._share.frames.array(3 * size[0] * size[1])
-        return np.empty((*size, 3), np.uint8) if array is None else array.reshape(*size, 3)
+            array = self._share.frames.array((*size, 3))
+        return np.empty((*size, 3), np.uint8) if array is None else array
 
     def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Frame] | Sequence[DeviceFrame]:
         device_or_host = check_frames(frames)
@@ -214,7 +215,7 @@ class Lane(EngineLane):
                 shape.frames[index].set(*place)
             elif own is not None:
                 start = shape.layout.placed[index].frame_start
-                copy_frame(frame, own.array[start : start + frame.size])
+                copy_frame(frame, own.array[start : start + frame.size], self._threads)
                 if shape.origin == "lent":
                     shape.frames[index].set(own, start)
         if shape.origin == "lent":
@@ -330,7 +331,7 @@ class Lane(EngineLane):
         block, layout = self._labels, self._loaded().layout
         assert block is not None
         check_flag(block.first_word.value)
-        lent = self._share.labels.lend(block, layout.label_bytes)
+        lent = self._share.labels.lend(block, (layout.label_bytes,))
         if lent is None:
             return [block.array[placed.labels].reshape(placed.tables.size).copy() for placed in layout.placed]
         return [np.ndarray(placed.tables.size, np.uint8, lent, placed.labels_start) for placed in layout.placed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import sys
 import threading
 import weakref
@@ -30,8 +31,9 @@ class PinnedBlock:
         self._parts = Parts(cuda, self._buffer)
         self.size = size
         self.address = int(self._buffer.handle)
-        self.memory: Any = (ctypes.c_ubyte * size).from_address(self.address)
-        self.memory.owner = self._buffer
+        memory: Any = (ctypes.c_ubyte * size).from_address(self.address)
+        memory.owner = self._buffer
+        self.memory = memory
         self.array: Bytes = np.frombuffer(self.memory, np.uint8)  # for the lanes' own use
         self.first_word = ctypes.c_int32.from_buffer(self.memory)
         self.loan: Loan | None = None
@@ -89,14 +91,14 @@ class PinnedMemory:
         block.users = [False]
         return block
 
-    def lend(self, block: PinnedBlock, size: int) -> Bytes | None:
-        """The first `size` bytes of a block that was taken, as an array for a caller; None: `most` are lent, so copy instead.
+    def lend(self, block: PinnedBlock, shape: tuple[int, ...]) -> Bytes | None:
+        """The first bytes of a block that was taken, as an array for a caller; None: `most` are lent, so copy instead.
 
         The block stays taken until `leave`. Asking again gives the same memory again.
         """
         if block.loan is not None and (lent := block.loan()) is not None:
             return lent
-        array = np.ndarray((size,), np.uint8, block.memory)
+        array = np.ndarray(shape, np.uint8, block.memory)
         loan = Loan(array, self._came_back)
         loan.block, loan.key = block, id(array)
         with self._lock:
@@ -106,21 +108,24 @@ class PinnedMemory:
             self._loans[loan.key] = loan
         return array
 
-    def array(self, size: int) -> Bytes | None:
-        """Memory of `size` bytes with any content that only the caller uses; None: `most` are lent."""
+    def array(self, shape: tuple[int, ...]) -> Bytes | None:
+        """An array with any content that only the caller uses; None: `most` are lent."""
         if len(self._loans) >= self.most:
             return None
-        block = self.take(size)
-        array = self.lend(block, size)
+        block = self.take(math.prod(shape))
+        array = self.lend(block, shape)
         self.leave(block)
         return array
 
     def place(self, array: NDArray[Any]) -> tuple[PinnedBlock, int] | None:
         """Where a C-contiguous array lies: its block and the offset in it; None: it is not within what was lent."""
-        loan = self._loans.get(id(array)) or self._loans.get(id(array.base))
+        loan = self._loans.get(id(array))
+        if loan is not None:
+            return loan.block, 0
+        loan = self._loans.get(id(array.base))
         if loan is None or not array.flags.c_contiguous:
             return None
-        return loan.block, _address(array) - loan.block.address
+        return loan.block, array.__array_interface__["data"][0] - loan.block.address
 
     def leave(self, block: PinnedBlock) -> None:
         """Whoever took the block does not use it any more."""
@@ -167,8 +172,3 @@ def _rounded(size: int) -> int:
     """The next power of two, or one and a half times that."""
     power = 1 << (size - 1).bit_length()
     return power * 3 // 4 if size <= power * 3 // 4 else power
-
-
-def _address(array: NDArray[Any]) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address

@@ -23,7 +23,10 @@ class MemoryPool:
         self._free: list[PairedMemory] = []
 
     def take(self, gpu: Any, size: int, *, on_host: bool = True) -> PairedMemory:
-        """A block of at least `size` bytes with any content, on the device and with `on_host` in pinned memory; copies move `size` bytes."""
+        """A block of at least `size` bytes with any content, on the device and, unless `on_host` is False, in pinned memory.
+
+        Its own copies move `size` bytes.
+        """
         fitting = [block for block in self._free if block.size >= size]
         block = min(fitting, key=lambda block: block.size) if fitting else self._allocate(gpu, size)
         if on_host:

@@ -39,7 +39,7 @@ class GraphCopy:
         self._check(answer[0])
         nodes = answer[4]
         if len(nodes) != 1:
-            raise EngineError(f"A copy was captured, and the next work would come after {len(nodes)} nodes of the graph instead of that one.")
+            raise EngineError(f"A copy was captured, and the next work would come after {len(nodes)} nodes of the graph, not after it.")
         return nodes[0]
 
     def _place_of(self, host: int) -> str:

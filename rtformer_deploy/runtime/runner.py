@@ -17,7 +17,7 @@ class Runner(Protocol):
     spec: ModelSpec
 
     def frame(self, size: tuple[int, int]) -> Frame:
-        """A frame of (H, W) to write into, with any content. Engines on a GPU take it without a copy: do not change it before its result."""
+        """A frame of (H, W) to write into, with any content. A GPU's engine takes it without a copy: do not change it before its result."""
         ...
 
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...

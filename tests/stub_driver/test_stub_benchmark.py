@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stub import StubDriver
 from tensorrt_lab import TensorRTLab
 from tensorrt_plans import make_engine
-
-from stub import StubDriver
 
 from rtformer_deploy import save_engine, save_png
 from rtformer_deploy.files import sha256

@@ -26,7 +26,10 @@ def lane_of(runner: FrameRunner) -> Any:
 
 def is_pinned(array: NDArray[np.uint8]) -> bool:
     """Whether an array lies in memory that the lanes lent, rather than in memory of its own."""
-    return not array.flags.owndata and hasattr(getattr(array.base, "base", None), "owner")
+    memory: Any = array
+    while isinstance(memory, np.ndarray) and memory.base is not None:
+        memory = memory.base
+    return hasattr(memory, "owner")
 
 
 def filled(runner: FrameRunner, frame: Frame) -> Frame:
