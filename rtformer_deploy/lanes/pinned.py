@@ -18,21 +18,22 @@ from numpy.typing import NDArray
 from .buffers import Parts
 
 Bytes = NDArray[np.uint8]
+_PAGE = 4096
 _LARGER = 4  # a block that is larger than needed by this factor is left to larger requests, if there is another one
 
 
 class PinnedBlock:
-    """One piece of pinned memory. Arrays over `memory` keep it allocated, whatever becomes of this object."""
+    """One piece of pinned memory. Arrays over `memory` keep it allocated, and its `owner` alive, whatever becomes of this object."""
 
     __slots__ = ("_buffer", "_parts", "address", "array", "first_word", "loan", "memory", "size", "users")
 
-    def __init__(self, cuda: Any, size: int) -> None:
+    def __init__(self, cuda: Any, size: int, owner: object) -> None:
         self._buffer = cuda.LegacyPinnedMemoryResource().allocate(size)
         self._parts = Parts(cuda, self._buffer)
         self.size = size
         self.address = int(self._buffer.handle)
         memory: Any = (ctypes.c_ubyte * size).from_address(self.address)
-        memory.owner = self._buffer
+        memory.owner = self._buffer, owner
         self.memory = memory
         self.array: Bytes = np.frombuffer(self.memory, np.uint8)  # for the lanes' own use
         self.first_word = ctypes.c_int32.from_buffer(self.memory)
@@ -87,17 +88,17 @@ class PinnedMemory:
             block = self._take_free(size)
         if block is None:
             with self._current():
-                block = PinnedBlock(self._cuda, _rounded(size))
+                block = PinnedBlock(self._cuda, _rounded(size), self)
         block.users = [False]
         return block
 
     def lend(self, block: PinnedBlock, shape: tuple[int, ...]) -> Bytes | None:
-        """The first bytes of a block that was taken, as an array for a caller; None: `most` are lent, so copy instead.
+        """The first bytes of a block that was taken, as an array for a caller; None: `most` are lent, or it is just coming back: copy it.
 
-        The block stays taken until `leave`. Asking again gives the same memory again.
+        The block stays taken until `leave`. Asking again gives the same array again.
         """
-        if block.loan is not None and (lent := block.loan()) is not None:
-            return lent
+        if block.loan is not None:
+            return block.loan()
         array = np.ndarray(shape, np.uint8, block.memory)
         loan = Loan(array, self._came_back)
         loan.block, loan.key = block, id(array)
@@ -169,6 +170,7 @@ class PinnedMemory:
 
 
 def _rounded(size: int) -> int:
-    """The next power of two, or one and a half times that."""
+    """The next power of two, or one and a half times such a power; at least a page."""
+    size = max(size, _PAGE)
     power = 1 << (size - 1).bit_length()
     return power * 3 // 4 if size <= power * 3 // 4 else power

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -42,7 +43,8 @@ class LaneShare:
     _frees: list[Callable[[], object]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.frames, self.labels = (PinnedMemory(self.cuda, self.current) for _ in range(2))
+        current = functools.partial(on_device, self.cuda, self.device)  # what callers hold keeps this alive, and not the engine
+        self.frames, self.labels = PinnedMemory(self.cuda, current), PinnedMemory(self.cuda, current)
         self.health.watch(self.frames)
         self.health.watch(self.labels)
 
