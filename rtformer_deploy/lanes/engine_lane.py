@@ -211,7 +211,11 @@ class _AtWork:
 
     def __enter__(self) -> Any:
         self._watch.__enter__()
-        return self._current.__enter__()
+        try:
+            return self._current.__enter__()
+        except Exception as error:  # a thread's first call into a broken context
+            self._watch.__exit__(type(error), error, None)
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._current.__exit__(kind, error, trace)

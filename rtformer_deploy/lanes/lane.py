@@ -74,7 +74,6 @@ class Lane(EngineLane):
         self._shape: Shape | None = None  # that of the loaded frames
         self._frames: Sequence[Any] = ()  # loaded frames that are read where they are
         self._labels: PinnedBlock | None = None  # where the next label maps go, or the last ones are
-        self._device_labels: list[DeviceLabels] = []
         self._callers: list[Any] = []  # the streams that produce the frames
         self._threads = copy_threads()
         self._reader_source: CallersStream | None = None  # the caller's stream behind `_reader`
@@ -109,7 +108,7 @@ class Lane(EngineLane):
         """See `Session`. Raises UsageError for memory or streams of another GPU or context."""
         with self._at_work() as gpu:
             self._come_to_rest()
-            self._finish, self._shape, self._frames, self._device_labels = None, None, (), []
+            self._finish, self._shape, self._frames = None, None, ()
             self._callers.clear()
             self._set_reader(gpu, stream)
             sizes = tuple([frame.shape[:2] for frame in frames])  # a list, since the garbage collector would count each generator
@@ -135,12 +134,11 @@ class Lane(EngineLane):
                 self._aim_labels(shape)
             work = self._work_of(shape, tail, batch)
             self._launch(self._graph(work), work)
-            if tail == "device":
-                self._make_device_labels(gpu)
+            device_labels = self._make_device_labels(gpu) if tail == "device" else None
             self._stream.record(self._done)
             for caller in self._callers:
                 caller.wait(self._frames_read)  # so the caller may overwrite a frame once it has been read
-            self._finish = self._finisher(kind, tail)
+            self._finish = self._finisher(kind, tail, device_labels)
 
     def take(self) -> Any:
         value = super().take()
@@ -280,10 +278,9 @@ class Lane(EngineLane):
     def _upsample_one(self, index: int, placed: Placed, labels: int, flag: int) -> None:
         self._share.kernels.upsample_argmax(self._stream, self._target.address, placed.tables, placed.tables_at, labels, flag, index)
 
-    def _make_device_labels(self, gpu: Any) -> None:
+    def _make_device_labels(self, gpu: Any) -> list[DeviceLabels]:
         """Makes label maps in device memory of their own, for the caller. The flag is copied to the host as usual."""
-        shape = self._loaded()
-        self._device_labels = []
+        shape, device_labels = self._loaded(), []
         self._clear_flag()
         assert self._memory.labels is not None
         assert shape.flag is not None
@@ -291,9 +288,10 @@ class Lane(EngineLane):
             own = gpu.allocate(placed.tables.label_bytes, stream=self._stream)
             own.set_deallocation_stream(self._reader)
             self._upsample_one(index, placed, int(own.handle), self._memory.labels.address)
-            self._device_labels.append(DeviceLabels(placed.tables.size, int(own.handle), own))
-            self._share.health.watch(self._device_labels[-1])
+            device_labels.append(DeviceLabels(placed.tables.size, int(own.handle), own))
+            self._share.health.watch(device_labels[-1])
         shape.flag()
+        return device_labels
 
     def _set_reader(self, gpu: Any, stream: Any) -> None:
         """Sets the stream in whose order the memory of label maps is freed; see DeviceLabels."""
@@ -304,12 +302,12 @@ class Lane(EngineLane):
 
     # What is made of the output.
 
-    def _finisher(self, kind: OutputKind, tail: Tail) -> Callable[[], Any]:
+    def _finisher(self, kind: OutputKind, tail: Tail, device_labels: list[DeviceLabels] | None) -> Callable[[], Any]:
         if kind == "logits":
             return self._logits
         if tail == "output":
             return self._resized_labels
-        return self._label_maps if tail == "labels" else self._checked_device_labels
+        return self._label_maps if device_labels is None else functools.partial(self._checked, device_labels)
 
     def _logits(self) -> Any:
         return self._target.array[: len(self._loaded().sizes)].astype(np.float32)
@@ -321,10 +319,10 @@ class Lane(EngineLane):
         )
         return [resize(labels.copy(), size) for labels, size in zip(self._target.array, self._loaded().sizes, strict=False)]
 
-    def _checked_device_labels(self) -> list[DeviceLabels]:
+    def _checked(self, device_labels: list[DeviceLabels]) -> list[DeviceLabels]:
         assert self._labels is not None
         check_flag(self._labels.first_word.value)
-        return self._device_labels
+        return device_labels
 
     def _label_maps(self) -> list[LabelMap]:
         """The label maps in the memory that they were copied to; if callers hold too much of it, in a copy."""

@@ -37,7 +37,7 @@ class GraphCopy:
         """The node that the next one captured in the stream comes after."""
         answer = self._driver.cuStreamGetCaptureInfo(stream)
         self._check(answer[0])
-        nodes = answer[4]
+        nodes = answer[4] or []  # none: the stream is not being captured
         if len(nodes) != 1:
             raise EngineError(f"A copy was captured, and the next work would come after {len(nodes)} nodes of the graph, not after it.")
         return nodes[0]
