@@ -7,10 +7,8 @@ which the caller gets. Several lanes keep several frames in flight.
 from __future__ import annotations
 
 import functools
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -23,38 +21,15 @@ from ..runtime.session import OutputKind
 from ..types import Frame, LabelMap
 from .device_arrays import CallersStream, DeviceFrame, DeviceLabels, check_frames, check_memory, check_stream, lasting_stream, stream_handle
 from .engine_lane import EngineLane
-from .host_copies import HostCopy
 from .kernels import FLAG_BYTES, check_flag
-from .memory import FrameMemory, Layout, Placed
+from .memory import FrameMemory, Placed
 from .pinned import PinnedBlock
 from .request import LaneWork, Step
+from .shapes import Shape, Shapes, Tail
 from .shared import LaneShare
 
 #: Streams of callers that a lane knows. Only the handle is kept: the caller may destroy its stream.
 _CALLERS = 16
-#: Shapes of submissions that a lane remembers.
-_SHAPES = 64
-
-#: Where frames are: in memory of the caller's on the device, in memory that was lent (all or some of them), or anywhere on the host.
-Origin = Literal["device", "lent", "host"]
-#: How a submission ends: with label maps in host memory, with the output there, or with the output on the device.
-Tail = Literal["labels", "output", "device"]
-
-
-@dataclass(slots=True, eq=False)
-class Shape:
-    """What all submissions of some sizes from one origin share: where they are in the lane's memory, their copies, their work.
-
-    `frames` copy them to the device: each one, or all of them in one copy from the lane's own memory. `works` are by tail and batch.
-    """
-
-    origin: Origin
-    sizes: tuple[Size, ...]
-    layout: Layout
-    frames: tuple[HostCopy, ...]
-    labels: HostCopy | None
-    flag: HostCopy | None
-    works: dict[tuple[Tail, int], LaneWork] = field(default_factory=dict)
 
 
 class Lane(EngineLane):
@@ -70,7 +45,7 @@ class Lane(EngineLane):
             self._frames_read = gpu.create_event()  # the caller's frames have been read
         super().__init__(share)  # only now, since `share` counts on the `close` of each lane that was opened
         self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2], share.frames, self._forget)
-        self._shapes: OrderedDict[tuple[Origin, tuple[Size, ...]], Shape] = OrderedDict()
+        self._shapes = Shapes(self._stream, self._memory, share.engine.info.spec.head != "labels")
         self._shape: Shape | None = None  # that of the loaded frames
         self._frames: Sequence[Any] = ()  # loaded frames that are read where they are
         self._labels: PinnedBlock | None = None  # where the next label maps go, or the last ones are
@@ -114,7 +89,7 @@ class Lane(EngineLane):
             sizes = tuple([frame.shape[:2] for frame in frames])  # a list, since the garbage collector would count each generator
             if frames and isinstance(frames[0], DeviceFrame):
                 self._accept(frames, stream)
-                self._shape, self._frames = self._shape_of(gpu, "device", sizes), frames
+                self._shape, self._frames = self._shapes.get(gpu, "device", sizes), frames
             else:
                 self._shape = self._load_from_host(gpu, frames, sizes)
 
@@ -155,56 +130,12 @@ class Lane(EngineLane):
         self._frames_read.close()
         super()._free()
 
-    # Shapes.
-
-    def _shape_of(self, gpu: Any, origin: Origin, sizes: tuple[Size, ...]) -> Shape:
-        """The shape of a submission; it is made if it is new, or memory has moved since."""
-        shape = self._shapes.get((origin, sizes))
-        if shape is not None:
-            self._memory.used(shape.layout)
-            return shape
-        shape = self._new_shape(gpu, origin, sizes)
-        self._shapes[origin, sizes] = shape
-        if len(self._shapes) > _SHAPES:
-            self._shapes.popitem(last=False)
-        return shape
-
-    def _new_shape(self, gpu: Any, origin: Origin, sizes: tuple[Size, ...]) -> Shape:
-        has_logits = self._share.engine.info.spec.head != "labels"
-        layout = self._memory.place(gpu, sizes, on_host=origin != "device", with_labels=has_logits)
-        frames: list[HostCopy] = []
-        if origin == "host":
-            frames = [self._frame_copy(0, layout.frame_bytes)]
-        elif origin == "lent":
-            frames = [self._frame_copy(placed.frame_start, placed.tables.frame_bytes) for placed in layout.placed]
-        labels = flag = None
-        if has_logits:
-            assert self._memory.labels is not None
-            labels, flag = (
-                HostCopy(self._stream, self._memory.labels.part(0, size), inwards=False) for size in (layout.label_bytes, FLAG_BYTES)
-            )
-        return Shape(origin, sizes, layout, tuple(frames), labels, flag)
-
-    def _frame_copy(self, start: int, size: int) -> HostCopy:
-        assert self._memory.frames is not None
-        return HostCopy(self._stream, self._memory.frames.part(start, size), inwards=True)
-
-    def _forget(self) -> None:
-        """Forgets every address in the memory of frames and labels, since it is about to move."""
-        self._shapes.clear()
-        if self._graphs is not None:
-            self._graphs.drop()
-
-    def _loaded(self) -> Shape:
-        assert self._shape is not None, "begin comes after load"
-        return self._shape
-
     # The steps.
 
     def _load_from_host(self, gpu: Any, frames: Sequence[Frame], sizes: tuple[Size, ...]) -> Shape:
         """Points the copies at frames in memory that was lent, and copies the others to the lane's own."""
         places = [self._share.frames.place(frame) for frame in frames]
-        shape = self._shape_of(gpu, "lent" if any(places) else "host", sizes)
+        shape = self._shapes.get(gpu, "lent" if any(places) else "host", sizes)
         own = None if all(places) else self._memory.staging(shape.layout.frame_bytes)
         if shape.origin == "host" and own is not None:
             shape.frames[0].set(own)
@@ -299,6 +230,16 @@ class Lane(EngineLane):
             return
         self._reader_source = lasting_stream(stream)
         self._reader = self._cuda.LEGACY_DEFAULT_STREAM if self._reader_source is None else gpu.create_stream(self._reader_source)
+
+    def _forget(self) -> None:
+        """Forgets every address in the memory of frames and labels, since it is about to move."""
+        self._shapes.forget()
+        if self._graphs is not None:
+            self._graphs.drop()
+
+    def _loaded(self) -> Shape:
+        assert self._shape is not None, "begin comes after load"
+        return self._shape
 
     # What is made of the output.
 

@@ -85,6 +85,16 @@ class FrameMemory:
         for placed in layout.placed:
             self._tables.move_to_end(placed.tables.size)
 
+    def frame_part(self, start: int, size: int) -> Any:
+        """A part of the frames' memory on the device, as a cuda.core buffer."""
+        assert self.frames is not None
+        return self.frames.part(start, size)
+
+    def labels_part(self, size: int) -> Any:
+        """The first bytes of the labels' memory on the device, as a cuda.core buffer."""
+        assert self.labels is not None
+        return self.labels.part(0, size)
+
     def staging(self, size: int) -> PinnedBlock:
         """The lane's own pinned memory for frames, at least `size` bytes."""
         if self._staging is None or self._staging.size < size:

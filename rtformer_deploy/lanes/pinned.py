@@ -23,7 +23,10 @@ _LARGER = 4  # a block that is larger than needed by this factor is left to larg
 
 
 class PinnedBlock:
-    """One piece of pinned memory. Arrays over `memory` keep it allocated, and its `owner` alive, whatever becomes of this object."""
+    """One piece of pinned memory, zeros at first.
+
+    Arrays over `memory` keep it allocated, and its `owner` alive, whatever becomes of this object.
+    """
 
     __slots__ = ("_buffer", "_parts", "address", "array", "first_word", "loan", "memory", "size", "users")
 
@@ -36,6 +39,7 @@ class PinnedBlock:
         memory.owner = self._buffer, owner
         self.memory = memory
         self.array: Bytes = np.frombuffer(self.memory, np.uint8)  # for the lanes' own use
+        self.array[...] = 0
         self.first_word = ctypes.c_int32.from_buffer(self.memory)
         self.loan: Loan | None = None
         self.users: list[bool] = []  # for each one, from the last to the first: whether others are left when it leaves
