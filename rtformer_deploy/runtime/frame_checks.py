@@ -16,7 +16,7 @@ def check_size(size: tuple[int, int]) -> None:
 
 
 def _is_side(side: object) -> bool:
-    return isinstance(side, int | np.integer) and side > 0
+    return isinstance(side, int | np.integer) and bool(side > 0)
 
 
 def is_on_device(frame: object) -> bool:
