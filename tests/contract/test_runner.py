@@ -144,11 +144,10 @@ def test_frames_of_any_size_get_the_reference_labels(opened: Open, batch: Batch,
     assert runner.run([]) == []
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_a_frame_of_the_runners_own_is_as_good_as_any(opened: Open, lanes: int) -> None:
-    runner = opened("batch", (1, 2, 2), lanes=lanes)
-    for seed in range(4):
-        given = frames(*SIZES, seed=seed)
+def test_a_frame_of_the_runners_own_is_as_good_as_any(opened: Open) -> None:
+    runner = opened("batch", (1, 2, 2))
+    given = frames(*SIZES)
+    for _ in range(3):
         own = [runner.frame(frame.shape[:2]) for frame in given]
         for mine, frame in zip(own, given, strict=True):
             assert mine.shape == frame.shape
@@ -164,7 +163,7 @@ def test_a_frame_of_the_runners_own_is_as_good_as_any(opened: Open, lanes: int) 
 
 def test_label_maps_that_are_kept_do_not_change(opened: Open) -> None:
     runner = opened("batch", (1, 2, 2), lanes=2)
-    parts = [frames((64, 96), (40 + index, 60), seed=index) for index in range(8)]
+    parts = [frames((64, 96), (40 + index % 2, 60), seed=index) for index in range(6)]
     kept = [runner.result(runner.submit(part)) for part in parts]
     for labels, part in zip(kept, parts, strict=True):
         assert_same(labels, part)

@@ -57,8 +57,9 @@ def test_a_file_is_decoded_into_the_memory_that_is_given(tmp_path: Path, turned:
         given.append(np.full((*size, 3), 7, np.uint8))
         return given[-1]
 
-    for frame in (load_image(tmp_path / "a.png", frame=give), ImageReader().load(tmp_path / "a.png", give)):
-        assert frame is given[-1]
+    frames = [load_image(tmp_path / "a.png", frame=give), ImageReader().load(tmp_path / "a.png", give)]
+    for frame, memory in zip(frames, given, strict=True):
+        assert frame is memory
         np.testing.assert_array_equal(frame, PICTURE.swapaxes(0, 1)[:, ::-1] if turned else PICTURE)
 
 
