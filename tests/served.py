@@ -53,6 +53,9 @@ class SlowRunner:
         self.closed = False
         self._waiting: dict[int, Sequence[Frame]] = {}
 
+    def frame(self, size: tuple[int, int]) -> Frame:
+        return np.empty((*size, 3), np.uint8)
+
     def submit(self, frames: Sequence[Frame]) -> Ticket:
         self.batches.append(len(frames))
         self._waiting[len(self.batches)] = frames

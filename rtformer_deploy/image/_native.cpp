@@ -1,6 +1,6 @@
 // The hot ends of a frame on the CPU as a small CPython extension on the limited API (abi3): buffers in, checked; buffers
 // filled by the loops of _native_rows.hpp, _native_confidence.hpp and _native_interpolate.hpp, areas outlined by
-// _native_outlines.hpp, the GIL released.
+// _native_outlines.hpp, bytes copied by _native_copy.hpp, the GIL released.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -12,6 +12,7 @@
 #include <memory>
 #include <vector>
 
+#include "_native_copy.hpp"
 #include "_native_dispatch.hpp"
 #include "_native_outlines.hpp"
 
@@ -35,6 +36,15 @@ struct Buffer {
     bool take(PyObject* object, bool writable) {
         held = PyObject_GetBuffer(object, &view, writable ? PyBUF_CONTIG : PyBUF_CONTIG_RO) == 0;
         return held;
+    }
+    // The bytes of one step of its first axis if they are contiguous, else 0.
+    Py_ssize_t row_bytes() const {
+        Py_ssize_t bytes = view.itemsize;
+        for (int axis = view.ndim - 1; axis > 0; --axis) {
+            if (view.shape[axis] != 1 && view.strides[axis] != bytes) return 0;
+            bytes *= view.shape[axis];
+        }
+        return view.ndim < 1 ? 0 : bytes;
     }
     template <typename T>
     T* as() const { return static_cast<T*>(view.buf); }
@@ -252,6 +262,30 @@ PyObject* confidence(PyObject*, PyObject* args) {
     return fill_rows(job, threads, kernels.confidence);
 }
 
+// Bytes to other memory in threads: one core alone does not fill the memory's bandwidth, and the GIL is free meanwhile.
+PyObject* copy_rows(PyObject*, PyObject* args) {
+    PyObject *source, *target;
+    int threads;
+    if (!PyArg_ParseTuple(args, "OOi", &source, &target, &threads)) return nullptr;
+    Buffer from, to;
+    from.held = PyObject_GetBuffer(source, &from.view, PyBUF_STRIDED_RO) == 0;
+    if (!from.held || !to.take(target, true)) return nullptr;
+    const Py_ssize_t row = from.row_bytes();
+    if (row < 1 || from.view.shape[0] < 1 || threads < 1) return refuse("there are no rows of contiguous bytes, or no threads");
+    const Py_ssize_t rows = from.view.shape[0], stride = from.view.strides[0];
+    if (!to.holds<unsigned char>({rows, row})) return refuse("a buffer has another size than the other");
+    bool failed = false;
+    Py_BEGIN_ALLOW_THREADS
+    try {
+        copy_in_threads(from.as<const unsigned char>(), to.as<unsigned char>(), rows, row, stride, threads);
+    } catch (const std::exception&) {  // no memory
+        failed = true;
+    }
+    Py_END_ALLOW_THREADS
+    if (failed) return PyErr_NoMemory();
+    Py_RETURN_NONE;
+}
+
 PyObject* outlines(PyObject*, PyObject* args) {
     PyObject* labels;
     int height, width, nodes;
@@ -290,6 +324,7 @@ PyMethodDef methods[] = {
     {"preprocess", preprocess, METH_VARARGS, "An RGB frame to normalised planes; see rtformer_deploy.native."},
     {"interpolate", interpolate, METH_VARARGS, "Logits (C, h, w) to logits (C, H, W), from low, high and weight of rows and columns."},
     {"confidence", confidence, METH_VARARGS, "Logits (C, h, w) to the winner's softmax in 8 bits (H, W)."},
+    {"copy_rows", copy_rows, METH_VARARGS, "Rows of bytes, a stride apart, to contiguous memory."},
     {"outlines", outlines, METH_VARARGS, "Labels (H, W) to corners and rings of their areas, as bytes."},
     {"instruction_set", instruction_set, METH_NOARGS, "The instruction set that the loops run on here."},
     {"limit_instruction_set", limit_instruction_set, METH_VARARGS, "Leaves the n best instruction sets out, for tests; 0 undoes it."},

@@ -13,7 +13,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,9 @@ from .png import has_late_metadata
 
 #: The largest picture that is decoded, in pixels (256 MiB as RGB, Pillow's own limit): a small file may claim to hold many more.
 MAX_PIXELS = 2**28 // 3
+
+#: Gives the memory for a frame of (H, W), with any content, such as a runner's `frame`.
+NewFrame = Callable[[tuple[int, int]], Frame]
 
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _TURNS = {
@@ -49,24 +52,34 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, O
 _filtering = threading.Lock()
 
 
-def load_image(path: Path | str, bit_depth: int | None = None) -> Frame:
+def new_frame(size: tuple[int, int]) -> Frame:
+    """Memory of its own for a frame."""
+    return np.empty((*size, 3), np.uint8)
+
+
+def load_image(path: Path | str, bit_depth: int | None = None, *, frame: NewFrame = new_frame) -> Frame:
     """An image file -> its upright frame. `bit_depth` is the bits that samples of a 16- or 32-bit image use (None: as the file says).
 
+    `frame` gives the memory that it is decoded into: with `runner.frame`, an engine on a GPU takes it without a copy.
     Raises ImageError if the file is missing, empty, not an image, damaged, cut off or too large.
     """
-    return decode_image(read_bytes(Path(path), ImageError, "an image", IMAGE_BYTES), str(path), bit_depth)
+    return decode_image(read_bytes(Path(path), ImageError, "an image", IMAGE_BYTES), str(path), bit_depth, frame=frame)
 
 
-def decode_image(data: bytes, name: str = "the image", bit_depth: int | None = None, *, max_pixels: int = MAX_PIXELS) -> Frame:
-    """An image file's bytes -> its upright frame; `name` is what errors call it. Raises ImageError as `load_image`.
+def decode_image(
+    data: bytes, name: str = "the image", bit_depth: int | None = None, *, max_pixels: int = MAX_PIXELS, frame: NewFrame = new_frame
+) -> Frame:
+    """An image file's bytes -> its upright frame; `name` is what errors call it, `frame` as in `load_image`. Raises ImageError as there.
 
     A picture of more than `max_pixels` (at most MAX_PIXELS) raises ImageTooLargeError before its pixels are decoded.
     """
-    frame, _ = decode_with_note(data, name, bit_depth, max_pixels)
-    return frame
+    decoded_frame, _ = decode_with_note(data, name, bit_depth, max_pixels, frame)
+    return decoded_frame
 
 
-def decode_with_note(data: bytes, name: str, bit_depth: int | None, max_pixels: int = MAX_PIXELS) -> tuple[Frame, Note | None]:
+def decode_with_note(
+    data: bytes, name: str, bit_depth: int | None, max_pixels: int = MAX_PIXELS, frame: NewFrame = new_frame
+) -> tuple[Frame, Note | None]:
     """As `decode_image`, and what a person should know about how the file was read, if anything."""
     with decoded(data, name, max_pixels) as image:
         samples = samples_of(image, data)
@@ -76,7 +89,10 @@ def decode_with_note(data: bytes, name: str, bit_depth: int | None, max_pixels: 
         else:
             # through RGBA, because Pillow warns about alpha when it converts a palette to RGB
             rgb = (image.convert("RGBA") if image.mode in ("P", "PA") else image).convert("RGB")
-        return np.array(upright(rgb, image)), note
+        picture = upright(rgb, image)
+    pixels = frame((picture.height, picture.width))
+    pixels[...] = np.asarray(picture)
+    return pixels, note
 
 
 def size_of(data: bytes, name: str) -> tuple[int, int]:

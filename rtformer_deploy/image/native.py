@@ -83,6 +83,12 @@ def outlines(labels: LabelMap, nodes: bool) -> tuple[bytes, bytes]:
     return corners, rings
 
 
+def copy_rows(source: NDArray[np.uint8], target: NDArray[np.uint8], threads: int) -> None:
+    """An array whose rows (one step of its first axis) are contiguous -> the same bytes in contiguous memory of the same size."""
+    assert _module is not None, "ask available() first"
+    _module.copy_rows(source, target, threads)
+
+
 def preprocess(
     frame: Frame,
     out: NDArray[np.float32],

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import ImageError
 from ..files import IMAGE_BYTES, read_bytes, sha256
 from ..types import Frame, Say
-from .decode import decode_with_note, size_of
+from .decode import NewFrame, decode_with_note, new_frame, size_of
 
 
 def silent(line: str) -> None:
@@ -24,21 +24,21 @@ class ImageReader:
         self._said: set[str] = set()
         self._lock = threading.Lock()
 
-    def load(self, path: Path) -> Frame:
-        """An image file -> its upright frame. Raises ImageError as `load_image`."""
-        return self.decode(read_bytes(path, ImageError, "an image"), str(path))
+    def load(self, path: Path, frame: NewFrame = new_frame) -> Frame:
+        """An image file -> its upright frame, in the memory that `frame` gives. Raises ImageError as `load_image`."""
+        return self.decode(read_bytes(path, ImageError, "an image"), str(path), frame)
 
     def load_with_hash(self, path: Path) -> tuple[Frame, str]:
         """An image file -> its upright frame and the SHA-256 of the file, which is read once. Raises ImageError as `load_image`."""
         data = read_bytes(path, ImageError, "an image", IMAGE_BYTES)
         return self.decode(data, str(path)), sha256(data)
 
-    def decode(self, data: bytes, name: str) -> Frame:
+    def decode(self, data: bytes, name: str, frame: NewFrame = new_frame) -> Frame:
         """An image's bytes -> its upright frame; `name` is what messages call it. Raises ImageError as `load_image`."""
-        frame, note = decode_with_note(data, name, self.bit_depth)
+        decoded, note = decode_with_note(data, name, self.bit_depth, frame=frame)
         if note is not None:
             self.say_once(note.key, f"{name} {note.text} Others like it are read the same way.")
-        return frame
+        return decoded
 
     def size(self, path: Path) -> tuple[int, int]:
         """An image file -> (H, W) of its upright frame; its pixels are not decoded. Raises ImageError."""

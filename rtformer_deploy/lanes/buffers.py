@@ -6,7 +6,7 @@ import ctypes
 import importlib
 import math
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,28 @@ def import_cuda() -> Any:
 _PARTS = 64
 
 
-class _Part(NamedTuple):
-    """cuda.core buffers over the first bytes of both memories; `pinned` is None until there is pinned memory."""
+class Parts:
+    """cuda.core buffers over parts of one. Recent ones are kept, since frames often alternate between a few sizes."""
 
-    device: Any
-    pinned: Any
+    def __init__(self, cuda: Any, whole: Any) -> None:
+        self._cuda, self._whole = cuda, whole
+        self._recent: OrderedDict[tuple[int, int], Any] = OrderedDict()
+
+    def at(self, start: int, size: int) -> Any:
+        """The buffer over `size` bytes from `start` on. It keeps the whole alive; it is the whole itself if that is no larger."""
+        part = self._recent.get((start, size))
+        if part is None:
+            part = self._recent[start, size] = self._make(start, size)
+            if len(self._recent) > _PARTS:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end((start, size))
+        return part
+
+    def _make(self, start: int, size: int) -> Any:
+        whole = self._whole
+        if (start, size) == (0, whole.size):
+            return whole
+        return self._cuda.Buffer.from_handle(int(whole.handle) + start, size, owner=whole)
 
 
 class PairedMemory:
@@ -43,8 +60,8 @@ class PairedMemory:
         self.size = self._used = size
         self._device = gpu.allocate(size, stream=stream)
         self._pinned: Any = None
-        self._parts: OrderedDict[int, _Part] = OrderedDict()
-        self._part = self._first(size)
+        self._device_parts: Parts | None = Parts(cuda, self._device)
+        self._pinned_parts: Parts | None = None
         self._bytes = np.empty(0, np.uint8)
 
     @property
@@ -57,63 +74,49 @@ class PairedMemory:
         """The host memory, uint8 (size,); zeros at first."""
         if self._pinned is None and self._device is not None:
             self._pinned = self._cuda.LegacyPinnedMemoryResource().allocate(self.size)
-            self._parts.clear()  # these have no pinned memory
-            self._part = self._first(self._used)
+            self._pinned_parts = Parts(self._cuda, self._pinned)
             self._bytes = _as_bytes(self._pinned)
             self._bytes[...] = 0
         return self._bytes
 
     def use_first(self, size: int) -> None:
         """From now on copies and fills touch the first `size` bytes only."""
-        if size == self._used:
-            return
         self._used = size
-        self._part = self._first(size)
+
+    def part(self, start: int, size: int) -> Any:
+        """A part of the device memory as a cuda.core buffer."""
+        assert self._device_parts is not None, "the memory was freed"
+        return self._device_parts.at(start, size)
 
     def to_device(self, stream: Any) -> None:
         """Enqueues the copy from the host."""
-        assert self.host.size
-        self._part.device.copy_from(self._part.pinned, stream=stream)
+        self.part(0, self._used).copy_from(self._pinned_part(self._used), stream=stream)
 
     def to_host(self, stream: Any) -> None:
         """Enqueues the copy to the host. Read `host` once before a capture: it allocates."""
-        assert self.host.size
-        self._part.device.copy_to(self._part.pinned, stream=stream)
+        self.part(0, self._used).copy_to(self._pinned_part(self._used), stream=stream)
 
     def fill(self, value: int, stream: Any) -> None:
         """Enqueues filling the device memory with one byte value."""
-        self._part.device.fill(value, stream=stream)
+        self.part(0, self._used).fill(value, stream=stream)
 
     def clear_first(self, size: int, stream: Any) -> None:
         """Enqueues setting the first `size` bytes of the device memory to zero."""
-        self._first(size).device.fill(0, stream=stream)
-
-    def first_to_host(self, size: int, stream: Any) -> None:
-        """Enqueues the copy of the first `size` bytes to the host."""
-        part = self._first(size)
-        part.device.copy_to(part.pinned, stream=stream)
+        self.part(0, size).fill(0, stream=stream)
 
     def close(self, stream: Any) -> None:
         """Frees both; freeing pinned memory waits for all work in the context. Nothing may use them after that."""
         self._bytes = np.empty(0, np.uint8)  # a late reader gets an empty array, not freed memory
         device, pinned = self._device, self._pinned
-        self._device = self._pinned = None
-        self._parts.clear()
-        self._part = _Part(None, None)
+        self._device = self._pinned = self._device_parts = self._pinned_parts = None
         device.close(stream)
         if pinned is not None:
             pinned.close(stream)
 
-    def _first(self, size: int) -> _Part:
-        """The first `size` bytes. Parts for recent sizes are cached, since frames often alternate between a few sizes."""
-        part = self._parts.get(size)
-        if part is None:
-            pinned = None if self._pinned is None else _first_bytes(self._cuda, self._pinned, size)
-            part = self._parts[size] = _Part(_first_bytes(self._cuda, self._device, size), pinned)
-            if len(self._parts) > _PARTS:
-                self._parts.popitem(last=False)
-        self._parts.move_to_end(size)
-        return part
+    def _pinned_part(self, size: int) -> Any:
+        assert self.host.size
+        assert self._pinned_parts is not None
+        return self._pinned_parts.at(0, size)
 
 
 class TensorBuffers(PairedMemory):
@@ -138,8 +141,3 @@ def _as_bytes(buffer: Any) -> NDArray[np.uint8]:
     """Host memory as a writable array, without a copy and without owning it."""
     memory = (ctypes.c_ubyte * buffer.size).from_address(int(buffer.handle))
     return np.frombuffer(memory, np.uint8)
-
-
-def _first_bytes(cuda: Any, buffer: Any, size: int) -> Any:
-    """The buffer itself if `size` is all of it (copies want equal sizes), else a part that keeps it alive."""
-    return buffer if size == buffer.size else cuda.Buffer.from_handle(int(buffer.handle), size, owner=buffer)

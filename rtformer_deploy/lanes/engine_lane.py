@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from .buffers import PairedMemory, TensorBuffers
+from .buffers import TensorBuffers
 from .contexts import BatchContexts
 from .engine import ExecutionContext
-from .graphs import LaneGraphs
+from .graphs import LaneGraph, LaneGraphs
 from .request import LaneWork, Step
 from .shared import LaneShare
 
@@ -69,9 +71,9 @@ class EngineLane:
             self._come_to_rest()
             self._finish = None
             self._open_contexts().use(batch)
-            work = self._work([self._execute], self._copy_input, batch)
+            work = self._work(("engine", batch), f"the engine at batch {batch}", [self._execute], self._copy_input, batch)
             self._copy_input()
-            graph = self._graph(("engine", batch), f"the engine at batch {batch}", work)
+            graph = self._graph(work)
             self._stream.record(self._begin)
             self._launch(graph, work)
             self._stream.record(self._end)
@@ -143,23 +145,13 @@ class EngineLane:
     def _execute(self) -> None:
         self._open_contexts().current.execute(self._handle)
 
-    def _work(
-        self,
-        steps: Sequence[Step],
-        refeed: Step,
-        batch: int,
-        frames: PairedMemory | None = None,
-        labels: PairedMemory | None = None,
-        maps: Sequence[NDArray[np.uint8]] = (),
-    ) -> LaneWork:
+    def _work(self, key: Hashable, name: str, steps: Sequence[Step], refeed: Step, batch: int, maps: Sequence[slice] = ()) -> LaneWork:
         """See LaneWork."""
-        return LaneWork(self._stream, steps, refeed, self._rest, self._source, self._target, frames, labels, maps, batch)
+        return LaneWork(key, name, self._stream, steps, refeed, self._rest, self._source, self._target, batch, self._share.frames, maps)
 
-    @contextlib.contextmanager
-    def _at_work(self) -> Iterator[Any]:
+    def _at_work(self) -> AbstractContextManager[Any]:
         """Makes the GPU current. If an error in the block broke the GPU, every lane fails."""
-        with self._share.health.watching(self._probe), self._share.current() as gpu:
-            yield gpu
+        return _AtWork(self._share, self._probe)
 
     def _probe(self) -> None:
         with self._share.current():
@@ -200,11 +192,32 @@ class EngineLane:
         self._stream.record(self._done)
         self._share.health.wait(self._done)
 
-    def _graph(self, key: tuple[Any, ...], name: str, work: LaneWork) -> Any:
-        return None if self._graphs is None else self._graphs.prepare(key, name, work, work.batch)
+    def _graph(self, work: LaneWork) -> LaneGraph | None:
+        return None if self._graphs is None else self._graphs.prepare(work.key, work.name, work, work.batch)
 
-    def _launch(self, graph: Any, work: LaneWork) -> None:
+    def _launch(self, graph: LaneGraph | None, work: LaneWork) -> None:
         if graph is None:
             work.enqueue()
         else:
-            graph.launch(self._stream)
+            graph.launch(self._stream, work)
+
+
+class _AtWork:
+    """See `EngineLane._at_work`: the GPU is current within the watch over its health."""
+
+    __slots__ = ("_current", "_watch")
+
+    def __init__(self, share: LaneShare, probe: Callable[[], object]) -> None:
+        self._watch, self._current = share.health.watching(probe), share.current()
+
+    def __enter__(self) -> Any:
+        self._watch.__enter__()
+        try:
+            return self._current.__enter__()
+        except Exception as error:  # a thread's first call into a broken context
+            self._watch.__exit__(type(error), error, None)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._current.__exit__(kind, error, trace)
+        self._watch.__exit__(kind, error, trace)

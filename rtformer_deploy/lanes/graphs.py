@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import one_line
+from ..errors import EngineError, one_line
+from ..nvidia.graph_copies import GraphCopy
 from ..types import Say
+from .host_copies import HostCopy
 
 #: A replay may differ from a run without the graph by this share of the change that another input causes. Kernels that add in no
 #: fixed order do differ.
@@ -24,12 +26,21 @@ _TRIES = 3
 class Work(Protocol):
     """The work of one graph, and how to test the graph on two inputs. Nothing is in flight, and the device's context is current."""
 
+    @property
+    def copies(self) -> Sequence[HostCopy]:
+        """The copies from and to pinned memory, which may be other memory in each request."""
+        ...
+
     def enqueue(self) -> None:
-        """Enqueues the work. Its memory must not move."""
+        """Enqueues the work. All of its memory but the pinned side of `copies` must not move."""
+        ...
+
+    def capture(self) -> list[GraphCopy]:
+        """Enqueues the work into a capture and returns `copies` as they are in the graph."""
         ...
 
     def feed(self, *, other: bool) -> None:
-        """Sets the input: the request's own, or another one."""
+        """Sets the input: the request's own, or another one. With the other one, `copies` use other pinned memory."""
         ...
 
     def spoil(self) -> None:
@@ -41,10 +52,32 @@ class Work(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LaneGraph:
+    """A graph that can be launched. `copies` are those of its work; `definition` is what it was made of, which they belong to."""
+
+    graph: Any
+    definition: Any
+    copies: Sequence[GraphCopy]
+
+    def aim(self, work: Work) -> None:
+        """Makes the copies use the pinned memory that the work's copies use now. Raises EngineError if CUDA refuses."""
+        for captured, copy in zip(self.copies, work.copies, strict=True):
+            captured.aim(self.graph, copy.address)
+
+    def launch(self, stream: Any, work: Work) -> None:
+        """Launches it for this request of the work."""
+        self.aim(work)
+        self.graph.launch(stream)
+
+    def close(self) -> None:
+        self.graph.close()
+
+
 @dataclass(slots=True)
 class _Entry:
     seen: bool = False
-    graph: Any = None
+    graph: LaneGraph | None = None
     batch: int = 0
     tries: int = 0
     refusal: str | None = None  # why the first capture failed
@@ -60,7 +93,7 @@ class LaneGraphs:
         self._stream, self._say = stream, say
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
-    def prepare(self, key: Hashable, name: str, work: Work, batch: int) -> Any:
+    def prepare(self, key: Hashable, name: str, work: Work, batch: int) -> LaneGraph | None:
         """Returns the graph to launch for this work, or None if the work has to be enqueued. The input is already set.
 
         `name` is the work's name in notes, `batch` the batch of the engine's execution context.
@@ -111,12 +144,12 @@ class LaneGraphs:
         if entry.tries == _TRIES:
             self._say(f"CUDA graphs: {name} runs without: {why}")
 
-    def _capture_graph(self, work: Work) -> Any:
+    def _capture_graph(self, work: Work) -> LaneGraph:
         builder = self._stream.create_graph_builder()
         try:
             builder.begin_building("thread_local")  # other threads may allocate and wait meanwhile
-            work.enqueue()
-            graph = builder.end_building().complete()
+            copies = work.capture()
+            graph = LaneGraph(builder.end_building().complete(), builder.graph_definition, copies)
         except BaseException:
             # Only `close` ends an invalid capture, and it raises another error. The first error has the reason.
             for end in (builder.end_building, builder.close):
@@ -126,14 +159,18 @@ class LaneGraphs:
         builder.close()
         return graph
 
-    def _doubt(self, graph: Any, work: Work, original: Sequence[NDArray[Any]]) -> str | None:
+    def _doubt(self, graph: LaneGraph, work: Work, original: Sequence[NDArray[Any]]) -> str | None:
         """Why the graph cannot be trusted, or None. A second input must change the output, and the replay must match a run without it."""
-        work.feed(other=True)
         try:
+            work.feed(other=True)
             work.enqueue()
             expected = work.read()
             work.spoil()
-            graph.launch(self._stream)
+            try:
+                graph.aim(work)
+            except EngineError as error:
+                return f"its copies cannot use other memory: {one_line(error)}"
+            graph.launch(self._stream, work)
             replay = work.read()
         finally:
             work.feed(other=False)

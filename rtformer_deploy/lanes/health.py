@@ -6,8 +6,8 @@ import ctypes
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ..errors import DeployError, EngineError
@@ -47,17 +47,9 @@ class GpuHealth:
                 self._why = f"{self._name} has failed, and with it every request on it: {reason}"
         return EngineError(self._why, _HINT)
 
-    @contextmanager
-    def watching(self, probe: Callable[[], object]) -> Iterator[None]:
+    def watching(self, probe: Callable[[], object]) -> AbstractContextManager[None]:
         """Fails at once if the GPU has failed. After an error in the block, `probe` (a harmless CUDA call) shows whether the GPU failed."""
-        self.check()
-        try:
-            yield
-        except Exception as error:
-            failure = self.judge(error, probe)
-            if failure is error:
-                raise
-            raise failure from error
+        return _Watch(self, probe)
 
     def judge(self, error: Exception, probe: Callable[[], object]) -> DeployError:
         """Returns the error to raise: the GPU's failure if it has failed by now, else this request's error."""
@@ -84,6 +76,22 @@ class GpuHealth:
         """Adds an object that holds GPU memory (a lane or label maps). If the GPU fails, that memory is never freed."""
         with self._lock:
             self._watched.add(held)
+
+
+class _Watch:
+    """See `GpuHealth.watching`. It is a class because lanes enter it several times for each frame."""
+
+    __slots__ = ("_health", "_probe")
+
+    def __init__(self, health: GpuHealth, probe: Callable[[], object]) -> None:
+        self._health, self._probe = health, probe
+
+    def __enter__(self) -> None:
+        self._health.check()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and (failure := self._health.judge(error, self._probe)) is not error:
+            raise failure from error
 
 
 def _never_free(held: object) -> None:

@@ -1,7 +1,7 @@
 """A lane: frames to label maps on a GPU, in one stream and, once it has been tested, as one CUDA graph.
 
-Pinned frame -> copy -> preprocess kernel -> engine -> upsample-and-argmax kernel -> copy of one byte for each pixel. Several lanes keep
-several frames in flight.
+Pinned frame -> copy -> preprocess kernel -> engine -> upsample-and-argmax kernel -> copy of one byte for each pixel into pinned memory,
+which the caller gets. Several lanes keep several frames in flight.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UsageError
+from ..image.copies import copy_frame, copy_threads
 from ..image.frames import resize_labels
+from ..image.geometry import Size
 from ..nvidia import driver as driver
 from ..runtime.session import OutputKind
 from ..types import Frame, LabelMap
@@ -21,7 +23,9 @@ from .device_arrays import CallersStream, DeviceFrame, DeviceLabels, check_frame
 from .engine_lane import EngineLane
 from .kernels import FLAG_BYTES, check_flag
 from .memory import FrameMemory, Placed
+from .pinned import PinnedBlock
 from .request import LaneWork, Step
+from .shapes import Shape, Shapes, Tail
 from .shared import LaneShare
 
 #: Streams of callers that a lane knows. Only the handle is kept: the caller may destroy its stream.
@@ -40,10 +44,13 @@ class Lane(EngineLane):
             self._frames_complete = gpu.create_event()  # the caller's frames are complete
             self._frames_read = gpu.create_event()  # the caller's frames have been read
         super().__init__(share)  # only now, since `share` counts on the `close` of each lane that was opened
-        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2], self._graphs)
-        self._frames: list[DeviceFrame] | None = None  # loaded frames that are on the device
-        self._placed: list[Placed] = []
+        self._memory = FrameMemory(self._cuda, self._stream, share.kernels, share.engine.info.batch[2], share.frames, self._forget)
+        self._shapes = Shapes(self._stream, self._memory, share.engine.info.spec.head != "labels")
+        self._shape: Shape | None = None  # that of the loaded frames
+        self._frames: Sequence[Any] = ()  # loaded frames that are read where they are
+        self._labels: PinnedBlock | None = None  # where the next label maps go, or the last ones are
         self._callers: list[Any] = []  # the streams that produce the frames
+        self._threads = copy_threads()
         self._reader_source: CallersStream | None = None  # the caller's stream behind `_reader`
         self._reader = self._cuda.LEGACY_DEFAULT_STREAM
         self._caller = functools.lru_cache(maxsize=_CALLERS)(self._cuda.Stream.from_handle)
@@ -60,6 +67,12 @@ class Lane(EngineLane):
 
     # Frames to label maps.
 
+    def frame(self, size: Size) -> Frame:
+        """See `Session`. It is pinned memory, unless callers hold twice as many frames as all lanes can have in flight."""
+        with self._share.health.watching(self._probe):
+            array = self._share.frames.array((*size, 3))
+        return np.empty((*size, 3), np.uint8) if array is None else array
+
     def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Frame] | Sequence[DeviceFrame]:
         device_or_host = check_frames(frames)
         if stream is not None and not any(isinstance(frame, DeviceFrame) for frame in device_or_host):
@@ -70,18 +83,15 @@ class Lane(EngineLane):
         """See `Session`. Raises UsageError for memory or streams of another GPU or context."""
         with self._at_work() as gpu:
             self._come_to_rest()
-            self._finish, self._callers = None, []
+            self._finish, self._shape, self._frames = None, None, ()
+            self._callers.clear()
             self._set_reader(gpu, stream)
-            on_device = [frame for frame in frames if isinstance(frame, DeviceFrame)]
-            self._frames = on_device or None
-            if on_device:
-                self._accept(on_device, stream)
-            sizes = [(int(frame.shape[0]), int(frame.shape[1])) for frame in frames]
-            labels = self._share.engine.info.spec.head != "labels"
-            self._placed = self._memory.place(gpu, sizes, on_host=not on_device, with_labels=labels)
-            if not on_device:
-                for frame, placed in zip(frames, self._placed, strict=True):
-                    np.copyto(self._memory.host_frame(placed), frame)
+            sizes = tuple([frame.shape[:2] for frame in frames])  # a list, since the garbage collector would count each generator
+            if frames and isinstance(frames[0], DeviceFrame):
+                self._accept(frames, stream)
+                self._shape, self._frames = self._shapes.get(gpu, "device", sizes), frames
+            else:
+                self._shape = self._load_from_host(gpu, frames, sizes)
 
     def begin(self, kind: OutputKind) -> None:
         with self._at_work() as gpu, self._at_rest_if_refused():
@@ -89,16 +99,17 @@ class Lane(EngineLane):
             if labels_head and kind == "device labels":
                 raise UsageError("An engine that was built with --head labels gives its label maps in host memory.")
             self._finish = None
-            batch = max(len(self._placed), self._share.engine.info.batch[0])
+            shape = self._loaded()
+            batch = max(len(shape.sizes), self._share.engine.info.batch[0])
             self._open_contexts().use(batch)
-            if self._frames is not None:
+            if shape.origin == "device":
                 self._preprocess()
-            tail = "device" if kind == "device labels" else "output" if kind == "logits" or labels_head else "labels"
-            work = self._frame_work(tail, batch)
-            sizes = tuple([placed.tables.size for placed in self._placed])  # a list, since the garbage collector would count each generator
-            key = ("frames" if self._frames is None else "input", tail, batch, sizes)
-            self._launch(self._graph(key, f"{len(sizes)} x {sizes[0][0]}x{sizes[0][1]}", work), work)
-            device_labels = self._device_labels(gpu) if tail == "device" else None
+            tail: Tail = "device" if kind == "device labels" else "output" if kind == "logits" or labels_head else "labels"
+            if tail != "output":
+                self._aim_labels(shape)
+            work = self._work_of(shape, tail, batch)
+            self._launch(self._graph(work), work)
+            device_labels = self._make_device_labels(gpu) if tail == "device" else None
             self._stream.record(self._done)
             for caller in self._callers:
                 caller.wait(self._frames_read)  # so the caller may overwrite a frame once it has been read
@@ -106,49 +117,83 @@ class Lane(EngineLane):
 
     def take(self) -> Any:
         value = super().take()
-        self._frames = None  # the caller's memory is no longer needed
+        self._frames = ()  # the caller's memory is no longer needed
         return value
 
     def _free(self) -> None:
         self._contexts = None
         self._memory.close()
+        if self._labels is not None:
+            self._share.labels.leave(self._labels)
+            self._labels = None
         self._frames_complete.close()
         self._frames_read.close()
         super()._free()
 
     # The steps.
 
-    def _frame_work(self, tail: str, batch: int) -> LaneWork:
-        """The steps from frames or the engine's input to `tail`: "labels", the "output" in host memory, or the output on the "device"."""
-        steps: list[Step] = [self._copy_frames, self._preprocess] if self._frames is None else []
-        steps.append(self._execute)
-        if tail == "labels":
-            steps += [self._clear_flag, self._upsample, self._copy_labels]
-        elif tail == "output":
-            steps.append(self._copy_output)
-        frames = self._memory.frames if self._frames is None else None
-        if tail != "labels":
-            return self._work(steps, self._preprocess, batch, frames)
-        maps = [self._memory.host_labels(placed) for placed in self._placed]
-        return self._work(steps, self._preprocess, batch, frames, self._memory.labels, maps)
+    def _load_from_host(self, gpu: Any, frames: Sequence[Frame], sizes: tuple[Size, ...]) -> Shape:
+        """Points the copies at frames in memory that was lent, and copies the others to the lane's own."""
+        places = [self._share.frames.place(frame) for frame in frames]
+        shape = self._shapes.get(gpu, "lent" if any(places) else "host", sizes)
+        own = None if all(places) else self._memory.staging(shape.layout.frame_bytes)
+        if shape.origin == "host" and own is not None:
+            shape.frames[0].set(own)
+        for index, (frame, place) in enumerate(zip(frames, places, strict=True)):
+            if place is not None:
+                shape.frames[index].set(*place)
+            elif own is not None:
+                start = shape.layout.placed[index].frame_start
+                copy_frame(frame, own.array[start : start + frame.size], self._threads)
+                if shape.origin == "lent":
+                    shape.frames[index].set(own, start)
+        if shape.origin == "lent":
+            self._frames = tuple(frames)  # not the caller's list, which may be emptied
+        return shape
 
-    def _copy_frames(self) -> None:
-        assert self._memory.frames is not None
-        self._memory.frames.to_device(self._stream)
+    def _work_of(self, shape: Shape, tail: Tail, batch: int) -> LaneWork:
+        """The steps from frames or the engine's input to the tail."""
+        work = shape.works.get((tail, batch))
+        if work is None:
+            steps: list[Step] = [*shape.frames]
+            if shape.origin != "device":
+                steps.append(self._preprocess)
+            steps.append(self._execute)
+            if tail == "labels":
+                assert shape.labels is not None
+                steps += [self._clear_flag, self._upsample, shape.labels]
+            elif tail == "output":
+                steps.append(self._copy_output)
+            maps = [placed.labels for placed in shape.layout.placed] if tail == "labels" else []
+            height, width = shape.sizes[0]
+            name = f"{len(shape.sizes)} x {height}x{width}"
+            work = self._work((shape.origin, tail, batch, shape.sizes), name, steps, self._preprocess, batch, maps)
+            shape.works[tail, batch] = work
+        return work
 
-    def _copy_labels(self) -> None:
-        assert self._memory.labels is not None
-        self._memory.labels.to_host(self._stream)
+    def _aim_labels(self, shape: Shape) -> None:
+        """Gives the label maps, and the flag, pinned memory that nobody else reads: the last one's, unless a caller has it."""
+        block = self._labels
+        if block is None or block.loan is not None or block.size < shape.layout.label_bytes:
+            self._labels = None
+            if block is not None:
+                self._share.labels.leave(block)
+            block = self._labels = self._share.labels.take(shape.layout.label_bytes)
+        assert shape.labels is not None
+        assert shape.flag is not None
+        shape.labels.set(block)
+        shape.flag.set(block)
 
     def _preprocess(self) -> None:
-        for index, placed in enumerate(self._placed):
-            if self._frames is not None:
+        shape = self._loaded()
+        for index, placed in enumerate(shape.layout.placed):
+            if shape.origin == "device":
                 address = self._frames[index].address
             else:
                 assert self._memory.frames is not None
                 address = self._memory.frames.address + placed.frame_start
             self._share.kernels.preprocess(self._stream, address, placed.tables, placed.tables_at, self._source.address, index)
-        if self._frames is not None:
+        if shape.origin == "device":
             self._stream.record(self._frames_read)
 
     def _clear_flag(self) -> None:
@@ -158,24 +203,25 @@ class Lane(EngineLane):
     def _upsample(self) -> None:
         assert self._memory.labels is not None
         start = self._memory.labels.address
-        for index, placed in enumerate(self._placed):
+        for index, placed in enumerate(self._loaded().layout.placed):
             self._upsample_one(index, placed, start + placed.labels_start, start)
 
     def _upsample_one(self, index: int, placed: Placed, labels: int, flag: int) -> None:
         self._share.kernels.upsample_argmax(self._stream, self._target.address, placed.tables, placed.tables_at, labels, flag, index)
 
-    def _device_labels(self, gpu: Any) -> list[DeviceLabels]:
+    def _make_device_labels(self, gpu: Any) -> list[DeviceLabels]:
         """Makes label maps in device memory of their own, for the caller. The flag is copied to the host as usual."""
-        device_labels = []
+        shape, device_labels = self._loaded(), []
         self._clear_flag()
         assert self._memory.labels is not None
-        for index, placed in enumerate(self._placed):
+        assert shape.flag is not None
+        for index, placed in enumerate(shape.layout.placed):
             own = gpu.allocate(placed.tables.label_bytes, stream=self._stream)
             own.set_deallocation_stream(self._reader)
             self._upsample_one(index, placed, int(own.handle), self._memory.labels.address)
             device_labels.append(DeviceLabels(placed.tables.size, int(own.handle), own))
             self._share.health.watch(device_labels[-1])
-        self._memory.labels.first_to_host(FLAG_BYTES, self._stream)
+        shape.flag()
         return device_labels
 
     def _set_reader(self, gpu: Any, stream: Any) -> None:
@@ -185,25 +231,49 @@ class Lane(EngineLane):
         self._reader_source = lasting_stream(stream)
         self._reader = self._cuda.LEGACY_DEFAULT_STREAM if self._reader_source is None else gpu.create_stream(self._reader_source)
 
+    def _forget(self) -> None:
+        """Forgets every address in the memory of frames and labels, since it is about to move."""
+        self._shapes.forget()
+        if self._graphs is not None:
+            self._graphs.drop()
+
+    def _loaded(self) -> Shape:
+        assert self._shape is not None, "begin comes after load"
+        return self._shape
+
     # What is made of the output.
 
-    def _finisher(self, kind: OutputKind, tail: str, device_labels: list[DeviceLabels] | None) -> Callable[[], Any]:
+    def _finisher(self, kind: OutputKind, tail: Tail, device_labels: list[DeviceLabels] | None) -> Callable[[], Any]:
         if kind == "logits":
-            return lambda: self._target.array[: len(self._placed)].astype(np.float32)
+            return self._logits
         if tail == "output":
             return self._resized_labels
-        return lambda: self._checked_labels(device_labels)
+        return self._label_maps if device_labels is None else functools.partial(self._checked, device_labels)
+
+    def _logits(self) -> Any:
+        return self._target.array[: len(self._loaded().sizes)].astype(np.float32)
 
     def _resized_labels(self) -> list[LabelMap]:
         spec = self._share.engine.info.spec
         resize = functools.partial(
             resize_labels, input_size=spec.size, resize=spec.resize, corners=spec.resize_corners, classes=len(spec.classes)
         )
-        return [resize(labels.copy(), placed.tables.size) for labels, placed in zip(self._target.array, self._placed, strict=False)]
+        return [resize(labels.copy(), size) for labels, size in zip(self._target.array, self._loaded().sizes, strict=False)]
 
-    def _checked_labels(self, device_labels: list[DeviceLabels] | None) -> list[Any]:
-        check_flag(self._memory.flag())
-        return device_labels if device_labels is not None else [self._memory.host_labels(placed).copy() for placed in self._placed]
+    def _checked(self, device_labels: list[DeviceLabels]) -> list[DeviceLabels]:
+        assert self._labels is not None
+        check_flag(self._labels.first_word.value)
+        return device_labels
+
+    def _label_maps(self) -> list[LabelMap]:
+        """The label maps in the memory that they were copied to; if callers hold too much of it, in a copy."""
+        block, layout = self._labels, self._loaded().layout
+        assert block is not None
+        check_flag(block.first_word.value)
+        lent = self._share.labels.lend(block, (layout.label_bytes,))
+        if lent is None:
+            return [block.array[placed.labels].reshape(placed.tables.size).copy() for placed in layout.placed]
+        return [np.ndarray(placed.tables.size, np.uint8, lent, placed.labels_start) for placed in layout.placed]
 
     # The caller.
 

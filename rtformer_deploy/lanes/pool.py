@@ -22,11 +22,15 @@ class MemoryPool:
         self._blocks: list[PairedMemory] = []  # all, so that no block is freed because nobody holds it
         self._free: list[PairedMemory] = []
 
-    def take(self, gpu: Any, size: int) -> PairedMemory:
-        """A block of at least `size` bytes with any content, on the device and in pinned memory; copies move `size` bytes."""
+    def take(self, gpu: Any, size: int, *, on_host: bool = True) -> PairedMemory:
+        """A block of at least `size` bytes with any content, on the device and, unless `on_host` is False, in pinned memory.
+
+        Its own copies move `size` bytes.
+        """
         fitting = [block for block in self._free if block.size >= size]
         block = min(fitting, key=lambda block: block.size) if fitting else self._allocate(gpu, size)
-        block.host  # noqa: B018 - reading it allocates the pinned memory
+        if on_host:
+            block.host  # noqa: B018 - reading it allocates the pinned memory
         self._free.remove(block)
         block.use_first(size)
         return block

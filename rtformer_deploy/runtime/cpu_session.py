@@ -71,6 +71,9 @@ class CpuSession:
         self._kind: OutputKind = "labels"
         self._output: NDArray[Any] | None = None
 
+    def frame(self, size: Size) -> Frame:
+        return np.empty((*size, 3), np.uint8)
+
     def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Frame]:
         if stream is not None or kind == "device labels" or any(map(is_on_device, frames)):
             raise UsageError("Only a TensorRT engine takes frames on the GPU, streams and on_device.", "Pass NumPy arrays.")

@@ -9,6 +9,16 @@ import numpy as np
 from ..errors import ImageError
 
 
+def check_size(size: tuple[int, int]) -> None:
+    """Raises ImageError unless (H, W) is a frame's size: whole numbers of at least 1."""
+    if len(size) != 2 or not (_is_side(size[0]) and _is_side(size[1])):
+        raise ImageError(f"{size} is no frame's size; a size is (height, width), both at least 1.")
+
+
+def _is_side(side: object) -> bool:
+    return isinstance(side, int | np.integer) and bool(side > 0)
+
+
 def is_on_device(frame: object) -> bool:
     """Whether a frame says that it is in device memory."""
     return not isinstance(frame, np.ndarray) and hasattr(frame, "__cuda_array_interface__")

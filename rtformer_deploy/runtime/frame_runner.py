@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DeployError, EngineError, UsageError
 from ..types import EngineInfo, Frame, LabelMap, Logits, ModelSpec, Ticket
+from .frame_checks import check_size
 from .session import OutputKind, Session
 
 
@@ -73,6 +74,18 @@ class FrameRunner:
         own = () if self.info is None else self.info.notes
         return tuple(dict.fromkeys((*own, *(note for session in self.sessions for note in session.notes))))
 
+    def frame(self, size: tuple[int, int]) -> Frame:
+        """A frame of (H, W) to decode or write into, with any content; `submit` and `run` take it, or contiguous rows of it, as any frame.
+
+        On a GPU it is pinned memory, which is not copied: from `submit` until its ticket's `result` has returned, do not write to it. The
+        memory belongs to the caller as long as a reference to it or to a view of it is left, after `close` too; then it is used for a later
+        frame. So take a new one for each frame and let it go. Of these, as many are pinned as twice what all lanes have in flight; while
+        more are held, and on a CPU, it is an ordinary array.
+        """
+        self._check_open()
+        check_size(size)
+        return self.sessions[0].frame((int(size[0]), int(size[1])))
+
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
         """Frames to label maps, in order. More frames than the largest batch are run in parts, over all sessions."""
         parts: list[list[LabelMap]] = self._run(frames, "labels")
@@ -99,7 +112,12 @@ class FrameRunner:
         return self._submit(frames, "device labels" if on_device else "labels", stream)
 
     def result(self, ticket: Ticket) -> list[LabelMap]:
-        """Waits for this submission only and returns its label maps, each at its frame's size. A ticket can be used once."""
+        """Waits for this submission only and returns its label maps, each at its frame's size. A ticket can be used once.
+
+        The label maps are the caller's own. On a GPU they are views of pinned memory, which is used again only once no reference to any of
+        the submission's label maps, or to a view of them, is left; if a caller holds those of more than twice as many submissions as there
+        are lanes, further ones are ordinary copies.
+        """
         labels: list[LabelMap] = self._result(ticket)
         return labels
 

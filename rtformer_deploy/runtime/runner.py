@@ -16,6 +16,10 @@ class Runner(Protocol):
 
     spec: ModelSpec
 
+    def frame(self, size: tuple[int, int]) -> Frame:
+        """A frame of (H, W) to write into, with any content. A GPU's engine takes it without a copy: do not change it before its result."""
+        ...
+
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]: ...
 
     def logits(self, frames: Sequence[Frame]) -> Logits:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from ..types import EngineInfo
+from ..types import EngineInfo, Frame
 
 
 class EngineSession(Protocol):
@@ -48,8 +48,8 @@ OutputKind = Literal["labels", "device labels", "logits"]
 class Session(Protocol):
     """Frames to label maps or logits, one submission at a time: what the runner holds.
 
-    A submission is `load`, `begin` and `take`, in that order. One thread at a time uses a session; only `check` may be called at any
-    time. `engine` runs only the engine, to measure it or to look at its output; use it while no submission is in flight.
+    A submission is `load`, `begin` and `take`, in that order. One thread at a time uses a session; only `frame` and `check` may be
+    called at any time. `engine` runs only the engine, to measure it or to look at its output; use it while no submission is in flight.
     """
 
     @property
@@ -60,6 +60,13 @@ class Session(Protocol):
         """Notes for the user, such as how the session started."""
         ...
 
+    def frame(self, size: tuple[int, int]) -> Frame:
+        """A frame of (H, W) with any content to write into, in memory that the session reads without a copy if there is such memory.
+
+        Any thread may call it at any time.
+        """
+        ...
+
     def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Any]:
         """Checks a caller's frames and returns them in the form that `load` takes.
 
@@ -68,7 +75,10 @@ class Session(Protocol):
         ...
 
     def load(self, frames: Sequence[Any], stream: Any = None) -> None:
-        """Copies checked frames to where the session reads them. Device frames are ready when the caller's `stream` is."""
+        """Copies checked frames to where the session reads them, unless it reads them where they are; then it holds them until `take`.
+
+        Device frames are ready when the caller's `stream` is.
+        """
         ...
 
     def begin(self, kind: OutputKind) -> None:
@@ -81,6 +91,8 @@ class Session(Protocol):
 
     def take(self) -> Any:
         """Waits if needed and returns one label map for each frame, or logits (N, classes, h, w) float32. The caller owns them.
+
+        What the caller owns is not written again while any reference to it, or to a view of it, is left.
 
         Raises the error if the work failed. After an interrupt it may be called again.
         """

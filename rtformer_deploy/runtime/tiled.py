@@ -6,9 +6,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
+
 from ..errors import UsageError
 from ..image.tiles import join_tiles, tile_windows
 from ..types import Frame, LabelMap, Logits, ModelSpec, Ticket
+from .frame_checks import check_size
 from .whole_logits import LogitsRunner, check_has_logits
 
 
@@ -27,6 +30,10 @@ class TiledRunner:
         self.threads: int | None = getattr(runner, "threads", None)
         self._numbers = itertools.count(1)
         self._done: dict[int, list[LabelMap]] = {}
+
+    def frame(self, size: tuple[int, int]) -> Frame:
+        check_size(size)
+        return np.empty((*size, 3), np.uint8)  # tiles are cut out of it, so it is read on the CPU
 
     def run(self, frames: Sequence[Frame]) -> list[LabelMap]:
         return [self._label(frame) for frame in frames]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError
+from ..image.decode import NewFrame, new_frame
 from ..image.reader import ImageReader
 from .items import Counts, StreamFrame, Unread
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 class ImageFiles:
     """Implements `items.Source` over images. One that cannot be read is an `Unread`, and the others go on.
 
-    `names` are what the outputs are called, one for each path (None: the files' stems).
+    `names` are what the outputs are called, one for each path (None: the files' stems). `frame` gives the memory that they are decoded
+    into; a loop sets it to its runner's.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class ImageFiles:
         self.total: int | None = len(self.paths)
         self.text = text or (str(self.paths[0]) if len(self.paths) == 1 else "images")
         self.counts = Counts()
+        self.frame: NewFrame = new_frame
         self._reader = reader or ImageReader()
 
     def items(self, stop: threading.Event, nvdec: Nvdec | None = None) -> Generator[StreamFrame | Unread]:
@@ -39,7 +42,7 @@ class ImageFiles:
                 return
             began = time.monotonic()
             try:
-                item: StreamFrame | Unread = StreamFrame(self._reader.load(path), name, index)
+                item: StreamFrame | Unread = StreamFrame(self._reader.load(path, self.frame), name, index)
                 self.counts.read += 1
             except ImageError as error:
                 item = Unread(index, error)

@@ -21,6 +21,7 @@ from ..runtime.cpu_session import label_maps
 from ..runtime.runner import Runner
 from ..runtime.whole_logits import check_has_logits
 from ..types import LabelMap, ModelSpec, Say, Ticket
+from .image_files import ImageFiles
 from .inbox import ClosedInboxError, Inbox
 from .items import Item, Source, StreamFrame, Unread
 from .nvdec import Decode, Nvdec, nvdec_for
@@ -92,6 +93,9 @@ class Loop:
         self.stages = Stages()
         refuse_labels_head(runner, self.options)
         nvdec = nvdec_for(runner, self.options.decode, self.options.say)
+        for images in self.sources:
+            if isinstance(images, ImageFiles):
+                images.frame = runner.frame
         self._stop = threading.Event()
         self._smoothers: dict[int, Smoother] = {}
         files = [source for source in self.sources if not source.live]

@@ -41,6 +41,9 @@ class Halves:
     def logits(self, frames: Sequence[Frame]) -> Logits:
         raise NotImplementedError
 
+    def frame(self, size: tuple[int, int]) -> Frame:
+        return np.empty((*size, 3), np.uint8)
+
     def submit(self, frames: Sequence[Frame]) -> Ticket:
         maps = self.run(frames)
         self.maps[len(self.batches)] = maps

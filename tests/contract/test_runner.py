@@ -144,6 +144,37 @@ def test_frames_of_any_size_get_the_reference_labels(opened: Open, batch: Batch,
     assert runner.run([]) == []
 
 
+def test_a_frame_of_the_runners_own_is_as_good_as_any(opened: Open) -> None:
+    runner = opened("batch", (1, 2, 2))
+    given = frames(*SIZES)
+    for _ in range(3):
+        own = [runner.frame(frame.shape[:2]) for frame in given]
+        for mine, frame in zip(own, given, strict=True):
+            assert mine.shape == frame.shape
+            assert mine.dtype == np.uint8
+            assert mine.flags.c_contiguous
+            assert mine.flags.writeable
+            mine[...] = frame
+        assert_same(runner.run(own), given)
+        assert_same(runner.run([own[2][10:90], given[0]]), [given[2][10:90], given[0]])
+    sides: Any = np.array((3, 4))
+    assert runner.frame(sides).shape == (3, 4, 3)
+
+
+def test_label_maps_that_are_kept_do_not_change(opened: Open) -> None:
+    runner = opened("batch", (1, 2, 2), lanes=2)
+    parts = [frames((64, 96), (40 + index % 2, 60), seed=index) for index in range(6)]
+    kept = [runner.result(runner.submit(part)) for part in parts]
+    for labels, part in zip(kept, parts, strict=True):
+        assert_same(labels, part)
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), (5,), (5, 6, 3), (5.0, 6)])
+def test_a_size_that_is_none(opened: Open, size: Any) -> None:
+    with pytest.raises(ImageError, match=r"is no frame's size; a size is \(height, width\), both at least 1"):
+        opened().frame(size)
+
+
 def test_logits_are_the_engines_own(opened: Open) -> None:
     runner = opened("batch", (1, 2, 2))
     given = frames(*SIZES)
@@ -265,6 +296,8 @@ def test_a_closed_runner_is_closed(opened: Open) -> None:
             call(given)
     with pytest.raises(UsageError, match="This runner was closed"):
         runner.result(ticket)
+    with pytest.raises(UsageError, match="This runner was closed"):
+        runner.frame((64, 96))
 
 
 class OnDevice:

@@ -60,8 +60,17 @@ def proper_calls(module: Any, rng: random.Random) -> int:
         np.testing.assert_array_equal(sure, confidence_map(logits, frame.shape[:2], engine, resize, corners=corners))
         assert rings == outlines(map_of_few, index % 2 == 0)
         native._module = module
-        calls += 4
-    return calls
+        calls += 4 + copies(native, frame[rng.randrange(len(frame)) :: rng.choice((1, 1, 2, -1))], threads)
+    return calls + copies(native, np.random.default_rng(0).integers(0, 256, (700, 1999, 3), np.uint8), 3)
+
+
+def copies(native: Any, frame: Any, threads: int) -> int:
+    """Copies a frame, whose rows are contiguous, to memory that begins anywhere."""
+    for offset in (0, 5):
+        target = np.zeros(offset + frame.size, np.uint8)[offset:]
+        native.copy_rows(frame, target, threads)
+        np.testing.assert_array_equal(target.reshape(frame.shape), frame)
+    return 2
 
 
 def odd_value(rng: random.Random, value: Any) -> Any:
@@ -104,6 +113,7 @@ def odd_calls(module: Any, rng: random.Random, count: int) -> int:
         interpolate: list[Any] = [grid, 3, 4, 5, large, 6, 8, *(table for axis in finer for table in (axis.low, axis.high, axis.weight)), 2]
         functions: list[tuple[Any, list[Any]]] = [(module.upsample_argmax, upsample), (module.preprocess, preprocess)]
         functions += [(module.confidence, confidence), (module.outlines, [labels, 32, 40, 1]), (module.interpolate, interpolate)]
+        functions.append((module.copy_rows, [frame, np.zeros(frame.size, np.uint8), 2]))
         function, arguments = rng.choice(functions)
         for at in rng.sample(range(len(arguments)), rng.randint(1, 3)):
             if not isinstance(arguments[at], tuple):

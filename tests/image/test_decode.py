@@ -16,6 +16,8 @@ from rtformer_deploy.errors import ImageError, OutputError
 from rtformer_deploy.image import picture_formats
 from rtformer_deploy.image.decode import MAX_PIXELS, decode_image, load_image
 from rtformer_deploy.image.png import save_png
+from rtformer_deploy.image.reader import ImageReader
+from rtformer_deploy.types import Frame
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 
@@ -42,6 +44,31 @@ def test_lossless_formats_give_the_pixels_back(kind: str, options: dict[str, Any
     assert frame.dtype == np.uint8
     assert frame.flags.c_contiguous
     np.testing.assert_array_equal(frame, PICTURE)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_file_is_decoded_into_the_memory_that_is_given(tmp_path: Path, turned: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    Image.fromarray(PICTURE).save(tmp_path / "a.png", exif=exif)
+    given: list[Frame] = []
+
+    def give(size: tuple[int, int]) -> Frame:
+        given.append(np.full((*size, 3), 7, np.uint8))
+        return given[-1]
+
+    frames = [load_image(tmp_path / "a.png", frame=give), ImageReader().load(tmp_path / "a.png", give)]
+    for frame, memory in zip(frames, given, strict=True):
+        assert frame is memory
+        np.testing.assert_array_equal(frame, PICTURE.swapaxes(0, 1)[:, ::-1] if turned else PICTURE)
+
+
+def test_no_memory_is_asked_for_a_file_that_cannot_be_decoded() -> None:
+    def give(size: tuple[int, int]) -> Frame:
+        raise AssertionError("it was asked for")
+
+    with pytest.raises(ImageError, match="damaged or cut off"):
+        decode_image(encode(Image.fromarray(PICTURE), "PNG")[:60], frame=give)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA"])

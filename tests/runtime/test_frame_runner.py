@@ -170,6 +170,8 @@ class Interrupted:
         self.taken = 0
         self.entered, self.interrupt = threading.Event(), threading.Event()
 
+    def frame(self, size: Any) -> Any: ...
+
     def check(self, frames: Any, kind: Any, stream: Any) -> Any:
         return frames
 

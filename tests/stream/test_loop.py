@@ -243,6 +243,18 @@ def test_segment_a_video_and_an_image(model: Path, tmp_path: Path) -> None:
         results[0].labels = results[1].labels  # type: ignore[misc]
 
 
+def test_images_are_decoded_into_frames_of_the_runners(runner: FrameRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Frame] = []
+    own = runner.frame
+    monkeypatch.setattr(runner, "frame", lambda size: given.append(own(size)) or given[-1])  # type: ignore[func-returns-value]
+    for index in range(3):
+        save_png(tmp_path / f"{index}.png", picture(index), mark=False)
+    results = list(rd.segment(tmp_path, runner))
+    assert [result.frame is frame for result, frame in zip(results, given, strict=True)] == [True] * 3
+    for index, result in enumerate(results):
+        np.testing.assert_array_equal(result.frame, picture(index))
+
+
 def test_segment_leaves_a_runner_open_and_closes_its_own(model: Path, runner: FrameRunner, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", ticks(50))
     with rd.segment(clip, runner) as results:

@@ -252,7 +252,8 @@ API cuStreamGetCaptureInfo_v3(
     CUstream stream, CUstreamCaptureStatus *status, cuuint64_t *id, CUgraph *graph, const CUgraphNode **after, const CUgraphEdgeData **edges,
     size_t *count) {
     CALL_IN_CONTEXT();
-    if (edges != NULL) *edges = NULL;
+    static const CUgraphEdgeData plain[1024];  // zeros: each edge waits for all of its node
+    if (edges != NULL) *edges = plain;
     return info(stream, status, id, graph, after, count);
 }
 

@@ -235,6 +235,65 @@ API cuGraphExecUpdate_v2(CUgraphExec exec, CUgraph graph, CUgraphExecUpdateResul
     return CUDA_SUCCESS;
 }
 
+// ---- one copy of a graph ----
+
+// The graph that a node is of; NULL: it was destroyed, and the node with it.
+static CUgraph graph_of(CUgraphNode node) {
+    for (struct Handle *handle = handles(GRAPH); handle != NULL; handle = handle->next) {
+        CUgraph graph = (CUgraph)handle;
+        for (size_t i = 0; i < graph->nodes.count; ++i) {
+            if (graph->nodes.nodes[i] == node) return graph;
+        }
+    }
+    return NULL;
+}
+
+static CUresult copy_known(CUgraphNode node) {
+    if (graph_of(node) == NULL) return refuse(CUDA_ERROR_INVALID_VALUE, "%p is no node, or its graph was destroyed", (void *)node);
+    return node->work.kind == WORK_COPY ? CUDA_SUCCESS : refuse(CUDA_ERROR_INVALID_VALUE, "the node is no copy");
+}
+
+static bool on_host(const void *address) {
+    const struct Block *block = block_of(address);
+    return block == NULL || block->pinned;
+}
+
+API cuGraphMemcpyNodeGetParams(CUgraphNode node, CUDA_MEMCPY3D *what) {
+    CALL();
+    TRY(copy_known(node));
+    const struct Work *work = &node->work;
+    *what = (CUDA_MEMCPY3D){.WidthInBytes = work->size, .Height = 1, .Depth = 1};
+    what->srcMemoryType = on_host(work->from) ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
+    what->dstMemoryType = on_host(work->to) ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
+    if (what->srcMemoryType == CU_MEMORYTYPE_HOST) what->srcHost = work->from;
+    else what->srcDevice = (CUdeviceptr)(uintptr_t)work->from;
+    if (what->dstMemoryType == CU_MEMORYTYPE_HOST) what->dstHost = work->to;
+    else what->dstDevice = (CUdeviceptr)(uintptr_t)work->to;
+    return CUDA_SUCCESS;
+}
+
+// Both sides stay the kind of memory that they were, and pinned memory is read when the graph runs.
+API cuGraphExecMemcpyNodeSetParams(CUgraphExec exec, CUgraphNode node, const CUDA_MEMCPY3D *what, CUcontext context) {
+    CALL_IN_CONTEXT();
+    TRY(exec_known(exec));
+    TRY(copy_known(node));
+    if (context != exec->context) return refuse(CUDA_ERROR_INVALID_VALUE, "the copy was captured in another context");
+    if (node->index >= exec->nodes.count) return refuse(CUDA_ERROR_INVALID_VALUE, "the node is of another graph");
+    struct Work *work = &exec->nodes.nodes[node->index]->work;
+    const bool flat = what->Height == 1 && what->Depth == 1 && what->WidthInBytes > 0;
+    if (work->kind != WORK_COPY || !flat) return refuse(CUDA_ERROR_INVALID_VALUE, "that is no copy in one dimension");
+    const void *from = what->srcMemoryType == CU_MEMORYTYPE_HOST ? what->srcHost : (const void *)(uintptr_t)what->srcDevice;
+    void *to = what->dstMemoryType == CU_MEMORYTYPE_HOST ? what->dstHost : (void *)(uintptr_t)what->dstDevice;
+    if (on_host(from) != on_host(work->from) || on_host(to) != on_host(work->to)) {
+        return refuse(CUDA_ERROR_INVALID_VALUE, "a side is another kind of memory than it was");
+    }
+    TRY(queue_drive(exec->last));  // what was launched before runs as it was
+    work->from = from;
+    work->to = to;
+    work->size = what->WidthInBytes;
+    return CUDA_SUCCESS;
+}
+
 API cuGraphUpload(CUgraphExec exec, CUstream handle) {
     CALL_IN_CONTEXT();
     CUstream stream;

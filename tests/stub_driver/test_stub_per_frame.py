@@ -45,6 +45,10 @@ def host_frames(lab: LaneLab, runner: FrameRunner) -> Work:
     return lambda: [runner.result(runner.submit([frame])) for frame in given]
 
 
+def pinned_frames(lab: LaneLab, runner: FrameRunner) -> Work:
+    return lambda: [runner.result(runner.submit([runner.frame(size)])) for size in SIZES]
+
+
 def device_frames(lab: LaneLab, runner: FrameRunner) -> Work:
     given = [lab.on_gpu(frame, version=3, stream=int(lab.aside.handle)) for frame in frames(*SIZES)]
     return lambda: [runner.result(runner.submit([frame], on_device=True)) for frame in given]
@@ -66,8 +70,9 @@ def calls_per_frame(driver: StubDriver, work: Work) -> dict[str, float]:
     return {name: count / (FRAMES * len(SIZES)) for name, count in driver.calls().items()}
 
 
-def test_a_frame_in_host_memory_is_one_launch(lane_lab: LaneLab) -> None:
-    work = warm(lane_lab, host_frames)
+@pytest.mark.parametrize("make", [host_frames, pinned_frames])
+def test_a_frame_in_host_memory_is_one_launch(lane_lab: LaneLab, make: Callable[[LaneLab, FrameRunner], Work]) -> None:
+    work = warm(lane_lab, make)
     assert calls_per_frame(lane_lab.driver, work) == {**CURRENT, "cuGraphLaunch": 1, "cuEventRecord": 1, "cuEventQuery": 1}
 
 
@@ -92,7 +97,7 @@ def test_a_frame_in_device_memory_makes_no_event(lane_lab: LaneLab) -> None:
 
 
 @pytest.mark.parametrize("graphs", [True, False])
-@pytest.mark.parametrize("make", [host_frames, device_frames])
+@pytest.mark.parametrize("make", [host_frames, pinned_frames, device_frames])
 def test_nothing_is_opened_or_made(
     lane_lab: LaneLab, make: Callable[[LaneLab, FrameRunner], Work], graphs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,7 +116,7 @@ def test_nothing_is_opened_or_made(
     assert (opened, dict(lane_lab.cuda.made)) == ([], {})
 
 
-@pytest.mark.parametrize(("make", "launches"), [(host_frames, 0), (device_frames, 2)])
+@pytest.mark.parametrize(("make", "launches"), [(host_frames, 0), (pinned_frames, 0), (device_frames, 2)])
 def test_a_thousand_frames_leave_no_garbage(lane_lab: LaneLab, make: Callable[[LaneLab, FrameRunner], Work], launches: int) -> None:
     """Python counts one object for each launch beside the graph, in cuda.core itself; nothing else adds to the count."""
     work = warm(lane_lab, make)
