@@ -40,8 +40,14 @@ constexpr int kStagedClasses = 20;  // that shared memory holds; with more the c
 constexpr int kHeld = (kStagedClasses + kQuarter - 1) / kQuarter;
 static_assert(kStagedClasses % kAtOnce == 0, "what is asked for past the last class has its place too");
 
-// NaN, which no comparison holds for.
-constexpr float kNothing = __builtin_nanf("");
+// NaN, for which no comparison holds.
+RTF_HD float nothing() {
+#if defined(__CUDA_ARCH__)
+    return __int_as_float(0x7fc00000);
+#else
+    return float_of(0x7fc00000u);
+#endif
+}
 
 // Seven rows of 31 cells have 8 x 32 corners, one for each thread.
 using QuarterTile = Tile<7, 31>;
@@ -198,7 +204,7 @@ __device__ void start_column(const Tables& tables, int x, int y, Column<kRows>& 
     column.column_weight = tables.column_weight[x];
     for (int i = 0; i < kRows; ++i) {
         column.row_weight[i] = tables.row_weight[y + i];
-        column.best[i] = kNothing;
+        column.best[i] = nothing();
         column.winner[i] = 0;
     }
 }
@@ -214,7 +220,7 @@ __device__ void compete(const Cell& cell, unsigned int candidates, int first, Co
         const float below = lerp(at.bottom_left, at.bottom_right, column.column_weight);
         for (int i = 0; i < kRows; ++i) {
             const float value = lerp(above, below, column.row_weight[i]);
-            const bool wins = !(value <= column.best[i]);  // every value beats kNothing
+            const bool wins = !(value <= column.best[i]);  // every value beats nothing
             column.best[i] = wins ? value : column.best[i];
             column.winner[i] = wins ? c : column.winner[i];
         }
