@@ -70,7 +70,9 @@ def train(arguments: argparse.Namespace, more: Sequence[str]) -> Json:
 def parse(words: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = harness.command_line(__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the CamVid folder")
-    parser.add_argument("--output", type=Path, default=Path("run-gpu"), help="write checkpoint, log and weights here [default: run-gpu]")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("run-gpu"), help="write checkpoint, log and weights here [default: run-gpu]"
+    )
     return parser.parse_known_args(words)
 
 

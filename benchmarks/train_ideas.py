@@ -37,7 +37,7 @@ from rtformer_deploy.formats.folds import Fold
 from rtformer_deploy.formats.recipe import Recipe, load_recipe
 from rtformer_deploy.training.checkpoint import read
 from rtformer_deploy.training.log import read_log
-from rtformer_deploy.training.options import TrainOptions
+from rtformer_deploy.training.options import TrainOptions, plain
 from rtformer_deploy.training.run import pick_device
 
 #: idea -> what it changes
@@ -59,6 +59,7 @@ IDEAS: dict[str, dict[str, Any]] = {
 #: What the figures name apart: where the shipped weights are worst.
 WATCHED = ("Pole", "Fence", "SignSymbol", "Pedestrian")
 BASE = {"rate": 1.5e-3, "warmup": 150, "ema": 0.995}
+_MADE_WITH = ("steps", "batch", "crop", "fold", "rate", "warmup", "ema")  # what an argument or an edit of this file may change
 BRANCH = {"rate": 5e-4, "warmup": 30, "ema": 0.98}
 
 
@@ -87,7 +88,7 @@ class Driver:
         if not resume:
             log.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         records = read_log(log) if resume and log.exists() else []
-        if not any(record["kind"] == "shipped" for record in records):
+        if not _is_whole(records, options):
             pace = Pace(options.output / "pace.json", options.batch, resume)
             last = train(self.recipe, options, resume=resume, watch=pace, stop=self.stop)
             pace.write()
@@ -127,6 +128,26 @@ def _steps(options: TrainOptions, steps: int) -> int:
     height, width = OPTIONS["crop"]
     pixels: int = steps * OPTIONS["batch"] * height * width
     return max(1, round(pixels / (options.batch * options.crop[0] * options.crop[1])))
+
+
+def _is_whole(records: Sequence[Json], options: TrainOptions) -> bool:
+    """Whether a run is done. Raises UsageError if it was made with other options: its figures are not those that are asked for."""
+    if not any(record["kind"] == "shipped" for record in records):
+        return False
+    start = next(record for record in reversed(records) if record["kind"] == "start")
+    asked = plain(options)
+    changed = [key for key in _MADE_WITH if start["options"][key] != asked[key]]
+    if changed:
+        raise UsageError(f"{options.output} was made with other options: {', '.join(changed)} differ.", "Choose another --folder.")
+    return True
+
+
+def kept_of(arguments: argparse.Namespace) -> Json:
+    """What an earlier run has written of each fold; {} if it wrote nothing."""
+    if arguments.json is None or not arguments.json.exists():
+        return {}
+    folds: Json = json.loads(arguments.json.read_text()).get("folds", {})
+    return folds
 
 
 class Pace:
@@ -215,6 +236,7 @@ def measure(arguments: argparse.Namespace) -> Json:
                 _write(arguments, results)
     except Stopped:
         print("Stopped; the same command goes on.", flush=True)
+        results = kept_of(arguments) | results  # the folds of an earlier run that this one has not come to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -38,13 +38,15 @@ class Display:
             self.progress.update(self.task, completed=record["step"], description=escape(text))
             if not self.console.is_terminal and record["step"] % 100 == 0:
                 self._line(f"step {record['step']}/{record['steps']}  {text}")
-        elif record["kind"] in ("scores", "shipped"):
+        elif record["kind"] in ("scores", "shipped") and record["scores"]:
             self.miou = "  mIoU " + ", ".join(f"{split} {100 * (each['miou'] or 0):.1f}" for split, each in record["scores"].items())
             rounded = " with FP16 weights" if record["kind"] == "shipped" else ""
             self._line(f"step {record['step']}{rounded}:{self.miou}")
         elif record["kind"] == "start":
             frames = ", ".join(f"{split} {count}" for split, count in record["frames"].items())
             self._line(f"{record['recipe']}: frames {frames}; from step {record['step']}")
+            if len(record["frames"]) == 1:
+                self._line("All of it is trained on, so the run is scored on nothing.")
             for line in record.get("left_out", ()):
                 self._line(f"left out: {line}")
 

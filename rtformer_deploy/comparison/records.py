@@ -89,12 +89,26 @@ class Journal(journal.Journal[Record]):
 
     def judged(self) -> dict[str, Checked]:
         """What was found of each that was checked, by name."""
-        return {record.name: record.checked for record in self.records if isinstance(record, Judged)}
+        built = self._built()
+        return {
+            record.name: record.checked
+            for place, record in enumerate(self.records)
+            if isinstance(record, Judged) and place > built.get(record.name, -1)
+        }
 
     def plans(self) -> dict[str, str]:
         """The hash of each plan that was built, by name; the newest counts."""
         return {record.name: record.plan_sha256 for record in self.records if isinstance(record, Planned)}
 
     def rounds(self) -> list[Mapping[str, Turn]]:
-        """The rounds in which all of them were timed."""
-        return [record.turns for record in self.records if isinstance(record, Timed)]
+        """The rounds in which they were timed, each without the turns of plans that have been built again since."""
+        built = self._built()
+        return [
+            {name: turn for name, turn in record.turns.items() if place > built.get(name, -1)}
+            for place, record in enumerate(self.records)
+            if isinstance(record, Timed)
+        ]
+
+    def _built(self) -> dict[str, int]:
+        """Where the newest plan of each stands among the records; what was measured before belongs to another plan."""
+        return {record.name: place for place, record in enumerate(self.records) if isinstance(record, Planned)}

@@ -36,6 +36,12 @@ def open_splits(
     if hold_out is not None:
         checks.append(train.subset(_last_third(train, hold_out), "held-out"))
         fit = fit.subset(fit.names - checks[-1].names, fit.split)
+    for check in checks:
+        both = sorted(fit.names & check.names)
+        if both:
+            raise DatasetError(
+                f"The frame {both[0]} would be trained on and scored too: {fit.split!r} and {check.split!r} share {len(both)}."
+            )
     return fit, checks
 
 

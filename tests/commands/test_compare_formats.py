@@ -81,6 +81,9 @@ def test_the_whole_way(small: Small, call: Call) -> None:
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert call("--dataset", small.dataset, "--root", small.root, "--resume").exit_code == 0
     assert damaged.stat().st_size == found["OpenVINO FP32"]["bytes"]
+    kinds = [json.loads(line)["kind"] for line in Path("out/compare.state.jsonl").read_text().splitlines()]
+    assert kinds.count("round") == 2, "the plan that was built again has to be timed again"
+    assert kinds.count("check") == 3
     assert call("--resume").exit_code == 2  # without the dataset it is another run
 
 

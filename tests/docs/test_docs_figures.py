@@ -31,7 +31,7 @@ INT8 = {
 }
 
 #: Results that a command of the product wrote, not a script.
-BY_A_COMMAND = {"comparison", "formats"}
+BY_A_COMMAND = {"comparison", "comparison_again", "formats"}
 
 
 def results(name: str) -> Any:
