@@ -68,6 +68,8 @@ def test_another_split_is_trained_on_too_but_for_what_is_near(data: Path) -> Non
 def test_a_frame_of_two_splits_is_refused(data: Path) -> None:
     with pytest.raises(DatasetError, match="The frame a_00000 of 'train' is in another split too"):
         open_splits(str(data), data.parent, also=("train",))
+    with pytest.raises(DatasetError, match=r"frames of 'val' would be trained on and scored too"):
+        open_splits(str(data), data.parent, also=("val:1/2",))
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1/1", "1", "1/4/4", "a/b", "1/04", "-1/4", ""])

@@ -95,7 +95,8 @@ def _how_fast(rows: Sequence[FormatRow]) -> Table:
     )
     note = (
         "In ms and frames a second. frame: from a decoded frame to its label map. "
-        f"ratio: the engine's speed over that of {REFERENCE_FORMAT}, the median of the rounds ± its 95 % interval (of fewer than six rounds: ± the round farthest from it)."
+        f"ratio: the engine's speed over that of {REFERENCE_FORMAT}, the median of the rounds ± its 95 % interval "
+        "(of fewer than six rounds: ± the round farthest from it)."
     )
     return Table("Speed", ("", "p50", "p99", "FPS", "ratio", "frame p50", "p99", "FPS"), body, tuple(range(1, 8)), note)
 

@@ -92,7 +92,10 @@ _WHAT_NOTE = (
     "Parameters in millions, plan and memory in MiB; memory is the most that the process had above what it held before the engine was "
     "opened."
 )
-_RATIO_NOTE = "Ratio: the speed relative to {}, the median of all rounds, and the interval that holds it with a confidence of 95 % (of fewer than six rounds: the smallest and the largest)."
+_RATIO_NOTE = (
+    "Ratio: the speed relative to {}, the median of all rounds, and the interval that holds it with a confidence of 95 % "
+    "(of fewer than six rounds: the smallest and the largest)."
+)
 
 
 def _what(rows: Sequence[Row]) -> Table:

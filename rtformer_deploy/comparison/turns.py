@@ -143,7 +143,8 @@ def between(values: Sequence[float]) -> tuple[float, float]:
     """Values measured again and again -> the interval that holds their median with a confidence of 95 %, if they are independent.
 
     It runs from the k-th smallest to the k-th largest value: the median lies below the k-th smallest if fewer than k of n values are
-    below it, which has the probability that fewer than k of n tossed coins are heads. With fewer than six values it is their whole range, which holds the median less surely.
+    below it, which has the probability that fewer than k of n tossed coins are heads. With fewer than six values it is their whole range,
+    which holds the median less surely.
     """
     ordered, count = sorted(values), len(values)
     outside, rank = 0.0, 0

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <system_error>
+#include <exception>
 #include <thread>
 
 #if defined(__SSE2__) || defined(_M_X64)
@@ -91,7 +91,7 @@ void copy_in_threads(const unsigned char* from, unsigned char* to, std::ptrdiff_
     for (std::ptrdiff_t i = 1; i < std::min<std::ptrdiff_t>(threads, parts); ++i) {
         try {
             std::thread([copy] { copy->work(); }).detach();
-        } catch (const std::system_error&) {
+        } catch (const std::exception&) {  // no thread, or no memory for one: the others do its parts
             break;
         }
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import math
@@ -19,7 +20,7 @@ def import_cuda() -> Any:
     try:
         return importlib.import_module("cuda.core")
     except ImportError as error:
-        raise MissingPackageError("cuda-core", "gpu", "Running a TensorRT plan") from error
+        raise MissingPackageError("cuda-core", "gpu", "Running an engine on a GPU") from error
 
 
 _PARTS = 64
@@ -34,12 +35,11 @@ class Parts:
 
     def at(self, start: int, size: int) -> Any:
         """The buffer over `size` bytes from `start` on. It keeps the whole alive; it is the whole itself if that is no larger."""
-        part = self._recent.get((start, size))
-        if part is None:
-            part = self._recent[start, size] = self._make(start, size)
-            if len(self._recent) > _PARTS:
+        part = self._recent.pop((start, size), None) or self._make(start, size)
+        self._recent[start, size] = part  # now the newest; each step is one that other threads cannot interrupt
+        if len(self._recent) > _PARTS:
+            with contextlib.suppress(KeyError):  # another thread has dropped the last one
                 self._recent.popitem(last=False)
-        self._recent.move_to_end((start, size))
         return part
 
     def _make(self, start: int, size: int) -> Any:

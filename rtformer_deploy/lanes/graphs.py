@@ -136,7 +136,11 @@ class LaneGraphs:
             self._say(f"CUDA graphs: {name} could not be captured and runs without: {entry.refusal}")
             return
         entry.tries += 1
-        why = self._doubt(graph, work, original)
+        try:
+            why = self._doubt(graph, work, original)
+        except BaseException:
+            graph.close()
+            raise
         if why is None:
             entry.graph = graph
             return
@@ -162,7 +166,10 @@ class LaneGraphs:
     def _doubt(self, graph: LaneGraph, work: Work, original: Sequence[NDArray[Any]]) -> str | None:
         """Why the graph cannot be trusted, or None. A second input must change the output, and the replay must match a run without it."""
         try:
-            work.feed(other=True)
+            try:
+                work.feed(other=True)
+            except Exception as error:  # a request must not fail because there is no memory to test its graph
+                return f"it could not be tested: {one_line(error)}"
             work.enqueue()
             expected = work.read()
             work.spoil()

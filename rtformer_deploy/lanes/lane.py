@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import EngineError, UsageError, one_line
 from ..image.copies import copy_frame, copy_threads
 from ..image.frames import resize_labels
 from ..image.geometry import Size
@@ -68,9 +68,14 @@ class Lane(EngineLane):
     # Frames to label maps.
 
     def frame(self, size: Size) -> Frame:
-        """See `Session`. It is pinned memory, unless callers hold twice as many frames as all lanes can have in flight."""
-        with self._share.health.watching(self._probe):
-            array = self._share.frames.array((*size, 3))
+        """See `Session`. It is pinned memory, unless there is none, or callers hold twice what all lanes can have in flight."""
+        array = None
+        try:
+            with self._share.health.watching(self._probe):
+                array = self._share.frames.array((*size, 3))
+        except EngineError as error:
+            self._share.health.check()  # raises if the GPU has failed, and not only this allocation
+            self._share.say(f"There was no pinned memory for a frame, so frames are copied: {one_line(error)}")
         return np.empty((*size, 3), np.uint8) if array is None else array
 
     def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Frame] | Sequence[DeviceFrame]:
@@ -116,12 +121,16 @@ class Lane(EngineLane):
             self._finish = self._finisher(kind, tail, device_labels)
 
     def take(self) -> Any:
-        value = super().take()
+        try:
+            value = super().take()
+        except Exception:  # not an interrupt: then the request goes on
+            self._frames = ()
+            raise
         self._frames = ()  # the caller's memory is no longer needed
         return value
 
     def _free(self) -> None:
-        self._contexts = None
+        self._contexts, self._frames = None, ()
         self._memory.close()
         if self._labels is not None:
             self._share.labels.leave(self._labels)

@@ -1,4 +1,4 @@
-"""An engine that is open already -> a runner of lanes over it."""
+"""A function that opens an engine on a GPU -> a runner of lanes over it."""
 
 from __future__ import annotations
 

@@ -109,7 +109,8 @@ class PinnedMemory:
         with self._lock:
             if len(self._loans) >= self.most:
                 return None
-            block.loan, block.users = loan, [False, True]
+            block.loan = loan
+            block.users.append(True)  # not a new list: whoever had the block lent before may be about to leave it
             self._loans[loan.key] = loan
         return array
 
@@ -159,9 +160,10 @@ class PinnedMemory:
 
     def _take_free(self, size: int) -> PinnedBlock | None:
         """A free block: the one that came back last if it fits, otherwise the smallest that does."""
-        if not self._free:
+        try:
+            block = self._free.pop()
+        except IndexError:  # there is none, or `close` has taken the last one
             return None
-        block = self._free.pop()
         if size <= block.size <= _LARGER * size:
             return block
         self._free.append(block)
@@ -169,7 +171,10 @@ class PinnedMemory:
         if not fitting:
             return None
         block = min(fitting, key=lambda block: block.size)
-        self._free.remove(block)
+        try:
+            self._free.remove(block)
+        except ValueError:  # `close` has taken it
+            return None
         return block
 
 

@@ -39,7 +39,7 @@ class GraphCopy:
         self._check(answer[0])
         nodes = answer[4] or []  # none: the stream is not being captured
         if len(nodes) != 1:
-            raise EngineError(f"A copy was captured, and the next work would come after {len(nodes)} nodes of the graph, not after it.")
+            raise EngineError(f"The copy was to be the last step that was captured, and there are {len(nodes)} last steps.")
         return nodes[0]
 
     def _place_of(self, host: int) -> str:
@@ -47,7 +47,7 @@ class GraphCopy:
         for place in ("srcHost", "dstHost", "srcDevice", "dstDevice"):
             if int(getattr(self._what, place)) == host:
                 return place
-        raise EngineError("A copy was captured, and CUDA says of it that it copies something else.")
+        raise EngineError("The last step that was captured copies something else.")
 
     def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Calls the driver and returns its value, if it has one."""
@@ -57,4 +57,4 @@ class GraphCopy:
 
     def _check(self, status: Any) -> None:
         if int(status) != 0:
-            raise EngineError(f"CUDA refuses to change where a graph copies: {status.name}.")
+            raise EngineError(f"CUDA does not let a graph copy elsewhere: {status.name}.")

@@ -76,7 +76,7 @@ class CpuSession:
 
     def check(self, frames: Sequence[Any], kind: OutputKind, stream: Any) -> Sequence[Frame]:
         if stream is not None or kind == "device labels" or any(map(is_on_device, frames)):
-            raise UsageError("Only a TensorRT engine takes frames on the GPU, streams and on_device.", "Pass NumPy arrays.")
+            raise UsageError("An engine on a CPU takes no frames on the GPU, no stream and no on_device.", "Pass NumPy arrays.")
         check_host_frames(frames)
         return frames
 

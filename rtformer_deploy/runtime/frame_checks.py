@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ImageError
+from ..image.decode import MAX_PIXELS
 
 
 def check_size(size: tuple[int, int]) -> None:
     """Raises ImageError unless (H, W) is a frame's size: whole numbers of at least 1."""
-    if len(size) != 2 or not (_is_side(size[0]) and _is_side(size[1])):
+    if not hasattr(size, "__len__") or len(size) != 2 or not (_is_side(size[0]) and _is_side(size[1])):
         raise ImageError(f"{size} is no frame's size; a size is (height, width), both at least 1.")
+    if int(size[0]) * int(size[1]) > MAX_PIXELS:
+        raise ImageError(f"A frame of {size[0]}x{size[1]} is too large; at most {MAX_PIXELS:,} pixels are taken.")
 
 
 def _is_side(side: object) -> bool:

@@ -36,13 +36,18 @@ def open_splits(
     if hold_out is not None:
         checks.append(train.subset(_last_third(train, hold_out), "held-out"))
         fit = fit.subset(fit.names - checks[-1].names, fit.split)
-    for check in checks:
-        both = sorted(fit.names & check.names)
-        if both:
-            raise DatasetError(
-                f"The frame {both[0]} would be trained on and scored too: {fit.split!r} and {check.split!r} share {len(both)}."
-            )
+    _refuse_shared(fit, checks)
     return fit, checks
+
+
+def _refuse_shared(fit: Dataset, checks: Sequence[Dataset]) -> None:
+    """Raises DatasetError if an image is trained on and scored too: the score would flatter."""
+    trained = {sample.image for sample in fit.samples}
+    for check in checks:
+        both = sorted(sample.name for sample in check.samples if sample.image in trained)
+        if both:
+            what = f"{len(both)} frames of {check.split!r} would be trained on and scored too, such as {both[0]}."
+            raise DatasetError(what, "Train on other splits with --also, or on all of val.")
 
 
 def _joined(splits: Sequence[Dataset]) -> Dataset:

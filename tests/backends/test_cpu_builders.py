@@ -154,7 +154,7 @@ SHAPE = [1, 3, 64, 96]
     [
         (
             strange_model([("input", TensorProto.UINT8, SHAPE)], "Identity"),
-            r"takes input uint8 \(1, 3, 64, 96\); an engine takes one float32",
+            r"takes input uint8 \(1, 3, 64, 96\); an engine takes one float input",
         ),
         (strange_model([("input", TensorProto.FLOAT, SHAPE), ("mask", TensorProto.FLOAT, SHAPE)]), "input float32 .* and mask float32"),
         (strange_model([("input", TensorProto.FLOAT, [1, 3, 32, 32])]), r"takes input float32 \(1, 3, 32, 32\); its ModelSpec says"),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from emulated_cuda import Cuda
-from helpers import load_file
+from helpers import hide, load_file
 from kernel_calls import model_spec
 
 from rtformer_deploy.image import frames as image
@@ -209,6 +209,7 @@ def test_whose_frames_can_be_measured(bench: ModuleType, monkeypatch: pytest.Mon
     assert frames.why_no_frames("standin", "cuda") == "no GPU: no NVIDIA driver is installed"
     one_gpu(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    hide(monkeypatch, "tensorrt")
     assert frames.why_no_frames("standin", "cuda") == frames.why_no_frames("torch", "cuda") == ""
     assert frames.why_no_frames("tensorrt", "cuda") == "tensorrt is not installed"
     monkeypatch.setattr(frames.importlib.util, "find_spec", lambda name: None)

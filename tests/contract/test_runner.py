@@ -169,10 +169,15 @@ def test_label_maps_that_are_kept_do_not_change(opened: Open) -> None:
         assert_same(labels, part)
 
 
-@pytest.mark.parametrize("size", [(0, 5), (5, -1), (5,), (5, 6, 3), (5.0, 6)])
+@pytest.mark.parametrize("size", [(0, 5), (5, -1), (5,), (5, 6, 3), (5.0, 6), 5])
 def test_a_size_that_is_none(opened: Open, size: Any) -> None:
     with pytest.raises(ImageError, match=r"is no frame's size; a size is \(height, width\), both at least 1"):
         opened().frame(size)
+
+
+def test_a_size_that_is_too_large(opened: Open) -> None:
+    with pytest.raises(ImageError, match="A frame of 1000000x1000000 is too large"):
+        opened().frame((10**6, 10**6))
 
 
 def test_logits_are_the_engines_own(opened: Open) -> None:
@@ -312,7 +317,9 @@ def test_what_lies_on_a_gpu_is_for_engines_on_a_gpu(opened: Open, backend: str) 
     elsewhere = backend == TORCH or not BACKENDS[backend].on_gpu
     refusals: list[tuple[list[Any], dict[str, Any]]] = [([OnDevice()], {}), (given, {"stream": 7}), (given, {"on_device": True})]
     for wrong, keywords in refusals if elsewhere else ():
-        with pytest.raises(UsageError, match=r"Only a TensorRT engine takes frames on the GPU, streams and on_device.*\n.*NumPy arrays"):
+        with pytest.raises(
+            UsageError, match=r"An engine on a CPU takes no frames on the GPU, no stream and no on_device.*\n.*NumPy arrays"
+        ):
             runner.submit(wrong, **keywords)
     if not elsewhere:
         with pytest.raises(UsageError, match="CUDA knows no device memory at its address"):

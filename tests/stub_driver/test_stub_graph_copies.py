@@ -73,7 +73,7 @@ def test_what_is_launched_already_copies_as_it_was(lab: Lab) -> None:
 def test_memory_of_another_kind_is_refused_and_changes_nothing(lab: Lab) -> None:
     captured = Captured(lab)
     device = lab.device(SIZE, captured.stream)
-    with pytest.raises(EngineError, match=r"CUDA refuses to change where a graph copies: CUDA_ERROR_INVALID_VALUE\."):
+    with pytest.raises(EngineError, match=r"CUDA does not let a graph copy elsewhere: CUDA_ERROR_INVALID_VALUE\."):
         captured.inwards.aim(captured.graph, int(device.handle))
     captured.run()
     assert (captured.made == 1).all()
@@ -93,10 +93,10 @@ def test_only_a_copy_with_that_address_is_taken_for_one(lab: Lab) -> None:
     pinned, _ = lab.pinned(SIZE)
     builder = stream.create_graph_builder()
     builder.begin_building("thread_local")
-    with pytest.raises(EngineError, match="come after 0 nodes"):
+    with pytest.raises(EngineError, match="there are 0 last steps"):
         GraphCopy(int(stream.handle), int(pinned.handle))
     device.copy_from(pinned, stream=stream)
-    with pytest.raises(EngineError, match="it copies something else"):
+    with pytest.raises(EngineError, match="copies something else"):
         GraphCopy(int(stream.handle), int(pinned.handle) + 1)
     device.fill(3, stream=stream)
     with pytest.raises(EngineError, match="CUDA_ERROR_INVALID_VALUE"):
@@ -108,5 +108,5 @@ def test_only_a_copy_with_that_address_is_taken_for_one(lab: Lab) -> None:
 def test_a_stream_that_is_not_captured_has_no_nodes(lab: Lab) -> None:
     stream = lab.stream()
     pinned, _ = lab.pinned(SIZE)
-    with pytest.raises(EngineError, match="come after 0 nodes"):
+    with pytest.raises(EngineError, match="there are 0 last steps"):
         GraphCopy(int(stream.handle), int(pinned.handle))

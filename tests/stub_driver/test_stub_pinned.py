@@ -229,7 +229,7 @@ def test_a_graph_copies_to_the_memory_of_each_request(lane_lab: LaneLab) -> None
 
 def test_copies_that_cannot_be_changed_are_found_out(lane_lab: LaneLab, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(copy: Any, graph: Any, host: int) -> None:
-        raise EngineError("CUDA refuses to change where a graph copies: CUDA_ERROR_INVALID_VALUE.")
+        raise EngineError("CUDA does not let a graph copy elsewhere: CUDA_ERROR_INVALID_VALUE.")
 
     monkeypatch.setattr("rtformer_deploy.nvidia.graph_copies.GraphCopy.aim", refuse)
     runner = lane_lab.open()
@@ -237,7 +237,7 @@ def test_copies_that_cannot_be_changed_are_found_out(lane_lab: LaneLab, monkeypa
         check(runner, frames(SIZE, seed=seed))
     assert runner.notes == (
         "CUDA graphs: 1 x 50x70 runs without: its copies cannot use other memory: "
-        "CUDA refuses to change where a graph copies: CUDA_ERROR_INVALID_VALUE.",
+        "CUDA does not let a graph copy elsewhere: CUDA_ERROR_INVALID_VALUE.",
     )
     assert "cuGraphLaunch" not in lane_lab.driver.calls()
 

@@ -15,6 +15,7 @@ import torch
 
 from ...errors import DeployError, EngineError, ModelError, first_line
 from ...lanes.opening import open_runner
+from ...lanes.supported import ON_A_CPU, lane_fault
 from ...nvidia.driver import gpu_at
 from ...runtime.frame_runner import FrameRunner
 from ...types import EngineInfo, ModelSpec, PrecisionFound, PrecisionName, TensorSpec
@@ -47,6 +48,8 @@ def open_network_in_lanes(
     """
     if network.training:
         raise ModelError("The network is in training mode, where it gives other logits.", "Call network.eval() first.")
+    if (fault := lane_fault(spec)) is not None:  # before minutes of compiling
+        raise EngineError(fault, ON_A_CPU)
     gpu = gpu_at(device)
     if not torch.cuda.is_available():
         raise EngineError(f"This PyTorch ({torch.__version__}) has no CUDA.", "Install one that has: https://pytorch.org/get-started")
@@ -57,6 +60,7 @@ def open_network_in_lanes(
         if mode is not None:
             engine.compile(mode)
             torch.cuda.empty_cache()  # what trying kernels took
+        torch.cuda.synchronize(device)  # the lanes' streams do not wait for the weights on their way
         return engine
 
     return open_runner(make, gpu, lanes, graphs=graphs)
