@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from gpu_callers import Caller, CudaCoreCaller, CupyCaller, TorchCaller, spinning
-from gpu_frames import Case, Extent
+from gpu_frames import MIB, Case, Extent
 from gpu_kinds import KINDS, MODULES, Kind, PlanKind, in_another_process, kind_named, skip_if_rtx_refuses
 
 from rtformer_deploy.types import Backend
@@ -49,7 +49,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture
 def extent() -> Extent:
-    return Extent(((256, 512), (200, 333), (512, 1024), (97, 131)), frames=10_000, pool=64, warmup=100)
+    return Extent(((256, 512), (200, 333), (512, 1024), (97, 131)), frames=10_000, pool=64, warmup=100, grows=16 * MIB)
 
 
 @pytest.fixture

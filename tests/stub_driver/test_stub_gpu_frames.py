@@ -47,7 +47,7 @@ def case(request: pytest.FixtureRequest, driver: StubDriver) -> Case:
 
 @pytest.fixture
 def extent() -> Extent:
-    return Extent((SIZE, (25, 40), (13, 17)), frames=60, pool=6, warmup=20)
+    return Extent((SIZE, (25, 40), (13, 17)), frames=60, pool=6, warmup=20, grows=2**16)
 
 
 @pytest.fixture
