@@ -80,7 +80,19 @@ def served_rows() -> list[str]:
     return [f"| {titles[name]} | {row['ratio']:.2f} | {', '.join(f'{one:.2f}' for one in row['rounds'])} |" for name, row in found.items()]
 
 
-@pytest.mark.parametrize("rows", [network_rows, served_rows])
+def format_rows() -> list[str]:
+    """The table of one model's formats: changed pixels, size, speed as a multiple of the reference's."""
+    found = results("formats")
+    rows = []
+    for row in found["rows"]:
+        if row["measured"] is not None:
+            median, low, high = row["measured"]["engine"]["ratio"]
+            speed = "1" if row["name"] == found["reference"] else f"{median:.2f} ({low:.2f} to {high:.2f})"
+            rows.append(f"| {row['name']} | {row['flips']:.2%} | {row['bytes'] / 2**20:.1f} | {speed} |")
+    return rows
+
+
+@pytest.mark.parametrize("rows", [network_rows, served_rows, format_rows])
 def test_networks_and_the_service(rows: Callable[[], list[str]]) -> None:
     text = (ROOT / "docs" / "figures.md").read_text()
     assert [row for row in rows() if row not in text] == []
