@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ..errors import DeployError, EngineError
 from ..nvidia.driver import GpuInfo
@@ -16,6 +17,15 @@ from .shared import LaneShare, on_device
 
 #: After this many seconds, the GPU will not finish a request any more.
 PATIENCE_S = 60.0
+
+
+def share_of(
+    engine: CudaEngine, cuda: Any, gpu: GpuInfo, current: Any, capture: bool, on_last_close: Callable[[], object] = lambda: None
+) -> LaneShare:
+    """What the lanes over an open engine share on a GPU, which is `current` as a cuda.core Device: kernels for its types, its health."""
+    info = engine.info
+    kernels = FrameKernels(cuda, current, info.spec, info.inputs[0].dtype, info.outputs[0].dtype)
+    return LaneShare(engine, cuda, gpu.index, kernels, GpuHealth(str(gpu), PATIENCE_S), capture, on_last_close)
 
 
 def open_runner(
@@ -34,10 +44,8 @@ def open_runner(
     opened: list[Lane] = []
     try:
         with on_device(cuda, gpu.index) as current:
-            engine = open_engine()
-            info = engine.info
-            kernels = FrameKernels(cuda, current, info.spec, info.inputs[0].dtype, info.outputs[0].dtype)
-            share = LaneShare(engine, cuda, gpu.index, kernels, GpuHealth(str(gpu), PATIENCE_S), graphs)
+            share = share_of(open_engine(), cuda, gpu, current, graphs)
+            info = share.engine.info
             for _ in range(lanes):
                 opened.append(Lane(share))
         return FrameRunner(opened, info.spec, info.batch, None, info)

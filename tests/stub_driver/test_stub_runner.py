@@ -264,7 +264,7 @@ def test_threads_in_the_middle_of_work_all_hear_of_it(machine: TensorRTLab) -> N
 
 
 def test_a_lost_gpu_is_an_error_and_not_a_hang(machine: TensorRTLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.run.PATIENCE_S", 20.0)
+    monkeypatch.setattr("rtformer_deploy.lanes.opening.PATIENCE_S", 20.0)
     runner = open_engine(make_engine(), lanes=3, graphs=False)
     check(runner, frames(*SIZES))
     machine.driver.hang()
@@ -288,7 +288,7 @@ def test_one_lane_that_waits_hears_from_another(machine: TensorRTLab, monkeypatc
         shared.append(GpuHealth(name, patience_s))
         return shared[-1]
 
-    monkeypatch.setattr("rtformer_deploy.backends.tensorrt.run.GpuHealth", make)
+    monkeypatch.setattr("rtformer_deploy.lanes.opening.GpuHealth", make)
     with open_engine(make_engine(), lanes=2) as runner:
         machine.driver.hang()
         ticket = runner.submit(frames(SIZES[0]))

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 from ...errors import DeployError, EngineError
 from ...lanes.buffers import import_cuda
-from ...lanes.health import GpuHealth
-from ...lanes.kernels import FrameKernels
 from ...lanes.lane import Lane
-from ...lanes.shared import LaneShare, on_device
+from ...lanes.opening import share_of
+from ...lanes.shared import on_device
 from ...lanes.supported import ON_A_CPU, lane_fault
 from ...runtime.session import Session, rebuild_hint, refuse_stripped
 from ...types import Engine, EngineInfo, PrecisionFound
@@ -21,8 +20,6 @@ from .plan import choose_gpu, open_plan, refuse_what_cannot_open
 from .rtx_start import RtxStart
 from .rtx_trial import is_listed, refused
 
-#: After this many seconds, the GPU will not finish a request any more.
-PATIENCE_S = 60.0
 _NO_LAYER_TYPES = "; the opened plan's layers tell no types"
 
 
@@ -65,16 +62,7 @@ def open_lanes(engine: Engine, device: int, lanes: int, *, graphs: bool) -> list
             plan = open_plan(engine)
             start = RtxStart(plan, engine, gpu, graphs)
             plan.runtime_config = start.runtime_config
-            info = engine.info
-            share = LaneShare(
-                engine=plan,
-                cuda=cuda,
-                device=device,
-                kernels=FrameKernels(cuda, current, info.spec, info.inputs[0].dtype, info.outputs[0].dtype),
-                health=GpuHealth(str(gpu), PATIENCE_S),
-                capture=graphs and not start.own_graphs,
-                on_last_close=start.save,
-            )
+            share = share_of(plan, cuda, gpu, current, graphs and not start.own_graphs, start.save)
             for _ in range(lanes):
                 sessions.append(Lane(share))
                 run_once(sessions[-1], plan.batches)

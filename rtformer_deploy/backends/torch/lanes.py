@@ -101,8 +101,8 @@ class StreamMemory(Protocol):
 class CudaMemory:
     """Implements `StreamMemory` on a GPU. What `enqueue` allocates comes from memory of this object's own.
 
-    A graph writes to the memory that it was captured with each time it is launched, so nobody else may get that memory later. This is how
-    torch.cuda.graph does it too.
+    Every launch of a graph writes to the memory that it was captured with, so that memory must stay its own. torch.cuda.graph does it in
+    the same way.
     """
 
     def __init__(self, device: int) -> None:
