@@ -13,6 +13,7 @@ from .errors import OutputError, UsageError
 from .formats.engine_file import load_engine, save_precision
 from .formats.external_model import ExternalModel
 from .formats.model_file import file_sha256, is_model, stamp_notes
+from .formats.safetensors_file import is_weights
 from .graph.functions import inline_functions
 from .machine import require
 from .pipeline import read_model
@@ -40,7 +41,7 @@ def open_any(
     PrecisionError. Raises a DeployError that says why a file cannot be opened here.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if is_weights(path):
         open_at, spec = _network(path, threads)
         return open_at(spec.size)
     engine = engine_of(path, device=device, threads=threads, strict=strict, external=external)
@@ -87,7 +88,7 @@ def open_scales(path: Path, scales: Sequence[float], threads: int | None = None)
     other file: an engine and an ONNX model have one size.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
+    if not is_weights(path):
         what = f"Scales need a network's weights (.safetensors), which take any size; {path} has one size."
         raise UsageError(what, "Leave --scales out, or name the weights.")
     open_at, spec = _network(path, threads)

@@ -29,6 +29,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "a.pdparams": load_weights,
     "a.safetensors": load_weights,
     "metadata.safetensors": read_metadata,
+    "a.safetensors.xz": load_weights,
+    "metadata.safetensors.xz": read_metadata,
     "checkpoint.safetensors": read,
     "model.onnx": load_model,
     "engine.plan": load_engine,

@@ -49,7 +49,7 @@ def check_content() -> None:
     from rtformer_deploy.formats.recipe import recipe_names
 
     assert "rtformer-slim-camvid" in recipe_names()
-    assert (content_dir("models") / "rtformer-slim-camvid.safetensors").is_file()
+    assert (content_dir("models") / "rtformer-slim-camvid.safetensors.xz").is_file()
     assert list(content_dir("plugins").glob("*.cuh"))
     assert Path(rtformer_deploy.__file__ or "").with_name("py.typed").is_file()
 

@@ -20,7 +20,7 @@ from .terminal import echo
     help="Take the recipe of this network (slim, base, ...), with weights if there are any.",
 )
 @click.option("--recipe", type=known.RECIPE, metavar="NAME", help="Export this recipe, by name or TOML file.")
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors, .pdparams, .pth or .bin file.")
+@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Load a .safetensors(.xz), .pdparams, .pth or .bin file.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
 @click.option("--random-weights", is_flag=True, help="Use random weights: for a dry run, or to measure speed.")
 @click.option("--seed", type=parse.SEED, default=0, show_default=True, help="Seed the random weights.")

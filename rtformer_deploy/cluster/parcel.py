@@ -14,6 +14,7 @@ from ..files import sha256
 from ..formats.engine_file import info_bytes, load_engine, parse_info
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import is_model
+from ..formats.safetensors_file import is_weights
 from ..machine import own_version
 from ..opening import engine_of
 from ..runtime.frame_runner import FrameRunner
@@ -68,7 +69,7 @@ class Parcel:
 
 def pack(path: Path, threads: int | None = None, external: ExternalModel | None = None) -> Parcel:
     """A plan or an ONNX model (for ONNX Runtime) -> its parcel; nothing is opened here. Raises what reading it raises, UsageError."""
-    if path.suffix == ".safetensors":
+    if is_weights(path):
         raise UsageError(f"{path} holds a network's weights; a cluster runs engine plans and ONNX models.", "Run: rtformer-deploy export")
     engine = engine_of(path, threads=threads, external=external) if is_model(path) else load_engine(path)
     info = info_bytes(engine.info)

@@ -14,7 +14,7 @@ from ..backends import backend_row
 from ..comparison.contestant import Contestant
 from ..comparison.figures import figures
 from ..comparison.notes import notes_on_engines, notes_on_measuring
-from ..comparison.prepare import FindRanges, Preparation, is_weights, key_of, prepare
+from ..comparison.prepare import FindRanges, Preparation, key_of, prepare
 from ..comparison.records import Journal, Scored
 from ..comparison.result import Compared
 from ..comparison.rows import Row, points, tables
@@ -27,6 +27,7 @@ from ..evaluation.evaluate import evaluate
 from ..files import make_folder, temporary_folder
 from ..formats.journal import refuse_overwriting
 from ..formats.model_file import load_stamped, save_model
+from ..formats.safetensors_file import is_weights
 from ..formats.suite_file import Suite, load_suite
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent

@@ -13,6 +13,7 @@ from ..evaluation.evaluate import Evaluation, Predictor, check_classes, evaluate
 from ..evaluation.views import Views, predictor
 from ..files import json_bytes, write_atomic
 from ..formats.external_model import ExternalModel
+from ..formats.safetensors_file import is_weights
 from ..image.reader import ImageReader
 from ..opening import open_any, open_scales
 from ..pictures import require_report
@@ -106,7 +107,7 @@ def _refuse_both(request: EvaluateRequest) -> None:
 def _open(request: EvaluateRequest, stack: contextlib.ExitStack) -> Predictor:
     """What predicts: the model's own runner, or views of each frame through it. `stack` closes what is opened."""
     _refuse_both(request)
-    if request.scales or (request.model.suffix == ".safetensors" and request.tiles is None):
+    if request.scales or (is_weights(request.model) and request.tiles is None):
         scales = request.scales or (1.0,)
         runners = [stack.enter_context(runner) for runner in open_scales(request.model, scales, request.threads)]
         return AugmentedRunner(runners, request.flip) if request.scales or request.flip else runners[0]

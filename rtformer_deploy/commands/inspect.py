@@ -14,6 +14,7 @@ from ..files import PLAN_BYTES, read_bytes, sha256
 from ..formats.documents import DocumentError, parse_json
 from ..formats.engine_file import PLAN_SUFFIXES, load_info, sidecar
 from ..formats.preprocessing import prepared
+from ..formats.safetensors_file import is_weights, read_header
 from ..types import EngineInfo, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def describe(path: Path) -> Description:
     data = read_bytes(path, ModelError, "a model, an engine or weights", PLAN_BYTES)
     if os.path.isfile(sidecar(path)) or path.suffix in PLAN_SUFFIXES:
         return _engine(path, data)
-    if _is_safetensors(data) or path.suffix == ".safetensors":
+    if _is_safetensors(data) or is_weights(path):
         return Description("weights", {"file": _file(path, data), **_weights(path)})
     if data.startswith(b"\x80") or data.startswith(b"PK\x03\x04") or path.suffix in {".pdparams", ".pth", ".pt"}:
         raise WeightsError(
@@ -231,13 +232,10 @@ def _is_safetensors(data: bytes) -> bool:
 def _weights(path: Path) -> dict[str, Any]:
     """A safetensors file's parameters, what it says they are, and its other metadata, read from its header alone."""
     from ..formats.model_file import SPEC_KEY
-    from ..formats.safetensors_file import open_safetensors
     from ..formats.weights_file import recipe_in
 
-    with open_safetensors(path, "np") as file:
-        metadata = file.metadata() or {}
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        shapes = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
+    header = read_header(path)
+    metadata, shapes = header.metadata, header.tensors
     counts: Counter[str] = Counter()
     for dtype, shape in shapes.values():
         counts[dtype] += _product(shape)

@@ -13,7 +13,7 @@ from ..formats.build_table import TUNED
 from ..formats.documents import DocumentError, parse_json
 from ..formats.engine_file import sidecar
 from ..formats.model_file import SPEC_KEY
-from ..formats.safetensors_file import CHECKPOINT_KEY, open_safetensors
+from ..formats.safetensors_file import CHECKPOINT_KEY, read_header
 from ..image.areas import area_header
 from ..image.png import SOFTWARE, is_ours
 from ..pictures import PAGE_MARK, SVG_MARK
@@ -104,8 +104,7 @@ def _object(text: str) -> Mapping[str, Any]:
 
 def _metadata(path: Path) -> Mapping[str, str]:
     try:
-        with open_safetensors(path, "np") as file:
-            return dict(file.metadata() or {})
+        return read_header(path).metadata
     except DeployError:
         return {}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from ..formats.external_model import ExternalModel
+from ..formats.safetensors_file import is_weights
 from ..opening import engine_of
 from ..timing.profile import Profile, profile_engine
 from .kinds import DRAWING, PROFILE
@@ -26,6 +27,6 @@ def profile_path(
     which have no engine.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
+    if is_weights(path):
         raise ModelError(f"{path} holds a network's weights, which have no engine's layers.", "Export and build it, then profile the plan.")
     return profile_engine(engine_of(path, device=device, threads=threads, external=external), rounds=rounds, device=device, threads=threads)

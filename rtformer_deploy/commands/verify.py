@@ -13,6 +13,7 @@ from ..evaluation.verify import Item, Verification, verify
 from ..files import json_bytes, printable, write_atomic
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import is_model, load_stamped
+from ..formats.safetensors_file import is_weights
 from ..image.frames import images_in, save_png
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader
@@ -98,7 +99,7 @@ def dataset_items(dataset: Dataset, classes: int) -> list[Item]:
 
 def external_for(path: Path, external: ExternalModel) -> ExternalModel:
     """What the user says about models from elsewhere, for this file: nothing if the file carries its own metadata."""
-    elsewhere = external.is_set() and path.suffix != ".safetensors" and is_model(path) and load_stamped(path) is None
+    elsewhere = external.is_set() and not is_weights(path) and is_model(path) and load_stamped(path) is None
     return external if elsewhere else ExternalModel()
 
 

@@ -22,6 +22,7 @@ from ..formats.engine_file import load_info, save_engine
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import load_stamped, serialize_model
 from ..formats.preprocessing import prepared, scale_fault
+from ..formats.safetensors_file import is_weights
 from ..graph.quantised import refuse_quantised
 from ..graph.work import work_of
 from ..pipeline import build_engine, export_model, read_model
@@ -221,11 +222,6 @@ def _size(choice: Choice, frame_size: tuple[int, int]) -> tuple[int, int]:
     if fault is not None:
         raise RecipeError(f"{choice.recipe.name} takes {scale:g} of a frame, and {fault}.")
     return size
-
-
-def is_weights(file: Path) -> bool:
-    """Whether a file of the user's holds a network's weights; else it is an ONNX model."""
-    return file.suffix.lower() == ".safetensors"
 
 
 def _read(entrant: Entrant, preparation: Preparation) -> tuple[ir.Model, ModelSpec]:

@@ -12,6 +12,7 @@ from ..errors import WeightsError, shorten
 from ..formats.model_file import SPEC_KEY
 from ..formats.preprocessing import prepared
 from ..formats.recipe import Recipe, load_recipe, numbered_labels, recipe_names, recipes_of
+from ..formats.safetensors_file import is_weights
 from ..formats.weights_file import recipe_in
 from ..nn import inference_configuration
 from ..nn.weights import read_metadata
@@ -74,7 +75,7 @@ def check_variant(described: Recipe, variant: str, weights: Path) -> Recipe:
 
 
 def _metadata(weights: Path) -> dict[str, str]:
-    return read_metadata(weights) if weights.suffix.lower() == ".safetensors" else {}
+    return read_metadata(weights) if is_weights(weights) else {}
 
 
 def _differences(described: Recipe, named: Recipe) -> list[str]:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError, shorten
 from ..files import MODEL_BYTES, read_bytes, write_atomic
-from ..formats.safetensors_file import check_header, not_safetensors, open_safetensors
+from ..formats.safetensors_file import SUFFIXES, check_header, is_weights, not_safetensors, read_header, read_safetensors
 from . import architecture_of
 from .architecture import StateDict
 from .foreign import Translated
 from .pdparams import parse_pdparams
 from .torch_file import parse_torch
 
-_SUFFIXES = (".safetensors", ".pdparams", ".pth", ".pt", ".bin")
+_SUFFIXES = (*SUFFIXES, ".pdparams", ".pth", ".pt", ".bin")
 _COUNTER = "num_batches_tracked"
 _MOST_AXES = 8
 _LONGEST_KEY = 200
@@ -34,22 +34,20 @@ _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, to
 def load_weights(path: Path) -> StateDict:
     """A .safetensors, .pdparams or .pth/.pt/.bin file -> tensors by torch's key names, on the CPU, in the file's types.
 
-    Raises WeightsError, also if a value is not a finite number. No code in the file runs, and reading takes at most a few times the
-    file's size in memory.
+    A .safetensors file may be compressed (.safetensors.xz). Raises WeightsError, also if a value is not a finite number. No code in the
+    file runs, and reading takes at most a few times the size of the file, decompressed, in memory.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
+    if not path.name.lower().endswith(_SUFFIXES):
         raise WeightsError(f"{path} has none of the suffixes of weights: {', '.join(_SUFFIXES)}.")
-    state = _parse(read_bytes(path, WeightsError, "weights", MODEL_BYTES), suffix, str(path))
+    state = _read(path)
     check_values(state, str(path))
     return state
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file; empty if it has none. Raises WeightsError."""
-    with open_safetensors(path, "np") as file:
-        return dict(file.metadata() or {})
+    return read_header(path).metadata
 
 
 def check_values(state: Mapping[str, Tensor], source: str) -> None:
@@ -104,11 +102,13 @@ def weights_hash(network: nn.Module, arch: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _parse(data: bytes, suffix: str, source: str) -> StateDict:
-    if suffix == ".pdparams":
+def _read(path: Path) -> StateDict:
+    source = str(path)
+    if is_weights(path):
+        return _from_safetensors(read_safetensors(path), source)
+    data = read_bytes(path, WeightsError, "weights", MODEL_BYTES)
+    if path.suffix.lower() == ".pdparams":
         return _from_paddle(parse_pdparams(data, source), source)
-    if suffix == ".safetensors":
-        return _from_safetensors(data, source)
     return _renamed(parse_torch(data, source), lambda key: key.removeprefix("module."), source)
 
 

@@ -13,6 +13,7 @@ from ..formats.documents import JSON_BYTES
 from ..formats.engine_file import load_engine, sidecar
 from ..formats.external_model import ExternalModel
 from ..formats.model_file import is_model, serialize_model, stamp_spec
+from ..formats.safetensors_file import is_weights
 from ..graph.functions import inline_functions
 from ..pipeline import read_model
 from ..runtime.session import rebuild_command, refuse_stripped
@@ -56,7 +57,7 @@ def read_source(name: str, path: Path, external: ExternalModel, largest: int) ->
 
     Raises EngineError or ModelError, also for a batch that Triton could not serve, UsageError for a network's weights.
     """
-    if path.suffix == ".safetensors":
+    if is_weights(path):
         what = f"{path} is a network's weights, and Triton serves engine plans and ONNX models."
         raise UsageError(what, f"Export them first: rtformer-deploy export --weights {path}")
     source = _of_model(name, path, external, largest) if is_model(path) else _of_plan(name, path)

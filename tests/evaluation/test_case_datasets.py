@@ -32,7 +32,7 @@ def cases(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def network(root: Path) -> FrameRunner:
     pytest.importorskip("torch")
-    return open_any(root / "models" / "rtformer-slim-camvid.safetensors")
+    return open_any(root / "models" / "rtformer-slim-camvid.safetensors.xz")
 
 
 def opened(folder: Path, said: list[str] | None = None) -> Dataset:

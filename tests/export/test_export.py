@@ -119,7 +119,7 @@ def test_a_variant_takes_the_recipe_whose_weights_are_shipped_and_says_so() -> N
     said: list[str] = []
     choice = choose_network(variant="slim", say=said.append)
     assert choice.recipe.name == "rtformer-slim-camvid"
-    assert choice.origin == "rtformer-slim-camvid.safetensors"
+    assert choice.origin == "rtformer-slim-camvid.safetensors.xz"
     assert said == ["Taking the recipe rtformer-slim-camvid, whose weights are shipped."]
 
 

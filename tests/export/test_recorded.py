@@ -92,10 +92,10 @@ def test_imported_weights_say_what_they_are(tmp_path: Path, eleven: Path) -> Non
 
 
 def test_older_files_work_as_they_did(tmp_path: Path, root: Path) -> None:
-    shipped = network_in(root / "models" / "rtformer-slim-camvid.safetensors")
+    shipped = network_in(root / "models" / "rtformer-slim-camvid.safetensors.xz")
     assert shipped.labels.names[0] == "Sky"
     said: list[str] = []
-    choose_network(weights=root / "models" / "rtformer-slim-camvid.safetensors", say=said.append)
+    choose_network(weights=root / "models" / "rtformer-slim-camvid.safetensors.xz", say=said.append)
     assert said == ["The weights name their recipe: rtformer-slim-camvid."]
     older = replace(load_recipe("rtformer-slim-camvid"), labels=numbered_labels(2))
     path = write(tmp_path / "two.safetensors", older, {"recipe": "rtformer-slim-camvid"})

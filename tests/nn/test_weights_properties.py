@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import os
 import pickle
 import zipfile
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rtformer_deploy.errors import WeightsError
-from rtformer_deploy.formats.safetensors_file import open_safetensors
+from rtformer_deploy.formats.safetensors_file import open_safetensors, read_header
 from rtformer_deploy.nn.pdparams import parse_pdparams
 from rtformer_deploy.nn.torch_file import parse_torch
 from rtformer_deploy.nn.weights import load_weights
@@ -214,5 +215,18 @@ def test_a_mutated_safetensors_is_refused_or_within_its_bytes(tmp_path: Path, ed
         check_error(error)
 
 
+@bounded(100)
+@given(mutations())
+def test_a_mutated_compressed_safetensors_is_refused_or_whole(tmp_path: Path, edits: list[Edit]) -> None:
+    path = tmp_path / "file.safetensors.xz"
+    path.write_bytes(mutated(COMPRESSED, edits) or b"\0")
+    for read in (load_weights, read_header):
+        try:
+            read(path)
+        except WeightsError as error:
+            check_error(error)
+
+
 ARCHIVE, LEGACY = saved(True), saved(False)
 SAFE = safetensors.torch.save(TENSORS, {"recipe": "rtformer-slim-camvid"})
+COMPRESSED = lzma.compress(SAFE)
