@@ -2,10 +2,12 @@
 
     python benchmarks/scale_model.py [--sizes 360x480 1024x2048] [--frames 60] [--json benchmarks/results/scale_model.json]
 
-Measured: `segment` as users run it, JPEG files in, PNG files out, on all cores, INT8 on OpenVINO. Two runs of different length are
-subtracted, so that starting up does not count. Reckoned from that: hours, storage, network, manifest (`reckon`). Simulated: nodes that
-fail, start again and repeat what they lost, and one driver that counts results (`simulate`; the model is in its docstring).
-docs/scale.md explains the figures.
+Measured: `segment` as users run it, JPEG files in, PNG files out, on all cores, INT8 on OpenVINO; two runs of different length are
+subtracted, so that starting up does not count. Also what the one driver of a run takes for each image (scale_driver.py). Reckoned from
+that: hours, cost, storage, network, and what the driver needs (`reckon`). Simulated: nodes that fail, start again and repeat what they
+lost, and one driver that counts results (`simulate`; the model is in its docstring). docs/scale.md explains the figures.
+
+It needs the extras export and cluster.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import heapq
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,13 +27,12 @@ from pathlib import Path
 
 import harness
 from harness import Json, Size
+from scale_driver import Driver, measure_driver
 
 RECIPE = "rtformer-slim-camvid"
 SIZES: tuple[Size, ...] = ((360, 480), (1024, 2048))
 NODES = (10, 100, 1000)
 BILLION = 1_000_000_000
-#: A line of the manifest for an input and one for its result, with names of object stores' usual length.
-MANIFEST_LINE = 160
 _HOUR = 3600.0
 
 
@@ -39,31 +41,41 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one size: frames a second of the whole `segment` on this machine, and bytes of a frame's files."""
+    """Of one size: frames a second of the whole `segment` on this machine, also without overlays, and bytes of a frame's files."""
 
     size: Size
     fps: float
+    fps_labels: float
     bytes_in: float
     bytes_labels: float
     bytes_overlay: float
 
 
-def measure(size: Size, frames: int, folder: Path) -> Measured:
-    """Runs `segment` on `frames` pictures and on a third of them, both three times in turn -> what a frame takes."""
+def build(size: Size, plan: Path) -> None:
+    """Writes the plan of the shipped network at a size: INT8 on OpenVINO."""
     from rtformer_deploy import BuildOptions, build_engine, choose_network, export_model, save_engine
     from rtformer_deploy.formats.ranges import shipped_ranges
 
     choice = choose_network(recipe=RECIPE)
     spec = choice.spec(size=size)
     model = export_model(choice.network, spec).model
-    plan = folder / "engine.plan"
     save_engine(build_engine(model, spec, "openvino", BuildOptions(precision="int8"), ranges=shipped_ranges(spec)), plan)
+
+
+def measure(size: Size, frames: int, folder: Path) -> Measured:
+    """Runs `segment` on `frames` pictures and on a third of them, three times in turn, with and without overlays -> what a frame takes."""
+    plan = folder / "engine.plan"
+    build(size, plan)
     few, many = _pictures(size, frames // 3, folder / "few"), _pictures(size, frames, folder / "many")
-    differences = sorted(_seconds(plan, many) - _seconds(plan, few) for _ in range(3))
     outputs = many.with_name("many_out")
+    rates: dict[str, list[float]] = {"": [], "--no-overlay": []}
+    for _ in range(3):
+        for option, each in reversed(rates.items()):  # overlays last: their files are looked at
+            each.append((frames - frames // 3) / (_seconds(plan, many, option) - _seconds(plan, few, option)))
     return Measured(
         size,
-        (frames - frames // 3) / differences[1],
+        statistics.median(rates[""]),
+        statistics.median(rates["--no-overlay"]),
         _mean_bytes(many, "*.jpg"),
         _mean_bytes(outputs, "*_labels.png"),
         _mean_bytes(outputs, "*_overlay.png"),
@@ -80,11 +92,21 @@ def _pictures(size: Size, count: int, folder: Path) -> Path:
     return folder
 
 
-def _seconds(plan: Path, pictures: Path) -> float:
+def _seconds(plan: Path, pictures: Path, option: str) -> float:
     output = pictures.with_name(f"{pictures.name}_out")
     shutil.rmtree(output, ignore_errors=True)
     began = time.perf_counter()
-    command = [sys.executable, "-m", "rtformer_deploy", "segment", str(plan), str(pictures), "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "rtformer_deploy",
+        "segment",
+        str(plan),
+        str(pictures),
+        "--output",
+        str(output),
+        *filter(None, [option]),
+    ]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
@@ -97,20 +119,28 @@ def _mean_bytes(folder: Path, pattern: str) -> float:
 # ---------------------------------------------------------------------------------------------------------------- reckoned
 
 
-def reckon(measured: Measured, frames: int = BILLION, nodes: int = 100) -> Json:
-    """What `frames` frames take at the measured rate a node: hours in all and on `nodes`, terabytes, network, manifest."""
+def reckon(measured: Measured, driver: Driver, frames: int = BILLION, nodes: int = 100, price: float = 0.1) -> Json:
+    """What `frames` frames take at the measured rates: hours in all and on `nodes`, cost, storage, network, and the driver's share.
+
+    `price` is that of a node-hour, in any currency. `nodes_a_driver` are as many as one driver can count results for.
+    """
     node_hours = frames / measured.fps / _HOUR
     out = measured.bytes_labels + measured.bytes_overlay
     return {
         "frames": frames,
         "node_hours": node_hours,
+        "node_hours_without_overlays": frames / measured.fps_labels / _HOUR,
         "days_on_nodes": node_hours / nodes / 24,
+        "cost": node_hours * price,
         "terabytes_in": frames * measured.bytes_in / 1e12,
         "terabytes_labels": frames * measured.bytes_labels / 1e12,
         "terabytes_overlays": frames * measured.bytes_overlay / 1e12,
         "node_megabits_in": 8 * measured.fps * measured.bytes_in / 1e6,
         "node_megabits_out": 8 * measured.fps * out / 1e6,
-        "gigabytes_of_manifest": 2 * frames * MANIFEST_LINE / 1e9,
+        "driver_hours_of_planning": frames * driver.plan_us / 1e6 / _HOUR,
+        "driver_gigabytes_of_memory": frames * driver.memory_bytes / 1e9,
+        "gigabytes_of_manifest": frames * driver.manifest_bytes / 1e9,
+        "nodes_a_driver": 1e6 / driver.count_us / measured.fps,
     }
 
 
@@ -133,7 +163,7 @@ class Plan:
     start: float = 120.0
     lifetime: float = 24 * _HOUR
     replace: float = 180.0
-    driver: float = 50e-6
+    driver: float = 0.0
     seed: int = 0
 
 
@@ -215,20 +245,27 @@ def simulations(fps: float, driver: float) -> list[Json]:
 def compare(asked: argparse.Namespace) -> Json:
     """The whole run."""
     measured = []
+    with tempfile.TemporaryDirectory() as name:
+        build(asked.sizes[0], Path(name, "engine.plan"))
+        driver = measure_driver(Path(name, "engine.plan"), asked.images, Path(name))
     for size in asked.sizes:
         with tempfile.TemporaryDirectory() as name:
             measured.append(measure(size, asked.frames, Path(name)))
-    reckoned = [{"measured": asdict(each), "reckoned": reckon(each, nodes=asked.nodes)} for each in measured]
-    runs = simulations(asked.node_fps or measured[0].fps, asked.driver_us / 1e6)
-    return harness.stamped("very many frames: measured, reckoned, simulated", {"nodes": asked.nodes, "sizes": reckoned, "simulated": runs})
+    reckoned = [{"measured": asdict(each), "reckoned": reckon(each, driver, nodes=asked.nodes, price=asked.price)} for each in measured]
+    runs = simulations(asked.node_fps or measured[0].fps, driver.count_us / 1e6)
+    figures: Json = {"nodes": asked.nodes, "price": asked.price, "driver": asdict(driver), "sizes": reckoned, "simulated": runs}
+    return harness.stamped("very many frames: measured, reckoned, simulated", figures)
 
 
 def report(result: Json) -> None:
+    print("the driver, for each image:", ", ".join(f"{name} {value:.1f}" for name, value in result["driver"].items()))
     for row in result["sizes"]:
         measured, reckoned = row["measured"], row["reckoned"]
-        print(f"\n{measured['size'][0]}x{measured['size'][1]}: {measured['fps']:.1f} frames a second on this machine")
+        print(
+            f"\n{measured['size'][0]}x{measured['size'][1]}: {measured['fps']:.1f} frames a second on this machine, {measured['fps_labels']:.1f} without overlays"
+        )
         for name, value in reckoned.items():
-            print(f"  {name.replace('_', ' '):24}{value:16,.1f}")
+            print(f"  {name.replace('_', ' '):28}{value:16,.1f}")
     print(f"\n{'nodes':>6}  {'case':12}{'hours':>8}{'efficiency':>12}{'failures':>10}{'repeated':>12}{'driver':>8}")
     for run in result["simulated"]:
         outcome = run["outcome"]
@@ -244,7 +281,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=harness.positive, default=60, help="pictures of the longer run")
     parser.add_argument("--nodes", type=harness.positive, default=100, help="nodes that the days are reckoned for")
     parser.add_argument("--node-fps", type=float, help="frames a second of a simulated node [default: as measured, first size]")
-    parser.add_argument("--driver-us", type=float, default=50, help="microseconds of the driver for a frame's result")
+    parser.add_argument("--price", type=float, default=0.1, help="of a node-hour, in any currency")
+    parser.add_argument("--images", type=harness.positive, default=100_000, help="as many the driver plans and counts")
     return parser.parse_args(words)
 
 

@@ -23,6 +23,10 @@ class Number(click.FloatRange):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
 
+    def _describe_range(self) -> str:
+        """What help writes behind the default; click would write x<=None if there is no range."""
+        return "" if self.min is None and self.max is None else super()._describe_range()
+
 
 def size(least: int = 1, most: int = 8192) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, int] | None]:
     """A callback for HxW -> (H, W), height and width from `least` to `most`."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, metavar="SOURCE...")
 @options.output(None, "Write the results into this folder, made if missing.", str)
 @segment_options.look
+@click.option("--no-overlay", is_flag=True, help="Write no overlay: of an image the label map alone.")
 @click.option("--overwrite", is_flag=True, help="Replace files too that rtformer-deploy did not write.")
 @click.option("--camera", "cameras", type=click.IntRange(min=0), multiple=True, metavar="N", help="Read camera N of this machine.")
 @click.option("--labels", is_flag=True, help="Write the label maps of videos too, one PNG a frame in CLIP_labels/.")
@@ -56,7 +57,7 @@ def command(
     context: click.Context, model: Path, inputs: tuple[str, ...], output: str, cameras: tuple[int, ...], labels: bool, every: int,
     seconds: float | None, retry: float, smooth: float | None, flicker: bool, batch: int, threads: int | None, device: int,
     reader: ImageReader, stop_on_error: bool, overwrite: bool, external: ExternalModel, answers: Answers, look: Look,
-    choice: Choice, tiles: int | None, decode: Decode, cluster: str | None, stall: float,
+    choice: Choice, tiles: int | None, decode: Decode, cluster: str | None, stall: float, no_overlay: bool,
 ) -> None:  # fmt: skip
     """Segment every SOURCE with MODEL, an engine plan or an ONNX model.
 
@@ -83,6 +84,8 @@ def command(
     if not inputs and not cameras:
         raise click.UsageError("Name a SOURCE, or a camera with --camera.")
     options.check_cluster(context, segment_options.ONE_MACHINE)
+    if no_overlay:
+        options.refuse_options(context, ("alpha", "legend"), "cannot be combined with --no-overlay.")
     if cluster is not None:
         from ..cluster.flow import Cluster
         from ..cluster.segmenting import Style
@@ -90,14 +93,17 @@ def command(
         from ..commands.segment_outputs import LABELS, OVERLAY
         from .segment_cluster import on_cluster
 
-        style = Style(LABELS, OVERLAY, look=look, tiles=tiles, batch=batch, bit_depth=reader.bit_depth)
+        style = Style(LABELS, "" if no_overlay else OVERLAY, look=look, tiles=tiles, batch=batch, bit_depth=reader.bit_depth)
         where = Cluster(cluster, threads, stall)
         on_cluster(ClusterRequest(where, model, inputs, output, style, external, stop_on_error, overwrite), answers, choice)
         return
     if is_object(output):
         raise UsageError(f"{shown(output)} lies in a store of objects, which a cluster writes.", "Add --cluster.")
     folder = Path(output)
-    jobs, clips = plan([*inputs, *cameras], folder, Request(every, seconds, retry, labels, overwrite, flicker), reader)
+    request = Request(every, seconds, retry, labels, not no_overlay, overwrite, flicker)
+    jobs, clips = plan([*inputs, *cameras], folder, request, reader)
+    if no_overlay and clips and not (labels or flicker or answers.any):
+        raise UsageError(f"Nothing would be written of {clips[0].source.text}.", "Leave --no-overlay out, or add --labels.")
     odd = OddFiles(stop_on_error, total=len(jobs) + len(clips), unit="sources" if clips else "images")
     speed = ""
     with open_any(model, device=device, threads=threads, lanes=1, external=external) as runner, status_bar() as bar:
@@ -144,7 +150,8 @@ def _print_done(done: Done, classes: Sequence[str], several: bool) -> None:
     elif written.shares is None and several:
         echo(f"{_image(done)}: failed", err=True)
     elif several:
-        echo(f"{_image(done)} -> {written.files[1].name} ({_mostly(written, classes)})")
+        assert done.job is not None
+        echo(f"{_image(done)} -> {(done.job.overlay or done.job.labels).name} ({_mostly(written, classes)})")
     elif written.shares is not None:
         _print_shares(_image(done).name, written, classes)
 
@@ -164,7 +171,7 @@ def _print_clip(clip: Clip, written: Written, classes: Sequence[str]) -> None:
     """Prints a line for a clip, and another one for frames that are missing."""
     source, counts = clip.source, clip.source.counts
     if written.frames:
-        names = ", ".join(path.name for path in written.files)
+        names = ", ".join(path.name for path in written.files) or "no picture"
         frames = "frame" if written.frames == 1 else "frames"
         echo(f"{source.text} -> {names} ({written.frames:,} {frames}, {_mostly(written, classes)})")
     else:

@@ -68,12 +68,12 @@ def segment_all(run: Run, report: Report, say: Say) -> Outcome:
 
     Raises ClusterError as `flow.drain`, and OutputError if a result cannot be written. What is done stays done.
     """
-    work = _Images(run, report, say)
+    work = Images(run, report, say)
     drain(run.cluster, run.parcel, work)
     return work.outcome
 
 
-class _Images:
+class Images:
     """Implements `flow.Work` over a manifest: a shard's result is written when all its rows are back."""
 
     def __init__(self, run: Run, report: Report, say: Say) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How results look, and which outputs an image has: the ends of their names ("": it is not written).
+    """How results look, and which outputs an image has: the ends of their names ("": it is not written; there is always a label map).
 
     `tolerance` is that of polygons, `tiles` the overlap of tiles (None: no tiles), `batch` the images that are run at once.
     """
@@ -49,7 +49,7 @@ class Style:
     @property
     def ends(self) -> tuple[str, ...]:
         """The ends of every output of an image."""
-        return (self.labels, self.overlay, *filter(None, (self.polygons, self.confidence)))
+        return (self.labels, *filter(None, (self.overlay, self.polygons, self.confidence)))
 
 
 class Segmenter:
@@ -119,8 +119,9 @@ class Segmenter:
         """Where outputs are written: their own folder, or a temporary one, from which they are put into a store."""
         return contextlib.nullcontext(self._output.folder) if self._output.folder is not None else temporary_folder()
 
-    def _pairs(self, rows: Sequence[Row], folder: Path) -> list[tuple[Path, Path]]:
-        return [(folder / (row["output"] + self._style.labels), folder / (row["output"] + self._style.overlay)) for row in rows]
+    def _pairs(self, rows: Sequence[Row], folder: Path) -> list[tuple[Path, Path | None]]:
+        labels, overlay = self._style.labels, self._style.overlay
+        return [(folder / (row["output"] + labels), folder / (row["output"] + overlay) if overlay else None) for row in rows]
 
     def _extras(self, rows: Sequence[Row], folder: Path) -> list[Extra]:
         style, extras = self._style, list[Extra]()

@@ -18,7 +18,7 @@ from ..types import Say
 from .kinds import PICTURE
 from .outputs import Output, refuse_foreign, refuse_meeting
 from .segment_outputs import LABELS, OVERLAY, Clip, Job, names_by_folder
-from .segment_streams import plan_clips
+from .segment_streams import ClipOutputs, plan_clips
 
 if TYPE_CHECKING:
     from ..cluster.pipeline import Run
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 class Request:
     """How videos and streams are read: `LiveOptions` says what these mean. `labels`: label maps are written of them too.
 
-    `overwrite`: files that this program did not write may be replaced. `flicker`: it is measured of clips.
+    `overlay`: overlays are written. `overwrite`: files that this program did not write may be replaced. `flicker`: it is measured of clips.
     """
 
     every: int = 1
     seconds: float | None = None
     retry_s: float = 60.0
     labels: bool = False
+    overlay: bool = True
     overwrite: bool = False
     flicker: bool = False
 
@@ -53,9 +54,10 @@ def plan(given: Sequence[str | Path | int], output: Path, request: Request, read
             f"{', '.join(map(str, given))} names nothing to segment.", "Write images, videos or addresses into it, one a line."
         )
     refuse_objects(inputs)
-    jobs = plan_jobs(inputs.images, output, reader.say, overwrite=request.overwrite)
+    jobs = plan_jobs(inputs.images, output, reader.say, overlay=request.overlay, overwrite=request.overwrite)
     live = LiveOptions(request.every, request.seconds, patience_s=request.retry_s, stubborn=inputs.streams > 1, say=reader.say)
-    clips = plan_clips(inputs, output, live, jobs, labels=request.labels, overwrite=request.overwrite, flicker=request.flicker)
+    written = ClipOutputs(request.overlay, request.labels, request.flicker)
+    clips = plan_clips(inputs, output, live, jobs, written, overwrite=request.overwrite)
     return jobs, clips
 
 
@@ -71,10 +73,10 @@ def plan_on_cluster(request: ClusterRequest, answers: Answers, choose: Callable[
     return prepare(with_outputs(request, answers, choose(parcel.spec_info.spec.classes)), parcel, say)
 
 
-def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwrite: bool = False) -> list[Job]:
+def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overlay: bool = True, overwrite: bool = False) -> list[Job]:
     """Images and folders (with their sub-folders, sorted) to jobs whose outputs in `output` have different names.
 
-    An image NAME.EXT gives NAME_labels.png and NAME_overlay.png, in the same sub-folder of `output` as
+    An image NAME.EXT gives NAME_labels.png and, with `overlay`, NAME_overlay.png, in the same sub-folder of `output` as
     in the input folder. If two images there share a name, their suffix, then their folder, then a number is added. An image named twice
     is done once. Outputs of an earlier run are not read as input; `say` gets a line for each folder that has files left out.
     Raises ImageError if a folder holds no image, OutputError if the folder `output` cannot be made or an output would overwrite an input
@@ -84,8 +86,9 @@ def plan_jobs(inputs: Sequence[Path], output: Path, say: Say = silent, *, overwr
     images, folders = [image for image, _ in images_by_path.values()], [below for _, below in images_by_path.values()]
     names = names_by_folder(images, folders)
     stems = {image: output / below / name for image, below, name in zip(images, folders, names, strict=True)}
-    jobs = [Job(image, stem.with_name(f"{stem.name}{LABELS}"), stem.with_name(f"{stem.name}{OVERLAY}")) for image, stem in stems.items()]
-    planned = [Output(path, PICTURE) for job in jobs for path in (job.labels, job.overlay)]
+    pairs = {image: [stem.with_name(f"{stem.name}{end}") for end in (LABELS, OVERLAY)] for image, stem in stems.items()}
+    jobs = [Job(image, labels, picture if overlay else None) for image, (labels, picture) in pairs.items()]
+    planned = [Output(path, PICTURE) for job in jobs for path in (job.labels, job.overlay) if path is not None]
     refuse_meeting(planned, ((image, "itself an input") for image in stems), "Choose another --output.")
     if not overwrite:
         refuse_foreign(planned, "Choose another --output, or add --overwrite.")

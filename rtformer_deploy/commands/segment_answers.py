@@ -27,6 +27,11 @@ class Answers:
     tolerance: float = 0.0
     confidence: bool = False
 
+    @property
+    def any(self) -> bool:
+        """Whether something was asked for."""
+        return bool(self.areas or self.polygons or self.confidence)
+
     def of_images(self, output: Path, spec: ModelSpec) -> list[Answer]:
         """The answers about all images of a run together: areas.csv, areas.json, coco.json in the output folder."""
         return self._answers(output / "areas", output / "coco.json", None, spec)
@@ -79,5 +84,5 @@ def image_names(jobs: Sequence[Job], output: Path) -> list[str]:
 
     Images of one name from two folders are called as their outputs, so that no two have one name.
     """
-    folders = [job.overlay.parent.relative_to(output) for job in jobs]
+    folders = [job.labels.parent.relative_to(output) for job in jobs]
     return frame_names(folders, [job.image for job in jobs], [job.name for job in jobs])

@@ -15,33 +15,37 @@ VIDEO, MAPS = "_overlay.mp4", "_labels"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An image and where its two outputs go."""
+    """An image and where its two outputs go; `overlay` None: there is only the label map."""
 
     image: Path
     labels: Path
-    overlay: Path
+    overlay: Path | None
 
     @property
     def name(self) -> str:
         """What the outputs are called, but for their ends."""
-        return self.overlay.name.removesuffix(OVERLAY)
+        return self.labels.name.removesuffix(LABELS)
 
     def beside(self, end: str) -> Path:
-        """The path of another output, which is called as the overlay but for its end."""
-        return self.overlay.with_name(self.name + end)
+        """The path of another output, which is called as the label map but for its end."""
+        return self.labels.with_name(self.name + end)
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A video or a live source, and where its outputs go; `labels` None: no label maps are written."""
+    """A video or a live source, and where its outputs go; None: there is no overlay, or there are no label maps.
+
+    `place` is the path of every output but for its end.
+    """
 
     source: Source
-    overlay: Path
+    place: Path
+    overlay: Path | None
     labels: Path | None
 
     def beside(self, end: str) -> Path:
-        """The path of another output, which is called as the overlay but for its end."""
-        return self.overlay.with_name(self.overlay.name.removesuffix(VIDEO) + end)
+        """The path of an output of this end."""
+        return self.place.with_name(self.place.name + end)
 
 
 def names_by_folder(places: Sequence[Path], folders: Sequence[Path], taken: Sequence[tuple[Path, str]] = ()) -> list[str]:

@@ -70,34 +70,44 @@ class Done:
     clip: Clip | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ClipOutputs:
+    """Which outputs each clip has, beside answers: the overlay, label maps, the measure of flicker."""
+
+    overlay: bool = True
+    labels: bool = False
+    flicker: bool = False
+
+
 def plan_clips(
     inputs: Inputs,
     output: Path,
     live: LiveOptions,
     jobs: Sequence[Job] = (),
+    written: ClipOutputs = ClipOutputs(),
     *,
-    labels: bool = False,
     overwrite: bool = False,
-    flicker: bool = False,
 ) -> list[Clip]:
     """Videos and live sources -> clips whose outputs in `output` have different names, below the sub-folders that the videos lie in.
 
     A clip that is called as one of the images (`jobs`), as the two halves of a phone's live photo are, gets its suffix in its name.
 
-    CLIP.mp4 gives CLIP_overlay.mp4 and, with `labels`, the folder CLIP_labels, with `flicker` CLIP_flicker.json and .svg. Raises
-    OutputError if an output would overwrite an input or, without `overwrite`, a file that this program did not write. A folder is
-    replaced only if it holds nothing but label maps.
+    CLIP.mp4 gives CLIP_overlay.mp4, the folder CLIP_labels, CLIP_flicker.json and .svg, as `written` says. Raises OutputError if an output
+    would overwrite an input or, without `overwrite`, a file that this program did not write. A folder is replaced only if it holds nothing
+    but label maps.
     """
     sources = videos_and_streams(inputs, live)
     below = [folder for _, folder in inputs.videos] + [Path()] * inputs.streams
     places = [source.path if isinstance(source, VideoFile) else Path(source.name) for source in sources]
-    taken = [(job.overlay.parent.relative_to(output), job.name) for job in jobs]
+    taken = [(job.labels.parent.relative_to(output), job.name) for job in jobs]
     names = names_by_folder(places, below, taken)
     clips = []
     for source, folder, name in zip(sources, below, names, strict=True):
         source.name = (folder / name).as_posix()
-        clips.append(Clip(source, output / folder / f"{name}{VIDEO}", output / folder / f"{name}{MAPS}" if labels else None))
-    _check_targets(clips, overwrite, flicker)
+        place = output / folder / name
+        overlay, labels = place.with_name(f"{name}{VIDEO}"), place.with_name(f"{name}{MAPS}")
+        clips.append(Clip(source, place, overlay if written.overlay else None, labels if written.labels else None))
+    _check_targets(clips, overwrite, written.flicker)
     return clips
 
 
@@ -108,7 +118,7 @@ def run_work(runner: Runner, work: Work, report: Report, started: Callable[[Loop
     """
     spec = spec_of_results(runner.spec, work.options)
     make_folder(work.output)
-    for folder in {path.parent for path in (*(job.labels for job in work.jobs), *(clip.overlay for clip in work.clips))}:
+    for folder in {path.parent for path in (*(job.labels for job in work.jobs), *(clip.place for clip in work.clips))}:
         clean_up(folder)
     sources: list[Source] = [clip.source for clip in work.clips]
     sinks: dict[str, Sink] = {clip.source.name: _video_sink(clip, spec, work) for clip in work.clips}
@@ -163,7 +173,7 @@ def _video_sink(clip: Clip, spec: ModelSpec, work: Work) -> Sink:
 
 
 def _check_targets(clips: Sequence[Clip], overwrite: bool, flicker: bool) -> None:
-    planned = [Output(clip.overlay, VIDEO_FILE) for clip in clips]
+    planned = [Output(clip.overlay, VIDEO_FILE) for clip in clips if clip.overlay is not None]
     if flicker:
         planned += [Output(clip.beside(end), kind) for clip in clips for end, kind in ((DATA, FLICKER), (PICTURE, DRAWING))]
     inputs = ((clip.source.path, "itself an input") for clip in clips if isinstance(clip.source, VideoFile))

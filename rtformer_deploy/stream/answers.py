@@ -144,10 +144,10 @@ class AnsweringSink:
         self._sink, self._answers, self._names = sink, tuple(answers), names
         self._frames = 0
 
-    def draw(self, result: Result) -> Frame:
+    def draw(self, result: Result) -> Frame | None:
         return self._sink.draw(result)
 
-    def write(self, item: StreamFrame, result: Result, drawing: Frame) -> Written | None:
+    def write(self, item: StreamFrame, result: Result, drawing: Frame | None) -> Written | None:
         written = self._sink.write(item, result, drawing)
         if written is None or written.error is None:
             name = f"{result.name}/{result.index:06}" if self._names is None else self._names[item.index]

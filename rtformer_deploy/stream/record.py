@@ -38,7 +38,7 @@ def record(loop: Loop, sinks: Mapping[str, Sink], watch: Watch | None = None) ->
         event, drawing = drawn
         sink = sinks[event.source.name]
         with stages.measure("encode"):
-            if event.item is not None and event.result is not None and drawing is not None:
+            if event.item is not None and event.result is not None:
                 return event, sink.write(event.item, event.result, drawing)
             return event, sink.end() if event.unread is None else sink.unread(event.unread)
 

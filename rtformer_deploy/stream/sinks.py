@@ -52,9 +52,11 @@ class Written:
 class Sink(Protocol):
     """Takes one source's results. `draw` and the others are each called in one thread, in order; either `end` or `abort` comes last."""
 
-    def draw(self, result: Result) -> Frame: ...
+    def draw(self, result: Result) -> Frame | None:
+        """What `write` gets as `drawing`; None if there is no overlay."""
+        ...
 
-    def write(self, item: StreamFrame, result: Result, drawing: Frame) -> Written | None:
+    def write(self, item: StreamFrame, result: Result, drawing: Frame | None) -> Written | None:
         """Writes a result. Raises OutputError if nothing more can be written."""
         ...
 
@@ -95,20 +97,24 @@ class Look:
 
 
 class PictureSink:
-    """Images: the label map and the overlay, as PNGs, and `extras`; `targets` are both paths, one pair for each image of the source."""
+    """Images: the label map and the overlay, as PNGs, and `extras`.
 
-    def __init__(self, targets: Sequence[tuple[Path, Path]], spec: ModelSpec, look: Look, extras: Sequence[Extra] = ()) -> None:
+    `targets` are both paths, one pair for each image of the source. All overlays are None if none are written.
+    """
+
+    def __init__(self, targets: Sequence[tuple[Path, Path | None]], spec: ModelSpec, look: Look, extras: Sequence[Extra] = ()) -> None:
         self._targets, self._spec, self._look, self._extras = targets, spec, look, extras
 
-    def draw(self, result: Result) -> Frame:
-        return self._look.draw(result)
+    def draw(self, result: Result) -> Frame | None:
+        return None if self._targets[result.index][1] is None else self._look.draw(result)
 
-    def write(self, item: StreamFrame, result: Result, drawing: Frame) -> Written:
+    def write(self, item: StreamFrame, result: Result, drawing: Frame | None) -> Written:
         labels, picture = self._targets[item.index]
         try:
             make_folder(labels.parent)
             save_png(labels, result.labels, palette=self._look.palette_of(self._spec))
-            save_png(picture, drawing)
+            if picture is not None and drawing is not None:
+                save_png(picture, drawing)
             for extra in self._extras:
                 extra.write(item.index, result)
         except OutputError as error:
@@ -116,7 +122,7 @@ class PictureSink:
                 raise
             return self._failed(item.index, error)
         height, width = result.labels.shape
-        files = (labels, picture, *(extra.targets[item.index] for extra in self._extras))
+        files = self._files(item.index)
         return Written(item.index, 1, (height, width), class_shares(result.labels, len(self._spec.classes)), files)
 
     def unread(self, unread: Unread) -> Written:
@@ -130,34 +136,41 @@ class PictureSink:
 
     def _failed(self, index: int, error: DeployError) -> Written:
         """Removes the files that an earlier run made of an image that fails now: they would pass for its result."""
-        for path in (*self._targets[index], *(extra.targets[index] for extra in self._extras)):
+        for path in self._files(index):
             if is_ours(path) or holds(path, JSON_START.encode(), b""):
                 remove(path)
         return Written(index, error=error)
 
+    def _files(self, index: int) -> tuple[Path, ...]:
+        labels, picture = self._targets[index]
+        return (labels, *([] if picture is None else [picture]), *(extra.targets[index] for extra in self._extras))
+
 
 class VideoSink:
-    """A video or a live source: the overlay as an MP4, and, if `labels` is a folder, a label map for each frame in it.
+    """A video or a live source: the overlay as an MP4, unless `target` is None, and a label map for each frame, if `labels` is a folder.
 
     `sound` is the video whose sound is copied. A frame of another size begins a file of its own, TARGET_2.mp4. If the run fails, `keep`
     leaves what was written so far, as of a camera's recording, which cannot be made again.
     """
 
     def __init__(
-        self, target: Path, spec: ModelSpec, look: Look, *, labels: Path | None = None, sound: Path | None = None, keep: bool = False
+        self, target: Path | None, spec: ModelSpec, look: Look, *, labels: Path | None = None, sound: Path | None = None, keep: bool = False
     ) -> None:
         self._target, self._spec, self._look, self._sound, self._keep = target, spec, look, sound, keep
         self._folder = None if labels is None else MapFolder(labels, look.palette_of(spec))
         self._writers: list[Mp4Writer] = []
         self._counts = np.zeros(256, np.int64)
+        self._frames, self._size = 0, (0, 0)
         self._error: DeployError | None = None
 
-    def draw(self, result: Result) -> Frame:
-        return self._look.draw(result)
+    def draw(self, result: Result) -> Frame | None:
+        return None if self._target is None else self._look.draw(result)
 
-    def write(self, item: StreamFrame, result: Result, drawing: Frame) -> None:
-        drawn = replace(item, picture=drawing)
-        self._writer(drawn).add(drawn)
+    def write(self, item: StreamFrame, result: Result, drawing: Frame | None) -> None:
+        if self._target is not None and drawing is not None:
+            drawn = replace(item, picture=drawing)
+            self._writer(drawn, self._target).add(drawn)
+        self._frames, self._size = self._frames + 1, item.size
         if self._folder is not None:
             self._folder.add(item.index, result.labels)
         self._counts += np.bincount(result.labels.ravel(), minlength=256)
@@ -166,8 +179,7 @@ class VideoSink:
         self._error = unread.error
 
     def end(self) -> Written | None:
-        frames = sum(writer.frames for writer in self._writers)
-        if not frames:
+        if not self._frames:
             return None if self._error is None else Written(error=self._error)
         sound = self._sound if len(self._writers) == 1 else None
         notes = [f"The sound ({name}) was encoded as AAC: MP4 does not hold it." for name in self._recoded() if sound is not None]
@@ -176,9 +188,8 @@ class VideoSink:
         if self._folder is not None:
             self._folder.finish()
         files = (*(writer.target for writer in self._writers), *([self._folder.target] if self._folder is not None else []))
-        height, width = self._writers[-1].size
         shares = self._counts[: len(self._spec.classes)] / self._counts.sum()
-        return Written(0, frames, (height, width), shares, files, self._error, tuple(notes))
+        return Written(0, self._frames, self._size, shares, files, self._error, tuple(notes))
 
     def abort(self) -> None:
         for writer in self._writers:
@@ -191,12 +202,12 @@ class VideoSink:
 
         return recoded(self._sound) if self._sound is not None else ()
 
-    def _writer(self, item: StreamFrame) -> Mp4Writer:
+    def _writer(self, item: StreamFrame, target: Path) -> Mp4Writer:
         from .mp4 import Mp4Writer, refuse_foreign_video
 
         if not self._writers or self._writers[-1].size != item.size:
             number = len(self._writers) + 1
-            target = self._target if number == 1 else self._target.with_stem(f"{self._target.stem}_{number}")
+            target = target if number == 1 else target.with_stem(f"{target.stem}_{number}")
             if number > 1:  # the first was checked before the run
                 refuse_foreign_video(target)
             make_folder(target.parent)

@@ -16,14 +16,19 @@ def model(root: Path) -> ModuleType:
 
 
 def test_a_billion_frames_by_hand(model: ModuleType) -> None:
-    measured = model.Measured((1024, 2048), 25.0, 400_000, 30_000, 2_000_000)
-    found = model.reckon(measured, nodes=100)
+    measured = model.Measured((1024, 2048), 25.0, 50.0, 400_000, 30_000, 2_000_000)
+    driver = model.Driver(images=1000, plan_us=36, count_us=4, manifest_bytes=200, memory_bytes=500)
+    found = model.reckon(measured, driver, nodes=100, price=0.5)
     assert found["node_hours"] == pytest.approx(1e9 / 25 / 3600)
+    assert found["node_hours_without_overlays"] == found["node_hours"] / 2
     assert found["days_on_nodes"] == pytest.approx(1e9 / 25 / 3600 / 100 / 24)
     assert (found["terabytes_in"], found["terabytes_labels"], found["terabytes_overlays"]) == (400, 30, 2000)
     assert found["node_megabits_in"] == pytest.approx(25 * 0.4 * 8)
     assert found["node_megabits_out"] == pytest.approx(25 * 2.03 * 8)
-    assert found["gigabytes_of_manifest"] == 320
+    assert found["cost"] == pytest.approx(1e9 / 25 / 3600 / 2)
+    assert (found["gigabytes_of_manifest"], found["driver_gigabytes_of_memory"]) == (200, 500)
+    assert found["driver_hours_of_planning"] == pytest.approx(10)
+    assert found["nodes_a_driver"] == pytest.approx(10_000)
 
 
 def test_without_failures_a_run_is_as_long_as_its_work(model: ModuleType) -> None:

@@ -133,3 +133,10 @@ def test_mean_and_std_in_a_recipe(tmp_path: Path, line: str, message: str) -> No
     with pytest.raises(RecipeError) as error:
         load_recipe(str(path))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_only_ranges_that_there_are(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert "None" not in command.get_help(click.Context(command, info_name=name))

@@ -100,6 +100,15 @@ def test_every_option_gives_what_one_machine_gives(work: Path) -> None:
     assert contents(work / "out") == contents(work / "alone")
 
 
+def test_label_maps_alone_are_those_of_one_machine(work: Path) -> None:
+    assert cli("in", "-o", "alone", "--no-overlay", "--threads", "1").exit_code == 1
+    on_one_node(begin(style=Style(LABELS, "")))
+    assert contents(work / "out") == contents(work / "alone")
+    assert set(contents(work / "out")) == {"a_png_labels.png", "a_bmp_labels.png", "sub/c_labels.png"}
+    again = states(on_one_node(begin(style=Style(LABELS, ""))))
+    assert again == {"a.bmp": "there", "a.png": "there", "broken.png": "failed", "sub/c.png": "there"}
+
+
 def test_tiles_give_what_one_machine_gives(work: Path) -> None:
     Image.fromarray(frames((100, 140))[0]).save(work / "in/large.png")
     assert cli("in", "-o", "alone", "--tiles", "8", "--threads", "1").exit_code == 1

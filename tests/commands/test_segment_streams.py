@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -71,6 +72,40 @@ def test_label_maps_are_those_of_the_frames_and_the_overlay_is_drawn_of_them(cal
                 assert np.array_equal(np.asarray(image), labels)
             expected = overlay(item.frame, labels, runner.spec.palette, 0.7)
             assert np.abs(expected.astype(int) - seen.frame).mean() < 8  # the codec's loss
+
+
+def test_without_an_overlay_there_are_label_maps_alone(call: Call) -> None:
+    Image.fromarray(picture(0)).save("a.png")
+    clip = write_clip(Path("clip.mp4"), ticks(3), sound="aac")
+    assert call("a.png", clip, "--labels").exit_code == 0
+    whole = {name: Path("out", name).read_bytes() for name in there() if "labels" in name}
+    shutil.rmtree("out")
+    result = call("a.png", clip, "--labels", "--no-overlay")
+    assert result.exit_code == 0, result.output
+    assert {name: Path("out", name).read_bytes() for name in there()} == whole
+    assert "a.png -> a_labels.png (mostly " in result.stdout
+    assert "clip.mp4 -> clip_labels (3 frames, mostly " in result.stdout
+
+
+def test_without_an_overlay_something_else_is_asked_for(call: Call) -> None:
+    clip = write_clip(Path("clip.mp4"), ticks(3))
+    result = call(clip, "--no-overlay")
+    assert (result.exit_code, "Nothing would be written of clip.mp4." in result.stderr) == (2, True)
+    assert not Path("out").exists()
+    assert call(clip, "--no-overlay", "--areas", "csv").exit_code == 0
+    assert there() == ["clip_areas.csv"]
+    result = call(clip, "--no-overlay", "--labels", "--legend")
+    assert (result.exit_code, "--legend cannot be combined with --no-overlay." in result.stderr) == (2, True)
+
+
+def test_an_overlay_that_is_not_asked_for_may_be_anybodys(call: Call) -> None:
+    """Nothing is written there, so nothing is refused or removed."""
+    Image.fromarray(picture(0)).save("a.png")
+    Path("out").mkdir()
+    Path("out/a_overlay.png").write_bytes(b"mine")
+    assert call("a.png").exit_code == 1
+    assert call("a.png", "--no-overlay").exit_code == 0
+    assert Path("out/a_overlay.png").read_bytes() == b"mine"
 
 
 def test_images_videos_and_lists_together(call: Call) -> None:

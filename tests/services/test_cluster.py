@@ -7,6 +7,7 @@ is no free place for its engine, which is when Ray alone would wait for ever.
 from __future__ import annotations
 
 import http.client
+import importlib
 import os
 import signal
 import subprocess
@@ -90,6 +91,15 @@ def end(process: subprocess.Popen[str]) -> str:
 
 def count(folder: Path) -> int:
     return sum(1 for _ in local.finished(folder))
+
+
+def test_what_a_driver_takes_is_measured_over_every_image(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """benchmarks/scale_model.py builds its figures for a billion images on this; 300 are more than one shard."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))  # its worker process imports it by name
+    found = importlib.import_module("scale_driver").measure_driver(work / "engine.plan", 300, tmp_path)
+    assert found.images == 300
+    assert min(found.plan_us, found.count_us) > 0
+    assert 40 < found.manifest_bytes < 1000
 
 
 def test_a_killed_driver_begins_where_it_was_and_a_killed_node_loses_nothing(cluster: Any, work: Path) -> None:

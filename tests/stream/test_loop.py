@@ -143,7 +143,7 @@ class Sink:
     def draw(self, result: rd.Result) -> Frame:
         return result.overlay()
 
-    def write(self, item: StreamFrame, result: rd.Result, drawing: Frame) -> None:
+    def write(self, item: StreamFrame, result: rd.Result, drawing: Frame | None) -> None:
         if item.index == self.bad:
             raise DeployError("the disk is full")
         self.written.append(item.index)
@@ -183,7 +183,7 @@ def test_stages_overlap(runner: FrameRunner) -> None:
             time.sleep(0.01)
             return result.frame
 
-        def write(self, item: StreamFrame, result: rd.Result, drawing: Frame) -> None:
+        def write(self, item: StreamFrame, result: rd.Result, drawing: Frame | None) -> None:
             time.sleep(0.01)
 
     class SlowSource(Made):
