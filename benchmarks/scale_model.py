@@ -34,6 +34,7 @@ SIZES: tuple[Size, ...] = ((360, 480), (1024, 2048))
 NODES = (10, 100, 1000)
 BILLION = 1_000_000_000
 _HOUR = 3600.0
+_MOST_TIMES = 8  # as many pictures, at most, of a smaller size: its runs are to last as long
 
 
 # ---------------------------------------------------------------------------------------------------------------- measured
@@ -248,9 +249,11 @@ def compare(asked: argparse.Namespace) -> Json:
     with tempfile.TemporaryDirectory() as name:
         build(asked.sizes[0], Path(name, "engine.plan"))
         driver = measure_driver(Path(name, "engine.plan"), asked.images, Path(name))
-    for size in asked.sizes:
+    most = max(height * width for height, width in asked.sizes)
+    for height, width in asked.sizes:
+        frames = asked.frames * min(_MOST_TIMES, most // (height * width))
         with tempfile.TemporaryDirectory() as name:
-            measured.append(measure(size, asked.frames, Path(name)))
+            measured.append(measure((height, width), frames, Path(name)))
     reckoned = [{"measured": asdict(each), "reckoned": reckon(each, driver, nodes=asked.nodes, price=asked.price)} for each in measured]
     runs = simulations(asked.node_fps or measured[0].fps, driver.count_us / 1e6)
     figures: Json = {"nodes": asked.nodes, "price": asked.price, "driver": asdict(driver), "sizes": reckoned, "simulated": runs}
@@ -261,9 +264,8 @@ def report(result: Json) -> None:
     print("the driver, for each image:", ", ".join(f"{name} {value:.1f}" for name, value in result["driver"].items()))
     for row in result["sizes"]:
         measured, reckoned = row["measured"], row["reckoned"]
-        print(
-            f"\n{measured['size'][0]}x{measured['size'][1]}: {measured['fps']:.1f} frames a second on this machine, {measured['fps_labels']:.1f} without overlays"
-        )
+        height, width = measured["size"]
+        print(f"\n{height}x{width}: {measured['fps']:.1f} frames a second here, {measured['fps_labels']:.1f} without overlays")
         for name, value in reckoned.items():
             print(f"  {name.replace('_', ' '):28}{value:16,.1f}")
     print(f"\n{'nodes':>6}  {'case':12}{'hours':>8}{'efficiency':>12}{'failures':>10}{'repeated':>12}{'driver':>8}")
@@ -278,7 +280,7 @@ def report(result: Json) -> None:
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = harness.command_line(__doc__, harness.RESULTS / "scale_model.json")
     parser.add_argument("--sizes", nargs="+", type=harness.size_of, default=list(SIZES), metavar="HxW")
-    parser.add_argument("--frames", type=harness.positive, default=60, help="pictures of the longer run")
+    parser.add_argument("--frames", type=harness.positive, default=60, help="pictures of the longer run, of the largest size")
     parser.add_argument("--nodes", type=harness.positive, default=100, help="nodes that the days are reckoned for")
     parser.add_argument("--node-fps", type=float, help="frames a second of a simulated node [default: as measured, first size]")
     parser.add_argument("--price", type=float, default=0.1, help="of a node-hour, in any currency")
