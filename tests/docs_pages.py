@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Everything that a reader of the repository may open.
@@ -91,3 +93,8 @@ def links(page: Path) -> Iterator[str]:
         yield found[1]
     for found in re.finditer(r"(?:src|href|srcset)=\"([^\"]+)\"", prose(page)):
         yield found[1]
+
+
+def results(name: str) -> Any:
+    """The figures that benchmarks/results/NAME.json holds."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
