@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--frames 200] [--kills 10] [--size 64x128] [--picture 480x640] [--rounds 3] [--cpus 2] [--json FILE]
 
-It needs the extra cluster. Three parts, in one run:
+It needs the extras cluster and export. Three parts, in one run:
 
     speed    the frames by plain processes of `segment` (as many as Ray has engines, each with its share of the frames), by Ray on one node
              and by Ray on two, in turn. Frames a second are counted from the first finished picture to the last; `whole_s` is the whole

@@ -229,9 +229,9 @@ def graph_notes(runner: FrameRunner) -> list[str]:
 
 
 def captured(runner: FrameRunner) -> bool:
-    """Whether the first lane has a graph that it trusts."""
-    lane: Any = runner.sessions[0]
-    return lane._graphs is not None and any(entry.graph is not None for entry in lane._graphs._entries.values())
+    """Whether a lane has a graph that it trusts; which of them had the frames is the runner's affair."""
+    lanes: list[Any] = list(runner.sessions)
+    return any(lane._graphs is not None and any(entry.graph is not None for entry in lane._graphs._entries.values()) for lane in lanes)
 
 
 def free_memory() -> int:
