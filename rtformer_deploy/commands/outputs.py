@@ -71,14 +71,16 @@ def check_outputs(planned: Sequence[Output], inputs: Iterable[tuple[Path, str]] 
 
 def refuse_meeting(planned: Iterable[Output], inputs: Iterable[tuple[Path, str]], hint: str = "Choose another name.") -> None:
     """Raises OutputError if an output is an input, or if two outputs are one file; also through links and on disks that ignore case."""
-    read = {key: what for path, what in inputs for key in _keys(path)}
+    places = Places()
+    read = {key: what for path, what in inputs for key in _keys(path, places.real(path))}
     written: dict[object, Output] = {}
     for output in planned:
-        keys = _keys(output.path)
+        real = places.real(output.path)
+        keys = _keys(output.path, real)
         what = next((read[key] for key in keys if key in read), None)
         if what is not None and not output.updated:
             raise OutputError(f"Cannot write {output.path}: it is {what}.", hint)
-        keys.add(_folded(output.path))
+        keys.add(real.casefold())  # as disks see it that ignore case: two names that do not exist yet cannot be compared on the disk
         other = next((written[key] for key in keys if key in written), None)
         if other is not None:
             raise OutputError(
@@ -102,9 +104,25 @@ def is_foreign(output: Output) -> bool:
     return os.path.isfile(path) and path.stat().st_size > 0 and not output.kind.fits(path)
 
 
-def _keys(path: Path) -> set[object]:
+class Places:
+    """Paths without links. A folder is resolved once: a run may have a million files."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def real(self, path: Path) -> str:
+        """What os.path.realpath gives."""
+        folder, name = os.path.split(path)
+        if name in ("", os.curdir, os.pardir) or os.path.islink(path):
+            return os.path.realpath(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
+
+
+def _keys(path: Path, real: str) -> set[object]:
     """What a file is known by: its path without links, and its place on the disk if it exists."""
-    keys: set[object] = {os.path.realpath(path)}
+    keys: set[object] = {real}
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -112,8 +130,3 @@ def _keys(path: Path) -> set[object]:
     if status.st_ino:
         keys.add((status.st_dev, status.st_ino))
     return keys
-
-
-def _folded(path: Path) -> str:
-    """A path as disks see it that ignore case: two names that do not exist yet cannot be compared on the disk."""
-    return os.path.realpath(path).casefold()

@@ -22,7 +22,7 @@ from rtformer_deploy.backends import build
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import kinds
 from rtformer_deploy.commands.kinds import Kind
-from rtformer_deploy.commands.outputs import Output, check_outputs, file_inputs, refuse_meeting
+from rtformer_deploy.commands.outputs import Output, Places, check_outputs, file_inputs, refuse_meeting
 from rtformer_deploy.errors import OutputError
 from rtformer_deploy.files import remove, temporary_folder, write_together, writing
 from rtformer_deploy.formats.build_table import TUNED
@@ -111,6 +111,31 @@ def test_it_is_refused_before_the_work(run: Run, command: tuple[str, ...], messa
     assert isinstance(result.exception, SystemExit)
     assert message in result.stderr
     assert everything() == before
+
+
+def test_a_folder_that_is_resolved_once_gives_what_realpath_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a/b").mkdir(parents=True)
+    Path("a/b/file").touch()
+    Path("to_b").symlink_to("a/b")
+    Path("a/b/to_file").symlink_to("file")
+    Path("round").symlink_to("round")
+    places = Places()
+    for name in (
+        "a/b/file",
+        "to_b/file",
+        "to_b/none",
+        "to_b/to_file",
+        "to_b",
+        "a/../to_b/..",
+        "none/none",
+        "round",
+        "round/x",
+        ".",
+        "/",
+        "file",
+    ):
+        assert places.real(Path(name)) == os.path.realpath(name), name
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
