@@ -16,7 +16,13 @@ from .terminal import echo
 @click.option("--recipe", type=known.RECIPE, required=True, metavar="NAME", help="Name the recipe that the weights were trained with.")
 @click.option("--num-classes", type=click.IntRange(1, 255), metavar="N", help="Set how many classes, if not the recipe's.")
 @click.option("--half", is_flag=True, help="Store FP16, half the size.")
-@click.option("-o", "--output", type=PATH, metavar="FILE", help="Write here [default: FILE's name with .safetensors, in this folder].")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    metavar="FILE",
+    help="Write here (.safetensors.xz: compressed) [default: FILE's name with .safetensors].",
+)
 def command(file: Path, recipe: str, num_classes: int | None, half: bool, output: Path | None) -> None:
     """Read FILE (.pdparams, .pth, .bin, .safetensors), check every key and shape against the recipe's network, write safetensors.
 
@@ -29,7 +35,7 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
     from ..commands.outputs import Output, check_outputs, file_inputs
     from ..machine import require
 
-    output = output or Path(file.name).with_suffix(".safetensors")
+    output = output or Path(file.name.removesuffix(".xz")).with_suffix(".safetensors")
     check_outputs([Output(output, WEIGHTS)], file_inputs(file, recipe))
     require("torch", "export", "import-weights")
     from ..commands.import_weights import import_weights

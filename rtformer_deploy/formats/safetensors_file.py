@@ -23,6 +23,8 @@ CHECKPOINT_KEY = "rtformer_deploy.training"
 _MOST_HEADER_BYTES = 16 * 2**20
 _LENGTH_BYTES = 8
 _XZ_MEMORY = 2**28  # what a decoder may take; `xz -9e` needs a quarter
+#: For values of two bytes: every second one, with the exponent, repeats itself; the others hardly do.
+_XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 1, "pb": 1}]
 _HINT = "Copy or download it again."
 
 
@@ -43,6 +45,11 @@ def read_safetensors(path: Path) -> bytes:
     """A safetensors file -> its bytes, decompressed; not looked at otherwise. Raises WeightsError."""
     data = read_bytes(path, WeightsError, "weights", MODEL_BYTES)
     return _decompressed(data, str(path)) if _is_compressed(path) else data
+
+
+def pack(data: bytes, path: Path) -> bytes:
+    """A safetensors file's bytes -> what a file of this name holds: compressed or as they are."""
+    return lzma.compress(data, lzma.FORMAT_XZ, filters=_XZ_FILTERS) if _is_compressed(path) else data
 
 
 def read_header(path: Path) -> Header:

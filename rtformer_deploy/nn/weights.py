@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError, shorten
 from ..files import MODEL_BYTES, read_bytes, write_atomic
-from ..formats.safetensors_file import SUFFIXES, check_header, is_weights, not_safetensors, read_header, read_safetensors
+from ..formats.safetensors_file import SUFFIXES, check_header, is_weights, not_safetensors, pack, read_header, read_safetensors
 from . import architecture_of
 from .architecture import StateDict
 from .foreign import Translated
@@ -63,9 +63,12 @@ def check_values(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes tensors and metadata as one safetensors file, whole or not at all; batch counters are left out."""
+    """Writes tensors and metadata as one safetensors file, compressed if the path ends with .xz, whole or not at all.
+
+    Batch counters are left out.
+    """
     tensors = {key: value.contiguous() for key, value in state.items() if not key.endswith(_COUNTER)}
-    write_atomic(path, safetensors.torch.save(tensors, dict(metadata)))
+    write_atomic(path, pack(safetensors.torch.save(tensors, dict(metadata)), path))
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor] | Translated, source: str) -> None:

@@ -123,12 +123,15 @@ def test_the_auxiliary_head_may_be_missing_but_not_in_part() -> None:
 def test_safetensors_and_pth_round_trip(tmp_path: Path) -> None:
     network = build_network(ARCH, 5)
     save_weights(network.state_dict(), tmp_path / "a.safetensors", {"recipe": "rtformer-slim-camvid"})
+    save_weights(network.state_dict(), tmp_path / "c.safetensors.xz", {"recipe": "rtformer-slim-camvid"})
+    assert (tmp_path / "c.safetensors.xz").stat().st_size < 0.99 * (tmp_path / "a.safetensors").stat().st_size
     torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "b.pth")
     other = build_network(ARCH, 5)
-    for name in ("a.safetensors", "b.pth"):
+    for name in ("a.safetensors", "b.pth", "c.safetensors.xz"):
         load_into(other, load_weights(tmp_path / name), name)
         assert weights_hash(other, ARCH) == weights_hash(network, ARCH)
-    assert read_metadata(tmp_path / "a.safetensors") == {"recipe": "rtformer-slim-camvid"}
+    for name in ("a.safetensors", "c.safetensors.xz"):
+        assert read_metadata(tmp_path / name) == {"recipe": "rtformer-slim-camvid"}
 
 
 def test_a_pth_that_holds_code_is_refused(tmp_path: Path) -> None:
