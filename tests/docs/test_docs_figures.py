@@ -86,7 +86,14 @@ def format_rows() -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("rows", [network_rows, served_rows, format_rows])
+def idea_rows() -> list[str]:
+    """The table of ideas for training: how many points each moved the mean and the watched classes."""
+    names = ("miou", "Pole", "Fence", "SignSymbol", "Pedestrian")
+    gains = results("train_ideas")["gains"]
+    return [f"| {idea} | {' | '.join(f'{moved[name]:+.2f}' for name in names)} |" for idea, moved in gains.items()]
+
+
+@pytest.mark.parametrize("rows", [network_rows, served_rows, format_rows, idea_rows])
 def test_networks_and_the_service(rows: Callable[[], list[str]]) -> None:
     text = (ROOT / "docs" / "figures.md").read_text()
     assert [row for row in rows() if row not in text] == []
