@@ -181,7 +181,7 @@ def measure(arguments: argparse.Namespace) -> Json:
             kills.append(kill_a_node(work, 1 + turn % 2))  # in turn without and with a free place for the lost node's engine
             print(f"kill {turn + 1}: {kills[-1]}", file=sys.stderr)
         resumed = kill_the_driver(work, arguments.cpus)
-    how: Json = {name: getattr(arguments, name) for name in ("frames", "size", "picture", "cpus")}
+    how: Json = {name: getattr(arguments, name) for name in ("frames", "rounds", "size", "picture", "cpus")}
     how["load"] = os.getloadavg()  # of the machine, at the end: 2 cores that nobody else uses give about 2
     figures = {"how": how, "speed": speed, "kills": kills, "driver_killed": resumed}
     return harness.stamped("segment --cluster on a local Ray cluster", figures)

@@ -21,7 +21,7 @@ from .terminal import echo
     "--output",
     type=PATH,
     metavar="FILE",
-    help="Write here (.safetensors.xz: compressed) [default: FILE's name with .safetensors].",
+    help="Write here (.safetensors.xz: compressed) [default: FILE's name in this folder].",
 )
 def command(file: Path, recipe: str, num_classes: int | None, half: bool, output: Path | None) -> None:
     """Read FILE (.pdparams, .pth, .bin, .safetensors), check every key and shape against the recipe's network, write safetensors.
@@ -33,9 +33,10 @@ def command(file: Path, recipe: str, num_classes: int | None, half: bool, output
     """
     from ..commands.kinds import WEIGHTS
     from ..commands.outputs import Output, check_outputs, file_inputs
+    from ..formats.safetensors_file import stem_of
     from ..machine import require
 
-    output = output or Path(file.name.removesuffix(".xz")).with_suffix(".safetensors")
+    output = output or Path(f"{stem_of(file)}.safetensors")
     check_outputs([Output(output, WEIGHTS)], file_inputs(file, recipe))
     require("torch", "export", "import-weights")
     from ..commands.import_weights import import_weights

@@ -14,7 +14,7 @@ from ..files import PLAN_BYTES, read_bytes, sha256
 from ..formats.documents import DocumentError, parse_json
 from ..formats.engine_file import PLAN_SUFFIXES, load_info, sidecar
 from ..formats.preprocessing import prepared
-from ..formats.safetensors_file import is_weights, read_header
+from ..formats.safetensors_file import check_whole, is_weights, read_header
 from ..types import EngineInfo, ModelSpec, TensorSpec
 
 if TYPE_CHECKING:
@@ -230,11 +230,12 @@ def _is_safetensors(data: bytes) -> bool:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    """A safetensors file's parameters, what it says they are, and its other metadata, read from its header alone."""
+    """A safetensors file's parameters, what it says they are, and its other metadata, read from its header."""
     from ..formats.model_file import SPEC_KEY
     from ..formats.weights_file import recipe_in
 
     header = read_header(path)
+    check_whole(path)
     metadata, shapes = header.metadata, header.tensors
     counts: Counter[str] = Counter()
     for dtype, shape in shapes.values():

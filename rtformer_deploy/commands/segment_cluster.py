@@ -215,6 +215,7 @@ def _look(style: Style, parcel: Parcel) -> dict[str, object]:
         "alpha": style.look.alpha,
         "legend": style.look.legend,
         "palette": style.look.palette,
+        "overlay": style.overlay,
         "polygons": style.polygons,
         "confidence": style.confidence,
         "tolerance": style.tolerance,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from ..evaluation.flicker import Flicker
-from ..files import write_atomic
+from ..files import make_folder, write_atomic
 from ..pictures import why_not_drawn
 from ..stream.items import Source
 from ..stream.result import Result
@@ -35,6 +35,7 @@ class FlickerWatch:
         """Writes a clip's CLIP_flicker.json and, if it can be drawn here, CLIP_flicker.svg; gives their paths."""
         flicker = self.of(clip)
         data, picture = clip.beside(DATA), clip.beside(PICTURE)
+        make_folder(data.parent)  # a clip may have no other output
         write_atomic(data, json.dumps(flicker.to_json(self._spec.classes), indent=2).encode())
         why = why_not_drawn(picture.name)
         if why is not None:

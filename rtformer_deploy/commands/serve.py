@@ -14,6 +14,7 @@ from .. import machine
 from ..errors import OutputError, UsageError
 from ..files import read_text
 from ..formats.external_model import ExternalModel
+from ..formats.safetensors_file import stem_of
 from ..opening import open_any
 from ..runtime.frame_runner import FrameRunner
 from ..types import Say
@@ -51,7 +52,7 @@ def model_names(models: Sequence[Path], names: Sequence[str]) -> list[str]:
     """A name for each model: the one given, else the file's stem. Raises UsageError if two are equal or one cannot stand in an address."""
     if names and len(names) != len(models):
         raise UsageError(f"{len(names)} names were given for {len(models)} models.", "Give --name once for each model, in their order.")
-    chosen = list(names) if names else [model.stem for model in models]
+    chosen = list(names) if names else [stem_of(model) for model in models]
     for name in chosen:
         if not _NAME.fullmatch(name):
             what = f"The name {name!r} cannot stand in an address: it needs 1 to 64 letters, digits, dots, dashes or underscores."

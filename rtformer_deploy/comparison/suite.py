@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UsageError, shorten
 from ..formats.names import clean_name
+from ..formats.safetensors_file import stem_of
 from ..formats.suite_file import Suite, SuiteNetwork
 
 #: The seed of random weights.
@@ -36,7 +37,7 @@ def entrants_of(suite: Suite, weights: Sequence[str], add: Sequence[Path]) -> tu
     files = _files(suite, weights)
     entrants = [Entrant(network.name, network, files.get(network.name)) for network in suite.networks]
     for path in add:
-        entrants.append(Entrant(_free(clean_name(path.stem), entrants), file=path))
+        entrants.append(Entrant(_free(clean_name(stem_of(path)), entrants), file=path))
     return tuple(entrants)
 
 

@@ -3,7 +3,6 @@ weights need."""
 
 from __future__ import annotations
 
-import lzma
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ import safetensors
 
 from ..errors import WeightsError, first_line
 from ..files import MODEL_BYTES, check_readable, read_bytes
-from .documents import parse_json
+from .documents import DocumentError, parse_json
+from .xz import HINT as _HINT
+from .xz import XzReader, compress
 
 #: How the names of a network's weights end.
 SUFFIXES = (".safetensors", ".safetensors.xz")
@@ -22,10 +23,6 @@ CHECKPOINT_KEY = "rtformer_deploy.training"
 
 _MOST_HEADER_BYTES = 16 * 2**20
 _LENGTH_BYTES = 8
-_XZ_MEMORY = 2**28  # what a decoder may take; `xz -9e` needs a quarter
-#: For values of two bytes: every second one, with the exponent, repeats itself; the others hardly do.
-_XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 1, "pb": 1}]
-_HINT = "Copy or download it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +38,19 @@ def is_weights(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
+def stem_of(path: Path) -> str:
+    """A file's name without its suffix: model of model.onnx, and of model.safetensors.xz."""
+    return Path(path.stem).stem if _is_compressed(path) else path.stem
+
+
 def read_safetensors(path: Path) -> bytes:
-    """A safetensors file -> its bytes, decompressed; not looked at otherwise. Raises WeightsError."""
-    data = read_bytes(path, WeightsError, "weights", MODEL_BYTES)
-    return _decompressed(data, str(path)) if _is_compressed(path) else data
+    """A safetensors file -> its bytes, decompressed; of a plain one not looked at. Raises WeightsError."""
+    return _decompressed(path) if _is_compressed(path) else read_bytes(path, WeightsError, "weights", MODEL_BYTES)
 
 
 def pack(data: bytes, path: Path) -> bytes:
     """A safetensors file's bytes -> what a file of this name holds: compressed or as they are."""
-    return lzma.compress(data, lzma.FORMAT_XZ, filters=_XZ_FILTERS) if _is_compressed(path) else data
+    return compress(data) if _is_compressed(path) else data
 
 
 def read_header(path: Path) -> Header:
@@ -59,6 +60,12 @@ def read_header(path: Path) -> Header:
     with open_safetensors(path, "np") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return Header(dict(file.metadata() or {}), {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()})
+
+
+def check_whole(path: Path) -> None:
+    """Raises WeightsError if a safetensors file is not whole. The library checks plain ones; a compressed one is decompressed for it."""
+    if _is_compressed(path):
+        read_safetensors(path)
 
 
 def open_safetensors(path: Path, framework: str) -> safetensors.safe_open:
@@ -90,34 +97,49 @@ def not_safetensors(name: str, error: Exception) -> WeightsError:
 
 
 def _is_compressed(path: Path) -> bool:
-    return path.suffix.lower() == ".xz"
+    return path.name.lower().endswith(SUFFIXES[1])
+
+
+def _compressed(path: Path) -> tuple[XzReader, bytes]:
+    """A compressed file, read to the end of its header -> the reader, and what it has read. Raises WeightsError."""
+    reader = XzReader(read_bytes(path, WeightsError, "weights", MODEL_BYTES), str(path))
+    head = reader.read(_LENGTH_BYTES)
+    check_header(head, MODEL_BYTES, str(path))
+    return reader, head + reader.read(int.from_bytes(head, "little"))
 
 
 def _compressed_header(path: Path) -> Header:
     """Decompresses the header alone. What the library would find wrong with it is found when the tensors are read."""
-    check_readable(path, WeightsError, "weights", MODEL_BYTES)
+    described = _described(_compressed(path)[1], path)
     try:
-        with lzma.LZMAFile(path, format=lzma.FORMAT_XZ) as file:
-            head = file.read(_LENGTH_BYTES)
-            check_header(head, MODEL_BYTES, str(path))
-            described: dict[str, Any] = parse_json(file.read(int.from_bytes(head, "little")), _MOST_HEADER_BYTES)
         metadata = {str(key): str(value) for key, value in described.pop("__metadata__", {}).items()}
         return Header(metadata, {name: (str(each["dtype"]), [int(n) for n in each["shape"]]) for name, each in described.items()})
-    except WeightsError:
-        raise
-    except Exception as error:  # LZMAError, EOFError, and whatever a damaged header leads to
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise not_safetensors(str(path), error) from error
 
 
-def _decompressed(data: bytes, name: str) -> bytes:
-    """The one xz stream that `data` must be -> what it holds, if that is no more than weights may be."""
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY)
+def _decompressed(path: Path) -> bytes:
+    """What a compressed file holds: as many bytes as its header tells of."""
+    reader, start = _compressed(path)
+    described = _described(start, path)
     try:
-        plain = decoder.decompress(data, MODEL_BYTES)
-    except lzma.LZMAError as error:
-        raise not_safetensors(name, error) from error
-    if decoder.eof and not decoder.unused_data:
-        return plain
-    if len(plain) == MODEL_BYTES:
-        raise WeightsError(f"{name} is refused: decompressed it takes more than {MODEL_BYTES:,} bytes.")
-    raise WeightsError(f"{name} was cut short, or holds more than one xz stream.", _HINT)
+        ends = [int(each["data_offsets"][1]) for name, each in described.items() if name != "__metadata__"]
+    except (LookupError, OverflowError, TypeError, ValueError) as error:
+        raise not_safetensors(str(path), error) from error
+    size = len(start) + max([0, *ends])
+    if size > MODEL_BYTES:
+        raise WeightsError(f"{path} is refused: decompressed it takes {size:,} bytes, more than {MODEL_BYTES:,}.", _HINT)
+    rest = reader.read(size - len(start))
+    reader.end()
+    return start + rest
+
+
+def _described(start: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object behind the header's length."""
+    try:
+        described = parse_json(start[_LENGTH_BYTES:], _MOST_HEADER_BYTES)
+    except DocumentError as error:
+        raise not_safetensors(str(path), error) from error
+    if not isinstance(described, dict):
+        raise not_safetensors(str(path), DocumentError("its header is no object"))
+    return described

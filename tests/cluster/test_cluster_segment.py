@@ -23,7 +23,7 @@ from rtformer_deploy.cluster.segmenting import Segmenter, Style
 from rtformer_deploy.commands.segment_answers import Answers
 from rtformer_deploy.commands.segment_cluster import ClusterRequest, prepare, with_outputs
 from rtformer_deploy.commands.segment_outputs import LABELS, OVERLAY
-from rtformer_deploy.errors import ClusterError, DeployError
+from rtformer_deploy.errors import ClusterError, DeployError, UsageError
 from rtformer_deploy.formats.engine_file import save_engine
 from rtformer_deploy.image.selection import Selection
 from rtformer_deploy.serve.server import Listen, bind
@@ -107,6 +107,8 @@ def test_label_maps_alone_are_those_of_one_machine(work: Path) -> None:
     assert set(contents(work / "out")) == {"a_png_labels.png", "a_bmp_labels.png", "sub/c_labels.png"}
     again = states(on_one_node(begin(style=Style(LABELS, ""))))
     assert again == {"a.bmp": "there", "a.png": "there", "broken.png": "failed", "sub/c.png": "there"}
+    with pytest.raises(UsageError, match="overlay differs"):
+        begin()
 
 
 def test_tiles_give_what_one_machine_gives(work: Path) -> None:

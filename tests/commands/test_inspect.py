@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import tiny_model, tiny_spec
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
@@ -18,6 +19,7 @@ from rtformer_deploy.commands.inspect import describe
 from rtformer_deploy.errors import EngineError, ModelError, WeightsError
 from rtformer_deploy.formats.engine_file import save_engine, sidecar
 from rtformer_deploy.formats.model_file import save_model
+from rtformer_deploy.nn.weights import save_weights
 from rtformer_deploy.types import BuildOptions
 
 
@@ -89,12 +91,14 @@ def test_weights(tmp_path: Path) -> None:
     assert found.facts["metadata"] == {"recipe": "rtformer-slim-camvid", "spec": {"size": [1, 2]}}
 
 
-def test_weights_cut_short(tmp_path: Path) -> None:
-    save_file({"a": np.zeros((200, 3), np.float32)}, tmp_path / "w.safetensors")
-    data = (tmp_path / "w.safetensors").read_bytes()
-    (tmp_path / "w.safetensors").write_bytes(data[:-100])
-    with pytest.raises(WeightsError, match="not a safetensors file, or was cut short"):
-        describe(tmp_path / "w.safetensors")
+@pytest.mark.parametrize("name", ["w.safetensors", "w.safetensors.xz"])
+def test_weights_cut_short(tmp_path: Path, name: str) -> None:
+    save_weights({"a": torch.arange(600.0).reshape(200, 3)}, tmp_path / name, {})
+    assert describe(tmp_path / name).facts["weights"] == {"tensors": 1, "parameters": 600, "parameters_by_type": {"F32": 600}}
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[:-100])
+    with pytest.raises(WeightsError, match="was cut short"):
+        describe(tmp_path / name)
 
 
 def test_a_pickle_is_not_opened(tmp_path: Path) -> None:

@@ -94,6 +94,11 @@ def test_without_an_overlay_something_else_is_asked_for(call: Call) -> None:
     assert not Path("out").exists()
     assert call(clip, "--no-overlay", "--areas", "csv").exit_code == 0
     assert there() == ["clip_areas.csv"]
+    Path("in/sub").mkdir(parents=True)
+    write_clip(Path("in/sub/below.mp4"), ticks(3))
+    result = call("in", "--no-overlay", "--flicker")
+    assert result.exit_code == 0, result.output
+    assert "sub/below_flicker.json" in there()
     result = call(clip, "--no-overlay", "--labels", "--legend")
     assert (result.exit_code, "--legend cannot be combined with --no-overlay." in result.stderr) == (2, True)
 
