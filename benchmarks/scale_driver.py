@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import memory as memory_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -55,9 +57,9 @@ def _measure(plan: Path, images: int, folder: Path) -> Driver:
 
     parcel = pack(plan)
     request = ClusterRequest(Cluster("auto"), plan, [str(folder / "in")], str(folder / "out"), Style("_labels.png", "_overlay.png"))
-    memory, began = _peak_bytes(), time.perf_counter()
+    memory, began = memory_of("VmHWM"), time.perf_counter()
     run = prepare(request, parcel, lambda _line: None)
-    planned, after = time.perf_counter() - began, _peak_bytes()
+    planned, after = time.perf_counter() - began, memory_of("VmHWM")
     written = sum(path.stat().st_size for path in (folder / "out/.cluster").rglob("*.json"))
     work = Images(run, lambda *_: None, lambda _line: None)
     counted = 0.0
@@ -66,7 +68,7 @@ def _measure(plan: Path, images: int, folder: Path) -> Driver:
         work.take(block.to_pylist())
         counted += time.perf_counter() - began
     assert not work.left, "an image was not counted"
-    return Driver(images, 1e6 * planned / images, 1e6 * counted / images, written / images, (after - memory) / images)
+    return Driver(images, 1e6 * planned / images, 1e6 * counted / images, written / images, 2**20 * (after - memory) / images)
 
 
 def _blocks(run: Run) -> Iterator[pa.Table]:
@@ -78,9 +80,3 @@ def _blocks(run: Run) -> Iterator[pa.Table]:
         rows = [new_row(shard, index, entry, "done") | {"node": "node"} for index, entry in enumerate(run.manifest.entries(shard))]
         for start in range(0, len(rows), _BLOCK):
             yield as_table(rows[start : start + _BLOCK])
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process has had. (getrusage's figure is also that of the process which started this one.)"""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])

@@ -63,10 +63,8 @@ def build(size: Size, plan: Path) -> None:
     save_engine(build_engine(model, spec, "openvino", BuildOptions(precision="int8"), ranges=shipped_ranges(spec)), plan)
 
 
-def measure(size: Size, frames: int, folder: Path) -> Measured:
+def measure(size: Size, frames: int, plan: Path, folder: Path) -> Measured:
     """Runs `segment` on `frames` pictures and on a third of them, three times in turn, with and without overlays -> what a frame takes."""
-    plan = folder / "engine.plan"
-    build(size, plan)
     few, many = _pictures(size, frames // 3, folder / "few"), _pictures(size, frames, folder / "many")
     outputs = many.with_name("many_out")
     rates: dict[str, list[float]] = {"": [], "--no-overlay": []}
@@ -86,7 +84,7 @@ def measure(size: Size, frames: int, folder: Path) -> Measured:
 def _pictures(size: Size, count: int, folder: Path) -> Path:
     from PIL import Image
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     picture = Image.fromarray(harness.frames_at(None, size, 1)[0])
     for number in range(count):
         picture.save(folder / f"{number:06}.jpg", quality=90)
@@ -97,18 +95,8 @@ def _seconds(plan: Path, pictures: Path, option: str) -> float:
     output = pictures.with_name(f"{pictures.name}_out")
     shutil.rmtree(output, ignore_errors=True)
     began = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "rtformer_deploy",
-        "segment",
-        str(plan),
-        str(pictures),
-        "--output",
-        str(output),
-        *filter(None, [option]),
-    ]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "rtformer_deploy", "segment", str(plan), str(pictures), "--output", str(output)]
+    subprocess.run([*command, *filter(None, [option])], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
@@ -245,15 +233,16 @@ def simulations(fps: float, driver: float) -> list[Json]:
 
 def compare(asked: argparse.Namespace) -> Json:
     """The whole run."""
-    measured = []
-    with tempfile.TemporaryDirectory() as name:
-        build(asked.sizes[0], Path(name, "engine.plan"))
-        driver = measure_driver(Path(name, "engine.plan"), asked.images, Path(name))
     most = max(height * width for height, width in asked.sizes)
-    for height, width in asked.sizes:
-        frames = asked.frames * min(_MOST_TIMES, most // (height * width))
-        with tempfile.TemporaryDirectory() as name:
-            measured.append(measure((height, width), frames, Path(name)))
+    with tempfile.TemporaryDirectory() as name:
+        plans = {size: Path(name, f"{size[0]}x{size[1]}.plan") for size in asked.sizes}
+        for size, plan in plans.items():
+            build(size, plan)
+        driver = measure_driver(plans[asked.sizes[0]], asked.images, Path(name, "driver"))
+        measured = []
+        for size, plan in plans.items():
+            frames = asked.frames * min(_MOST_TIMES, most // (size[0] * size[1]))
+            measured.append(measure(size, frames, plan, plan.with_suffix("")))
     reckoned = [{"measured": asdict(each), "reckoned": reckon(each, driver, nodes=asked.nodes, price=asked.price)} for each in measured]
     runs = simulations(asked.node_fps or measured[0].fps, driver.count_us / 1e6)
     figures: Json = {"nodes": asked.nodes, "price": asked.price, "driver": asdict(driver), "sizes": reckoned, "simulated": runs}
