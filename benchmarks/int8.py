@@ -1,9 +1,10 @@
 """INT8 side by side: mIoU, changed pixels, size, calibration and CPU latency of every observer, FP32, FP16 and NVIDIA ModelOpt.
 
-    python benchmarks/int8.py --root CAMVID [--weights FILE] [--peer VENV/bin/python] [--images N] [--rounds 20] [--json FILE]
+    python benchmarks/int8.py --root CAMVID [--split SPLIT] [--weights FILE] [--peer VENV/bin/python] [--images N] [--rounds 20] [--json FILE]
 
-Accuracy on CamVid val at the recipe's size, each engine against FP32 on ONNX Runtime; latency on val frames at --latency-size, one
-worker process each, called in turn, the engine alone and the whole frame. The peer runs in a Python of its own
+Accuracy at the recipe's size on frames that the shipped weights were not trained on, each engine against FP32 on ONNX Runtime; calibrated
+on the frames of train that are not scored. Latency on val frames at --latency-size, one worker process each, called in turn, the engine
+alone and the whole frame. The peer runs in a Python of its own
 (`pip install 'nvidia-modelopt[onnx]'`) on the same images; without --peer it is left out, and the report says so.
 """
 
@@ -27,6 +28,7 @@ from harness import Json, Size
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from rtformer_deploy.datasets import Dataset
     from rtformer_deploy.pipeline import Exported
     from rtformer_deploy.types import Backend, LabelMap, ModelSpec, PrecisionName, Ranges
 
@@ -34,6 +36,7 @@ RECIPE = "rtformer-slim-camvid"
 METHODS = ("minmax", "entropy", "percentile", "mse")
 BACKENDS = ("openvino", "onnxruntime")
 REFERENCE = "fp32-onnxruntime"
+HELD_OUT = "train:0001TP:3/3"  # the shipped weights' card: these frames were not trained on
 CALIBRATE = "calibrate "  # a worker's name begins so if it calibrates; what follows is the method
 FRAMES = 8
 PEER_IMAGES = 4  # are enough where only the placement of its Q/DQ matters, which its speed depends on
@@ -154,13 +157,24 @@ def build_one(
     return {"backend": backend, "layers": dict(engine.info.precision.layers), "plan_bytes": len(engine.plan)}
 
 
-def score(folder: Path, names: Sequence[str], root: Path, threads: int) -> dict[str, dict[str, float]]:
-    """mIoU of each engine on val, and the share of pixels (at the frames' own size) whose class differs from FP32 on ONNX Runtime."""
-    from rtformer_deploy import load_engine, open_engine
+def link_unscored(root: Path, split: str, folder: Path) -> Path:
+    """Links to the images of train that are not in `split`, in a new folder: calibration does not see what is scored."""
     from rtformer_deploy.datasets import open_dataset
+
+    scored = {sample.image.resolve() for sample in open_dataset("camvid", root, split).samples}
+    images = folder / "images"
+    images.mkdir()
+    for sample in open_dataset("camvid", root, "train").samples:
+        if sample.image.resolve() not in scored:
+            (images / sample.image.name).symlink_to(sample.image.resolve())
+    return images
+
+
+def score(folder: Path, names: Sequence[str], dataset: Dataset, threads: int) -> dict[str, dict[str, float]]:
+    """mIoU of each engine on a dataset, and the share of pixels (at the frames' own size) whose class differs from FP32 on ONNX Runtime."""
+    from rtformer_deploy import load_engine, open_engine
     from rtformer_deploy.evaluation.evaluate import evaluate
 
-    dataset = open_dataset("camvid", root, "val")
     reference: list[LabelMap] = []
     rows = {}
     for name in sorted(names, key=lambda name: name != REFERENCE):  # the reference first
@@ -222,16 +236,19 @@ def measure_accuracy(arguments: argparse.Namespace, folder: Path) -> tuple[Json,
     """At the recipe's size: what calibration and the peer took, a row for each engine, and the ranges of the default method."""
     from rtformer_deploy.calibrate import DEFAULT_METHOD
     from rtformer_deploy.commands.calibrate import pick_images
+    from rtformer_deploy.datasets import open_dataset
 
-    images = arguments.root / "images" / "train"
+    dataset = open_dataset("camvid", arguments.root, arguments.split)
+    images = link_unscored(arguments.root, arguments.split, folder)
     made = export(folder, arguments.weights, None)
     calibration, ranges = calibrate_apart(folder, images, arguments.images)
     paths = pick_images(images, arguments.images, seed=0)
     peer = quantise_with_peer(arguments.peer, folder, paths, made.spec) if arguments.peer else "not asked for"
     rows = build_engines(folder, made, ranges, arguments.threads)
-    for name, scores in score(folder, list(rows), arguments.root, arguments.threads).items():
+    for name, scores in score(folder, list(rows), dataset, arguments.threads).items():
         rows[name] |= scores
-    facts = {"weights": made.spec.weights, "size": list(made.spec.size), "calibration": calibration, "peer": peer}
+    scored = {"split": dataset.split, "frames": len(dataset)}
+    facts = {"weights": made.spec.weights, "size": list(made.spec.size), "scored": scored, "calibration": calibration, "peer": peer}
     return facts, rows, ranges[DEFAULT_METHOD]
 
 
@@ -265,7 +282,7 @@ def compare(arguments: argparse.Namespace) -> Json:
         "engines": rows,
         "verdict": judge(rows, DEFAULT_METHOD),
     }
-    what = "CamVid val at the recipe's size for accuracy; medians at latency_size for speed, one worker process each, called in turn"
+    what = f"CamVid {arguments.split} at the recipe's size for accuracy; medians at latency_size, one worker process each, called in turn"
     result = harness.stamped(what, figures)
     report(result)
     return result
@@ -276,6 +293,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     harness.add_threads(parser)
     harness.add_worker(parser)
     parser.add_argument("--root", type=Path, help="the CamVid folder")
+    parser.add_argument("--split", default=HELD_OUT, help="score these frames [default: %(default)s, which the shipped weights never saw]")
     parser.add_argument("--weights", type=Path, help="weights of Slim for CamVid [default: the shipped ones]")
     parser.add_argument("--peer", help="a Python with nvidia-modelopt[onnx]")
     parser.add_argument("--images", type=harness.positive, help="calibration images [default: all of train]")

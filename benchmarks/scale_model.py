@@ -70,7 +70,7 @@ def measure(size: Size, frames: int, plan: Path, folder: Path) -> Measured:
     rates: dict[str, list[float]] = {"": [], "--no-overlay": []}
     for _ in range(3):
         for option, each in reversed(rates.items()):  # overlays last: their files are looked at
-            each.append((frames - frames // 3) / (_seconds(plan, many, option) - _seconds(plan, few, option)))
+            each.append(rate(frames - frames // 3, _seconds(plan, many, option), _seconds(plan, few, option)))
     return Measured(
         size,
         statistics.median(rates[""]),
@@ -79,6 +79,13 @@ def measure(size: Size, frames: int, plan: Path, folder: Path) -> Measured:
         _mean_bytes(outputs, "*_labels.png"),
         _mean_bytes(outputs, "*_overlay.png"),
     )
+
+
+def rate(more: int, longer: float, shorter: float) -> float:
+    """Frames a second of `more` frames, from the seconds of two runs with and without them. Ends the script if noise hides them."""
+    if longer < 1.2 * shorter:
+        raise SystemExit(f"{more} more frames took {longer - shorter:.2f} s more than {shorter:.2f} s: too little to tell. Give more --frames.")
+    return more / (longer - shorter)
 
 
 def _pictures(size: Size, count: int, folder: Path) -> Path:

@@ -15,7 +15,8 @@ A dataset file (models/datasets/*.toml, or the path of your own) says where the 
     ignored_colour = [0, 0, 0]              at the top: the colour that is ignored if the pixels are colours
     frame_rate = 30                         at the top: the numbers that names end in count the frames of a video, so many a second
 
-A split "train:1/4" is the first of the four stretches of every drive in `train`; see `formats.folds`.
+A split "train:1/4" is the first of the four stretches of every drive in `train`, "train:night:1/4" of the drives named so, see
+`formats.folds`.
 """
 
 from __future__ import annotations

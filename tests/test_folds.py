@@ -72,7 +72,7 @@ def test_a_frame_of_two_splits_is_refused(data: Path) -> None:
         open_splits(str(data), data.parent, also=("val:1/2",))
 
 
-@pytest.mark.parametrize("text", ["0/4", "5/4", "1/1", "1", "1/4/4", "a/b", "1/04", "-1/4", ""])
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1/1", "1", "1/4/4", "a/b", "1/04", "-1/4", ":1/4", "a:b:1/4", "a:4/3", ""])
 def test_what_is_no_fold(text: str, data: Path) -> None:
     with pytest.raises(UsageError, match="is no fold"):
         Fold.parse(text)
@@ -81,8 +81,21 @@ def test_what_is_no_fold(text: str, data: Path) -> None:
 def test_the_name_of_a_split() -> None:
     assert parse_split("train") == ("train", None)
     assert parse_split("train:3/10") == ("train", Fold(3, 10))
+    assert parse_split("train:a_:3/3") == ("train", Fold(3, 3, "a_"))
+    assert str(Fold.parse("a_:3/3")) == "a_:3/3"
     with pytest.raises(UsageError, match="'4/3' is no fold"):
         parse_split("train:4/3")
+
+
+def test_a_stretch_of_one_drive(data: Path) -> None:
+    assert stretch(DRIVES, Fold(4, 4, "b")) == {"b_f00270", "b_f00300", "b_f00330"}
+    assert stretch(DRIVES, Fold(1, 4, "")) == stretch(DRIVES, Fold(1, 4))
+    with pytest.raises(DatasetError, match="No drive has a name that begins with 'c', so stretch c:1/4 holds no frame"):
+        stretch(DRIVES, Fold(1, 4, "c"))
+    fit, (check,) = open_splits(str(data), data.parent, fold="a:4/4")
+    assert sorted(check.names) == ["a_01980", "a_02010"]
+    assert {name for name in fit.names if name.startswith("a")} == {"a_00000", "a_00030", "a_00060", "a_00090"}
+    assert {name for name in fit.names if name.startswith("b")} == {name for name in DRIVES if name.startswith("b")}
 
 
 def test_names_without_numbers_and_short_drives() -> None:
@@ -112,3 +125,10 @@ def test_the_folds_of_camvid(shared: Path) -> None:
         assert 91 <= len(check) <= 93
         left_out = 367 - len(fit) - len(check)
         assert left_out in ((9, 10) if number in (1, 4) else range(15, 20)), (number, left_out)
+
+
+def test_what_the_shipped_weights_never_saw_has_a_name(shared: Path) -> None:
+    """`train --hold-out 0001TP` holds out what `evaluate --split train:0001TP:3/3` scores."""
+    _, checks = open_splits("camvid", shared / "camvid", hold_out="0001TP", also=("val",))
+    assert open_dataset("camvid", shared / "camvid", "train:0001TP:3/3").names == checks[-1].names
+    assert len(checks[-1]) == 21

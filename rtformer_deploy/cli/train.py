@@ -53,7 +53,7 @@ from .terminal import echo
     "--paste", "--mix", type=parse.Number(0, 1), default=0.0, help="Paste another view's rare classes into this share of the views."
 )
 @click.option("--hold-out", default=None, metavar="PREFIX", help="Score, not train on, the last third of the training frames named so.")
-@click.option("--fold", default=None, metavar="K/N", help="Score, not train on, stretch K of the N of every drive, as 1/4.")
+@click.option("--fold", default=None, metavar="K/N", help="Score, not train on, stretch K of N of every drive, or of DRIVE:K/N.")
 @click.option("--also", multiple=True, metavar="SPLIT", help="Train on this split too, as val. Repeat it for more.")
 @bit_depth
 @click.option("--init", type=PATH, default=None, metavar="FILE", help="Begin with these weights: what fits is loaded.")

@@ -1,6 +1,6 @@
 """Names of video frames -> folds: every drive is cut into stretches, one of them is held out, and nothing near it is trained on.
 
-A name such as `0016E5_00390` is frame 390 of the drive `0016E5_`.
+A name such as `0016E5_00390` is frame 390 of the drive `0016E5_`. A fold may be of some drives alone, those whose names begin so.
 """
 
 from __future__ import annotations
@@ -18,43 +18,48 @@ from ..errors import DatasetError, UsageError, shorten
 #: Seconds on both sides of a held-out stretch that are neither trained on nor scored: those frames show nearly the same.
 GAP_SECONDS = 3.0
 
-_NUMBERS = r"([1-9][0-9]{0,2})/([1-9][0-9]{0,2})"
+_FOLD = r"(?:([^:]+):)?([1-9][0-9]{0,2})/([1-9][0-9]{0,2})"
 _NAME = re.compile(r"(.*?)([0-9]{1,18})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Stretch `number`, from 1, of the `count` that every drive is cut into."""
+    """Stretch `number`, from 1, of the `count` that every drive is cut into; with `drives` only of those whose names begin so."""
 
     number: int
     count: int
+    drives: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """ "1/4" -> the first of four. Raises UsageError."""
-        match = re.fullmatch(_NUMBERS, text)
-        number, count = (0, 0) if match is None else (int(match[1]), int(match[2]))
-        if not 1 <= number <= count or count < 2:
-            raise UsageError(f"{shorten(repr(text))} is no fold.", "Write NUMBER/COUNT, such as 1/4: the first of four stretches.")
-        return cls(number, count)
+        """ "1/4" -> the first of four, "night:1/4" -> that of the drives named so. Raises UsageError."""
+        match = re.fullmatch(_FOLD, text)
+        number, count = (0, 0) if match is None else (int(match[2]), int(match[3]))
+        if match is None or not 1 <= number <= count or count < 2:
+            what = "Write NUMBER/COUNT, such as 1/4: the first of four stretches. DRIVE:1/4 is that of the drives whose names begin so."
+            raise UsageError(f"{shorten(repr(text))} is no fold.", what)
+        return cls(number, count, match[1] or "")
 
     def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
+        return f"{self.drives}:{self.number}/{self.count}" if self.drives else f"{self.number}/{self.count}"
 
 
 def parse_split(text: str) -> tuple[str, Fold | None]:
     """ "train:1/4" -> the split and the fold that is meant; the name of a split -> that name and None. Raises UsageError."""
-    match = re.fullmatch(f"(.+):({_NUMBERS})", text)
+    match = re.fullmatch(f"([^:]+):({_FOLD})", text)
     return (text, None) if match is None else (match[1], Fold.parse(match[2]))
 
 
 def stretch(names: Iterable[str], fold: Fold) -> set[str]:
-    """The names of the fold's frames: each drive, in the order of its frames, is cut into `fold.count` stretches of equal count.
+    """The names of the fold's frames: each of its drives, in the order of its frames, is cut into `fold.count` stretches of equal count.
 
-    Raises DatasetError if no drive is long enough, or a name has no frame number.
+    Raises DatasetError if no drive is meant or long enough, or a name has no frame number.
     """
+    drives = {drive: frames for drive, frames in _drives(names).items() if drive.startswith(fold.drives)}
+    if not drives:
+        raise DatasetError(f"No drive has a name that begins with {shorten(repr(fold.drives))}, so stretch {fold} holds no frame.")
     chosen: set[str] = set()
-    for frames in _drives(names).values():
+    for frames in drives.values():
         ordered = sorted(frames, key=lambda name: frames[name])
         bounds = [part * len(ordered) // fold.count for part in (fold.number - 1, fold.number)]
         chosen.update(ordered[slice(*bounds)])

@@ -31,6 +31,13 @@ def test_a_billion_frames_by_hand(model: ModuleType) -> None:
     assert found["nodes_a_driver"] == pytest.approx(10_000)
 
 
+def test_runs_that_are_too_short_to_tell_are_refused(model: ModuleType) -> None:
+    assert model.rate(30, 4.0, 1.0) == 10
+    for longer in (0.9, 1.0, 1.1):
+        with pytest.raises(SystemExit, match="Give more --frames"):
+            model.rate(30, longer, 1.0)
+
+
 def test_without_failures_a_run_is_as_long_as_its_work(model: ModuleType) -> None:
     plan = model.Plan(frames=100_000, nodes=10, fps=50, task=100, jitter=0, start=0, lifetime=1e12, driver=0)
     found = model.simulate(plan)
