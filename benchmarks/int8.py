@@ -1,6 +1,6 @@
 """INT8 side by side: mIoU, changed pixels, size, calibration and CPU latency of every observer, FP32, FP16 and NVIDIA ModelOpt.
 
-    python benchmarks/int8.py --root CAMVID [--split SPLIT] [--weights FILE] [--peer VENV/bin/python] [--images N] [--rounds 20] [--json FILE]
+    python benchmarks/int8.py --root CAMVID [--split SPLIT] [--weights FILE] [--peer VENV/bin/python] [--images N] [--rounds 20]
 
 Accuracy at the recipe's size on frames that the shipped weights were not trained on, each engine against FP32 on ONNX Runtime; calibrated
 on the frames of train that are not scored. Latency on val frames at --latency-size, one worker process each, called in turn, the engine

@@ -84,7 +84,7 @@ def measure(size: Size, frames: int, plan: Path, folder: Path) -> Measured:
 def rate(more: int, longer: float, shorter: float) -> float:
     """Frames a second of `more` frames, from the seconds of two runs with and without them. Ends the script if noise hides them."""
     if longer < 1.2 * shorter:
-        raise SystemExit(f"{more} more frames took {longer - shorter:.2f} s more than {shorter:.2f} s: too little to tell. Give more --frames.")
+        raise SystemExit(f"{more} more frames took {longer - shorter:.2f} s above {shorter:.2f}: too little to tell. Give more --frames.")
     return more / (longer - shorter)
 
 
