@@ -18,7 +18,9 @@ from rtformer_deploy.pipeline import Exported, build_engine, export_model
 from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import Backend, BuildOptions, PrecisionName
 
-LEAST_MIOU = 0.69  # of all 101 frames of val; the card says 70.3
+HELD_OUT = "train:0001TP:3/3"  # the card: 21 frames that were never trained on
+LEAST_MIOU = 0.575  # of them; the card says 58.0
+LARGEST_LOSS = 0.002  # of INT8
 LARGEST_WEIGHTS = 11 * 10**6
 
 
@@ -49,11 +51,16 @@ def test_the_files_are_those_that_the_recipe_names(root: Path, network: Exported
     assert "Brostow" in (root / "NOTICE").read_text()
 
 
-def test_it_segments_val(network: Exported, shared: Path) -> None:
-    with opened(network, "openvino", "fp32") as runner:
-        found = evaluate(runner, open_dataset("camvid", shared / "camvid", "val"))
-    assert found.frames == 101
-    assert found.scores.miou > LEAST_MIOU
+def test_it_segments_what_it_was_not_trained_on_and_int8_keeps_that(network: Exported, shared: Path) -> None:
+    held_out = open_dataset("camvid", shared / "camvid", HELD_OUT)
+    assert len(held_out) == 21
+    found = {}
+    precisions: tuple[PrecisionName, ...] = ("fp32", "int8")
+    for precision in precisions:
+        with opened(network, "openvino", precision) as runner:
+            found[precision] = evaluate(runner, held_out).scores.miou
+    assert found["fp32"] > LEAST_MIOU
+    assert found["int8"] > found["fp32"] - LARGEST_LOSS
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
