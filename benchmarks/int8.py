@@ -293,10 +293,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     harness.add_threads(parser)
     harness.add_worker(parser)
     parser.add_argument("--root", type=Path, help="the CamVid folder")
-    parser.add_argument("--split", default=HELD_OUT, help="score these frames [default: %(default)s, which the shipped weights never saw]")
+    parser.add_argument(
+        "--split", default=HELD_OUT, help="score these frames [default: %(default)s, which the shipped weights were not trained on]"
+    )
     parser.add_argument("--weights", type=Path, help="weights of Slim for CamVid [default: the shipped ones]")
     parser.add_argument("--peer", help="a Python with nvidia-modelopt[onnx]")
-    parser.add_argument("--images", type=harness.positive, help="calibration images [default: all of train]")
+    parser.add_argument("--images", type=harness.positive, help="calibration images [default: all of train that is not scored]")
     parser.add_argument("--latency-size", type=harness.size_of, default=(512, 1024), metavar="HxW")
     parser.add_argument("--rounds", type=harness.positive, default=20)
     arguments = parser.parse_args(words)

@@ -120,7 +120,7 @@ class Dataset:
         return {sample.name for sample in self.samples}
 
     def stretch(self, fold: Fold) -> Dataset:
-        """The fold's stretch of every drive, as a split of its own. Raises DatasetError."""
+        """The fold's stretch of every drive that it means, as a split of its own. Raises DatasetError."""
         return self.subset(stretch(self.names, fold), f"{self.split}:{fold}")
 
     def apart_from(self, held_out: Dataset) -> Dataset:

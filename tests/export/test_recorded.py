@@ -91,11 +91,18 @@ def test_imported_weights_say_what_they_are(tmp_path: Path, eleven: Path) -> Non
     assert named.labels.names[0] == "Sky"  # numbers may get names
 
 
-def test_older_files_work_as_they_did(tmp_path: Path, root: Path) -> None:
-    shipped = network_in(root / "models" / "rtformer-slim-camvid.safetensors.xz")
-    assert shipped.labels.names[0] == "Sky"
+def test_the_shipped_weights_say_what_they_are(root: Path) -> None:
     said: list[str] = []
-    choose_network(weights=root / "models" / "rtformer-slim-camvid.safetensors.xz", say=said.append)
+    choice = choose_network(weights=root / "models" / "rtformer-slim-camvid.safetensors.xz", say=said.append)
+    assert choice.labels.names[0] == "Sky"
+    assert said == ["The weights say what they are: rtformer-slim-camvid, 11 classes."]
+
+
+def test_older_files_work_as_they_did(tmp_path: Path) -> None:
+    bare = write(tmp_path / "eleven.safetensors", load_recipe("rtformer-slim-camvid"), {"recipe": "rtformer-slim-camvid"})
+    said: list[str] = []
+    choose_network(weights=bare, say=said.append)
+    assert network_in(bare).labels.names[0] == "Sky"
     assert said == ["The weights name their recipe: rtformer-slim-camvid."]
     older = replace(load_recipe("rtformer-slim-camvid"), labels=numbered_labels(2))
     path = write(tmp_path / "two.safetensors", older, {"recipe": "rtformer-slim-camvid"})
