@@ -2,7 +2,8 @@
 
     python benchmarks/flicker.py VIDEO --root CAMVID [--model FILE] [--smooth 0.3 0.5 0.7] [--json FILE]
 
-The shipped network was trained on val: give --model to score it with another. The video's frame i has the i-th label map of the split. Every amount is one pass of `rtformer_deploy.segment` over the video.
+The video's frame i has the i-th label map of the split. The shipped network was trained on val: give --model to score another one.
+Every amount is one pass of `rtformer_deploy.segment` over the video.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class TrainOptions:
     `aux` is the weight of each auxiliary loss (None: the network's own), `heads` names further auxiliary heads, as `context`.
     `boundary` is how much more pixels near a boundary of classes count. `distill` is the weight of the loss that compares the network with
     its own average, from the end of the warm-up on.
-    `fold`, as "1/4" or "DRIVE:1/4", holds out a stretch of every drive of train and scores it alone; see `formats.folds`. `also` names further splits to
-    train on.
+    `fold`, as "1/4" or "DRIVE:1/4", holds out a stretch of every drive of train and scores it alone; see
+    `formats.folds`. `also` names further splits to train on.
     `bn_momentum` is torch's: how much a batch moves the running statistics (PaddleSeg trains RTFormer with 0.9).
     """
 

@@ -24,8 +24,8 @@ def open_splits(
     """A dataset -> what is trained on, and the checks.
 
     Trained on are `train` and the splits of `also`; checked is val, unless it is trained on. With a `fold` its stretch of every drive of
-    train (or of the fold's drives) is the only check, and no frame near it is trained on. `hold_out` makes the last third of the frames of train whose names begin
-    so a second check. Raises DatasetError.
+    train (or of the fold's drives) is the only check, and no frame near it is trained on. `hold_out` makes the last third of the frames of
+    train whose names begin so a second check. Raises DatasetError.
     """
     train = open_dataset(dataset, root, "train", reader)
     checks = [] if fold is not None or "val" in also else [open_dataset(dataset, root, "val", reader)]
