@@ -293,9 +293,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     harness.add_threads(parser)
     harness.add_worker(parser)
     parser.add_argument("--root", type=Path, help="the CamVid folder")
-    parser.add_argument(
-        "--split", default=HELD_OUT, help="score these frames [default: %(default)s, never trained on]"
-    )
+    parser.add_argument("--split", default=HELD_OUT, help="score these frames [default: %(default)s, never trained on]")
     parser.add_argument("--weights", type=Path, help="weights of Slim for CamVid [default: the shipped ones]")
     parser.add_argument("--peer", help="a Python with nvidia-modelopt[onnx]")
     parser.add_argument("--images", type=harness.positive, help="calibration images [default: all of train that is not scored]")
