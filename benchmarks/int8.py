@@ -1,6 +1,7 @@
 """INT8 side by side: mIoU, changed pixels, size, calibration and CPU latency of every observer, FP32, FP16 and NVIDIA ModelOpt.
 
     python benchmarks/int8.py --root CAMVID [--split SPLIT] [--weights FILE] [--peer VENV/bin/python] [--images N] [--rounds 20]
+        [--json FILE]
 
 Accuracy at the recipe's size on frames that the shipped weights were not trained on, each engine against FP32 on ONNX Runtime; calibrated
 on the frames of train that are not scored. Latency on val frames at --latency-size, one worker process each, called in turn, the engine
@@ -157,17 +158,11 @@ def build_one(
     return {"backend": backend, "layers": dict(engine.info.precision.layers), "plan_bytes": len(engine.plan)}
 
 
-def link_unscored(root: Path, split: str, folder: Path) -> Path:
-    """Links to the images of train that are not in `split`, in a new folder: calibration does not see what is scored."""
-    from rtformer_deploy.datasets import open_dataset
-
-    scored = {sample.image.resolve() for sample in open_dataset("camvid", root, split).samples}
-    images = folder / "images"
+def link_unscored(train: Dataset, scored: Dataset, images: Path) -> None:
+    """Makes a folder of links to the images of train that are not scored: calibration does not see what is scored."""
     images.mkdir()
-    for sample in open_dataset("camvid", root, "train").samples:
-        if sample.image.resolve() not in scored:
-            (images / sample.image.name).symlink_to(sample.image.resolve())
-    return images
+    for sample in train.subset(train.names - scored.names, train.split).samples:
+        (images / sample.image.name).symlink_to(sample.image.resolve())
 
 
 def score(folder: Path, names: Sequence[str], dataset: Dataset, threads: int) -> dict[str, dict[str, float]]:
@@ -238,8 +233,8 @@ def measure_accuracy(arguments: argparse.Namespace, folder: Path) -> tuple[Json,
     from rtformer_deploy.commands.calibrate import pick_images
     from rtformer_deploy.datasets import open_dataset
 
-    dataset = open_dataset("camvid", arguments.root, arguments.split)
-    images = link_unscored(arguments.root, arguments.split, folder)
+    dataset, images = open_dataset("camvid", arguments.root, arguments.split), folder / "images"
+    link_unscored(open_dataset("camvid", arguments.root, "train"), dataset, images)
     made = export(folder, arguments.weights, None)
     calibration, ranges = calibrate_apart(folder, images, arguments.images)
     paths = pick_images(images, arguments.images, seed=0)

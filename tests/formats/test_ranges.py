@@ -20,7 +20,7 @@ from rtformer_deploy.types import Ranges
 
 RANGES = Ranges({"input": 2.5, "conv0": 0.0}, "mse", 3, "ab" * 32, "tiny")
 OTHER = replace(RANGES, mean=(0.5, 0.5, 0.25), std=(1.0, 0.5, 0.5), resize="letterbox")
-#: The SHA-256 of calibration/rtformer-slim-camvid.json as it was in version 1, which sidecars and recipes name.
+#: The hash of calibration/rtformer-slim-camvid.json, which sidecars and recipes name: no later version of the file may change it.
 SHIPPED = "8c68a3d725e546b836a113e2e32a85940f0eb50b451181228bf030c0109a292d"
 
 
