@@ -9,19 +9,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from helpers import hide
 from safetensors.numpy import load_file
 from small_training import write_dataset
+
+from rtformer_deploy.export.weights_choice import choose_network
+from rtformer_deploy.formats.weights_file import weights_metadata
+from rtformer_deploy.nn.weights import read_metadata, save_weights
 
 
 @pytest.fixture
 def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
     hide(monkeypatch, "matplotlib")
     monkeypatch.syspath_prepend(root / "benchmarks")
-    names = ("train_gpu", "train_ideas")
+    names = ("train_gpu", "train_ideas", "train_average")
     yield {name: importlib.import_module(name) for name in names}
-    for name in (*names, "slim_camvid", "harness"):
+    for name in (*names, "int8", "slim_camvid", "harness"):
         sys.modules.pop(name, None)
 
 
@@ -103,3 +108,55 @@ def test_gains_are_means_over_the_folds(scripts: dict[str, ModuleType]) -> None:
         "3/4": {"base": run(30, 1)},
     }
     assert scripts["train_ideas"].gains(results) == {"ohem": {"miou": 1.5, "Pole": 1.5, "Fence": 3.0}}
+
+
+@pytest.fixture
+def runs(recipe: Path, tmp_path: Path) -> list[Path]:
+    """The weights that two runs wrote."""
+    paths = [tmp_path / f"run-{seed}.safetensors" for seed in (0, 1)]
+    for seed, path in enumerate(paths):
+        choice = choose_network(recipe=str(recipe), random_seed=seed)
+        halves = {name: value.half() for name, value in choice.network.state_dict().items() if value.is_floating_point()}
+        save_weights(halves, path, {**weights_metadata(choice.recipe), "steps": "5", "miou": "{}"})
+    return paths
+
+
+def averaged(scripts: dict[str, ModuleType], recipe: Path, paths: list[Path]) -> int:
+    folder = recipe.parent
+    words = ["--root", str(folder / "data"), "--recipe", str(recipe), "--split", "val", "--threads", "1"]
+    words += ["--output", str(folder / "mean.safetensors"), "--json", str(folder / "mean.json"), *map(str, paths)]
+    status: int = scripts["train_average"].main(words)
+    return status
+
+
+def test_the_mean_of_two_runs(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path]) -> None:
+    assert averaged(scripts, recipe, runs) == 0
+    figures = json.loads((recipe.parent / "mean.json").read_text())
+    assert [run["steps"] for run in figures["runs"]] == [5, 5]
+    assert figures["runs"][0]["miou"] != figures["runs"][1]["miou"]
+    mean, (one, other) = load_file(recipe.parent / "mean.safetensors"), map(load_file, runs)
+    assert mean.keys() == one.keys()
+    for name, value in mean.items():
+        assert value.dtype == np.float16
+        np.testing.assert_array_equal(value, ((one[name].astype(float) + other[name]) / 2).astype(np.float16))
+    said = read_metadata(recipe.parent / "mean.safetensors")
+    assert said.keys() == read_metadata(runs[0]).keys() - {"steps", "miou"}
+
+
+def test_the_mean_of_a_run_and_itself_scores_alike(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path]) -> None:
+    assert averaged(scripts, recipe, [runs[0], runs[0]]) == 0
+    figures = json.loads((recipe.parent / "mean.json").read_text())
+    assert figures["mean"] == {key: figures["runs"][0][key] for key in ("miou", "iou")}
+
+
+def test_a_mean_of_one(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert averaged(scripts, recipe, runs[:1]) == 1
+    assert "two files" in capsys.readouterr().err
+    assert not (recipe.parent / "mean.safetensors").exists()
+
+
+def test_a_mean_that_would_replace_a_run(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path]) -> None:
+    there = runs[0].rename(recipe.parent / "mean.safetensors")
+    before = there.read_bytes()
+    assert averaged(scripts, recipe, [there, runs[1]]) == 1
+    assert there.read_bytes() == before

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from small_network import Small, write_small
+from click.testing import Result
+from small_network import Small
 from tensorrt_plans import half_ends, make_info
 
 from rtformer_deploy import pipeline
 from rtformer_deploy.backends.tensorrt import build as tensorrt_build
-from rtformer_deploy.cli import main
 from rtformer_deploy.formats.engine_file import load_info
 from rtformer_deploy.formats.model_file import load_model
 from rtformer_deploy.graph.weight_list import refit_of
@@ -23,17 +22,6 @@ from rtformer_deploy.types import BuildOptions, Engine
 
 Call = Callable[..., Result]
 BUILD = ("build-engine", "model.onnx", "--threads", 1)
-
-
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
-    monkeypatch.chdir(tmp_path)
-    return write_small(tmp_path)
-
-
-@pytest.fixture
-def call(small: Small) -> Call:
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from onnx import numpy_helper
 from onnx_parts import constant, producer
 from small_network import Small, small_network, write_small
 
 from rtformer_deploy.backends import build
-from rtformer_deploy.cli import main
 from rtformer_deploy.commands import calibrate as calibration
 from rtformer_deploy.formats import ranges as ranges_module
 from rtformer_deploy.formats.engine_file import load_engine
@@ -33,17 +32,6 @@ from rtformer_deploy.pipeline import prepare_model, spec_of
 from rtformer_deploy.types import IMAGENET_MEAN, BuildOptions
 
 Call = Callable[..., Result]
-
-
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
-    monkeypatch.chdir(tmp_path)
-    return write_small(tmp_path)
-
-
-@pytest.fixture
-def call(small: Small) -> Call:
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

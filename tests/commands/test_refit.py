@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from small_network import Small, small_network, write_small
 from tensorrt_plans import GPU, make_engine
 
 from rtformer_deploy import pipeline
-from rtformer_deploy.cli import main
 from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.engine_file import load_engine, load_info, save_engine
 from rtformer_deploy.formats.model_file import load_model, save_model
@@ -34,11 +33,6 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
     small = write_small(tmp_path)
     save_model(small_network(small.dataset, seed=1), Path("other.onnx"))
     return small
-
-
-@pytest.fixture
-def call(small: Small) -> Call:
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
