@@ -33,6 +33,20 @@ PACKAGES = (
     "cuda-core",
 )
 
+#: Instruction sets that decide how fast an engine is: the CPU's flag -> what it speeds up.
+CPU_FEATURES = {
+    "avx2": "256-bit vectors",
+    "avx512f": "512-bit vectors",
+    "avx512_vnni": "INT8",
+    "avx_vnni": "INT8",
+    "avx512_bf16": "BF16",
+    "amx_int8": "INT8 tiles",
+    "amx_bf16": "BF16 tiles",
+    "asimd": "128-bit vectors",
+    "sve": "scalable vectors",
+    "i8mm": "INT8",
+}
+
 _MIB = 1024 * 1024
 
 
@@ -43,11 +57,15 @@ def require(package: str, extra: str, wanted_by: str) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on, ready for JSON: cpu, cores, cores_usable, ram_gb, os, python, gpus, packages (name to version)."""
+    """What a figure depends on, ready for JSON: cpu, cpu_features, cores, cores_usable, ram_gb, os, python, gpus, packages.
+
+    `packages` is a name to a version.
+    """
     import psutil
 
     return {
         "cpu": cpu_name(),
+        "cpu_features": list(cpu_features()),
         "architecture": platform.machine(),
         "cores": psutil.cpu_count(logical=False) or psutil.cpu_count() or 1,
         "cores_usable": usable_cores(),
@@ -74,6 +92,17 @@ def cpu_flags() -> frozenset[str]:
         return frozenset(" ".join(_output("sysctl", "-n", name) for name in names).lower().split())
     fields = _cpuinfo()
     return frozenset(fields.get("flags", fields.get("features", "")).lower().split())
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Which of CPU_FEATURES the CPU has."""
+    flags = cpu_flags()
+    return tuple(name for name in CPU_FEATURES if name in flags)
+
+
+def cpu_and_features() -> str:
+    """The CPU's name with its features. The name alone may be that of several generations, whose speeds differ by two."""
+    return " ".join((cpu_name(), *cpu_features()))
 
 
 def sums_eight_bits_exactly() -> bool:

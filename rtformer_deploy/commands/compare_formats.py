@@ -145,7 +145,7 @@ def _identity(
         "weights": None if weights is None else sha256_of(weights, WeightsError, "weights"),
         "ranges": None if isinstance(ranges, DeployError) else ranges_hash(ranges),
         "dataset": None if dataset is None else [dataset.name, dataset.split, dataset.content_hash()],
-        "machine": [machine["cpu"], machine["cores_usable"], machine["gpus"]],
+        "machine": [machine["cpu"], machine["cpu_features"], machine["cores_usable"], machine["gpus"]],
         "packages": machine["packages"],
         "threads": request.threads,
         "device": request.device,

@@ -162,7 +162,7 @@ def _identity(task: _Task, keys: dict[str, str]) -> dict[str, Any]:
         "frame": list(task.frame_size),
         "reference": task.suite.reference,
         "backend": preparation.backend,
-        "machine": str(gpus()[request.device]) if row.on_gpu else machine.cpu_name(),
+        "machine": str(gpus()[request.device]) if row.on_gpu else machine.cpu_and_features(),
         "threads": request.threads,
         "seconds": request.seconds,
         "dataset": None if task.dataset is None else [task.dataset.name, task.dataset.split, task.dataset.content_hash()],

@@ -116,20 +116,6 @@ RIVALS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-training"),
 }
 
-#: CPU features that decide how fast an engine is: flag -> what it speeds up.
-CPU_FLAGS = {
-    "avx2": "256-bit vectors",
-    "avx512f": "512-bit vectors",
-    "avx512_vnni": "INT8",
-    "avx_vnni": "INT8",
-    "avx512_bf16": "BF16",
-    "amx_int8": "INT8 tiles",
-    "amx_bf16": "BF16 tiles",
-    "asimd": "128-bit vectors",
-    "sve": "scalable vectors",
-    "i8mm": "INT8",
-}
-
 
 def examine(patience_s: float = PATIENCE_S) -> list[Check]:
     """Every check of this machine, group by group; the libraries are tried side by side."""
@@ -169,8 +155,7 @@ def _itself() -> tuple[Check, dict[str, Need]]:
 
 
 def _cpu() -> Check:
-    flags = machine.cpu_flags()
-    features = [f"{flag} ({meaning})" for flag, meaning in CPU_FLAGS.items() if flag in flags]
+    features = [f"{name} ({machine.CPU_FEATURES[name]})" for name in machine.cpu_features()]
     return Check("System", "CPU", "ok", f"{machine.cpu_name()}, {machine.usable_cores()} cores; {', '.join(features) or 'no flags listed'}")
 
 

@@ -173,6 +173,22 @@ def test_the_machine_is_described() -> None:
     assert 0 < machine.resident_mb() <= machine.peak_mb() * 1.05
 
 
+def test_two_generations_of_one_name_are_two_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual machines call several processors "AMD EPYC"; with AVX-512 one of them is twice as fast."""
+    told = []
+    for flags in ("fpu avx2 fma", "fpu avx2 fma avx512f avx512_vnni"):
+        monkeypatch.setattr(machine, "_cpuinfo", lambda flags=flags: {"model name": "AMD EPYC", "flags": flags})
+        told.append((machine.cpu_and_features(), machine.environment()["cpu_features"], doctor._cpu().detail.partition("; ")[2]))
+    assert told == [
+        ("AMD EPYC avx2", ["avx2"], "avx2 (256-bit vectors)"),
+        (
+            "AMD EPYC avx2 avx512f avx512_vnni",
+            ["avx2", "avx512f", "avx512_vnni"],
+            "avx2 (256-bit vectors), avx512f (512-bit vectors), avx512_vnni (INT8)",
+        ),
+    ]
+
+
 def test_it_answers_where_nothing_is_installed(root: Path) -> None:
     """doctor itself needs the standard library alone, and says what it cannot find out without the rest."""
     code = (
