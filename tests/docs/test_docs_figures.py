@@ -93,7 +93,19 @@ def idea_rows() -> list[str]:
     return [f"| {idea} | {' | '.join(f'{moved[name]:+.2f}' for name in names)} |" for idea, moved in gains.items()]
 
 
-@pytest.mark.parametrize("rows", [network_rows, served_rows, format_rows, idea_rows])
+def average_rows() -> list[str]:
+    """The table of runs that went on from the shipped weights, and the mean of their weights: IoU on the held-out frames."""
+    found = results("train_average")
+    titles = ("the shipped weights", "2,100 steps more, seed 1", "2,100 steps more, seed 2", "the mean of the three")
+    assert [run["steps"] for run in found["runs"]] == [5800, 2100, 2100]
+    rows = []
+    for title, run in zip(titles, (*found["runs"], found["mean"]), strict=True):
+        figures = [run["miou"], *(run["iou"][name] for name in ("Pole", "SignSymbol", "Pedestrian", "Bicyclist"))]
+        rows.append(f"| {title} | {' | '.join(f'{value:.2f}' for value in figures)} |")
+    return rows
+
+
+@pytest.mark.parametrize("rows", [network_rows, served_rows, format_rows, idea_rows, average_rows])
 def test_networks_and_the_service(rows: Callable[[], list[str]]) -> None:
     text = (ROOT / "docs" / "figures.md").read_text()
     assert [row for row in rows() if row not in text] == []
