@@ -19,7 +19,7 @@ from rtformer_deploy.runtime.frame_runner import FrameRunner
 from rtformer_deploy.types import Backend, BuildOptions, PrecisionName
 
 HELD_OUT = "train:0001TP:3/3"  # the card: 21 frames that were never trained on
-LEAST_MIOU = 0.575  # of them; the card says 58.0
+LEAST_MIOU = 0.575  # of them; the card says 57.9
 LARGEST_LOSS = 0.002  # of INT8
 LARGEST_WEIGHTS = 11 * 10**6
 
