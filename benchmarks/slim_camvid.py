@@ -7,7 +7,7 @@ from typing import Any
 
 RECIPE = "rtformer-slim-camvid"
 
-#: The fields of TrainOptions that the shipped run had beside its sizes, steps and learning rate.
+#: The fields of TrainOptions that the first run had beside its sizes, steps and learning rate.
 OPTIONS: dict[str, Any] = {
     "size": (360, 480), "batch": 8, "crop": (256, 256), "drop_path": 0.05, "balance": 1.1, "scale": (0.75, 2.0), "colour": 0.3,
     "rare": 0.35, "paste": 0.2,

@@ -38,7 +38,9 @@ CPU_FEATURES = {
     "avx2": "256-bit vectors",
     "avx512f": "512-bit vectors",
     "avx512_vnni": "INT8",
+    "avx512vnni": "INT8",  # as macOS writes it
     "avx_vnni": "INT8",
+    "avx_vnni_int8": "INT8",
     "avx512_bf16": "BF16",
     "amx_int8": "INT8 tiles",
     "amx_bf16": "BF16 tiles",
@@ -57,9 +59,9 @@ def require(package: str, extra: str, wanted_by: str) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a figure depends on, ready for JSON: cpu, cpu_features, cores, cores_usable, ram_gb, os, python, gpus, packages.
+    """What a figure depends on, ready for JSON: cpu, cpu_features, architecture, cores, cores_usable, ram_gb, os, python, gpus, packages.
 
-    `packages` is a name to a version.
+    `packages` maps names to versions.
     """
     import psutil
 
@@ -101,7 +103,7 @@ def cpu_features() -> tuple[str, ...]:
 
 
 def cpu_and_features() -> str:
-    """The CPU's name with its features. The name alone may be that of several generations, whose speeds differ by two."""
+    """The CPU's name with its features. The name alone may be that of several generations."""
     return " ".join((cpu_name(), *cpu_features()))
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from small_training import write_dataset
 
 from rtformer_deploy.export.weights_choice import choose_network
+from rtformer_deploy.files import sha256
 from rtformer_deploy.formats.weights_file import weights_metadata
 from rtformer_deploy.nn.weights import read_metadata, save_weights
 
@@ -110,6 +111,9 @@ def test_gains_are_means_over_the_folds(scripts: dict[str, ModuleType]) -> None:
     assert scripts["train_ideas"].gains(results) == {"ohem": {"miou": 1.5, "Pole": 1.5, "Fence": 3.0}}
 
 
+TOLD = ("miou", "pixel_accuracy", "iou", "pictures")
+
+
 @pytest.fixture
 def runs(recipe: Path, tmp_path: Path) -> list[Path]:
     """The weights that two runs wrote."""
@@ -121,10 +125,11 @@ def runs(recipe: Path, tmp_path: Path) -> list[Path]:
     return paths
 
 
-def averaged(scripts: dict[str, ModuleType], recipe: Path, paths: list[Path]) -> int:
+def averaged(scripts: dict[str, ModuleType], recipe: Path, paths: list[Path], output: str = "mean.safetensors") -> int:
     folder = recipe.parent
     words = ["--root", str(folder / "data"), "--recipe", str(recipe), "--split", "val", "--threads", "1"]
-    words += ["--output", str(folder / "mean.safetensors"), "--json", str(folder / "mean.json"), *map(str, paths)]
+    words += ["--output", str(folder / output), "--json", str(folder / "mean.json"), *map(str, paths)]
+    words += ["--pictures", str(folder / "data" / "images" / "val" / "day_0.jpg")]
     status: int = scripts["train_average"].main(words)
     return status
 
@@ -132,7 +137,9 @@ def averaged(scripts: dict[str, ModuleType], recipe: Path, paths: list[Path]) ->
 def test_the_mean_of_two_runs(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path]) -> None:
     assert averaged(scripts, recipe, runs) == 0
     figures = json.loads((recipe.parent / "mean.json").read_text())
-    assert [run["steps"] for run in figures["runs"]] == [5, 5]
+    assert [run["steps"] for run in figures["runs"]] == ["5", "5"]
+    assert [run["sha256"] for run in figures["runs"]] == [sha256(path.read_bytes()) for path in runs]
+    assert sum(figures["mean"]["pictures"]["day_0.jpg"].values()) == pytest.approx(100, abs=0.1)
     assert figures["runs"][0]["miou"] != figures["runs"][1]["miou"]
     mean, (one, other) = load_file(recipe.parent / "mean.safetensors"), map(load_file, runs)
     assert mean.keys() == one.keys()
@@ -146,7 +153,7 @@ def test_the_mean_of_two_runs(scripts: dict[str, ModuleType], recipe: Path, runs
 def test_the_mean_of_a_run_and_itself_scores_alike(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path]) -> None:
     assert averaged(scripts, recipe, [runs[0], runs[0]]) == 0
     figures = json.loads((recipe.parent / "mean.json").read_text())
-    assert figures["mean"] == {key: figures["runs"][0][key] for key in ("miou", "iou")}
+    assert {key: figures["mean"][key] for key in TOLD} == {key: figures["runs"][0][key] for key in TOLD}
 
 
 def test_a_mean_of_one(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,3 +167,11 @@ def test_a_mean_that_would_replace_a_run(scripts: dict[str, ModuleType], recipe:
     before = there.read_bytes()
     assert averaged(scripts, recipe, [there, runs[1]]) == 1
     assert there.read_bytes() == before
+
+
+@pytest.mark.parametrize("output", ["missing/mean.safetensors", "mean.pth", "mean.json"])
+def test_a_mean_that_cannot_be_written(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path], output: str) -> None:
+    """It is refused before anything is scored."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scripts["train_average"], "score", None)
+        assert averaged(scripts, recipe, runs, output) == 1

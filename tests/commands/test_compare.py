@@ -14,6 +14,7 @@ from comparing import FakeProcess, without_processes
 from helpers import StoppedError, hide, tiny_model, tiny_spec
 from small_network import write_small
 
+from rtformer_deploy import machine
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import compare_suite as compare_suite_module
 from rtformer_deploy.commands.choices import RangesSource
@@ -121,6 +122,9 @@ def test_the_whole_way(suite: Path, call: Call, monkeypatch: pytest.MonkeyPatch)
     other = call(*words(suite, "--size", "64x120", "--resume"))
     assert other.exit_code == 2
     assert "belongs to another run: frame, contestants differ" in other.output
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "cpu_flags", lambda: frozenset({"sve"}))  # another CPU, maybe of the same name
+        assert "another run: machine differ" in call(*words(suite, "--resume")).output
     twice = call(*words(suite))
     assert "out holds a run already" in twice.output
 

@@ -14,6 +14,7 @@ from comparing import FakeProcess, without_processes
 from helpers import hide
 from small_network import Small, write_small
 
+from rtformer_deploy import machine
 from rtformer_deploy.backends.onnxruntime.providers import PROVIDERS
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import compare_formats as module
@@ -47,7 +48,7 @@ def rows() -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads(Path("out/comparison.json").read_text())["rows"]}
 
 
-def test_the_whole_way(small: Small, call: Call) -> None:
+def test_the_whole_way(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     result = call("--dataset", small.dataset, "--root", small.root)
     assert result.exit_code == 0, result.output
     found = rows()
@@ -85,6 +86,8 @@ def test_the_whole_way(small: Small, call: Call) -> None:
     assert kinds.count("round") == 2, "the plan that was built again has to be timed again"
     assert kinds.count("check") == 3
     assert call("--resume").exit_code == 2  # without the dataset it is another run
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"sve"}))  # another CPU, maybe of the same name
+    assert "machine differ" in call("--dataset", small.dataset, "--root", small.root, "--resume").output
 
 
 def test_a_format_that_crashes_is_a_row_and_the_others_go_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,7 +174,7 @@ def test_the_machine_is_described() -> None:
 
 
 def test_two_generations_of_one_name_are_two_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Virtual machines call several processors "AMD EPYC"; with AVX-512 one of them is twice as fast."""
+    """Virtual machines call several processors "AMD EPYC", with and without AVX-512."""
     told = []
     for flags in ("fpu avx2 fma", "fpu avx2 fma avx512f avx512_vnni"):
         monkeypatch.setattr(machine, "_cpuinfo", lambda flags=flags: {"model name": "AMD EPYC", "flags": flags})

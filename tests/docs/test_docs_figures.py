@@ -97,7 +97,7 @@ def average_rows() -> list[str]:
     """The table of a run, two that went on from it, and the mean of the weights: IoU on the held-out frames."""
     found = results("train_average")
     titles = ("the 5,800 steps alone", "2,100 steps more, seed 1", "2,100 steps more, seed 2", "**the mean of the three**, shipped")
-    assert [run["steps"] for run in found["runs"]] == [5800, 2100, 2100]
+    assert [run["steps"] for run in found["runs"]] == ["5800", "2100", "2100"]
     rows = []
     for title, run in zip(titles, (*found["runs"], found["mean"]), strict=True):
         figures = [run["miou"], *(run["iou"][name] for name in ("Pole", "SignSymbol", "Pedestrian", "Bicyclist"))]
@@ -105,7 +105,17 @@ def average_rows() -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("rows", [network_rows, served_rows, format_rows, idea_rows, average_rows])
+def picture_rows() -> list[str]:
+    """The ends of the rows about pictures without labels: the shares of sky and of signs, of the first run and of the mean."""
+    found = results("train_average")
+    rows = []
+    for name in found["mean"]["pictures"]:
+        shares = [run["pictures"][name][each] for each in ("Sky", "SignSymbol") for run in (found["runs"][0], found["mean"])]
+        rows.append(f"(`{name}`) | {' | '.join(f'{share:.1f}' for share in shares)} |")
+    return rows
+
+
+@pytest.mark.parametrize("rows", [network_rows, served_rows, format_rows, idea_rows, average_rows, picture_rows])
 def test_networks_and_the_service(rows: Callable[[], list[str]]) -> None:
     text = (ROOT / "docs" / "figures.md").read_text()
     assert [row for row in rows() if row not in text] == []
@@ -131,3 +141,8 @@ def test_every_result_is_named_with_the_script_that_made_it() -> None:
         assert f"`{path.name}`" in text, path.name
         script = path.stem.removesuffix("_speed")  # scale_speed.json is of scale.py too, of a longer run
         assert path.stem in BY_A_COMMAND or Path(ROOT / "benchmarks" / f"{script}.py").is_file()
+
+
+def test_the_mean_that_was_measured_is_what_is_shipped() -> None:
+    shipped = results("train_average")["mean"]["sha256"]
+    assert f'sha256 = "{shipped}"' in (ROOT / "models" / "rtformer-slim-camvid.toml").read_text()

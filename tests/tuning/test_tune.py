@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from helpers import StoppedError, hide
 from small_network import Small, write_small
 
+from rtformer_deploy import machine
 from rtformer_deploy.cli import main
 from rtformer_deploy.commands import tune as tune_module
 from rtformer_deploy.commands.choices import RangesSource
@@ -209,6 +210,15 @@ def test_runs_do_not_mix(small: Small, call: Call) -> None:
     assert changed.exit_code == 1
     assert "other weights" in changed.output
     assert Path("tuned/tune.state.jsonl").read_bytes() == before
+
+
+def test_a_run_does_not_go_on_on_a_cpu_with_other_instructions(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a layer costs there is another time, and the two CPUs may have one name."""
+    assert call(*arguments(small)).exit_code == 0
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset({"sve"}))
+    other = call(*arguments(small, "--resume"))
+    assert other.exit_code == 2
+    assert "another run: machine differ" in other.output
 
 
 def started(small: Small) -> TuneRequest:
