@@ -195,6 +195,11 @@ def call_in_turn(
 # ----------------------------------------------------------------------------------------------------------------- results
 
 
+def percent(share: float | None) -> float | None:
+    """A share, or None for what does not occur -> percent with two places, or None."""
+    return None if share is None else round(100 * share, 2)
+
+
 def stamped(what: str, figures: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> Json:
     """Figures with what they are, when they were taken, and on which machine with which versions (`machine.environment`)."""
     from rtformer_deploy import machine

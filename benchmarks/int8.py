@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import harness
 import numpy as np
 from harness import Json, Size
+from slim_camvid import HELD_OUT, RECIPE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,11 +34,9 @@ if TYPE_CHECKING:
     from rtformer_deploy.pipeline import Exported
     from rtformer_deploy.types import Backend, LabelMap, ModelSpec, PrecisionName, Ranges
 
-RECIPE = "rtformer-slim-camvid"
 METHODS = ("minmax", "entropy", "percentile", "mse")
 BACKENDS = ("openvino", "onnxruntime")
 REFERENCE = "fp32-onnxruntime"
-HELD_OUT = "train:0001TP:3/3"  # the shipped weights' card: these frames were not trained on
 CALIBRATE = "calibrate "  # a worker's name begins so if it calibrates; what follows is the method
 FRAMES = 8
 PEER_IMAGES = 4  # are enough where only the placement of its Q/DQ matters, which its speed depends on

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 RECIPE = "rtformer-slim-camvid"
+HELD_OUT = "train:0001TP:3/3"  # the card: no run was trained on these frames
 
 #: The fields of TrainOptions that the first run had beside its sizes, steps and learning rate.
 OPTIONS: dict[str, Any] = {

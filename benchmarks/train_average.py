@@ -14,22 +14,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import harness
-import numpy as np
 import torch
 from harness import Json
-from int8 import HELD_OUT
-from slim_camvid import RECIPE
+from slim_camvid import HELD_OUT, RECIPE
 
+from rtformer_deploy.backends.torch.run import open_network
 from rtformer_deploy.datasets import Dataset, open_dataset
 from rtformer_deploy.errors import UsageError, WeightsError
+from rtformer_deploy.evaluation.evaluate import evaluate
 from rtformer_deploy.export.weights_choice import Choice, choose_network
 from rtformer_deploy.files import check_writable, sha256_of
 from rtformer_deploy.formats.recipe import load_recipe
 from rtformer_deploy.formats.safetensors_file import SUFFIXES, is_weights
-from rtformer_deploy.image.frames import load_image, preprocess, upsample_argmax
+from rtformer_deploy.image.areas import class_areas
+from rtformer_deploy.image.frames import load_image
 from rtformer_deploy.nn import StateDict
-from rtformer_deploy.nn.weights import load_into, read_metadata, save_weights
-from rtformer_deploy.training.scoring import score
+from rtformer_deploy.nn.weights import read_metadata, save_weights
 
 _OF_ONE_RUN = ("miou", "steps")  # what a run's file says of itself alone
 
@@ -40,30 +40,21 @@ def mean_of(states: Sequence[Mapping[str, torch.Tensor]]) -> StateDict:
     return {name: torch.stack([state[name].double() for state in states]).mean(0).half() for name in names}
 
 
-def scores_of(choice: Choice, dataset: Dataset, threads: int) -> Json:
-    """A network and a dataset -> mIoU, pixel accuracy and IoU by class, in percent; None where nothing can be said."""
-    found = score(choice.network.eval(), dataset, choice.spec(), torch.device("cpu"), threads).to_json()
-    iou = {name: percent(value) for name, value in found["iou"].items()}
-    return {"miou": percent(found["miou"]), "pixel_accuracy": percent(found["pixel_accuracy"]), "iou": iou}
-
-
-def percent(value: float | None) -> float | None:
-    """A share -> percent with two places."""
-    return None if value is None else round(100 * value, 2)
-
-
-@torch.inference_mode()
-def shares_of(choice: Choice, pictures: Sequence[Path]) -> Json:
-    """A network and pictures -> by the picture's name, how much of it each class takes, in percent."""
-    spec, shares = choice.spec(), {}
-    for path in pictures:
-        frame = load_image(path)
-        ready = preprocess(frame, spec.size, spec.mean, spec.std, spec.resize, corners=spec.resize_corners)
-        logits = choice.network.eval()(torch.from_numpy(ready)[None])[0].numpy()
-        labels = upsample_argmax(logits, frame.shape[:2], spec.size, spec.resize, corners=spec.resize_corners)
-        counts = np.bincount(labels.ravel(), minlength=len(choice.labels.names))
-        shares[path.name] = {name: percent(count / labels.size) for name, count in zip(choice.labels.names, counts.tolist(), strict=True)}
-    return shares
+def look(path: Path, arguments: argparse.Namespace, dataset: Dataset) -> tuple[Choice, Json]:
+    """A file of weights -> its network, and what it gives in percent: IoU on a dataset, and how much of each picture every class takes."""
+    choice = choose_network(recipe=arguments.recipe, weights=path)
+    names = choice.labels.names
+    with open_network(choice.network.eval(), choice.spec(), threads=arguments.threads) as runner:
+        found = evaluate(runner, dataset).scores.to_json()
+        labels = {picture.name: runner.run([load_image(picture)])[0] for picture in arguments.pictures}
+    figures: Json = {"sha256": sha256_of(path, WeightsError, "weights"), "steps": read_metadata(path).get("steps")}
+    figures |= {key: harness.percent(found[key]) for key in ("miou", "pixel_accuracy")}
+    figures["iou"] = {name: harness.percent(value) for name, value in found["iou"].items()}
+    figures["pictures"] = {
+        name: {area.name: harness.percent(area.share) for area in class_areas(each, names)} for name, each in labels.items()
+    }
+    print(f"{path}: mIoU {figures['miou']}", flush=True)
+    return choice, figures
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -79,29 +70,17 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> Json:
-    """Scores every file, writes the mean and scores it."""
+    """Scores every file, writes the mean and scores what was written."""
     check(arguments)
-    torch.set_num_threads(arguments.threads)
     dataset = open_dataset(load_recipe(arguments.recipe).dataset, arguments.root, arguments.split)
-
-    def figures(choice: Choice, path: Path) -> Json:
-        found = {"sha256": sha256_of(path, WeightsError, "weights"), **scores_of(choice, dataset, arguments.threads)}
-        print(f"{path}: mIoU {found['miou']}", flush=True)
-        return found | {"pictures": shares_of(choice, arguments.pictures)}
-
-    states, runs = [], []
-    for path in arguments.weights:
-        choice = choose_network(recipe=arguments.recipe, weights=path)
-        states.append({name: value.clone() for name, value in choice.network.state_dict().items()})
-        runs.append({"steps": read_metadata(path).get("steps"), **figures(choice, path)})
-    mean = mean_of(states)
+    looked = [look(path, arguments, dataset) for path in arguments.weights]
+    mean = mean_of([choice.network.state_dict() for choice, _ in looked])
     said = {name: value for name, value in read_metadata(arguments.weights[0]).items() if name not in _OF_ONE_RUN}
     save_weights(mean, arguments.output, said)
-    load_into(choice.network, mean, "the mean")
-    average = figures(choice, arguments.output)
-    about = {"split": dataset.split, "frames": len(dataset)}
+    _, average = look(arguments.output, arguments, dataset)
+    figures = {"split": dataset.split, "frames": len(dataset), "runs": [run for _, run in looked], "mean": average}
     what = "runs and the mean of their weights: IoU on held-out frames and classes' shares of pictures without labels, in percent"
-    return harness.stamped(what, {**about, "runs": runs, "mean": average})
+    return harness.stamped(what, figures)
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:

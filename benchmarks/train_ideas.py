@@ -188,9 +188,9 @@ def figures_of(records: Sequence[Json], images: int, seconds: float) -> Json:
     """A run's records, the images that it was trained on and their CPU seconds -> mIoU and IoU of the held-out stretch in percent, pace."""
     shipped = next(record for record in reversed(records) if record["kind"] == "shipped")
     (scores,) = shipped["scores"].values()
-    percent = {name: None if value is None else round(100 * value, 2) for name, value in scores["iou"].items()}
+    percent = {name: harness.percent(value) for name, value in scores["iou"].items()}
     return {
-        "miou": round(100 * scores["miou"], 2),
+        "miou": harness.percent(scores["miou"]),
         "watched": {name: percent[name] for name in WATCHED if name in percent},
         "iou": percent,
         "steps": shipped["step"],

@@ -107,6 +107,11 @@ def cpu_and_features() -> str:
     return " ".join((cpu_name(), *cpu_features()))
 
 
+def processor(on_gpu: bool, device: int) -> str:
+    """What an engine's times were taken on: GPU `device` or the CPU. Measurements of one are not continued on another."""
+    return str(gpus()[device]) if on_gpu else cpu_and_features()
+
+
 def sums_eight_bits_exactly() -> bool:
     """Whether the CPU's eight-bit products are summed in 32 bits. Older x86 adds pairs of them in 16 bits, which can overflow."""
     if platform.machine().lower() not in ("x86_64", "amd64", "i686"):

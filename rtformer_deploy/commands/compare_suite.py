@@ -31,7 +31,6 @@ from ..formats.safetensors_file import is_weights
 from ..formats.suite_file import Suite, load_suite
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent
-from ..nvidia.driver import gpus
 from ..opening import open_any
 from ..timing.bench import environment
 from ..types import Feedback, ModelSpec, Ranges
@@ -162,7 +161,7 @@ def _identity(task: _Task, keys: dict[str, str]) -> dict[str, Any]:
         "frame": list(task.frame_size),
         "reference": task.suite.reference,
         "backend": preparation.backend,
-        "machine": str(gpus()[request.device]) if row.on_gpu else machine.cpu_and_features(),
+        "machine": machine.processor(row.on_gpu, request.device),
         "threads": request.threads,
         "seconds": request.seconds,
         "dataset": None if task.dataset is None else [task.dataset.name, task.dataset.split, task.dataset.content_hash()],

@@ -29,8 +29,7 @@ from ..formats.preprocessing import preprocessing
 from ..formats.ranges import check_ranges, load_ranges, ranges_hash, save_ranges
 from ..image.odd_files import OddFiles
 from ..image.reader import ImageReader, silent
-from ..machine import cpu_and_features, environment
-from ..nvidia.driver import gpus
+from ..machine import environment, processor
 from ..pictures import why_not_drawn
 from ..pipeline import read_model
 from ..tuning.blocks import find_blocks
@@ -151,7 +150,7 @@ def _identity(
         "calibration_images": images,
         "bit_depth": request.bit_depth,
         "backend": f"{backend} {_version(backend_row(backend).package)}",
-        "machine": str(gpus()[request.device]) if backend_row(backend).on_gpu else cpu_and_features(),
+        "machine": processor(backend_row(backend).on_gpu, request.device),
         "dataset": dataset.name,
         "split": dataset.split,
         "frames_and_labels": dataset.content_hash(),

@@ -27,7 +27,7 @@ def scripts(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, M
     monkeypatch.syspath_prepend(root / "benchmarks")
     names = ("train_gpu", "train_ideas", "train_average")
     yield {name: importlib.import_module(name) for name in names}
-    for name in (*names, "int8", "slim_camvid", "harness"):
+    for name in (*names, "slim_camvid", "harness"):
         sys.modules.pop(name, None)
 
 
@@ -173,5 +173,5 @@ def test_a_mean_that_would_replace_a_run(scripts: dict[str, ModuleType], recipe:
 def test_a_mean_that_cannot_be_written(scripts: dict[str, ModuleType], recipe: Path, runs: list[Path], output: str) -> None:
     """It is refused before anything is scored."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scripts["train_average"], "score", None)
+        patch.setattr(scripts["train_average"], "evaluate", None)
         assert averaged(scripts, recipe, runs, output) == 1

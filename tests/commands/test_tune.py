@@ -11,13 +11,11 @@ from typing import Any
 
 import onnx
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from helpers import StoppedError, hide
 from small_network import Small, write_small
 
 from rtformer_deploy import machine
-from rtformer_deploy.cli import main
-from rtformer_deploy.commands import tune as tune_module
 from rtformer_deploy.commands.choices import RangesSource
 from rtformer_deploy.commands.tune import TuneRequest, tune
 from rtformer_deploy.errors import UsageError
@@ -37,17 +35,6 @@ from rtformer_deploy.types import Feedback, Progress
 
 BACKENDS = ("openvino", "onnxruntime")
 Call = Callable[..., Result]
-
-
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
-    monkeypatch.chdir(tmp_path)
-    return write_small(tmp_path)
-
-
-@pytest.fixture
-def call(small: Small) -> Call:
-    return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def arguments(small: Small, *more: Any, backend: str = "onnxruntime", drop: float = 100) -> tuple[Any, ...]:
@@ -288,7 +275,7 @@ def test_a_broken_calibration_image_may_go_and_is_named_until_then(small: Small)
 
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
 def test_an_engine_for_a_gpu_needs_one(small: Small, call: Call, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
-    monkeypatch.setattr(tune_module, "gpus", lambda: ())
+    monkeypatch.setattr(machine, "gpus", lambda: ())
     result = call(*arguments(small, backend=backend))
     assert result.exit_code == 1
     assert "no GPU" in result.output
